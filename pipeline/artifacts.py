@@ -1,0 +1,154 @@
+"""The files between the stages: schemas, load, save, atomic publish. docs/architecture.md lists them all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import MufinError
+
+STRINGS, INTS, FLOATS = pa.list_(pa.string()), pa.list_(pa.int32()), pa.list_(pa.float32())
+SCHEMAS = {
+    "raw_products": pa.schema([("uid", pa.string()), ("title", pa.string()), ("images", STRINGS),
+                               ("related", STRINGS), ("category", STRINGS)]),
+    "raw_image": pa.schema([("key", pa.string()), ("bytes", pa.binary())]),
+    "image_log": pa.schema([("url", pa.string()), ("key", pa.string()), ("reason", pa.string())]),
+    "released_labels": pa.schema([("uid", pa.string())]),
+    "released_split": pa.schema([("uid", pa.string()), ("labels", INTS), ("excluded", INTS)]),
+    "products": pa.schema([("uid", pa.string()), ("title", pa.string()), ("images", STRINGS), ("category", STRINGS)]),
+    "labels": pa.schema([("product", pa.int32())]),
+    "split": pa.schema([("product", pa.int32()), ("labels", INTS), ("excluded", INTS)]),
+    "shortlist": pa.schema([("labels", INTS), ("similarity", FLOATS)]),
+    "predictions": pa.schema([("labels", INTS), ("score", FLOATS)]),
+}
+
+
+class ArtifactError(MufinError):
+    """An artifact is missing, broken or of another form: what, where, the remedy."""
+
+
+@contextlib.contextmanager
+def publish(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` (make a file or a folder of it) that replaces `target` on success only."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield scratch / target.name
+        old = scratch / "old"
+        if target.is_dir() and not target.is_symlink():
+            os.replace(target, old)
+        os.replace(scratch / target.name, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_table(columns: dict, schema: str, path: Path) -> None:
+    """Publish equally long columns as one Parquet file of `SCHEMAS[schema]`."""
+    table = pa.table({name: columns[name] for name in SCHEMAS[schema].names}, schema=SCHEMAS[schema])
+    with publish(path) as scratch:
+        pq.write_table(table, scratch, compression="zstd")
+
+
+def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.Table:
+    """The Parquet file of `SCHEMAS[schema]`; raises ArtifactError where it is missing or of another form."""
+    try:
+        table = pq.read_table(path, columns=columns)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run `dvc repro` (or the stage that writes it) first") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); delete it and run `dvc repro`") from None
+    wanted = {n for n in SCHEMAS[schema].names if columns is None or n in columns}
+    if missing := wanted - set(table.column_names):
+        raise ArtifactError(f"{path} has no column {sorted(missing)}; it was written by another version: delete it "
+                            "and run `dvc repro`")
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Ragged rows of integers (or floats): row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: np.ndarray   # (n + 1,) int64
+    values: np.ndarray    # (nnz,)
+
+    @classmethod
+    def of_column(cls, column: pa.ChunkedArray) -> Lists:
+        array = column.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        return cls(offsets - offsets[0], array.flatten().to_numpy(zero_copy_only=False))
+
+    @classmethod
+    def of_rows(cls, rows, dtype=np.int64) -> Lists:
+        lengths = np.fromiter((len(r) for r in rows), np.int64, len(rows))
+        values = np.concatenate([np.asarray(r, dtype) for r in rows]) if len(rows) else np.zeros(0, dtype)
+        return cls(np.concatenate([[0], np.cumsum(lengths)]), values.astype(dtype, copy=False))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i]:self.offsets[i + 1]]
+
+    def to_arrow(self, dtype: pa.DataType) -> pa.Array:
+        return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values, dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Datapoints of one split: the row is the datapoint id."""
+
+    product: np.ndarray   # (N,) int64, rows of products
+    labels: Lists         # the truth, label ids
+    excluded: Lists       # the filter pairs, label ids
+
+    def __len__(self) -> int:
+        return len(self.product)
+
+
+def read_split(path: Path) -> Split:
+    """`data/curated/{train,valid,test}.parquet` (or the unseen ones)."""
+    t = read_table(path, "split")
+    return Split(t["product"].to_numpy().astype(np.int64), Lists.of_column(t["labels"]),
+                 Lists.of_column(t["excluded"]))
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """(L,) int64: the product of each label."""
+    return read_table(path, "labels")["product"].to_numpy().astype(np.int64)
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run `dvc repro` (or the stage that writes it) first") from None
+
+
+def write_json(content: dict, path: Path) -> None:
+    with publish(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def fingerprint(params: object, inputs: list[Path], code: list[Path]) -> str:
+    """16 hex digits over settings, input bytes and code: the name of a stage's scratch folder."""
+    digest = hashlib.sha256(repr(params).encode())
+    for path in [*inputs, *code]:
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+            digest.update(str(file.name).encode())
+            with open(file, "rb") as f:
+                digest.update(hashlib.file_digest(f, "sha256").digest())
+    return digest.hexdigest()[:16]
