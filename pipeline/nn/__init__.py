@@ -1,0 +1,1 @@
+"""The network: encoders, attention, bags and vectors, classifiers. Knows nothing of files (but encoders) and params."""

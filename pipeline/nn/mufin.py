@@ -1,0 +1,168 @@
+"""MUFIN's network: bags, vectors, label-adapted vectors and scores (MUFIN Sec. 3, Fig. 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool1d, normalize
+
+from pipeline.nn.attention import AttentionBlock
+from pipeline.nn.classifiers import LabelClassifiers
+
+TEXT, IMAGE, LEXICAL = 0, 1, 2          # codes of the modalities in `Bag.modality`; -1 is padding
+MODALITIES = {"text": TEXT, "image": IMAGE, "lexical": LEXICAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """n bags of at most m descriptors: `rows` (n, m, D), `modality` (n, m) int8, -1 where there is none."""
+
+    rows: Tensor
+    modality: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """(n, m) bool, True where there is a descriptor."""
+        return self.modality >= 0
+
+    def __getitem__(self, index) -> Bag:
+        return Bag(self.rows[index], self.modality[index])
+
+
+class Projection(nn.Module):
+    """Descriptors (n, width) -> (n, D): adaptive max pooling over the feature axis (Sec. 3), or a linear map.
+
+    `mean` and `scale` centre and scale frozen descriptors by train statistics; 0 and 1 leave them alone.
+    """
+
+    def __init__(self, width: int, dim: int, kind: str, dropout: float, mean: Tensor | None = None,
+                 std: Tensor | None = None):
+        super().__init__()
+        self.dim, self.dropout = dim, nn.Dropout(dropout)
+        self.register_buffer("mean", torch.zeros(width) if mean is None else mean.float())
+        self.register_buffer("scale", torch.ones(width) if std is None else 1.0 / std.float().clamp_min(1e-6))
+        self.linear = nn.Linear(width, dim) if kind == "linear" else None
+
+    def forward(self, descriptors: Tensor) -> Tensor:
+        x = self.dropout((descriptors.float() - self.mean) * self.scale)
+        return self.linear(x) if self.linear is not None else adaptive_max_pool1d(x.unsqueeze(1), self.dim).squeeze(1)
+
+
+class Mufin(nn.Module):
+    """E_V, E_T, A_S, A_C and (from Module III on) the classifiers; see docs/architecture.md for the arrows.
+
+    `encoders` and `projections` have one entry a modality in use; `gates` adds a learnt weight a modality to the sum of
+    a bag's rows (off: the paper's plain sum), so that a noisy modality need not weigh as much as a telling one.
+    """
+
+    def __init__(self, encoders: dict[str, nn.Module], projections: dict[str, nn.Module], dim: int, heads: int = 1,
+                 dropout: float = 0.1, gates: bool = False, modality_dropout: float = 0.0):
+        super().__init__()
+        self.dim, self.modality_dropout = dim, modality_dropout
+        self.encoders, self.projections = nn.ModuleDict(encoders), nn.ModuleDict(projections)
+        self.self_attention = AttentionBlock(dim, heads, dropout)
+        self.cross_attention = AttentionBlock(dim, heads, dropout)
+        self.gates = nn.Parameter(torch.zeros(3)) if gates else None      # log weights of text, image, lexical
+        self.classifiers: LabelClassifiers | None = None
+
+    def pre_embeddings(self, batch) -> Bag:
+        """The bags X^0 of a `DescriptorBatch`: each descriptor encoded and projected, before A_S (Fig. 2a)."""
+        parts, slots = [], []
+        if batch.text is not None and len(batch.text_bag):
+            encoded = self.encoders["text"](batch.text, batch.text_lengths)
+            parts.append(self.projections["text"](encoded))
+            slots.append(batch.text_bag * batch.width)
+        if batch.images is not None and len(batch.image_bag):
+            parts.append(self.projections["image"](self.encoders["image"](batch.images)))
+            slots.append(batch.image_bag * batch.width + batch.image_row)
+        if batch.lexical_ids is not None and len(batch.lexical_bag):
+            parts.append(self.projections["lexical"](self.encoders["lexical"](batch.lexical_ids, batch.lexical_offsets)))
+            slots.append(batch.lexical_bag * batch.width + batch.lexical_row)
+        rows = torch.zeros(batch.num_bags * batch.width, self.dim, device=batch.modality.device)
+        if parts:
+            rows = rows.index_copy(0, torch.cat(slots), torch.cat([p.float() for p in parts]))
+        return Bag(rows.view(batch.num_bags, batch.width, self.dim), batch.modality)
+
+    def bag(self, batch) -> Bag:
+        """X^1 = A_S(X^0): the bag embeddings of a batch, (n, m, D)."""
+        pre = self._drop_modalities(self.pre_embeddings(batch))
+        return Bag(self.self_attention(pre.rows, pre.rows, pre.mask, pre.mask), pre.modality)
+
+    def row_weights(self, modality: Tensor) -> Tensor:
+        """The weight of each row in a bag's sum, (n, m): 1 without gates, exp(gate) with, 0 for padding."""
+        if self.gates is None:
+            return (modality >= 0).float()
+        return self.gates.exp()[modality.clamp_min(0).long()] * (modality >= 0)
+
+    def vector(self, bag: Bag) -> Tensor:
+        """x^1 (or z^1) = N(sum of the bag's rows), (n, D); zero for an empty bag."""
+        return normalize((bag.rows * self.row_weights(bag.modality).unsqueeze(-1)).sum(-2), dim=-1)
+
+    def adapted(self, x: Bag, z: Bag) -> Tensor:
+        """x^{2,l} = N(sum of the rows of A_C(X^1, Z^1)) for n aligned pairs of bags, (n, D)  (Fig. 2c)."""
+        rows = self.cross_attention(x.rows, z.rows, x.mask, z.mask)
+        return self.vector(Bag(rows, x.modality))
+
+    def classifier(self, label_ids: Tensor, z: Tensor) -> Tensor:
+        """w_l for (U,) labels with embeddings z (U, D); without classifiers (Module I, alpha = 1) it is z."""
+        return z if self.classifiers is None else self.classifiers(label_ids, z)
+
+    def _drop_modalities(self, bag: Bag) -> Bag:
+        """In training, some bags that have two modalities or more lose one of them, at random."""
+        if not (self.training and self.modality_dropout):
+            return bag
+        has = torch.stack([(bag.modality == m).any(-1) for m in range(3)], -1)                     # (n, 3)
+        pick = torch.rand(has.shape, device=has.device).masked_fill(~has, -1).argmax(-1)            # (n,)
+        lose = (has.sum(-1) > 1) & (torch.rand(len(has), device=has.device) < self.modality_dropout)
+        gone = lose.unsqueeze(-1) & (bag.modality == pick.unsqueeze(-1))
+        return Bag(bag.rows, bag.modality.masked_fill(gone, -1))
+
+
+class LexicalBag(nn.Module):
+    """The mean of learnt vectors of a title's words, (n, D): rare words that mean much (series names, models)."""
+
+    def __init__(self, num_terms: int, dim: int):
+        super().__init__()
+        self.width = dim
+        self.embedding = nn.EmbeddingBag(max(num_terms, 1), dim, mode="mean", sparse=True)
+        nn.init.normal_(self.embedding.weight, std=dim ** -0.5)
+
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        return self.embedding(ids, offsets)
+
+
+def cross_scores(model: Mufin, x: Bag, z: Bag, w: Tensor) -> Tensor:
+    """<w_l, x^{2,l}> for every one of B datapoints and U labels, (B, U), without ever making the (B, U, m, D) adapted rows.
+
+    With y = X + sum_z p_z V_z the rows before the LayerNorm, all that the score needs are inner products of the
+    centred X, V and w: the mean, the variance, <w, LN(y)> and the norm of the sum are sums of them over p. Three
+    matrix products and work on (B, U, m_x, m_z) instead of (B, U, m_x, D). Equals `adapted` (a test shows it).
+    Attention dropout is applied to p as in the block.
+    """
+    block, gain, shift = model.cross_attention, model.cross_attention.norm.weight, model.cross_attention.norm.bias
+    dim = model.dim
+    keys, values = block.answers(z.rows)                                  # (U, H, mz, d), (U, H, mz, D)
+    scores = torch.einsum("bhxd,uhzd->buxhz", block.asks(x.rows), keys)
+    scores = scores.masked_fill(~z.mask[None, :, None, None, :], -1e9).softmax(-1)
+    p = block.dropout(scores.masked_fill(~z.mask[None, :, None, None, :], 0.0)).flatten(-2)        # (B, U, mx, Hmz)
+    xs, vs = x.rows + block.out.bias, values.flatten(1, 2)                # (B, mx, D), (U, Hmz, D)
+    xs, vs = xs - xs.mean(-1, keepdim=True), vs - vs.mean(-1, keepdim=True)
+    xg, vg, wg = xs * gain, vs * gain, w * gain
+
+    def gram(a: Tensor, b: Tensor) -> Tensor:
+        return torch.einsum("bxd,uzd->buxz", a, b)
+
+    def quadratic(aa: Tensor, ab: Tensor, bb: Tensor) -> Tensor:          # <a_x + p V, a_y + p V>, (B, U, mx, mx)
+        cross = torch.einsum("buxz,buyz->buxy", p, ab)
+        return aa[:, None] + cross + cross.transpose(-1, -2) + (p @ bb[None]) @ p.transpose(-1, -2)
+
+    plain = (xs * xs).sum(-1)[:, None] + 2 * (p * gram(xs, vs)).sum(-1) + ((p @ (vs @ vs.mT)[None]) * p).sum(-1)
+    weight = model.row_weights(x.modality)[:, None] * (plain / dim + block.norm.eps).rsqrt()      # k_x / sigma_x
+    total = model.row_weights(x.modality).sum(-1)[:, None]                # (B, 1)
+    onto_w = torch.einsum("bxd,ud->bux", xs, wg) + (p @ torch.einsum("uzd,ud->uz", vs, wg)[None, :, :, None]).squeeze(-1)
+    onto_shift = (xg @ shift)[:, None] + (p @ (vg @ shift)[None, :, :, None]).squeeze(-1)
+    squared = torch.einsum("bux,buxy,buy->bu", weight, quadratic(xg @ xg.mT, gram(xg, vg), vg @ vg.mT), weight)
+    squared = squared + 2 * total * (weight * onto_shift).sum(-1) + total.square() * shift.square().sum()
+    return ((weight * onto_w).sum(-1) + total * (w @ shift)) * squared.clamp_min(1e-12).rsqrt()
