@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import MufinError
+from pipeline.ragged import Lists
 
 STRINGS, INTS, FLOATS = pa.list_(pa.string()), pa.list_(pa.int32()), pa.list_(pa.float32())
 SCHEMAS = {
@@ -32,6 +33,9 @@ SCHEMAS = {
     "shortlist": pa.schema([("labels", INTS), ("similarity", FLOATS)]),
     "predictions": pa.schema([("labels", INTS), ("score", FLOATS)]),
 }
+
+
+LARGE = 2**28
 
 
 class ArtifactError(MufinError):
@@ -77,37 +81,6 @@ def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.
 
 
 @dataclass(frozen=True, slots=True)
-class Lists:
-    """Ragged rows of integers (or floats): row i is `values[offsets[i]:offsets[i + 1]]`."""
-
-    offsets: np.ndarray   # (n + 1,) int64
-    values: np.ndarray    # (nnz,)
-
-    @classmethod
-    def of_column(cls, column: pa.ChunkedArray) -> Lists:
-        array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-        offsets = array.offsets.to_numpy().astype(np.int64)
-        return cls(offsets - offsets[0], array.flatten().to_numpy(zero_copy_only=False))
-
-    @classmethod
-    def of_rows(cls, rows, dtype=np.int64) -> Lists:
-        lengths = np.fromiter((len(r) for r in rows), np.int64, len(rows))
-        values = np.concatenate([np.asarray(r, dtype) for r in rows]) if len(rows) else np.zeros(0, dtype)
-        return cls(np.concatenate([[0], np.cumsum(lengths)]), values.astype(dtype, copy=False))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self.values[self.offsets[i]:self.offsets[i + 1]]
-
-    def to_arrow(self, dtype: pa.DataType) -> pa.Array:
-        return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values, dtype))
-
-
-@dataclass(frozen=True, slots=True)
 class Split:
     """Datapoints of one split: the row is the datapoint id."""
 
@@ -144,11 +117,17 @@ def write_json(content: dict, path: Path) -> None:
 
 
 def fingerprint(params: object, inputs: list[Path], code: list[Path]) -> str:
-    """16 hex digits over settings, input bytes and code: the name of a stage's scratch folder."""
+    """16 hex digits over settings, inputs and code: the name of a stage's scratch folder.
+
+    A file over 256 MB counts by size and time of change: reading 300 GB of activations to find a checkpoint is no help.
+    """
     digest = hashlib.sha256(repr(params).encode())
     for path in [*inputs, *code]:
         for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
             digest.update(str(file.name).encode())
+            if (status := file.stat()).st_size > LARGE:
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+                continue
             with open(file, "rb") as f:
                 digest.update(hashlib.file_digest(f, "sha256").digest())
     return digest.hexdigest()[:16]

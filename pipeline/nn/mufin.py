@@ -159,7 +159,8 @@ def cross_scores(model: Mufin, x: Bag, z: Bag, w: Tensor) -> Tensor:
         return aa[:, None] + cross + cross.transpose(-1, -2) + (p @ bb[None]) @ p.transpose(-1, -2)
 
     plain = (xs * xs).sum(-1)[:, None] + 2 * (p * gram(xs, vs)).sum(-1) + ((p @ (vs @ vs.mT)[None]) * p).sum(-1)
-    weight = model.row_weights(x.modality)[:, None] * (plain / dim + block.norm.eps).rsqrt()      # k_x / sigma_x
+    sigma = (plain.clamp_min(0) / dim + block.norm.eps).sqrt()
+    weight = model.row_weights(x.modality)[:, None] / sigma               # k_x / sigma_x
     total = model.row_weights(x.modality).sum(-1)[:, None]                # (B, 1)
     onto_w = torch.einsum("bxd,ud->bux", xs, wg) + (p @ torch.einsum("uzd,ud->uz", vs, wg)[None, :, :, None]).squeeze(-1)
     onto_shift = (xg @ shift)[:, None] + (p @ (vg @ shift)[None, :, :, None]).squeeze(-1)

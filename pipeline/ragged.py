@@ -1,0 +1,60 @@
+"""Ragged rows in two flat arrays, for what differs in length: labels, filter pairs, images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Ragged rows of integers (or floats): row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: np.ndarray   # (n + 1,) int64
+    values: np.ndarray    # (nnz,)
+
+    @classmethod
+    def of_column(cls, column: pa.ChunkedArray) -> Lists:
+        array = column.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        return cls(offsets - offsets[0], array.flatten().to_numpy(zero_copy_only=False))
+
+    @classmethod
+    def of_rows(cls, rows, dtype=np.int64) -> Lists:
+        lengths = np.fromiter((len(r) for r in rows), np.int64, len(rows))
+        values = np.concatenate([np.asarray(r, dtype) for r in rows]) if len(rows) else np.zeros(0, dtype)
+        return cls(np.concatenate([[0], np.cumsum(lengths)]), values.astype(dtype, copy=False))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i]:self.offsets[i + 1]]
+
+    def rows(self) -> np.ndarray:
+        """(nnz,) int64: the row of each value."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def take(self, index: np.ndarray) -> Lists:
+        """The rows `index`, in that order, repeats allowed."""
+        positions, offsets = self.positions(index)
+        return Lists(offsets, self.values[positions])
+
+    def positions(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the values of rows `index` lie in `values`, and the offsets of these rows among them."""
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1]), offsets
+
+    def transpose(self, size: int) -> Lists:
+        """Row v of the result holds the rows of self that hold v, in ascending order; `size` rows."""
+        order = np.argsort(self.values, kind="stable")
+        counts = np.bincount(self.values, minlength=size)
+        return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), self.rows()[order])
+
+    def to_arrow(self, dtype: pa.DataType) -> pa.Array:
+        return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values, dtype))

@@ -1,0 +1,38 @@
+"""What a killed training run needs to go on to the same result, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pipeline.training.optimisers import Optimisers, trained_state
+
+
+def save_checkpoint(path: Path, optimisers: Optimisers, tensors: dict[str, torch.Tensor], facts: dict) -> None:
+    """Model, optimiser and the job's own tensors and facts to `path`, by rename: a kill leaves the old one or the new."""
+    content = {f"model/{n}": t for n, t in trained_state(optimisers.model).items()}
+    content |= {f"optimiser/{n}": t.detach().cpu().contiguous() for n, t in optimisers.state().items()}
+    content |= {f"job/{n}": t.cpu().contiguous() for n, t in tensors.items()}
+    part = path.with_suffix(".part")
+    save_file({n: t.clone() for n, t in content.items()}, part, metadata={"facts": json.dumps(facts)})
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, optimisers: Optimisers) -> tuple[dict[str, torch.Tensor], dict] | None:
+    """Fill model and optimisers from `path`; the job's tensors and facts, or None where there is no checkpoint."""
+    if not path.exists():
+        return None
+    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimiser": {}, "job": {}}
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        for key in file.keys():
+            kind, _, name = key.partition("/")
+            parts[kind][name] = file.get_tensor(key)
+    optimisers.model.load_state_dict(parts["model"])
+    optimisers.load_state(parts["optimiser"])
+    return parts["job"], facts

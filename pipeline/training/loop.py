@@ -1,0 +1,162 @@
+"""The training loop of Modules I and IV: prefetched steps, checkpoints, and the same weights whatever interrupts it.
+
+Nothing random has state: the plan of an epoch comes from (seed, epoch), what a step draws from (seed, epoch, step), and
+torch's generators are seeded anew each step. So a checkpoint needs weights, moments and the job's mining state only,
+and a resumed run repeats an unbroken one bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import MufinError
+from pipeline.progress import progress
+from pipeline.training import distributed
+from pipeline.training.checkpoints import load_checkpoint, save_checkpoint
+from pipeline.training.optimisers import Optimisers, one_cycle
+
+
+class Job(Protocol):
+    """What differs between Module I and Module IV."""
+
+    name: str
+    epochs: int
+    steps: int                                                  # steps an epoch
+
+    def begin_epoch(self, epoch: int) -> None: ...              # refresh what mining needs
+    def plan(self, epoch: int) -> list[np.ndarray]: ...         # the anchors of each step
+    def prepare(self, anchors: np.ndarray, rng: np.random.Generator): ...   # on a thread; has .to(device)
+    def loss(self, prepared) -> Tensor: ...                     # of the whole step
+    def end_epoch(self, epoch: int) -> dict[str, float]: ...    # further columns of the curve
+    def state(self) -> tuple[dict[str, Tensor], dict]: ...
+    def load_state(self, tensors: dict[str, Tensor], facts: dict) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and how to run; from the environment, given by the stage."""
+
+    device: torch.device
+    precision: torch.dtype
+    scratch: Path                   # checkpoints; one folder a run
+    checkpoint_seconds: float
+
+
+def generator(seed: int, *at: int) -> np.random.Generator:
+    return np.random.default_rng([seed, *at])
+
+
+def train(job: Job, optimisers: Optimisers, seed: int, warmup: int, machine: Machine) -> list[dict[str, float]]:
+    """Run `job` from its last checkpoint to its end; the curve, one row an epoch: epoch, loss, seconds, steps a second."""
+    path, model = machine.scratch / "checkpoint.safetensors", optimisers.model
+    curve, epoch, step = _resume(path, job, optimisers)
+    losses: list[float] = list(curve.pop()["losses"]) if curve and "losses" in curve[-1] else []
+    saved = time.monotonic()
+
+    def save(epoch: int, step: int, rows: list[dict]) -> None:
+        if distributed.rank() == 0:
+            tensors, facts = job.state()
+            save_checkpoint(path, optimisers, tensors, {"epoch": epoch, "step": step, "curve": rows, "job": facts})
+
+    for epoch in progress(range(epoch, job.epochs), job.name, every=20.0):
+        if step == 0:
+            job.begin_epoch(epoch)
+        start, first = time.monotonic(), step
+        pending: list[Tensor] = []
+        model.train()
+        for step, prepared in _prefetched(job, seed, epoch, step, machine.device):
+            torch.manual_seed(_torch_seed(seed, epoch, step))
+            with torch.autocast(machine.device.type, machine.precision, machine.precision != torch.float32):
+                loss = job.loss(prepared)
+            (loss / distributed.world()).backward()
+            distributed.reduce_gradients(optimisers.before, optimisers.sparse_before, optimisers.after)
+            optimisers.step(one_cycle(epoch * job.steps + step, job.epochs * job.steps, warmup))
+            pending.append(loss.detach())
+            step += 1
+            if machine.device.type == "cpu" or len(pending) == 50 or step == job.steps:
+                losses += _finite(pending, job.name, epoch, step)
+                pending = []
+                if distributed.world() == 1 and step < job.steps and time.monotonic() - saved > machine.checkpoint_seconds:
+                    save(epoch, step, curve + [{"losses": losses}])
+                    saved = time.monotonic()
+        seconds = time.monotonic() - start
+        model.eval()
+        curve.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "seconds": round(seconds, 3),
+                      "steps_per_second": round((job.steps - first) / max(seconds, 1e-9), 2), **job.end_epoch(epoch)})
+        losses, step = [], 0
+        if time.monotonic() - saved > machine.checkpoint_seconds or epoch + 1 == job.epochs:
+            save(epoch + 1, 0, curve)
+            saved = time.monotonic()
+    model.eval()
+    return curve
+
+
+def _resume(path: Path, job: Job, optimisers: Optimisers) -> tuple[list[dict], int, int]:
+    found = load_checkpoint(path, optimisers)
+    if found is None:
+        return [], 0, 0
+    tensors, facts = found
+    job.load_state(tensors, facts["job"])
+    return facts["curve"], facts["epoch"], facts["step"]
+
+
+def _torch_seed(seed: int, epoch: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, step, 1]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _finite(losses: list[Tensor], name: str, epoch: int, step: int) -> list[float]:
+    """The losses as floats; raises MufinError at the first that is not finite. One wait for the device, not one a step."""
+    values = torch.stack(losses).tolist()
+    for back, value in enumerate(values):
+        if not np.isfinite(value):
+            at = step - len(values) + back
+            raise MufinError(f"the loss of {name} is {value} at epoch {epoch + 1}, step {at + 1} (batch {at} of that "
+                             f"epoch's plan); lower {name}.lr, raise {name}.warmup_iterations, or set "
+                             "MUFIN_PRECISION=fp32")
+    return values
+
+
+def _prefetched(job: Job, seed: int, epoch: int, first: int, device: torch.device) -> Iterator[tuple[int, object]]:
+    """(step, prepared on the device) from `first` on, made by a thread two steps ahead, so that the device need not wait."""
+    plan = job.plan(epoch)
+    ready: queue.Queue = queue.Queue(maxsize=2)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for step in range(first, len(plan)):
+                prepared = job.prepare(plan[step], generator(seed, epoch, step))
+                while not stop.is_set():
+                    try:
+                        ready.put((step, prepared), timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if stop.is_set():
+                    return
+            ready.put((None, None))
+        except BaseException as error:          # told to the loop, which raises it
+            ready.put((None, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            step, prepared = ready.get()
+            if step is None:
+                if prepared is not None:
+                    raise prepared
+                return
+            yield step, prepared.to(device)
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,103 @@
+"""AdamW for the network, SparseAdam for tables of rows, one learning-rate curve for both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pipeline.nn.mufin import Mufin
+
+
+def one_cycle(step: int, total: int, warmup: int) -> float:
+    """The factor on the peak rate at `step` of `total`: cosine up from 1/25 over `warmup` steps, cosine down to 1e-4/25.
+
+    What torch's OneCycleLR with its defaults gives (Sec. 4, Hyperparameters), as a function of the step alone, so that
+    resuming needs no state. `warmup` is held to a tenth of the run, at least one step.
+    """
+    start, end = 1 / 25, 1e-4 / 25
+    top = max(min(warmup, total // 10), 1)
+    if step <= top:
+        return start + (1 - start) * (1 - math.cos(math.pi * step / top)) / 2
+    return end + (1 - end) * (1 + math.cos(math.pi * (step - top) / max(total - 1 - top, 1))) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Peak learning rates, absolute."""
+
+    encoder: float      # pretrained or random parts of E_V and E_T that train
+    new: float          # projections, A_S, gates
+    lexical: float
+    attention: float    # A_C
+    free: float         # eta and alpha
+
+
+class Optimisers:
+    """AdamW (the paper's; fused on a GPU) for dense parameters, SparseAdam for lexical vectors, eta and alpha.
+
+    The tables are row-sparse: only the rows of a step's batch change, and a step costs what its batch holds. SparseAdam
+    has no weight decay: w depends on the direction of eta alone.
+    """
+
+    def __init__(self, model: Mufin, rates: Rates, weight_decay: float, with_cross_attention: bool):
+        if not with_cross_attention:                      # Module I does not use A_C
+            model.cross_attention.requires_grad_(False)
+        groups = {"encoder": [], "new": [], "lexical": [], "attention": [], "free": []}
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                groups[_group(name)].append(p)
+        self.model, self.rates = model, rates
+        self.before, self.sparse_before = groups["encoder"] + groups["new"], groups["lexical"]
+        self.after = groups["attention"] + groups["free"]
+        device = next(model.parameters()).device
+        dense = [{"params": groups[g], "group": g} for g in ("encoder", "new", "attention") if groups[g]]
+        sparse = [{"params": groups[g], "group": g} for g in ("lexical", "free") if groups[g]]
+        self.all: list[torch.optim.Optimizer] = []
+        if dense:
+            self.all.append(torch.optim.AdamW(dense, weight_decay=weight_decay, fused=device.type == "cuda"))
+        if sparse:
+            self.all.append(torch.optim.SparseAdam(sparse))
+
+    def step(self, factor: float) -> None:
+        """One update at `factor` times the peak rates."""
+        for optimiser in self.all:
+            for group in optimiser.param_groups:
+                group["lr"] = getattr(self.rates, group["group"]) * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Moments and step counts as flat tensors, by parameter name."""
+        names = {p: n for n, p in self.model.named_parameters()}
+        return {f"{names[p]}|{key}": torch.as_tensor(value) for o in self.all for p, entries in o.state.items()
+                for key, value in entries.items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        owner = {p: o for o in self.all for g in o.param_groups for p in g["params"]}
+        for name, value in state.items():
+            p = parameters[name.rpartition("|")[0]]
+            optimiser, key = owner[p], name.rpartition("|")[2]
+            if isinstance(optimiser, torch.optim.SparseAdam) and key == "step":
+                value = int(value)                                     # SparseAdam counts with a plain int
+            elif key != "step":
+                value = value.to(p.device)
+            optimiser.state[p][key] = value
+
+
+def _group(name: str) -> str:
+    if name.startswith("classifiers."):
+        return "free"
+    if name.startswith("cross_attention."):
+        return "attention"
+    if name.startswith("encoders.lexical."):
+        return "lexical"
+    return "encoder" if name.startswith("encoders.") else "new"
+
+
+def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's parameters and buffers, contiguous, on the CPU."""
+    return {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
