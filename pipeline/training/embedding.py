@@ -1,0 +1,67 @@
+"""Bags and vectors of many products, in batches, without gradients (Modules II and IV, index, evaluate)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.nn.mufin import Bag, Mufin
+from pipeline.progress import progress
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """n products embedded: ragged bag rows after A_S, and the vectors."""
+
+    rows: np.ndarray        # (R, D) float32, X^1 of all products one after the other
+    modality: np.ndarray    # (R,) int8
+    offsets: np.ndarray     # (n + 1,) int64
+    vectors: np.ndarray     # (n, D) float32, unit norm
+
+    def bags(self, index: np.ndarray, device: torch.device) -> Bag:
+        """The bags of `index`, padded to the longest of them, (len(index), m, D)."""
+        lengths = np.diff(self.offsets)[index]
+        width = max(int(lengths.max(initial=0)), 1)
+        at = np.minimum(self.offsets[:-1][index][:, None] + np.arange(width), max(len(self.rows) - 1, 0))
+        mask = np.arange(width) < lengths[:, None]
+        modality = np.where(mask, self.modality[at], -1).astype(np.int8)
+        rows = torch.from_numpy(self.rows[at] * mask[..., None]).to(device)
+        return Bag(rows, torch.from_numpy(modality).to(device))
+
+
+@torch.inference_mode()
+def embed(model: Mufin, store, products: np.ndarray, device: torch.device, precision: torch.dtype,
+          batch_size: int = 512, modalities: set[int] | None = None) -> Embedded:
+    """Embed `products` ((n,) rows of the store) in eval mode; `modalities` leaves other descriptors out of the bags."""
+    model.eval()
+    rows, kinds, lengths, vectors = [], [], [], []
+    for start in progress(range(0, len(products), batch_size), "embed"):
+        batch = store.batch(products[start:start + batch_size])
+        if modalities is not None:
+            keep = torch.isin(batch.modality, torch.tensor(sorted(modalities), dtype=torch.int8))
+            batch.modality[~keep] = -1
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            bag = model.bag(batch.to(device))
+            vectors.append(model.vector(bag).float().cpu())
+        mask = bag.mask.cpu()
+        rows.append(bag.rows.float().cpu()[mask])
+        kinds.append(bag.modality.cpu()[mask])
+        lengths.append(mask.sum(1))
+    dim = model.dim
+    offsets = np.concatenate([[0], np.cumsum(_flat(lengths, torch.zeros(0, dtype=torch.int64)))]).astype(np.int64)
+    return Embedded(_flat(rows, torch.zeros(0, dim)), _flat(kinds, torch.zeros(0, dtype=torch.int8)), offsets,
+                    _flat(vectors, torch.zeros(0, dim)))
+
+
+def _flat(parts: list[Tensor], empty: Tensor) -> np.ndarray:
+    return torch.cat([empty, *parts]).numpy()
+
+
+def centroids(vectors: np.ndarray, by_label) -> np.ndarray:
+    """mu_l = the mean of a label's train datapoint vectors, (L, D); zero for a label with none (Sec. 3.1, Module II)."""
+    sums = np.zeros((len(by_label), vectors.shape[1]), np.float32)
+    np.add.at(sums, by_label.rows(), vectors[by_label.values])
+    return sums / np.maximum(np.diff(by_label.offsets), 1)[:, None].astype(np.float32)
