@@ -22,17 +22,18 @@ from pipeline.corpus.sample_pictures import COLOURS, KINDS, MOTIFS, draw_views
 from pipeline.errors import MufinError
 
 # Strengths of the relations.
-MOTIF_LIFT = 40.0          # odds of a label that wants p's motif, against one that does not (picture)
-HOUSE_LIFT = 40.0          # odds of a label that wants p's house (title)
+MOTIF_LIFT = 50.0          # odds of a label that wants p's motif, against one that does not (picture)
+HOUSE_LIFT = 50.0          # odds of a label that wants p's house (title)
 SAME_COLOUR_LIFT = 2.0     # odds of a label of p's colour (picture)
 PAIRED_COLOUR_LIFT = 1.5   # odds of a label of the colour that goes with p's
 SIZE_LIFT = 1.5            # odds of a label of p's size (title)
 KIND_STEPS = (1.0, 0.6, 0.3)   # odds of the next, the next but one and the last kind of p's group: A -> B is not B -> A
 NEXT_GROUP = 0.5           # odds of the kind that stands at p's place in the next group
 ANY_KIND = 0.001           # odds of every other kind
-ZIPF = 0.5                 # popularity of the r-th most popular product: r^-ZIPF
-MOTIF_WHIM = 0.2           # part of the labels that want another motif than their own
-HOUSE_WHIM = 0.2           # part of the labels that want another house than their own
+ZIPF = 1.6                 # popularity of the r-th most popular of P products: (r + HEAD * P)^-ZIPF (Zipf-Mandelbrot)
+HEAD = 1 / 30              # flattens the head, so that no handful of labels answers everything
+MOTIF_WHIM = 0.3           # part of the labels that want another motif than their own
+HOUSE_WHIM = 0.3           # part of the labels that want another house than their own
 NOISE = 0.08               # part of the relations that are to a random product
 RELATIONS = (4, 15)        # relations a product, from and to
 
@@ -131,7 +132,7 @@ def invent_world(products: int, seed: int) -> World:
         brand=brand, house=house, size=rng.integers(len(SIZES), size=products),
         wanted_motif=_wanted(motif, len(MOTIFS), MOTIF_WHIM, rng),
         wanted_house=_wanted(house, len(HOUSES), HOUSE_WHIM, rng),
-        popularity=(1.0 + rng.permutation(products)) ** -ZIPF,
+        popularity=(1.0 + HEAD * products + rng.permutation(products)) ** -ZIPF,
     )
 
 
@@ -254,7 +255,7 @@ def _title(world: World, product: int, rng: np.random.Generator) -> str:
     words = [BRANDS[world.brand[product]] if brand_told else "", *(told[i] for i in rng.permutation(3)), noun]
     if model_told:
         words.append(f"{_pick(('for', 'fits', 'suits model'), rng)} {_pick(models, rng)}")
-    words += [_pick(FILLERS, rng) for _ in range(rng.integers(0, 3))]
+    words += [FILLERS[i] for i in rng.permutation(len(FILLERS))[:rng.integers(0, 3)]]
     title = " ".join(word for word in words if word)
     return _marked_up(title, rng) if rng.random() < MARKUP else title
 
