@@ -71,7 +71,7 @@ SIZES = (("small", "mini", "compact"), ("medium", "standard", "regular size"), (
 NOUNS = {
     "mug": ("mug", "coffee mug", "cup"), "saucer": ("saucer", "side plate", "tea saucer"),
     "teapot": ("teapot", "tea pot", "brewing pot"), "tin": ("tea tin", "storage tin", "caddy"),
-    "phone case": ("phone case", "cell phone cover", "bumper case"), "sleeve": ("laptop sleeve", "notebook bag", "sleeve"),
+    "phone case": ("phone case", "cell phone cover", "bumper case"), "sleeve": ("laptop sleeve", "laptop pouch", "sleeve"),
     "mouse pad": ("mouse pad", "mouse mat", "desk pad"), "notebook": ("notebook", "journal", "spiral notepad"),
     "tote": ("tote bag", "shopper", "canvas tote"), "backpack": ("backpack", "rucksack", "day pack"),
     "wallet": ("wallet", "purse", "billfold"), "umbrella": ("umbrella", "brolly", "rain umbrella"),

@@ -146,7 +146,7 @@ def motif_ink(colour: int) -> tuple[int, int, int]:
 
 
 def draw_views(kind: int, motif: int, colour: int, count: int, rng: np.random.Generator) -> list[bytes]:
-    """`count` JPEGs of a product: the front, the motif close up, then the front again turned, shifted and smaller."""
+    """`count` JPEGs of a product: by turns the whole of it and its motif close up; from the third on turned and smaller."""
     sheet = artwork(int(kind), int(motif), int(colour))
     return [_jpeg(_view(sheet, int(kind), view, rng), rng) for view in range(count)]
 
@@ -154,12 +154,12 @@ def draw_views(kind: int, motif: int, colour: int, count: int, rng: np.random.Ge
 def _view(sheet: Image.Image, kind: int, view: int, rng: np.random.Generator) -> Image.Image:
     """The artwork as the camera sees it, (80, 80) RGB on a background."""
     across, down, width = MOTIF_PLACE[KINDS[kind]]
-    if view == 1:                                                        # the motif close up
-        middle, span, turn = (across, down), 1.25 * width, 0.0
+    if view % 2:                                                         # the motif close up
+        middle, span, widest = (across, down), 1.25 * width, 4
     else:
-        middle, span = (0.5, 0.5), (1.06 if view == 0 else 1.0 + rng.integers(5, 40) / 100)
-        turn = 0.0 if view == 0 else math.radians(int(rng.integers(-14, 15)))
-    shift = rng.integers(-5, 6, size=2) / 100
+        middle, span, widest = (0.5, 0.5), 1.0 + rng.integers(3, 8 if view == 0 else 30) / 100, 10
+    turn = 0.0 if view < 2 else math.radians(int(rng.integers(-widest, widest + 1)))
+    shift = rng.integers(-3, 4, size=2) / 100
     cos, sin = (round(span * f(turn) * SHEET / SIDE, 6) for f in (math.cos, math.sin))
     x, y = (SHEET * (m + s) for m, s in zip(middle, shift))
     half = SIDE / 2
