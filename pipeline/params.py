@@ -205,12 +205,13 @@ class Pretrain:
     lr: float
     new_lr_factor: float
     lexical_lr_factor: float
+    gates_lr_factor: float
     weight_decay: float
     warmup_iterations: int
 
     def __post_init__(self):
         _check(0 < self.gamma <= 2, "pretrain.gamma", self.gamma, "a difference of two cosines lies in (0, 2]")
-        _positive(self, "pretrain", "temperature", "lr", "new_lr_factor", "lexical_lr_factor")
+        _positive(self, "pretrain", "temperature", "lr", "new_lr_factor", "lexical_lr_factor", "gates_lr_factor")
         _at_least(self, "pretrain", 2, "batch_size")
         _at_least(self, "pretrain", 1, "positives", "negatives", "refresh_epochs", "epochs")
         _at_least(self, "pretrain", 0, "random_epochs", "weight_decay", "warmup_iterations")
@@ -271,6 +272,7 @@ class Finetune:
     attention_lr_factor: float
     free_lr_factor: float
     lexical_lr_factor: float
+    gates_lr_factor: float
     weight_decay: float
     warmup_iterations: int
     normalise_classifier: bool
@@ -278,7 +280,7 @@ class Finetune:
 
     def __post_init__(self):
         _check(-1 <= self.gamma <= 1, "finetune.gamma", self.gamma, "a cosine margin lies in [-1, 1]")
-        _positive(self, "finetune", "temperature", "lr", "attention_lr_factor", "free_lr_factor", "lexical_lr_factor")
+        _positive(self, "finetune", "temperature", "lr", "attention_lr_factor", "free_lr_factor", "lexical_lr_factor", "gates_lr_factor")
         _at_least(self, "finetune", 1, "positives", "batch_size", "epochs")
         _at_least(self, "finetune", 0, "negatives", "random_negatives", "weight_decay", "warmup_iterations")
 
@@ -301,6 +303,7 @@ class Propensity:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate:
     beta: float
+    mix: Literal["fixed", "chosen"]
     betas: list[float]
     candidates: Literal["shortlist", "all"]
     shortlist: int

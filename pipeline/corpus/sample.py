@@ -1,4 +1,4 @@
-"""The built-in sample: a seeded, invented catalog whose relations need the title and the picture (issue: the sample).
+"""The built-in sample: a seeded, invented catalog whose relations need the title and the picture.
 
 A product has a kind (mug, saucer, ...), a motif and a colour, which its pictures show, and a brand, a house (the maker
 that owns the brand and its model series) and a size, which only its title tells. p's relations are drawn without
@@ -71,7 +71,8 @@ SIZES = (("small", "mini", "compact"), ("medium", "standard", "regular size"), (
 NOUNS = {
     "mug": ("mug", "coffee mug", "cup"), "saucer": ("saucer", "side plate", "tea saucer"),
     "teapot": ("teapot", "tea pot", "brewing pot"), "tin": ("tea tin", "storage tin", "caddy"),
-    "phone case": ("phone case", "cell phone cover", "bumper case"), "sleeve": ("laptop sleeve", "laptop pouch", "sleeve"),
+    "phone case": ("phone case", "cell phone cover", "bumper case"), "sleeve": ("laptop sleeve", "laptop pouch",
+        "sleeve"),
     "mouse pad": ("mouse pad", "mouse mat", "desk pad"), "notebook": ("notebook", "journal", "spiral notepad"),
     "tote": ("tote bag", "shopper", "canvas tote"), "backpack": ("backpack", "rucksack", "day pack"),
     "wallet": ("wallet", "purse", "billfold"), "umbrella": ("umbrella", "brolly", "rain umbrella"),
@@ -80,7 +81,8 @@ NOUNS = {
     "cushion": ("cushion", "throw pillow", "pillow cover"), "blanket": ("blanket", "fleece throw", "bed throw"),
     "lamp": ("table lamp", "lamp", "night light"), "clock": ("wall clock", "clock", "silent clock"),
     "poster": ("poster", "art print", "wall print"), "candle": ("candle", "scented candle", "jar candle"),
-    "plant pot": ("plant pot", "planter", "flower pot"), "watering can": ("watering can", "sprinkling can", "garden can"),
+    "plant pot": ("plant pot", "planter", "flower pot"), "watering can": ("watering can", "sprinkling can",
+        "garden can"),
 }
 FILLERS = ("gift idea", "premium quality", "for home and office", "easy care", "new", "best seller", "with box",
            "dishwasher safe", "lightweight", "durable", "hand finished", "for men and women", "birthday present",

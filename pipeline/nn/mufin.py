@@ -131,39 +131,3 @@ class LexicalBag(nn.Module):
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
         return self.embedding(ids, offsets)
-
-
-def cross_scores(model: Mufin, x: Bag, z: Bag, w: Tensor) -> Tensor:
-    """<w_l, x^{2,l}> for every one of B datapoints and U labels, (B, U), without ever making the (B, U, m, D) adapted rows.
-
-    With y = X + sum_z p_z V_z the rows before the LayerNorm, all that the score needs are inner products of the
-    centred X, V and w: the mean, the variance, <w, LN(y)> and the norm of the sum are sums of them over p. Three
-    matrix products and work on (B, U, m_x, m_z) instead of (B, U, m_x, D). Equals `adapted` (a test shows it).
-    Attention dropout is applied to p as in the block.
-    """
-    block, gain, shift = model.cross_attention, model.cross_attention.norm.weight, model.cross_attention.norm.bias
-    dim = model.dim
-    keys, values = block.answers(z.rows)                                  # (U, H, mz, d), (U, H, mz, D)
-    scores = torch.einsum("bhxd,uhzd->buxhz", block.asks(x.rows), keys)
-    scores = scores.masked_fill(~z.mask[None, :, None, None, :], -1e9).softmax(-1)
-    p = block.dropout(scores.masked_fill(~z.mask[None, :, None, None, :], 0.0)).flatten(-2)        # (B, U, mx, Hmz)
-    xs, vs = x.rows + block.out.bias, values.flatten(1, 2)                # (B, mx, D), (U, Hmz, D)
-    xs, vs = xs - xs.mean(-1, keepdim=True), vs - vs.mean(-1, keepdim=True)
-    xg, vg, wg = xs * gain, vs * gain, w * gain
-
-    def gram(a: Tensor, b: Tensor) -> Tensor:
-        return torch.einsum("bxd,uzd->buxz", a, b)
-
-    def quadratic(aa: Tensor, ab: Tensor, bb: Tensor) -> Tensor:          # <a_x + p V, a_y + p V>, (B, U, mx, mx)
-        cross = torch.einsum("buxz,buyz->buxy", p, ab)
-        return aa[:, None] + cross + cross.transpose(-1, -2) + (p @ bb[None]) @ p.transpose(-1, -2)
-
-    plain = (xs * xs).sum(-1)[:, None] + 2 * (p * gram(xs, vs)).sum(-1) + ((p @ (vs @ vs.mT)[None]) * p).sum(-1)
-    sigma = (plain.clamp_min(0) / dim + block.norm.eps).sqrt()
-    weight = model.row_weights(x.modality)[:, None] / sigma               # k_x / sigma_x
-    total = model.row_weights(x.modality).sum(-1)[:, None]                # (B, 1)
-    onto_w = torch.einsum("bxd,ud->bux", xs, wg) + (p @ torch.einsum("uzd,ud->uz", vs, wg)[None, :, :, None]).squeeze(-1)
-    onto_shift = (xg @ shift)[:, None] + (p @ (vg @ shift)[None, :, :, None]).squeeze(-1)
-    squared = torch.einsum("bux,buxy,buy->bu", weight, quadratic(xg @ xg.mT, gram(xg, vg), vg @ vg.mT), weight)
-    squared = squared + 2 * total * (weight * onto_shift).sum(-1) + total.square() * shift.square().sum()
-    return ((weight * onto_w).sum(-1) + total * (w @ shift)) * squared.clamp_min(1e-12).rsqrt()

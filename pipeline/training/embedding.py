@@ -21,10 +21,10 @@ class Embedded:
     offsets: np.ndarray     # (n + 1,) int64
     vectors: np.ndarray     # (n, D) float32, unit norm
 
-    def bags(self, index: np.ndarray, device: torch.device) -> Bag:
-        """The bags of `index`, padded to the longest of them, (len(index), m, D)."""
+    def bags(self, index: np.ndarray, device: torch.device, width: int | None = None) -> Bag:
+        """The bags of `index`, padded to `width` rows (default: the longest of them), (len(index), m, D)."""
         lengths = np.diff(self.offsets)[index]
-        width = max(int(lengths.max(initial=0)), 1)
+        width = width or max(int(lengths.max(initial=0)), 1)
         at = np.minimum(self.offsets[:-1][index][:, None] + np.arange(width), max(len(self.rows) - 1, 0))
         mask = np.arange(width) < lengths[:, None]
         modality = np.where(mask, self.modality[at], -1).astype(np.int8)

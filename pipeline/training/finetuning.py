@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.nn.mufin import Bag, Mufin, cross_scores
+from pipeline.nn.mufin import Bag, Mufin
+from pipeline.nn.scoring import cross_scores, label_side
 from pipeline.ragged import Lists
 from pipeline.training import distributed, losses
 from pipeline.training.loop import Machine
@@ -46,21 +47,22 @@ class Finetuning:
     name = "finetune"
 
     def __init__(self, model: Mufin, store, datapoints: np.ndarray, label_products: np.ndarray, truth: Lists,
-                 excluded: Lists, shortlist: Lists, settings, validate: Callable[[Mufin], dict[str, float]]):
+                 excluded: Lists, shortlist: Lists, settings, seed: int,
+                 validate: Callable[[Mufin], dict[str, float]]):
         self.model, self.store, self.settings, self.validate = model, store, settings, validate
         self.datapoints, self.label_products, self.truth = datapoints, label_products, truth
         self.negatives = shortlist_negatives(shortlist, truth, excluded, len(label_products))
         self.relevance, self.exclusion = (Relevance(x, len(label_products)) for x in (truth, excluded))
         self.usable = np.flatnonzero(np.diff(truth.offsets) > 0)
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
-        self.seed_of_plan = 0
+        self.seed = seed
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def begin_epoch(self, epoch: int) -> None:
         pass
 
     def plan(self, epoch: int) -> list[np.ndarray]:
-        order = np.random.default_rng([self.seed_of_plan, epoch]).permutation(self.usable)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.usable)
         return np.array_split(order, self.steps)
 
     def prepare(self, datapoints: np.ndarray, rng: np.random.Generator) -> Step:
@@ -92,18 +94,19 @@ class Finetuning:
         x, z = bags[step.datapoint_at], bags[step.label_at]
         w = self.model.classifier(step.labels, self.model.vector(z))
         with torch.autocast(x.rows.device.type, enabled=False):
-            if s.loss == "softmax":
-                scores = cross_scores(self.model, x, z, w) / s.temperature
-                return losses.multi_positive_softmax(scores, step.relevant, step.relevant | step.negative)
-            if s.candidates == "all":
-                return losses.cosine_hinge(cross_scores(self.model, x, z, w), step.relevant, step.negative, s.gamma)
+            if s.loss == "softmax" or s.candidates == "all":
+                scores = cross_scores(self.model, x, label_side(self.model, z, w))
+                if s.loss == "softmax":
+                    allowed = step.relevant | step.negative
+                    return losses.multi_positive_softmax(scores / s.temperature, step.relevant, allowed)
+                return losses.cosine_hinge(scores, step.relevant, step.negative, s.gamma)
             row, column = (step.relevant | step.negative).nonzero(as_tuple=True)
             pairs = (self.model.adapted(x[row], z[column]) * w[column]).sum(-1, keepdim=True)
             kind = step.relevant[row, column].unsqueeze(1)
             return losses.cosine_hinge(pairs, kind, ~kind, s.gamma) * len(pairs) / len(step.datapoint_at)
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """valid's figures, once an epoch with `select: valid` and once at the end otherwise; keeps the best weights."""
+        """With `select: valid`, valid's figures after the epoch; keeps the weights of the best."""
         if self.settings.select != "valid":
             return {}
         figures = self.validate(self.model)

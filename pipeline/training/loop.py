@@ -131,21 +131,22 @@ def _prefetched(job: Job, seed: int, epoch: int, first: int, device: torch.devic
     ready: queue.Queue = queue.Queue(maxsize=2)
     stop = threading.Event()
 
+    def hand_over(item: tuple) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
     def work() -> None:
         try:
             for step in range(first, len(plan)):
-                prepared = job.prepare(plan[step], generator(seed, epoch, step))
-                while not stop.is_set():
-                    try:
-                        ready.put((step, prepared), timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
                 if stop.is_set():
                     return
-            ready.put((None, None))
+                hand_over((step, job.prepare(plan[step], generator(seed, epoch, step))))
+            hand_over((None, None))
         except BaseException as error:          # told to the loop, which raises it
-            ready.put((None, error))
+            hand_over((None, error))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -29,7 +29,8 @@ class Rates:
     """Peak learning rates, absolute."""
 
     encoder: float      # pretrained or random parts of E_V and E_T that train
-    new: float          # projections, A_S, gates
+    new: float          # projections, A_S
+    gates: float        # log weights of the modalities: three numbers that must move far
     lexical: float
     attention: float    # A_C
     free: float         # eta and alpha
@@ -45,15 +46,15 @@ class Optimisers:
     def __init__(self, model: Mufin, rates: Rates, weight_decay: float, with_cross_attention: bool):
         if not with_cross_attention:                      # Module I does not use A_C
             model.cross_attention.requires_grad_(False)
-        groups = {"encoder": [], "new": [], "lexical": [], "attention": [], "free": []}
+        groups = {"encoder": [], "new": [], "gates": [], "lexical": [], "attention": [], "free": []}
         for name, p in model.named_parameters():
             if p.requires_grad:
                 groups[_group(name)].append(p)
         self.model, self.rates = model, rates
-        self.before, self.sparse_before = groups["encoder"] + groups["new"], groups["lexical"]
+        self.before, self.sparse_before = groups["encoder"] + groups["new"] + groups["gates"], groups["lexical"]
         self.after = groups["attention"] + groups["free"]
         device = next(model.parameters()).device
-        dense = [{"params": groups[g], "group": g} for g in ("encoder", "new", "attention") if groups[g]]
+        dense = [{"params": groups[g], "group": g} for g in ("encoder", "new", "gates", "attention") if groups[g]]
         sparse = [{"params": groups[g], "group": g} for g in ("lexical", "free") if groups[g]]
         self.all: list[torch.optim.Optimizer] = []
         if dense:
@@ -95,6 +96,8 @@ def _group(name: str) -> str:
         return "attention"
     if name.startswith("encoders.lexical."):
         return "lexical"
+    if name == "gates":
+        return "gates"
     return "encoder" if name.startswith("encoders.") else "new"
 
 

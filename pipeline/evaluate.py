@@ -1,0 +1,166 @@
+"""Predictions and every metric, on test and valid, of MUFIN, its stages and two rows that keep everyone honest.
+
+python -m pipeline.evaluate
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import runtime
+from pipeline.ann import build_neighbours
+from pipeline.artifacts import Split, read_labels, read_split, read_table, write_table
+from pipeline.inputs import Curated, open_store, read_curated
+from pipeline.judge import Judge, judged
+from pipeline.model_files import load_members
+from pipeline.nn.mufin import IMAGE, LEXICAL, TEXT
+from pipeline.params import Params, load_params
+from pipeline.ragged import Lists
+from pipeline.ranking import choose_mix, rank
+from pipeline.recommender import LabelSides, augmented_rows, classifier_scores, embed_members, joint_rows
+from pipeline.recommender import joint_vectors, label_sides
+from pipeline.retrieve import read_embeddings, search
+from pipeline.served import Index, load_index
+from pipeline.training.embedding import Embedded
+
+WIDTH = 100     # predictions kept a datapoint, where L allows
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One split's candidates with classifier scores c and similarities a, all (n, K); -1 = no candidate."""
+
+    candidates: np.ndarray
+    classifier: np.ndarray
+    similarity: np.ndarray
+    seconds: float          # retrieval and classification, descriptors known
+
+
+def main(
+    curated: Path = Path("data/curated"),
+    precomputed: Path = Path("data/precomputed"),
+    embeddings: Path = Path("data/embeddings/pretrain.safetensors"),
+    model: Path = Path("models/finetune"),
+    index: Path = Path("models/index"),
+    predictions: Path = Path("data/predictions/test.parquet"),
+    metrics: Path = Path("metrics/evaluate.json"),
+    popularity: Path = Path("metrics/popularity.csv"),
+    categories: Path = Path("metrics/categories.csv"),
+):
+    """Predict, score and compare; beta (and the frequency weight) are chosen on valid, never on test."""
+    params, data = load_params(), read_curated(curated)
+    with runtime.measured(metrics) as report:
+        judge = Judge(params, data, read_table(curated / "products.parquet", "products"), curated)
+        network = Network(params, load_members(model, precomputed), open_store(precomputed, params),
+                          load_index(index, runtime.device()))
+        ranked, facts = _mufin(network, data)
+        ranked |= _module_one(params, data, read_embeddings(embeddings)) | judge.honest_rows(WIDTH)
+        report |= judge.facts() | facts
+        for name in ("valid", "test"):
+            report[name] = {m: judge.metrics(by_split[name][0], name) for m, by_split in ranked.items()}
+        report["unseen"] = {name: _unseen(network, curated, name) for name in ("valid", "test")}
+        judge.write_breakdowns({m: by_split["test"][0] for m, by_split in ranked.items()}, popularity, categories)
+        _write_predictions(*ranked["mufin_chosen" if params.evaluate.mix == "chosen" else "mufin"]["test"], predictions)
+    judge.tell(report)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The fine-tuned members with the index they serve."""
+
+    params: Params
+    members: list
+    store: object
+    index: Index
+
+    def embed(self, products: np.ndarray, modalities: set[int] | None = None) -> list[Embedded]:
+        return embed_members(self.members, self.store, products, runtime.device(), runtime.precision(), modalities)
+
+    def sides(self, alpha_one: bool) -> LabelSides:
+        return label_sides(self.members, self.index.labels, runtime.device(), alpha_one)
+
+    def score(self, datapoints: list[Embedded], sides: LabelSides) -> Scored:
+        """Retrieve each datapoint's candidates and score them."""
+        start, e = time.perf_counter(), self.params.evaluate
+        num_labels = len(self.index.products)
+        k = num_labels if e.candidates == "all" else min(e.shortlist, num_labels)
+        labels, similarity = self.index.neighbours.search(joint_vectors(datapoints), k)
+        c = classifier_scores(sides, datapoints, labels, runtime.device())
+        return Scored(labels, c, similarity, time.perf_counter() - start)
+
+
+def _mufin(network: Network, data: Curated) -> tuple[dict, dict]:
+    """{method: {split: (labels, scores)}} of the fine-tuned model, and how its mix was chosen."""
+    e, full, alpha_one = network.params.evaluate, network.sides(False), network.sides(True)
+    embedded = {name: network.embed(data.splits[name].product) for name in ("valid", "test")}
+    scored = {name: network.score(x, full) for name, x in embedded.items()}
+    frequency = np.log1p(network.index.frequency).astype(np.float32)
+    valid = scored["valid"]
+    best, table = choose_mix(valid.candidates, valid.classifier, valid.similarity, data.splits["valid"].labels,
+                             data.splits["valid"].excluded, e.betas, e.frequency_weights, frequency)
+    mixes = {"mufin": (e.beta, 0.0), "mufin_chosen": best}
+    beta, weight = mixes["mufin_chosen" if e.mix == "chosen" else "mufin"]
+    ranked: dict = {method: {n: _ranked(s, data.splits[n], b, w * frequency) for n, s in scored.items()}
+                    for method, (b, w) in mixes.items()}
+    others = {"alpha_1": (None, alpha_one), "text_only": ({TEXT, LEXICAL}, full), "image_only": ({IMAGE}, full)}
+    for method, (modalities, sides) in others.items():
+        ranked[method] = {}
+        for name, split in data.splits.items():
+            if name != "train":
+                x = network.embed(split.product, modalities) if modalities else embedded[name]
+                ranked[method][name] = _ranked(network.score(x, sides), split, beta, weight * frequency)
+    count = max(len(data.splits["test"]), 1)
+    return ranked, {"chosen": {"beta": best[0], "frequency_weight": best[1], "on_valid": table},
+                    "milliseconds_a_datapoint": round(1000 * scored["test"].seconds / count, 3)}
+
+
+def _ranked(s: Scored, split: Split, beta: float, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rank(s.candidates, s.classifier, s.similarity, beta, split.excluded, frequency_term=frequency, width=WIDTH)
+
+
+def _module_one(params: Params, data: Curated, vectors: dict[str, np.ndarray]) -> dict:
+    """Module I alone: the labels by similarity, over bags and centroids and over z^1 (Table 4, MUFIN-P-I)."""
+    out: dict = {}
+    for kind in ("bag", "vec"):
+        found = search(vectors, params, kind, ("valid", "test"))
+        out[f"module_1_{kind}"] = {n: rank(labels, np.zeros_like(a), a, 0.0, data.splits[n].excluded, width=WIDTH)
+                                   for n, (labels, a) in found.items()}
+    return out
+
+
+def _unseen(network: Network, curated: Path, name: str) -> dict:
+    """alpha = 1 with the labels that no model has seen as further candidates (cold splits; METHOD, Splits).
+
+    Every candidate is equal: bag rows without centroids, w = z^1.
+    """
+    unseen, split = read_labels(curated / "unseen/labels.parquet"), read_split(curated / f"unseen/{name}.parquet")
+    if not len(unseen) or not len(split):
+        return {}
+    products = np.concatenate([network.index.products, unseen])
+    labels, x = network.embed(products), network.embed(split.product)
+    none = np.zeros((0, joint_rows(labels).shape[1]), np.float32)
+    rows = augmented_rows(joint_rows(labels), labels[0].offsets, none)
+    k = min(network.params.evaluate.shortlist, len(products))
+    found, a = build_neighbours(rows, "auto", m=16, ef_construction=200, ef=800, device=runtime.device(),
+                                seed=0).search(joint_vectors(x), k)
+    c = classifier_scores(label_sides(network.members, labels, runtime.device(), alpha_one=True), x, found,
+                          runtime.device())
+    ranked, _ = rank(found, c, a, network.params.evaluate.beta, split.excluded, width=WIDTH)
+    return {"candidates": len(products), "unseen": len(unseen),
+            "alpha_1": judged(ranked, split.labels, split.excluded, ks=(1, 5), recall_ks=(10, 100))}
+
+
+def _write_predictions(labels: np.ndarray, scores: np.ndarray, path: Path) -> None:
+    keep = labels >= 0
+    offsets = np.concatenate([[0], np.cumsum(keep.sum(1))])
+    write_table({"labels": Lists(offsets, labels[keep]).to_arrow(pa.int32()),
+                 "score": Lists(offsets, scores[keep]).to_arrow(pa.float32())}, "predictions", path)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

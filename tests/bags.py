@@ -1,0 +1,83 @@
+"""Random bags and a tiny network whose descriptors are given vectors, for tests of what lies above the encoders."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.nn.mufin import Bag, Mufin, Projection
+from pipeline.ragged import Lists
+
+
+def random_bag(n: int, m: int, dim: int, seed: int = 0, dtype=torch.float64, empty: bool = False) -> Bag:
+    """n bags of at most m rows; the first row always there unless `empty` leaves bag 0 without any."""
+    g = torch.Generator().manual_seed(seed)
+    modality = torch.randint(-1, 3, (n, m), generator=g).to(torch.int8)
+    modality[:, 0] = 0
+    if empty:
+        modality[0] = -1
+    rows = torch.randn(n, m, dim, generator=g, dtype=dtype) * (modality >= 0).unsqueeze(-1)
+    return Bag(rows, modality)
+
+
+def shaken(module: nn.Module, seed: int = 0, std: float = 0.4) -> nn.Module:
+    """Random weights in place of the identity that everything starts from."""
+    g = torch.Generator().manual_seed(seed)
+    for p in module.parameters():
+        with torch.no_grad():
+            p.copy_(torch.randn(p.shape, generator=g) * std)
+    return module
+
+
+class Given(nn.Module):
+    """An encoder whose inputs are descriptors already, times a trained matrix."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width, self.linear = width, nn.Linear(width, width)
+
+    def forward(self, x, lengths=None):
+        return self.linear(x)
+
+
+class GivenStore:
+    """Stands for `DescriptorStore`: product p has a title vector and, every third product aside, a picture vector."""
+
+    def __init__(self, n: int, width: int, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        self.text, self.images = (torch.from_numpy(rng.normal(size=(n, width)).astype(np.float32)) for _ in range(2))
+
+    def batch(self, products: np.ndarray):
+        return Given_batch(self, np.asarray(products))
+
+
+class Given_batch(SimpleNamespace):
+    def __init__(self, store: GivenStore, products: np.ndarray):
+        n, seen = len(products), np.flatnonzero(products % 3)
+        modality = np.full((n, 2), -1, np.int8)
+        modality[:, 0], modality[seen, 1] = 0, 1
+        super().__init__(num_bags=n, width=2, modality=torch.from_numpy(modality), text=store.text[products],
+                         text_lengths=None, text_bag=torch.arange(n), images=store.images[products[seen]],
+                         image_bag=torch.from_numpy(seen), image_row=torch.ones(len(seen), dtype=torch.int64),
+                         lexical_ids=None)
+
+    def to(self, device):
+        return self
+
+
+def tiny_mufin(width: int = 12, dim: int = 8, seed: int = 0, dropout: float = 0.0) -> Mufin:
+    torch.manual_seed(seed)
+    return Mufin({m: Given(width) for m in ("text", "image")},
+                 {m: Projection(width, dim, "linear", dropout) for m in ("text", "image")}, dim, 1, dropout)
+
+
+def random_graph(n: int, labels: int, most: int = 5, seed: int = 0) -> Lists:
+    """n datapoints with 1 to `most` distinct labels each; every label has a datapoint."""
+    rng = np.random.default_rng(seed)
+    rows = [set(rng.choice(labels, rng.integers(1, most + 1), replace=False)) for _ in range(n)]
+    for label in range(labels):
+        rows[label % n].add(label)
+    return Lists.of_rows([sorted(r) for r in rows])
