@@ -251,4 +251,6 @@ def test_two_processes_train_the_weights_of_one(tmp_path):
     for name in ("pretrain", "finetune"):
         one, two = (load_file(tmp_path / str(w) / f"{name}.safetensors") for w in (1, 2))
         for key in one:
+            if key.endswith("key.bias"):      # its true gradient is 0 (softmax is blind to it); AdamW blows up the rounding
+                continue
             assert torch.allclose(one[key], two[key], atol=2e-4), (name, key, (one[key] - two[key]).abs().max())
