@@ -1,0 +1,147 @@
+"""The precomputed descriptors of products, gathered into the batches that the network reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import MufinError
+from pipeline.ragged import Lists
+
+TEXT, IMAGE, LEXICAL = 0, 1, 2          # as nn.mufin; a bag's rows are: title, lexical, pictures
+
+
+@dataclass(slots=True)
+class DescriptorBatch:
+    """n bags of at most `width` rows; the descriptors of each modality flat, with the bag (and row) that each goes to."""
+
+    num_bags: int
+    width: int
+    modality: Tensor                        # (n, width) int8: -1 empty, 0 text, 1 image, 2 lexical
+    text: Tensor | None = None              # (n_text, T) int32, or what the frozen part of E_T gave
+    text_lengths: Tensor | None = None      # (n_text,) int64
+    text_bag: Tensor | None = None          # (n_text,) int64
+    images: Tensor | None = None            # (n_images, S, S, 3) uint8, or what the frozen part of E_V gave
+    image_bag: Tensor | None = None         # (n_images,) int64
+    image_row: Tensor | None = None         # (n_images,) int64
+    lexical_ids: Tensor | None = None       # (nnz,) int64
+    lexical_offsets: Tensor | None = None   # (n_lexical,) int64
+    lexical_bag: Tensor | None = None       # (n_lexical,) int64
+    lexical_row: int = 0
+
+    def to(self, device: torch.device) -> DescriptorBatch:
+        """The batch on `device`, through pinned memory if that is a GPU."""
+        moved = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and value.device != device:
+                if device.type == "cuda" and value.device.type == "cpu":
+                    value = value.pin_memory()
+                value = value.to(device, non_blocking=True)
+            moved[field.name] = value
+        return DescriptorBatch(**moved)
+
+
+class DescriptorStore:
+    """`data/precomputed`, memory-mapped: batches of any products, in the modalities asked for.
+
+    `device`: inputs are held there if they fit in half of its free memory, so that a step moves indices alone.
+    """
+
+    def __init__(self, folder: Path, modalities: list[str], device: torch.device = torch.device("cpu")):
+        self.folder, self.modalities, self.device = Path(folder), modalities, device
+        manifest = json.loads((self.folder / "manifest.json").read_text())
+        self.num_products = manifest["products"]
+        if missing := set(modalities) - set(manifest["modalities"]):
+            raise MufinError(f"{folder} was made without {sorted(missing)}; run `dvc repro precompute` with these in "
+                             "encoder.modalities")
+        if "image" in modalities:
+            self.image_lists = Lists(self._array("image_offsets"), self._array("image_rows"))
+            self.images = self._held([self._map(name) for name in manifest["image"]["shards"]])
+        if "text" in modalities:
+            self.lengths = self._array("token_lengths").astype(np.int64)
+            self.text = self._held([self._map(manifest["text"]["array"])])
+        if "lexical" in modalities:
+            self.lexical = Lists(self._array("lexical_offsets"), self._array("lexical_ids"))
+
+    def _array(self, name: str) -> np.ndarray:
+        return np.load(self.folder / f"{name}.npy")
+
+    def _map(self, name: str) -> np.ndarray:
+        return np.load(self.folder / name, mmap_mode="r")
+
+    def _held(self, shards: list[np.ndarray]):
+        """The shards on the device as one tensor where they fit, else as they are on disk."""
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if sum(s.nbytes for s in shards) < free / 2:
+                return torch.cat([torch.from_numpy(np.array(s)).to(self.device) for s in shards])
+        return _Shards(shards)
+
+    def batch(self, products: np.ndarray) -> DescriptorBatch:
+        """The bags of `products` ((n,) rows of products); a product with nothing to show has an empty bag."""
+        products, parts, columns = np.asarray(products), {}, []
+        n = len(products)
+        if "text" in self.modalities:
+            parts |= self._text(products)
+            columns.append(np.where(self.lengths[products] > 0, TEXT, -1)[:, None])
+        if "lexical" in self.modalities:
+            parts |= self._lexical(products) | {"lexical_row": len(columns)}
+            counts = np.diff(self.lexical.offsets)[products]
+            columns.append(np.where(counts > 0, LEXICAL, -1)[:, None])
+        if "image" in self.modalities:
+            positions, offsets = self.image_lists.positions(products)
+            counts = np.diff(offsets)
+            bag = np.repeat(np.arange(n), counts)
+            row = np.arange(len(bag)) - offsets[:-1][bag] + len(columns)
+            parts |= {"images": self._rows(self.images, self.image_lists.values[positions]),
+                      "image_bag": torch.from_numpy(bag), "image_row": torch.from_numpy(row)}
+            columns.append(np.where(np.arange(counts.max(initial=0)) < counts[:, None], IMAGE, -1))
+        modality = np.concatenate([np.full((n, 0), -1), *columns], 1).astype(np.int8)
+        if not modality.shape[1]:
+            modality = np.full((n, 1), -1, np.int8)
+        return DescriptorBatch(n, modality.shape[1], torch.from_numpy(modality), **parts)
+
+    def _text(self, products: np.ndarray) -> dict:
+        """Titles, cut to the longest of the batch: padding beyond it is work for nothing."""
+        bag = np.flatnonzero(self.lengths[products] > 0)
+        lengths = self.lengths[products[bag]]
+        rows = self._rows(self.text, products[bag])
+        if rows.dim() > 2 or not rows.is_floating_point():
+            rows = rows[:, :max(int(lengths.max(initial=0)), 1)]
+        return {"text": rows, "text_lengths": torch.from_numpy(lengths), "text_bag": torch.from_numpy(bag)}
+
+    def _lexical(self, products: np.ndarray) -> dict:
+        bag = np.flatnonzero(np.diff(self.lexical.offsets)[products] > 0)
+        taken = self.lexical.take(products[bag])
+        return {"lexical_ids": torch.from_numpy(taken.values.astype(np.int64)),
+                "lexical_offsets": torch.from_numpy(taken.offsets[:-1]), "lexical_bag": torch.from_numpy(bag)}
+
+    def _rows(self, held, rows: np.ndarray) -> Tensor:
+        if isinstance(held, Tensor):
+            return held[torch.from_numpy(np.asarray(rows, np.int64)).to(held.device)]
+        return torch.from_numpy(held.take(rows))
+
+
+class _Shards:
+    """Rows of several arrays of one shape after one another, as if they were one."""
+
+    def __init__(self, shards: list[np.ndarray]):
+        self.shards = shards
+        self.starts = np.concatenate([[0], np.cumsum([len(s) for s in shards])])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        if len(self.shards) == 1:
+            return np.asarray(self.shards[0][rows])
+        out = np.empty((len(rows), *self.shards[0].shape[1:]), self.shards[0].dtype)
+        owner = np.searchsorted(self.starts, rows, "right") - 1
+        for number in np.unique(owner):
+            mine = owner == number
+            out[mine] = self.shards[number][rows[mine] - self.starts[number]]
+        return out

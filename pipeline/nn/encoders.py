@@ -1,0 +1,311 @@
+"""E_V and E_T: any timm image model and any AutoModel text model, split into a frozen part and a part that trains.
+
+What the frozen part gives is computed once (`frozen`, by precompute); `forward` goes on from there. So `forward` takes
+what precompute stored: pixels or tokens where nothing is frozen, activations where a part is, descriptors where all is.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from pipeline.errors import MufinError
+
+Kind = Literal["inputs", "activations", "descriptors"]
+
+
+def _kind(trainable: int | str, depth: int) -> Kind:
+    if trainable == 0:
+        return "descriptors"
+    return "inputs" if trainable == "all" or trainable >= depth else "activations"
+
+
+class ImageEncoder(nn.Module):
+    """E_V (Sec. 3): descriptors (n, width); for a ViT with a class token, that token after the final norm.
+
+    `forward` takes uint8 pixels (n, S, S, 3) (kind inputs), trunk activations (n, T, C) (kind activations) or the
+    descriptors themselves. If one block trains and the class token is the descriptor, only that token asks in it: K and V
+    need all tokens, Q, O and the MLP one (the same result, a fraction of the work).
+    """
+
+    def __init__(self, model: nn.Module, trainable: int | str, mean: tuple, std: tuple, freeze_norms: bool):
+        super().__init__()
+        self.model, self.trainable, self.freeze_norms = model, trainable, freeze_norms
+        vit = isinstance(model, VisionTransformer)
+        if not vit and trainable not in (0, "all"):
+            raise MufinError(f"encoder.image.trainable_blocks is {trainable} and {type(model).__name__} has no blocks to "
+                             "count; set it to 0 or all, or take a ViT")
+        depth = len(model.blocks) if vit else 1
+        self.kind: Kind = _kind(trainable, depth)
+        self.first = 0 if self.kind == "inputs" else depth - trainable if self.kind == "activations" else depth
+        self.width = model.num_features
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        if self.kind != "inputs":
+            model.requires_grad_(False)
+            for block in list(model.blocks)[self.first:] if vit else []:
+                block.requires_grad_(True)
+            if self.kind == "activations":
+                model.norm.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Batch norms of pretrained weights keep their statistics: the batches here are bags, not ImageNet."""
+        super().train(mode)
+        if self.freeze_norms:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.kind == "descriptors":
+            return inputs.float()
+        if self.kind == "inputs":
+            return self.model(self._normalised(inputs))
+        return self._tail(inputs)
+
+    @torch.no_grad()
+    def frozen(self, pixels: Tensor) -> Tensor:
+        """What the frozen part gives for uint8 pixels (n, S, S, 3), in eval mode: (n, T, C) or (n, width)."""
+        self.eval()
+        x = self._normalised(pixels)
+        return self.model(x) if self.kind == "descriptors" else self._trunk(x)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+    def _trunk(self, x: Tensor) -> Tensor:
+        m = self.model
+        x = m.norm_pre(m.patch_drop(m._pos_embed(m.patch_embed(x))))
+        for block in m.blocks[:self.first]:
+            x = block(x)
+        return x
+
+    def _tail(self, x: Tensor) -> Tensor:
+        m = self.model
+        x = x.to(m.norm.weight.dtype if hasattr(m.norm, "weight") else torch.float32)
+        blocks = list(m.blocks)[self.first:]
+        alone = m.global_pool == "token" and m.attn_pool is None and _plain(blocks[-1])
+        for block in blocks[:-1] if alone else blocks:
+            x = block(x)
+        if alone:
+            x = _class_token_block(blocks[-1], x)
+        return m.forward_head(m.norm(x), pre_logits=True)
+
+
+def _plain(block: nn.Module) -> bool:
+    """Whether `_class_token_block` knows this block: timm's own, without a gate."""
+    return type(block) is Block and getattr(block.attn, "gate", None) is None
+
+
+def _class_token_block(block: Block, x: Tensor) -> Tensor:
+    """The block's output at the class token alone, (n, T, C) -> (n, 1, C): all tokens answer, one asks."""
+    a, n, tokens = block.attn, len(x), x.shape[1]
+    h, split = block.norm1(x), a.attn_dim
+    bias_q, bias_kv = (None, None) if a.qkv.bias is None else (a.qkv.bias[:split], a.qkv.bias[split:])
+    q = F.linear(h[:, :1], a.qkv.weight[:split], bias_q).view(n, 1, a.num_heads, a.head_dim).transpose(1, 2)
+    kv = F.linear(h, a.qkv.weight[split:], bias_kv).view(n, tokens, 2, a.num_heads, a.head_dim)
+    k, v = kv.permute(2, 0, 3, 1, 4)
+    out = F.scaled_dot_product_attention(a.q_norm(q), a.k_norm(k), v, dropout_p=a.attn_drop.p if a.training else 0.0)
+    out = a.proj_drop(a.proj(a.norm(out.transpose(1, 2).reshape(n, 1, split))))
+    y = x[:, :1] + block.drop_path1(block.ls1(out))
+    return y + block.drop_path2(block.ls2(block.mlp(block.norm2(y))))
+
+
+class TextEncoder(nn.Module):
+    """E_T (Sec. 3): masked mean over tokens, (n, width).
+
+    `forward` takes int tokens (n, T) (kind inputs), hidden states (n, T, H) (kind activations) or descriptors (n, H).
+    """
+
+    def __init__(self, model: nn.Module, trainable: int | str):
+        super().__init__()
+        layers, depth = _layers(model), len(_layers(model))
+        self.trainable, self.kind = trainable, _kind(trainable, depth)
+        self.width = model.config.hidden_size
+        self.first = depth - trainable if self.kind == "activations" else 0
+        if self.kind == "activations":
+            # The tail is the same model with the hidden states in the embeddings' place and the last layers alone;
+            # the trunk keeps one layer more than it uses: hidden states are read before a final norm, if there is one.
+            self.tail = copy.deepcopy(model)
+            _set_layers(self.tail, _layers(self.tail)[self.first:])
+            self.tail.embeddings = _Given()
+            _set_layers(model, layers[:self.first + 1])
+        self.model = model
+        if self.kind != "inputs":
+            model.requires_grad_(False)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        if self.kind == "descriptors":
+            return inputs.float()
+        mask = (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
+        if self.kind == "inputs":
+            hidden = self.model(input_ids=inputs.long(), attention_mask=mask).last_hidden_state
+        else:
+            dtype = next(self.tail.parameters()).dtype
+            hidden = self.tail(inputs_embeds=inputs.to(dtype), attention_mask=mask).last_hidden_state
+        return _masked_mean(hidden, mask)
+
+    @torch.no_grad()
+    def frozen(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """What the frozen part gives for tokens (n, T), in eval mode: (n, T, H) or (n, H)."""
+        self.eval()
+        mask = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]).long()
+        out = self.model(input_ids=tokens.long(), attention_mask=mask, output_hidden_states=True)
+        if self.kind == "descriptors":
+            return _masked_mean(out.last_hidden_state, mask)
+        return out.hidden_states[self.first]
+
+
+class _Given(nn.Module):
+    """Stands where the embeddings were: passes on the hidden states that it is given."""
+
+    def forward(self, *args, inputs_embeds: Tensor | None = None, **_) -> Tensor:
+        return inputs_embeds if inputs_embeds is not None else next(a for a in args if a is not None and a.dim() == 3)
+
+
+def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def _holder(model: nn.Module) -> tuple[nn.Module, str]:
+    for owner, name in (("encoder", "layer"), ("transformer", "layer"), ("encoder", "layers"), ("", "layers"),
+                        ("encoder", "block")):
+        parent = getattr(model, owner, None) if owner else model
+        if isinstance(getattr(parent, name, None), nn.ModuleList):
+            return parent, name
+    raise MufinError(f"encoder.text.name gives a {type(model).__name__}, whose layers are not where BERT's, DistilBERT's "
+                     "or ModernBERT's are; set encoder.text.trainable_layers to 0 or all, or take another model")
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    parent, name = _holder(model)
+    return getattr(parent, name)
+
+
+def _set_layers(model: nn.Module, layers: nn.ModuleList) -> None:
+    parent, name = _holder(model)
+    setattr(parent, name, layers)
+    if hasattr(model.config, "num_hidden_layers"):
+        model.config.num_hidden_layers = len(layers)
+
+
+def create_image_encoder(name: str, weights: str, options: dict, size: int, trainable: int | str) -> ImageEncoder:
+    """E_V by timm name, `local-dir:<folder>` or folder; raises MufinError where it is not to be had."""
+    source = f"local-dir:{name}" if Path(name).is_dir() else name
+    options = dict(options)
+    try:
+        model = timm.create_model(source, pretrained=weights == "pretrained", num_classes=0,
+                                  **_sized(source, options, size))
+    except Exception as error:                # hubs, folders and options fail in a dozen classes of their own
+        raise MufinError(_unavailable("encoder.image", name, weights, error)) from None
+    if weights not in ("pretrained", "random"):
+        _load_into(model, weights, "encoder.image.weights")
+    config = timm.data.resolve_data_config({}, model=model)
+    encoder = ImageEncoder(model, trainable, config["mean"], config["std"], weights != "random")
+    encoder.facts = {"name": (model.pretrained_cfg or {}).get("architecture") or name, "size": size,
+                     "options": {**_model_args(source), **options}, "trainable": trainable,
+                     "mean": list(config["mean"]), "std": list(config["std"]), "random": weights == "random"}
+    return encoder
+
+
+def _sized(source: str, options: dict, size: int) -> dict:
+    """`img_size` for models that must know it: their position embedding is interpolated."""
+    architecture = source.removeprefix("local-dir:")
+    vit = "vit" in Path(architecture).name or "deit" in Path(architecture).name
+    return {"img_size": size, **options} if vit else options
+
+
+def _model_args(source: str) -> dict:
+    """The architecture's own arguments that a local folder brings along."""
+    config = Path(source.removeprefix("local-dir:")) / "config.json"
+    return json.loads(config.read_text()).get("model_args", {}) if source.startswith("local-dir:") else {}
+
+
+def create_text_encoder(name: str, weights: str, options: dict, trainable: int | str,
+                        vocabulary_size: int | None = None) -> TextEncoder:
+    """E_T by AutoModel name or folder, or a fresh model of type `name` with random weights (`vocabulary_size` given)."""
+    try:
+        if weights == "random":
+            config = AutoConfig.for_model(name, vocab_size=vocabulary_size, **options)
+            model = AutoModel.from_config(config)
+        else:
+            model = AutoModel.from_pretrained(name, **options)
+    except Exception as error:                # as above
+        raise MufinError(_unavailable("encoder.text", name, weights, error)) from None
+    if weights not in ("pretrained", "random"):
+        _load_into(model, weights, "encoder.text.weights")
+    encoder = TextEncoder(model, trainable)
+    encoder.facts = {"trainable": trainable, "random": weights == "random"}
+    encoder.original = model.config.to_dict() | {"num_hidden_layers": _depth(encoder)}
+    return encoder
+
+
+def _depth(encoder: TextEncoder) -> int:
+    return encoder.first + len(_layers(encoder.tail)) if encoder.kind == "activations" else len(_layers(encoder.model))
+
+
+def _unavailable(section: str, name: str, weights: str, error: Exception) -> str:
+    return (f"{section}.name is {name!r} with weights {weights!r} and cannot be had ({str(error).splitlines()[0][:160]}); "
+            "without a network name a local folder, or set the weights to random or to a checkpoint file")
+
+
+def _load_into(model: nn.Module, path: str, setting: str) -> None:
+    """A checkpoint file into `model`; only heads may be missing on either side."""
+    if not Path(path).is_file():
+        raise MufinError(f"{setting} is {path!r}; it must be pretrained, random or the path of a checkpoint file")
+    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    if missing:
+        raise MufinError(f"{setting} is {path!r}, which lacks {len(missing)} weights ({missing[0]}, ...); is it of "
+                         "another model?")
+
+
+def save_encoder(encoder: ImageEncoder | TextEncoder, folder: Path) -> None:
+    """Weights and all that is needed to build the encoder again without a hub, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = dict(encoder.facts)
+    if isinstance(encoder, TextEncoder):
+        facts["config"] = encoder.original
+    (folder / "encoder.json").write_text(json.dumps(facts, indent=2, default=str))
+    save_file({n: t.contiguous().clone() for n, t in encoder.state_dict().items()}, folder / "weights.safetensors")
+
+
+def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
+    """What `save_encoder` wrote; random weights are drawn anew from `seed` where one is given."""
+    facts = json.loads((folder / "encoder.json").read_text())
+    if fresh := facts["random"] and seed is not None:
+        torch.manual_seed(seed)
+    model = timm.create_model(facts["name"], pretrained=False, num_classes=0,
+                              **_sized(facts["name"], facts["options"], facts["size"]))
+    encoder = ImageEncoder(model, facts["trainable"], facts["mean"], facts["std"], not facts["random"])
+    encoder.facts = facts
+    return encoder if fresh else _filled(encoder, folder)
+
+
+def load_text_encoder(folder: Path, seed: int | None = None) -> TextEncoder:
+    """What `save_encoder` wrote; random weights are drawn anew from `seed` where one is given."""
+    facts = json.loads((folder / "encoder.json").read_text())
+    if fresh := facts["random"] and seed is not None:
+        torch.manual_seed(seed)
+    config = dict(facts.pop("config"))
+    config = AutoConfig.for_model(config.pop("model_type"), **config)
+    encoder = TextEncoder(AutoModel.from_config(config), facts["trainable"])
+    encoder.facts, encoder.original = facts, config.to_dict()
+    return encoder if fresh else _filled(encoder, folder)
+
+
+def _filled(encoder: nn.Module, folder: Path) -> nn.Module:
+    encoder.load_state_dict(load_file(folder / "weights.safetensors"))
+    return encoder

@@ -1,0 +1,251 @@
+"""Everything that later stages would otherwise compute again and again, once: pixels, tokens, what is frozen.
+
+python -m pipeline.precompute
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from pipeline import runtime
+from pipeline.artifacts import publish, read_labels, read_split, read_table, write_json
+from pipeline.corpus.pixels import decode_all
+from pipeline.corpus.tokens import learn_wordpiece, lexical_terms, load_tokenizer, save_tokenizer, tokenise
+from pipeline.errors import MufinError
+from pipeline.nn.encoders import ImageEncoder, TextEncoder, create_image_encoder, create_text_encoder, save_encoder
+from pipeline.params import Params, load_params
+from pipeline.progress import progress
+from pipeline.ragged import Lists
+
+SHARD_BYTES = 2**32     # of the image arrays; a few large files
+BATCH = 256             # pictures or titles a pass of a frozen part
+
+
+def main(
+    raw: Path = Path("data/raw"),
+    curated: Path = Path("data/curated"),
+    out: Path = Path("data/precomputed"),
+    metrics: Path = Path("metrics/precompute.json"),
+):
+    """Decode pictures, tokenise titles, run the frozen parts of the encoders, learn the lexical terms."""
+    params = load_params()
+    products = read_table(curated / "products.parquet", "products")
+    train = read_split(curated / "train.parquet").product
+    known = np.union1d(train, read_labels(curated / "labels.parquet"))      # what training may look at
+    torch.manual_seed(params.seed)
+    with runtime.measured(metrics) as report, publish(out) as folder:
+        folder.mkdir()
+        manifest: dict = {"products": len(products), "modalities": []}
+        if "image" in params.encoder.modalities:
+            manifest["image"] = _images(params, products["images"], raw, known, folder)
+        if {"text", "lexical"} & set(params.encoder.modalities):
+            titles = products["title"].to_pylist()
+            manifest["text"] = _titles(params, titles, known, folder)
+        manifest["modalities"] = [m for m, key in (("text", "text"), ("lexical", "text"), ("image", "image"))
+                                  if key in manifest and (m != "text" or manifest["text"]["array"])]
+        write_json(manifest, folder / "manifest.json")
+        report |= {"items": manifest.get("image", {}).get("count", len(products)), **manifest}
+        report.get("image", {}).pop("shards", None)
+
+
+def _images(params: Params, column, raw: Path, known: np.ndarray, folder: Path) -> dict:
+    """Pixels and frozen activations of the distinct pictures in use; facts for the manifest."""
+    lists = Lists.of_column(column)
+    keys, inverse = np.unique(np.asarray(lists.values, dtype=object).astype(str), return_inverse=True)
+    s = params.encoder.image
+    encoder = create_image_encoder(s.name, s.weights, s.options, s.size, s.trainable_blocks)
+    save_encoder(encoder, folder / "encoders/image")
+    encoder.to(runtime.device())
+    row_of, drops, shards, kept = np.full(len(keys), -1, np.int64), {}, _ShardWriter(folder, "pixels"), 0
+    activations = _ShardWriter(folder, "image_inputs")
+    for batch in _batches(_decoded(raw, keys, s.size, drops)):
+        pixels = np.stack([p for _, p in batch])
+        shards.add(pixels)
+        if encoder.kind != "inputs":
+            activations.add(_frozen(encoder, torch.from_numpy(pixels)))
+        row_of[np.searchsorted(keys, [k for k, _ in batch])] = np.arange(kept, kept + len(batch))
+        kept += len(batch)
+    if not kept:
+        raise MufinError(f"none of the {len(keys)} pictures could be decoded ({drops or 'there are none'}); set "
+                         "encoder.modalities to [text], or mend download")
+    rows = row_of[inverse] if len(keys) else np.zeros(0, np.int64)
+    counts = np.bincount(lists.rows()[rows >= 0], minlength=len(lists))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    np.save(folder / "image_offsets.npy", offsets)
+    np.save(folder / "image_rows.npy", rows[rows >= 0].astype(np.int32))
+    pixel_files, input_files = shards.close(), activations.close()
+    if encoder.kind == "descriptors":
+        used = np.unique(rows[rows >= 0][Lists(offsets, rows[rows >= 0]).positions(known)[0]])
+        _statistics(np.concatenate([np.load(folder / f) for f in input_files])[used], folder, "image")
+    return {"count": kept, "dropped": drops, "kind": encoder.kind, "shards": input_files or pixel_files}
+
+
+def _decoded(raw: Path, keys: np.ndarray, size: int, drops: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
+    """(key, pixels) of the wanted pictures in the order of the store, decoded by a pool; drops are counted by reason."""
+    wanted, seen = set(keys.tolist()), 0
+    workers = runtime.workers()
+    with ProcessPoolExecutor(workers) if workers > 1 and len(keys) > 500 else _Inline() as pool:
+        for result in progress(_mapped(pool, _stored(raw, wanted), size, workers), "decode"):
+            for key, pixels in result:
+                seen += 1
+                if isinstance(pixels, str):
+                    drops[pixels] = drops.get(pixels, 0) + 1
+                else:
+                    yield key, pixels
+    if seen < len(wanted):
+        drops["not in the image store"] = len(wanted) - seen
+
+
+def _mapped(pool, chunks, size: int, workers: int):
+    """Results in order with a bounded number of chunks under way: the store need not fit in memory."""
+    waiting: list = []
+    for chunk in chunks:
+        waiting.append(pool.submit(decode_all, chunk, size))
+        if len(waiting) > 2 * workers:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+class _Inline:
+    """A pool of no processes, for a few pictures."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+    def submit(self, function, *args):
+        value = function(*args)
+        return type("Done", (), {"result": staticmethod(lambda: value)})
+
+
+def _stored(raw: Path, wanted: set[str], chunk: int = 64) -> Iterator[list[tuple[str, bytes]]]:
+    """The wanted pictures of the image store, (key, bytes), `chunk` at a time, each key once."""
+    done: set[str] = set()
+    for path in sorted((raw / "images").glob("part-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(chunk):
+            found = [(k, b) for k, b in zip(batch["key"].to_pylist(), batch["bytes"].to_pylist())
+                     if k in wanted and k not in done]
+            done.update(k for k, _ in found)
+            if found:
+                yield found
+
+
+def _batches(items: Iterator, size: int = BATCH) -> Iterator[list]:
+    batch: list = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class _ShardWriter:
+    """Arrays of equal shape appended to `<name>-<number>.npy` files of at most `SHARD_BYTES`, in bounded memory."""
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name, self.files, self.file, self.rows, self.like = folder, name, [], None, 0, None
+
+    def add(self, rows: np.ndarray) -> None:
+        if self.file is not None and self.file.tell() + rows.nbytes > SHARD_BYTES:
+            self._finish()
+        if self.file is None:
+            self.files.append(f"{self.name}-{len(self.files):05d}.npy")
+            self.file, self.rows, self.like = open(self.folder / self.files[-1], "wb"), 0, rows
+            self._header(0)
+        self.file.write(np.ascontiguousarray(rows).data)
+        self.rows += len(rows)
+
+    def _header(self, rows: int) -> None:
+        """The .npy header for `rows` rows, padded to one length so that it can be written again at the end."""
+        text = repr({"descr": np.lib.format.dtype_to_descr(self.like.dtype), "fortran_order": False,
+                     "shape": (rows, *self.like.shape[1:])})
+        self.file.write(b"\x93NUMPY\x01\x00" + (246).to_bytes(2, "little") + text.ljust(245).encode() + b"\n")
+
+    def _finish(self) -> None:
+        self.file.seek(0)
+        self._header(self.rows)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.file = None
+
+    def close(self) -> list[str]:
+        if self.file is not None:
+            self._finish()
+        return self.files
+
+
+@torch.inference_mode()
+def _frozen(encoder: ImageEncoder | TextEncoder, *inputs: torch.Tensor) -> np.ndarray:
+    """What the frozen part gives: descriptors as float32, activations as float16."""
+    device, precision = runtime.device(), runtime.precision()
+    with torch.autocast(device.type, precision, precision != torch.float32):
+        out = encoder.frozen(*(t.to(device) for t in inputs))
+    return out.float().cpu().numpy().astype(np.float32 if encoder.kind == "descriptors" else np.float16)
+
+
+def _titles(params: Params, titles: list[str], known: np.ndarray, folder: Path) -> dict:
+    """Tokens, frozen text activations and lexical terms; facts for the manifest."""
+    s, lexical = params.encoder.text, params.encoder.lexical
+    terms, rows = lexical_terms(titles, known, lexical.ngrams, lexical.min_count, lexical.max_terms)
+    np.save(folder / "lexical_offsets.npy", rows.offsets)
+    np.save(folder / "lexical_ids.npy", rows.values.astype(np.int32))
+    write_json(terms, folder / "lexical_terms.json")
+    facts = {"titles": sum(bool(t) for t in titles), "terms": len(terms), "array": None}
+    if "text" not in params.encoder.modalities:
+        return facts
+    random = s.weights == "random"
+    tokenizer = (learn_wordpiece([titles[p] for p in known], s.vocabulary, s.max_tokens) if random
+                 else load_tokenizer(s.name))
+    encoder = create_text_encoder(s.name, s.weights, s.options, s.trainable_layers, len(tokenizer) if random else None)
+    save_encoder(encoder, folder / "encoders/text")
+    save_tokenizer(tokenizer, folder / "encoders/text")
+    tokens, lengths = tokenise(tokenizer, titles, s.max_tokens)
+    np.save(folder / "tokens.npy", tokens)
+    np.save(folder / "token_lengths.npy", lengths)
+    if encoder.kind != "inputs":
+        _text_inputs(encoder.to(runtime.device()), tokens, lengths, known, folder)
+    return facts | {"kind": encoder.kind, "vocabulary": len(tokenizer), "mean_tokens": round(float(
+        lengths[lengths > 0].mean()), 2), "array": "tokens.npy" if encoder.kind == "inputs" else "text_inputs.npy"}
+
+
+def _text_inputs(encoder: TextEncoder, tokens: np.ndarray, lengths: np.ndarray, known: np.ndarray, folder: Path) -> None:
+    """(P, H) descriptors or (P, T, H) activations, memory-mapped, made in buckets of like lengths."""
+    order, target = np.argsort(lengths, kind="stable"), None
+    for start in progress(range(0, len(order), BATCH), "frozen text"):
+        rows = order[start:start + BATCH]
+        longest = max(int(lengths[rows].max()), 1)
+        out = _frozen(encoder, torch.from_numpy(tokens[rows, :longest]),
+                      torch.from_numpy(np.maximum(lengths[rows], 1).astype(np.int64)))
+        if target is None:
+            shape = (len(tokens), *((tokens.shape[1], out.shape[-1]) if out.ndim == 3 else out.shape[1:]))
+            target = np.lib.format.open_memmap(folder / "text_inputs.npy", "w+", out.dtype, shape)
+        if out.ndim == 3:
+            target[rows, :longest] = out
+        else:
+            target[rows] = out
+    target.flush()
+    if encoder.kind == "descriptors":
+        _statistics(np.asarray(target)[known][lengths[known] > 0], folder, "text")
+
+
+def _statistics(descriptors: np.ndarray, folder: Path, name: str) -> None:
+    """Mean and standard deviation a feature over the train products, for `encoder.standardise`."""
+    np.save(folder / f"{name}_mean.npy", descriptors.mean(0).astype(np.float32))
+    np.save(folder / f"{name}_std.npy", descriptors.std(0).astype(np.float32))
+
+
+if __name__ == "__main__":
+    runtime.run(main)
