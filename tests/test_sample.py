@@ -1,4 +1,4 @@
-"""The built-in sample: the same bytes every time, wrong where a real catalog is, and relations that need both modalities."""
+"""The built-in sample: the same bytes every time, the faults of real catalogs, relations that need both modalities."""
 
 import ast
 import hashlib
@@ -102,7 +102,7 @@ def test_titles_tell_brand_or_model_and_mostly_neither_colour_nor_motif(whole):
 def test_relations_are_asymmetric_long_tailed_and_within_their_number(whole):
     related = whole[4]
     counts = [len(labels) for labels in related]
-    assert max(counts) == sample.RELATIONS[1] and min(counts) >= sample.RELATIONS[0] - 2  # noise may hit twice or itself
+    assert max(counts) == sample.RELATIONS[1] and min(counts) >= sample.RELATIONS[0] - 2   # noise may repeat
     pairs = {(p, label) for p, labels in enumerate(related) for label in labels}
     assert np.mean([(label, p) in pairs for p, label in pairs]) < 0.2
     bought = np.sort(np.bincount([label for _, label in pairs], minlength=3000))[::-1]
@@ -229,7 +229,7 @@ def test_a_front_view_shows_mostly_its_colour():
 
 
 def ink_seen(kind, motif, colour, seed):
-    """The close-up's middle as (12, 12) float: how much of each cell has the motif's ink rather than the body's colour."""
+    """The close-up's middle as (12, 12) float: the part of each cell in the motif's ink, not the body's colour."""
     picture = views(kind, motif, colour, 2, seed)[1][8:72, 8:72]
     ink, body = np.array(sample_pictures.motif_ink(colour)), np.array(sample_pictures.COLOURS[colour][1])
     mask = np.linalg.norm(picture - ink, axis=2) < np.linalg.norm(picture - body, axis=2)

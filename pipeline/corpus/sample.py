@@ -71,8 +71,8 @@ SIZES = (("small", "mini", "compact"), ("medium", "standard", "regular size"), (
 NOUNS = {
     "mug": ("mug", "coffee mug", "cup"), "saucer": ("saucer", "side plate", "tea saucer"),
     "teapot": ("teapot", "tea pot", "brewing pot"), "tin": ("tea tin", "storage tin", "caddy"),
-    "phone case": ("phone case", "cell phone cover", "bumper case"), "sleeve": ("laptop sleeve", "laptop pouch",
-        "sleeve"),
+    "phone case": ("phone case", "cell phone cover", "bumper case"),
+    "sleeve": ("laptop sleeve", "laptop pouch", "sleeve"),
     "mouse pad": ("mouse pad", "mouse mat", "desk pad"), "notebook": ("notebook", "journal", "spiral notepad"),
     "tote": ("tote bag", "shopper", "canvas tote"), "backpack": ("backpack", "rucksack", "day pack"),
     "wallet": ("wallet", "purse", "billfold"), "umbrella": ("umbrella", "brolly", "rain umbrella"),
@@ -81,8 +81,8 @@ NOUNS = {
     "cushion": ("cushion", "throw pillow", "pillow cover"), "blanket": ("blanket", "fleece throw", "bed throw"),
     "lamp": ("table lamp", "lamp", "night light"), "clock": ("wall clock", "clock", "silent clock"),
     "poster": ("poster", "art print", "wall print"), "candle": ("candle", "scented candle", "jar candle"),
-    "plant pot": ("plant pot", "planter", "flower pot"), "watering can": ("watering can", "sprinkling can",
-        "garden can"),
+    "plant pot": ("plant pot", "planter", "flower pot"),
+    "watering can": ("watering can", "sprinkling can", "garden can"),
 }
 FILLERS = ("gift idea", "premium quality", "for home and office", "easy care", "new", "best seller", "with box",
            "dishwasher safe", "lightweight", "durable", "hand finished", "for men and women", "birthday present",
@@ -157,7 +157,7 @@ def complements() -> np.ndarray:
 
 
 def relation_odds(world: World, product: int) -> np.ndarray:
-    """(P,) float64: the odds of each label for `product`; 0 for itself. Products of constants only, so exact anywhere."""
+    """(P,) float64: odds of each label for `product`, 0 for itself; products of constants, so exact anywhere."""
     gap = (world.colour - world.colour[product]) % len(COLOURS)
     odds = complements()[world.kind[product], world.kind] * world.popularity
     odds *= np.where(world.wanted_motif == world.motif[product], MOTIF_LIFT, 1.0)
