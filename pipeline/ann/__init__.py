@@ -1,0 +1,31 @@
+"""Nearest labels over rows that know their label: exact and HNSW behind one `search(queries, k)`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from pipeline.ann.exact import ExactNeighbours, LabelRows
+from pipeline.ann.hnsw import HnswNeighbours
+
+AUTO_EXACT = 200_000    # rows up to which `auto` is exact on a CPU
+
+__all__ = ["LabelRows", "ExactNeighbours", "HnswNeighbours", "build_neighbours", "load_neighbours"]
+
+
+def build_neighbours(rows: LabelRows, kind: str, m: int, ef_construction: int, ef: int, device: torch.device,
+                     seed: int = 0) -> ExactNeighbours | HnswNeighbours:
+    """The structure of `kind`: exact, hnsw, or auto (exact on a GPU and up to 200,000 rows)."""
+    if kind == "exact" or (kind == "auto" and (device.type == "cuda" or len(rows.label) <= AUTO_EXACT)):
+        return ExactNeighbours(rows, device)
+    return HnswNeighbours(rows, m, ef_construction, ef, seed)
+
+
+def load_neighbours(folder: Path, rows: LabelRows, device: torch.device) -> ExactNeighbours | HnswNeighbours:
+    """What `save` left in `folder`, over the same `rows`; exact search where it left nothing."""
+    if not (folder / "hnsw.bin").exists():
+        return ExactNeighbours(rows, device)
+    ef = json.loads((folder / "hnsw.json").read_text())["ef"]
+    return HnswNeighbours(rows, 0, 0, ef, graph=folder / "hnsw.bin")

@@ -1,0 +1,1 @@
+"""Rows that keep everyone honest."""
