@@ -58,3 +58,14 @@ class Lists:
 
     def to_arrow(self, dtype: pa.DataType) -> pa.Array:
         return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values, dtype))
+
+
+def is_in(ids: np.ndarray, lists: Lists) -> np.ndarray:
+    """(n, width) bool: whether each id stands in the same row of `lists`; an id below 0 never does."""
+    if not len(lists.values) or not ids.size:
+        return np.zeros(ids.shape, bool)
+    base = int(max(ids.max(), lists.values.max())) + 1
+    keys = np.sort(lists.rows() * base + lists.values)
+    wanted = np.arange(len(ids))[:, None] * base + ids
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return (keys[place] == wanted) & (ids >= 0)

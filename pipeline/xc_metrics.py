@@ -1,21 +1,14 @@
-"""P@k, nDCG@k, R@k, PSP@k, PSnDCG@k, AUC@k; by popularity bin, by category, on chosen labels (METHOD, Metrics).
+"""P@k, nDCG@k, R@k, PSP@k, PSnDCG@k, AUC@k; by popularity bin, by category, on chosen labels (MUFIN Sec. 4).
 
-Predictions are (n, width) label ids, best first, -1 where there are fewer; truth and filter pairs are ragged label ids.
-Filter pairs leave predictions and truth before the top k is cut. All figures are in percent.
+Predictions are (n, width) distinct label ids, best first, -1 where there are fewer; truth and filter pairs are ragged
+label ids. Filter pairs leave predictions and truth before the top k is cut. All figures are in percent.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from pipeline.ragged import Lists
-
-
-def is_in(ids: np.ndarray, lists: Lists) -> np.ndarray:
-    """(n, width) bool: whether each id is in the same row of `lists`; -1 never is."""
-    base = int(max(ids.max(initial=0), lists.values.max(initial=0))) + 2
-    keys = np.unique(lists.rows() * base + lists.values)
-    return np.isin(np.arange(len(ids))[:, None] * base + np.where(ids < 0, base - 1, ids), keys)
+from pipeline.ragged import Lists, is_in
 
 
 def filtered(predictions: np.ndarray, truth: Lists, excluded: Lists | None) -> tuple[np.ndarray, Lists]:
@@ -25,40 +18,53 @@ def filtered(predictions: np.ndarray, truth: Lists, excluded: Lists | None) -> t
     gone = is_in(predictions, excluded) | (predictions < 0)
     order = np.argsort(gone, 1, kind="stable")
     closed = np.take_along_axis(np.where(gone, -1, predictions), order, 1)
-    base = int(max(truth.values.max(initial=0), excluded.values.max(initial=0))) + 1
-    keep = ~np.isin(truth.rows() * base + truth.values, excluded.rows() * base + excluded.values)
-    counts = np.bincount(truth.rows()[keep], minlength=len(truth))
-    return closed, Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), truth.values[keep])
-
-
-def _hits(predictions: np.ndarray, truth: Lists, k: int) -> np.ndarray:
-    """(n, k) bool, missing predictions are misses."""
-    top = predictions[:, :k]
-    return np.pad(is_in(top, truth), ((0, 0), (0, max(k - top.shape[1], 0))))
-
-
-def _mean(values: np.ndarray) -> float:
-    return 100 * float(values.mean()) if len(values) else 0.0
+    base = int(max(truth.values.max(initial=0), excluded.values.max())) + 1
+    return closed, _only(truth, ~np.isin(truth.rows() * base + truth.values, excluded.rows() * base + excluded.values))
 
 
 def precision_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
     """Hits in the top k over k, averaged over all datapoints; one without truth counts 0."""
     predictions, truth = filtered(predictions, truth, excluded)
-    return _mean(_hits(predictions, truth, k).sum(1) / k)
+    return _precision(is_in(predictions[:, :k], truth), k)
 
 
 def recall_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
     """Hits in the top k over |truth|, averaged over all datapoints; one without truth counts 0."""
     predictions, truth = filtered(predictions, truth, excluded)
-    return _mean(_hits(predictions, truth, k).sum(1) / np.maximum(np.diff(truth.offsets), 1))
+    return _recall(is_in(predictions[:, :k], truth), truth, k)
 
 
 def ndcg_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
     """DCG of the top k over that of the ideal, min(k, |truth|) hits first; one without truth counts 0."""
     predictions, truth = filtered(predictions, truth, excluded)
-    discount = 1 / np.log2(np.arange(k) + 2)
-    ideal = np.concatenate([[np.inf], np.cumsum(discount)])[np.minimum(np.diff(truth.offsets), k)]
-    return _mean((_hits(predictions, truth, k) * discount).sum(1) / ideal)
+    return _ndcg(is_in(predictions[:, :k], truth), truth, k)
+
+
+def psp_at_k(predictions: np.ndarray, truth: Lists, k: int, weights: np.ndarray, excluded: Lists | None = None) -> float:
+    """Propensity-scored precision with inverse propensities `weights` (L,): a ratio of sums (Jain et al. 2016)."""
+    predictions, truth = filtered(predictions, truth, excluded)
+    return _psp(predictions, is_in(predictions[:, :k], truth), truth, k, weights)
+
+
+def psndcg_at_k(predictions: np.ndarray, truth: Lists, k: int, weights: np.ndarray,
+                excluded: Lists | None = None) -> float:
+    """Propensity-scored nDCG: a ratio of sums over datapoints of discounted, weighted gains.
+
+    Achieved and best gains of a datapoint are first divided by the discounts of min(k, |truth|) places, as in the XML
+    Repository's scripts, so that one with few labels weighs as much as one with many.
+    """
+    predictions, truth = filtered(predictions, truth, excluded)
+    return _psndcg(predictions, is_in(predictions[:, :k], truth), truth, k, weights)
+
+
+def auc_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
+    """Per datapoint, correctly ordered positive-negative pairs within the top k over all such pairs, averaged over all.
+
+    Where there is no such pair: 0 without a positive in the top k (nothing was found, also for a datapoint without
+    truth), 100 with positives alone (nothing stands before one). Missing predictions form no pairs.
+    """
+    predictions, truth = filtered(predictions, truth, excluded)
+    return _auc(predictions, is_in(predictions[:, :k], truth), k)
 
 
 def inverse_propensity(train_counts: np.ndarray, num_train: int, a: float, b: float) -> np.ndarray:
@@ -67,58 +73,9 @@ def inverse_propensity(train_counts: np.ndarray, num_train: int, a: float, b: fl
     return 1 + c * (train_counts + b) ** -a
 
 
-def _propensity_scored(predictions, truth, k, weights, discount: np.ndarray) -> float:
-    """Achieved over best attainable, each summed over the datapoints first."""
-    top = np.pad(predictions[:, :k], ((0, 0), (0, max(k - predictions.shape[1], 0))), constant_values=-1)
-    gained = (_hits(predictions, truth, k) * weights[np.maximum(top, 0)] * discount).sum()
-    order = np.lexsort((-weights[truth.values], truth.rows()))
-    place = np.arange(len(order)) - truth.offsets[:-1][truth.rows()]
-    best = (weights[truth.values][order] * np.concatenate([discount, [0.0]])[np.minimum(place, k)]).sum()
-    return 100 * float(gained / best) if best > 0 else 0.0
-
-
-def psp_at_k(predictions: np.ndarray, truth: Lists, k: int, weights: np.ndarray, excluded: Lists | None = None) -> float:
-    """Propensity-scored precision with inverse propensities `weights` (L,): a ratio of sums."""
-    return _propensity_scored(*filtered(predictions, truth, excluded), k, weights, np.ones(k))
-
-
-def psndcg_at_k(predictions: np.ndarray, truth: Lists, k: int, weights: np.ndarray,
-                excluded: Lists | None = None) -> float:
-    """Propensity-scored nDCG: a ratio of sums of discounted gains, sum over datapoints of DCG / IDCG's normaliser.
-
-    Each datapoint's gains are divided by the sum of the discounts of min(k, |truth|) places, as in the repository's
-    evaluation scripts, so that a datapoint with few labels weighs as much as one with many.
-    """
-    predictions, truth = filtered(predictions, truth, excluded)
-    discount = 1 / np.log2(np.arange(k) + 2)
-    norm = np.concatenate([[np.inf], np.cumsum(discount)])[np.minimum(np.diff(truth.offsets), k)]
-    top = np.pad(predictions[:, :k], ((0, 0), (0, max(k - predictions.shape[1], 0))), constant_values=-1)
-    gained = (_hits(predictions, truth, k) * weights[np.maximum(top, 0)] * discount).sum(1) / norm
-    order = np.lexsort((-weights[truth.values], truth.rows()))
-    place = np.arange(len(order)) - truth.offsets[:-1][truth.rows()]
-    gains = weights[truth.values][order] * np.concatenate([discount, [0.0]])[np.minimum(place, k)]
-    best = np.bincount(truth.rows(), gains, len(truth)) / norm
-    return 100 * float(gained.sum() / best.sum()) if best.sum() > 0 else 0.0
-
-
-def auc_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
-    """Per datapoint, correctly ordered positive-negative pairs within the top k over all such pairs, averaged.
-
-    Without a positive in the top k it is 0 (nothing was found); with positives alone, 100 (nothing stands before one).
-    """
-    predictions, truth = filtered(predictions, truth, excluded)
-    top = predictions[:, :k]
-    hits, there = _hits(predictions, truth, top.shape[1]), top >= 0
-    misses = ~hits & there
-    below = misses.sum(1, keepdims=True) - misses.cumsum(1)
-    pairs = hits.sum(1) * misses.sum(1)
-    value = np.where(pairs > 0, (hits * below).sum(1) / np.maximum(pairs, 1), (hits.any(1) & (pairs == 0)).astype(float))
-    return _mean(value)
-
-
 def popularity_bins(train_counts: np.ndarray, truth: Lists, bins: int = 5) -> np.ndarray:
-    """(L,) bin of each label: labels by train frequency (ties by id), rare first, cut so that each bin holds about the
-    same number of the truth's datapoint-label pairs (Fig. 4)."""
+    """(L,) bin of each label: by train frequency (ties by id), rare first, cut so that each bin holds the same number of
+    the truth's datapoint-label pairs, but for the pairs of one label (MUFIN Fig. 4)."""
     order = np.lexsort((np.arange(len(train_counts)), train_counts))
     pairs = np.bincount(truth.values, minlength=len(train_counts))[order]
     middle = pairs.cumsum() - pairs / 2
@@ -127,45 +84,117 @@ def popularity_bins(train_counts: np.ndarray, truth: Lists, bins: int = 5) -> np
     return out
 
 
-def recall_by_bin(predictions: np.ndarray, truth: Lists, excluded: Lists | None, label_bin: np.ndarray,
-                  k: int) -> np.ndarray:
-    """(bins,) each bin's part of R@k: they sum to the whole (Fig. 4)."""
+def recall_by_bin(predictions: np.ndarray, truth: Lists, excluded: Lists | None, label_bin: np.ndarray, k: int,
+                  bins: int = 5) -> np.ndarray:
+    """(bins,) each bin's part of R@k: they sum to the whole (MUFIN Fig. 4)."""
     predictions, truth = filtered(predictions, truth, excluded)
     top = predictions[:, :k]
-    weight = is_in(top, truth) / np.maximum(np.diff(truth.offsets), 1)[:, None]
-    bins = np.bincount(label_bin[np.maximum(top, 0)].ravel(), weight.ravel(), label_bin.max() + 1)
-    return 100 * bins / max(len(predictions), 1)
+    part = is_in(top, truth) / np.maximum(_sizes(truth), 1)[:, None]
+    total = np.bincount(label_bin[np.maximum(top, 0)].ravel(), part.ravel(), bins)
+    return 100 * total / max(len(predictions), 1)
 
 
 def precision_by_category(predictions: np.ndarray, truth: Lists, excluded: Lists | None, category: np.ndarray,
                           k: int) -> dict[str, tuple[int, float]]:
-    """{category: (datapoints, P@k)}, the largest first (Table 6); datapoints without a category are under ''."""
+    """{category: (datapoints, P@k)}, the largest first (MUFIN Table 6); `category` (n,) str, '' for none."""
     predictions, truth = filtered(predictions, truth, excluded)
-    hits = _hits(predictions, truth, k).sum(1) / k
+    hits = is_in(predictions[:, :k], truth).sum(1) / k
     names, inverse, counts = np.unique(category.astype(str), return_inverse=True, return_counts=True)
     sums = np.bincount(inverse, hits, len(names))
     return {str(names[i]): (int(counts[i]), 100 * sums[i] / counts[i]) for i in np.argsort(-counts, kind="stable")}
 
 
 def recall_of_labels(predictions: np.ndarray, truth: Lists, excluded: Lists | None, labels: np.ndarray, k: int) -> float:
-    """R@k asked of `labels` alone (tail labels): over datapoints with any of them in their truth; predictions as they are."""
+    """R@k asked of `labels` alone (tail labels), over the datapoints with any of them in their truth.
+
+    Predictions stay as they are: a head label in the top k takes a tail label's place.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
-    keep = np.isin(truth.values, labels)
-    counts = np.bincount(truth.rows()[keep], minlength=len(truth))
-    mine = Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), truth.values[keep])
-    has = counts > 0
-    return _mean(_hits(predictions, mine, k).sum(1)[has] / counts[has])
+    mine = _only(truth, np.isin(truth.values, labels))
+    size = _sizes(mine)
+    return _mean(is_in(predictions[:, :k], mine).sum(1)[size > 0] / size[size > 0])
 
 
 def evaluate(predictions: np.ndarray, truth: Lists, excluded: Lists | None, train_counts: np.ndarray, num_train: int,
-             propensity: tuple[float, float], ks=(1, 3, 5), recall_ks=(10, 100), auc_k: int = 100) -> dict[str, float]:
-    """All metrics by METHOD's names, in percent."""
+             propensity: tuple[float, float], ks=(1, 3, 5), recall_ks=(1, 3, 5, 10, 20, 50, 100),
+             auc_k: int = 100) -> dict[str, float]:
+    """{'P@1': ..., 'nDCG@1', 'PSP@1', 'PSnDCG@1', ..., 'R@10', ..., 'AUC@100'}, in percent.
+
+    `train_counts` (L,) train datapoints of each label, `propensity` the A and B of inverse_propensity.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
-    weights = inverse_propensity(train_counts, num_train, *propensity)
+    hits, weights = is_in(predictions, truth), inverse_propensity(train_counts, num_train, *propensity)
     out: dict[str, float] = {}
     for k in ks:
-        out |= {f"P@{k}": precision_at_k(predictions, truth, k), f"nDCG@{k}": ndcg_at_k(predictions, truth, k),
-                f"PSP@{k}": psp_at_k(predictions, truth, k, weights),
-                f"PSnDCG@{k}": psndcg_at_k(predictions, truth, k, weights)}
-    out |= {f"R@{k}": recall_at_k(predictions, truth, k) for k in recall_ks}
-    return out | {f"AUC@{auc_k}": auc_at_k(predictions, truth, auc_k)}
+        out |= {f"P@{k}": _precision(hits, k), f"nDCG@{k}": _ndcg(hits, truth, k),
+                f"PSP@{k}": _psp(predictions, hits, truth, k, weights),
+                f"PSnDCG@{k}": _psndcg(predictions, hits, truth, k, weights)}
+    out |= {f"R@{k}": _recall(hits, truth, k) for k in recall_ks}
+    return out | {f"AUC@{auc_k}": _auc(predictions, hits, auc_k)}
+
+
+# What follows takes `hits` (n, width) bool, found once for all metrics; missing predictions are misses.
+
+
+def _precision(hits: np.ndarray, k: int) -> float:
+    return _mean(hits[:, :k].sum(1) / k)
+
+
+def _recall(hits: np.ndarray, truth: Lists, k: int) -> float:
+    return _mean(hits[:, :k].sum(1) / np.maximum(_sizes(truth), 1))
+
+
+def _ndcg(hits: np.ndarray, truth: Lists, k: int) -> float:
+    top = hits[:, :k]
+    return _mean(top @ _discounts(top.shape[1]) / _ideal(truth, k))
+
+
+def _psp(predictions: np.ndarray, hits: np.ndarray, truth: Lists, k: int, weights: np.ndarray) -> float:
+    return _propensity_scored(predictions, hits, truth, weights, np.ones(k), np.ones(len(truth)))
+
+
+def _psndcg(predictions: np.ndarray, hits: np.ndarray, truth: Lists, k: int, weights: np.ndarray) -> float:
+    return _propensity_scored(predictions, hits, truth, weights, _discounts(k), _ideal(truth, k))
+
+
+def _propensity_scored(predictions: np.ndarray, hits: np.ndarray, truth: Lists, weights: np.ndarray,
+                       gain: np.ndarray, norm: np.ndarray) -> float:
+    """Achieved over best achievable, each summed over datapoints first; `gain` (k,) of a place, `norm` (n,)."""
+    k = len(gain)
+    top, found = predictions[:, :k], hits[:, :k]
+    achieved = (found * weights[np.maximum(top, 0)]) @ gain[:top.shape[1]] / norm
+    rows = truth.rows()
+    heaviest = weights[truth.values][np.lexsort((-weights[truth.values], rows))]   # a datapoint's heaviest label first
+    place = np.arange(len(rows)) - truth.offsets[:-1][rows]
+    best = np.bincount(rows, heaviest * np.append(gain, 0.0)[np.minimum(place, k)], len(truth)) / norm
+    return 100 * float(achieved.sum() / best.sum()) if best.sum() > 0 else 0.0
+
+
+def _auc(predictions: np.ndarray, hits: np.ndarray, k: int) -> float:
+    top, positive = predictions[:, :k], hits[:, :k]
+    negative = ~positive & (top >= 0)
+    behind = negative.sum(1, keepdims=True) - negative.cumsum(1)                   # negatives after each place
+    pairs = positive.sum(1) * negative.sum(1)
+    return _mean(np.where(pairs > 0, (positive * behind).sum(1) / np.maximum(pairs, 1), positive.any(1) & (pairs == 0)))
+
+
+def _discounts(k: int) -> np.ndarray:
+    return 1 / np.log2(np.arange(k) + 2)
+
+
+def _ideal(truth: Lists, k: int) -> np.ndarray:
+    """(n,) DCG of min(k, |truth|) hits; infinite without truth, so that what is divided by it is 0."""
+    return np.append(np.inf, np.cumsum(_discounts(k)))[np.minimum(_sizes(truth), k)]
+
+
+def _sizes(lists: Lists) -> np.ndarray:
+    return np.diff(lists.offsets)
+
+
+def _only(lists: Lists, keep: np.ndarray) -> Lists:
+    counts = np.bincount(lists.rows()[keep], minlength=len(lists))
+    return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), lists.values[keep])
+
+
+def _mean(values: np.ndarray) -> float:
+    return 100 * float(values.mean()) if len(values) else 0.0

@@ -12,19 +12,25 @@ from pipeline.ann.hnsw import HnswNeighbours
 
 AUTO_EXACT = 200_000    # rows up to which `auto` is exact on a CPU
 
-__all__ = ["LabelRows", "ExactNeighbours", "HnswNeighbours", "build_neighbours", "load_neighbours"]
+__all__ = ["ExactNeighbours", "HnswNeighbours", "LabelRows", "build_neighbours", "load_neighbours"]
 
 
 def build_neighbours(rows: LabelRows, kind: str, m: int, ef_construction: int, ef: int, device: torch.device,
-                     seed: int = 0) -> ExactNeighbours | HnswNeighbours:
-    """The structure of `kind`: exact, hnsw, or auto (exact on a GPU and up to 200,000 rows)."""
+                     seed: int = 0, threads: int = 1) -> ExactNeighbours | HnswNeighbours:
+    """The structure of `kind`: exact, hnsw, or auto (exact on a GPU and up to 200,000 rows).
+
+    `m`, `ef_construction`, `ef`, `seed` and `threads` are hnswlib's; with one thread the same rows give the same bytes.
+    """
     if kind == "exact" or (kind == "auto" and (device.type == "cuda" or len(rows.label) <= AUTO_EXACT)):
         return ExactNeighbours(rows, device)
-    return HnswNeighbours(rows, m, ef_construction, ef, seed)
+    return HnswNeighbours(rows, m, ef_construction, ef, seed, threads)
 
 
 def load_neighbours(folder: Path, rows: LabelRows, device: torch.device) -> ExactNeighbours | HnswNeighbours:
-    """What `save` left in `folder`, over the same `rows`; exact search where it left nothing."""
+    """What `save` left in `folder`, over the same `rows` (its `source`); exact search where it left nothing.
+
+    Raises MufinError where the graph is broken or of other rows.
+    """
     if not (folder / "hnsw.bin").exists():
         return ExactNeighbours(rows, device)
     ef = json.loads((folder / "hnsw.json").read_text())["ef"]

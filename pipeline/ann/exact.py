@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BUDGET = 2**26      # scores (float32) held at once, at most: 256 MB
+from pipeline.errors import MufinError
+from pipeline.ragged import Lists
+
+BUDGET = 2**26          # scores (float32) of a chunk on a CPU, 256 MB; what is made of them needs at most as much again
+GPU_BUDGET = 2**30      # the same on a GPU, 4 GB, or a sixteenth of its free bytes where that is less
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,48 +23,118 @@ class LabelRows:
     """R vectors and the label of each; a label may have any number of rows, also none."""
 
     rows: np.ndarray    # (R, D) float32
-    label: np.ndarray   # (R,) int64
+    label: np.ndarray   # (R,) int64; -1 = a row that was removed
     num_labels: int
+
+    def __post_init__(self):
+        if len(self.rows) != len(self.label):
+            raise MufinError(f"{len(self.rows)} vectors and {len(self.label)} labels; each row needs its label")
+        if len(self.label) and not -1 <= self.label.min() <= self.label.max() < self.num_labels:
+            raise MufinError(f"the rows' labels span [{self.label.min()}, {self.label.max()}]; they must lie in "
+                             f"[0, {self.num_labels}), or be -1 for a removed row")
+
+    def joined(self, more: LabelRows) -> LabelRows:
+        """These rows, then `more`: for labels that are new, and for further rows of known ones."""
+        return LabelRows(np.concatenate([self.rows, more.rows]).astype(np.float32, copy=False),
+                         np.concatenate([self.label, more.label]).astype(np.int64),
+                         max(self.num_labels, more.num_labels))
+
+    def without(self, labels: np.ndarray) -> LabelRows:
+        """These rows, those of `labels` marked as removed: the others keep their place."""
+        return LabelRows(self.rows, np.where(np.isin(self.label, labels), -1, self.label), self.num_labels)
 
 
 class ExactNeighbours:
     """Inner products with all rows, the maximum over each label's, then the top k (MUFIN Sec. 3.1, Module II)."""
 
     def __init__(self, rows: LabelRows, device: torch.device):
-        order = np.argsort(rows.label, kind="stable")
-        self.num_labels, self.device = rows.num_labels, device
-        self.rows = torch.from_numpy(np.ascontiguousarray(rows.rows[order], np.float32)).to(device)
-        self.label = torch.from_numpy(rows.label[order].astype(np.int64)).to(device)
-        self.present = int(len(np.unique(rows.label)))
+        self.source, self.device = rows, device
+        kept = rows.label >= 0
+        vectors, label = (rows.rows, rows.label) if kept.all() else (rows.rows[kept], rows.label[kept])
+        self.rows = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(device)
+        self.label = torch.from_numpy(np.ascontiguousarray(label, np.int64)).to(device)
 
     @torch.inference_mode()
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(n, D) float32 queries -> labels (n, k) int64, similarity (n, k) float32: best first, ties by label id, -1 and
-        -inf where fewer than k labels have rows."""
-        n, width = len(queries), min(k, self.num_labels)
+    def search(self, queries: np.ndarray, k: int, excluded: Lists | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(n, D) queries -> labels (n, k) int64 and similarity (n, k) float32: best first, ties by label id, -1 and
+        -inf where fewer than k labels have rows.
+
+        `excluded`: labels that a query must not get (its filter pairs). Always in full float32, also on a GPU. Equal
+        vectors may differ in the last bit between places of a matrix product, so ties are those of the scores found.
+        """
+        queries = checked(queries, self.rows.shape[1])
+        n, width = len(queries), min(k, self.source.num_labels)
         labels, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
-        chunk = max(1, BUDGET // max(len(self.rows) + self.num_labels, 1))
-        for start in range(0, n, chunk):
-            q = torch.from_numpy(np.ascontiguousarray(queries[start:start + chunk], np.float32)).to(self.device)
-            best = torch.full((self.num_labels, len(q)), -torch.inf, device=self.device)
-            best.index_reduce_(0, self.label, self.rows @ q.T, "amax")
-            found, index = _stable_top(best.T, width)
-            index = index.masked_fill(found == -torch.inf, -1)
-            labels[start:start + chunk, :width] = index.cpu().numpy()
-            values[start:start + chunk, :width] = found.cpu().numpy()
+        step = max(1, self._budget() // max(len(self.rows) + self.source.num_labels, 1))
+        with _full_float32():
+            for start in range(0, n, step):
+                rows = np.arange(start, min(start + step, n))
+                best = self._best(torch.from_numpy(queries[rows]).to(self.device))                       # (q, L)
+                if excluded is not None:
+                    mine = excluded.take(rows)
+                    best[torch.from_numpy(mine.rows()), torch.from_numpy(mine.values.astype(np.int64))] = -torch.inf
+                found, column = _top(best, width)
+                values[rows, :width] = found.cpu().numpy()
+                labels[rows, :width] = column.masked_fill(found == -torch.inf, -1).cpu().numpy()
         return labels, values
 
-    def save(self, folder) -> None:
+    def _best(self, queries: Tensor) -> Tensor:
+        """(q, L) each label's maximum over its rows, -inf where it has none. A maximum knows no order: reproducible."""
+        best = torch.full((self.source.num_labels, len(queries)), -torch.inf, device=self.device)
+        best.scatter_reduce_(0, self.label[:, None].expand(-1, len(queries)), self.rows @ queries.T, "amax")
+        return best.T.contiguous()
+
+    def _budget(self) -> int:
+        return min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 16) if self.device.type == "cuda" else BUDGET
+
+    def add(self, rows: LabelRows) -> None:
+        """Further rows, of known labels or of new ones."""
+        self.__init__(self.source.joined(rows), self.device)
+
+    def remove(self, labels: np.ndarray) -> None:
+        """No search finds `labels` any more."""
+        self.__init__(self.source.without(labels), self.device)
+
+    def save(self, folder: Path) -> None:
         """Nothing to save: the rows are the index."""
 
 
-def _stable_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest a row, best first, ties by column, also at the edge of the top (torch.topk promises no order)."""
-    edge = scores.topk(k, 1).values[:, -1:]                                    # the k-th value
+def checked(queries: np.ndarray, dim: int) -> np.ndarray:
+    """`queries` as contiguous float32; raises MufinError where they have another width or are not finite."""
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise MufinError(f"queries have shape {queries.shape} and the index {dim} dimensions; it was built by another "
+                         "model: build the index again")
+    if len(bad := np.flatnonzero(~np.isfinite(queries).all(1))):
+        raise MufinError(f"{len(bad)} queries hold NaN or infinity, the first is row {bad[0]}; the model that made them is "
+                         "broken: look at its training curve")
+    return np.ascontiguousarray(queries, np.float32)
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """No TF32 in here: its 10-bit mantissa reorders neighbours."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest a row and their columns, best first, ties by column, also at the cut (torch.topk promises no order)."""
+    values, columns = scores.topk(k, 1)
+    edge = values[:, -1:]
+    cut = ((scores == edge).sum(1) > (values == edge).sum(1)) & (edge[:, 0] > -torch.inf) if k else edge.any(1)
+    if cut.any():
+        columns[cut] = _first_of_equals(scores[cut], edge[cut], k)
+    columns = columns.sort(1).values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)
+
+
+def _first_of_equals(scores: Tensor, edge: Tensor, k: int) -> Tensor:
+    """(q, k) columns above the k-th value `edge` (q, 1), and the first of those that equal it."""
     above, level = scores > edge, scores == edge
     room = k - above.sum(1, keepdim=True)
-    keep = above | (level & (level.cumsum(1) <= room))
-    columns = keep.nonzero()[:, 1].view(len(scores), k)                       # ascending a row
-    values = scores.gather(1, columns)
-    order = torch.sort(values, dim=1, descending=True, stable=True).indices
-    return values.gather(1, order), columns.gather(1, order)
+    return (above | (level & (level.cumsum(1) <= room))).nonzero()[:, 1].view(len(scores), k)

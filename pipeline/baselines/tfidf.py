@@ -1,4 +1,4 @@
-"""The labels of the nearest train datapoints by the TF-IDF of their titles."""
+"""What titles alone give, without training: nearest train datapoints, or nearest labels, by TF-IDF."""
 
 from __future__ import annotations
 
@@ -7,37 +7,64 @@ import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pipeline.ragged import Lists
-from pipeline.ranking import rank
+from pipeline.ranking import best_first, rank
+
+BUDGET = 2**23      # similarities (float32) held dense at once: 32 MB, and about five times that while they are sorted
 
 
 def nearest_datapoints_tfidf(train_titles: list[str], train_labels: Lists, titles: list[str], num_labels: int,
-                             neighbours: int = 20, k: int = 100, excluded: Lists | None = None, chunk: int = 1024):
+                             neighbours: int = 20, k: int = 100,
+                             excluded: Lists | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n, k) and scores: a label's score is the sum of the similarities of the nearest datapoints that have it.
 
-    Similarities are a chunk of titles x train at a time; equal similarities go to the earlier datapoint.
+    -1 and -inf where fewer labels are found; equal similarities go to the earlier datapoint, equal scores to the lower id.
     """
-    if not any(train_titles):
-        return np.full((len(titles), k), -1, np.int64), np.full((len(titles), k), -np.inf, np.float32)
-    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    train = vectorizer.fit_transform(train_titles)
+    nearest, similarity = _nearest(train_titles, titles, neighbours)
     relevance = sp.csr_matrix((np.ones(len(train_labels.values)), train_labels.values, train_labels.offsets),
                               (len(train_labels), num_labels))
-    labels, scores = [], []
-    for start in range(0, len(titles), chunk):
-        similarity = (vectorizer.transform(titles[start:start + chunk]) @ train.T).toarray()
-        nearest = np.argsort(-similarity, 1, kind="stable")[:, :neighbours]
-        weights = np.take_along_axis(similarity, nearest, 1)
-        rows = np.repeat(np.arange(len(similarity)), nearest.shape[1])
-        vote = sp.csr_matrix((weights.ravel(), (rows, nearest.ravel())), similarity.shape) @ relevance
-        got, value = _top(vote.toarray(), k, excluded, start)
-        labels.append(got)
-        scores.append(value)
-    return (np.concatenate([np.zeros((0, k), np.int64), *labels]), np.concatenate([np.zeros((0, k), np.float32), *scores]))
+    labels, scores = np.full((len(titles), k), -1, np.int64), np.full((len(titles), k), -np.inf, np.float32)
+    for start in range(0, len(titles), 4096):
+        rows = np.arange(start, min(start + 4096, len(titles)))
+        ids, votes = _votes(nearest[rows], similarity[rows], relevance)
+        mine = excluded.take(rows) if excluded is not None else None
+        labels[rows], scores[rows] = rank(ids, votes, votes, 1.0, mine, width=k)
+    return labels, scores
 
 
-def _top(votes: np.ndarray, k: int, excluded: Lists | None, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k labels with the most votes, those without any left out."""
-    candidates = np.tile(np.arange(votes.shape[1]), (len(votes), 1))
-    candidates[votes <= 0] = -1
-    mine = excluded.take(np.arange(start, start + len(votes))) if excluded is not None else None
-    return rank(candidates, votes, np.zeros(votes.shape), 1.0, mine, width=k)
+def tfidf_to_labels(label_titles: list[str], titles: list[str], k: int = 100,
+                    excluded: Lists | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, k) and scores: the labels whose own titles are nearest, cosine; it knows no relation at all."""
+    most = int(np.diff(excluded.offsets).max(initial=0)) if excluded is not None else 0
+    labels, similarity = _nearest(label_titles, titles, k + most)
+    return rank(labels, similarity, similarity, 1.0, excluded, width=k)
+
+
+def _nearest(documents: list[str], titles: list[str], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, count) the documents that share words with each title, nearest first, and their cosines; -1, -inf for none."""
+    index, cosine = np.full((len(titles), count), -1, np.int64), np.full((len(titles), count), -np.inf, np.float32)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
+    if not any(map(vectorizer.build_analyzer(), documents)):
+        return index, cosine
+    known = vectorizer.fit_transform(documents).T.tocsr()
+    step = max(1, BUDGET // len(documents))
+    for start in range(0, len(titles), step):
+        dense = (vectorizer.transform(titles[start:start + step]) @ known).toarray()
+        dense[dense <= 0] = -np.inf
+        order = best_first(dense, np.broadcast_to(np.arange(len(documents)), dense.shape), count)
+        best = np.take_along_axis(dense, order, 1)
+        rows = slice(start, start + len(dense))
+        index[rows, :order.shape[1]], cosine[rows, :order.shape[1]] = np.where(best > -np.inf, order, -1), best
+    return index, cosine
+
+
+def _votes(nearest: np.ndarray, similarity: np.ndarray, relevance: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """(n, most) labels of the nearest datapoints, -1 padded, and the sums of their similarities."""
+    there = nearest >= 0
+    offsets = np.concatenate([[0], np.cumsum(there.sum(1))])
+    sums = sp.csr_matrix((similarity[there].astype(np.float64), nearest[there], offsets),
+                         (len(nearest), relevance.shape[0])) @ relevance
+    length = np.diff(sums.indptr)
+    ids = np.full((len(nearest), int(length.max(initial=0))), -1, np.int64)
+    votes, place = np.zeros(ids.shape), np.arange(ids.shape[1]) < length[:, None]
+    ids[place], votes[place] = sums.indices, sums.data
+    return ids, votes

@@ -24,6 +24,7 @@ from pipeline.errors import MufinError
 # Strengths of the relations.
 MOTIF_LIFT = 50.0          # odds of a label that wants p's motif, against one that does not (picture)
 HOUSE_LIFT = 50.0          # odds of a label that wants p's house (title)
+PALETTE = 0.7              # part of the products in their motif's own colour: a theme has a palette, as in a real shop
 SAME_COLOUR_LIFT = 2.0     # odds of a label of p's colour (picture)
 PAIRED_COLOUR_LIFT = 1.5   # odds of a label of the colour that goes with p's
 SIZE_LIFT = 1.5            # odds of a label of p's size (title)
@@ -129,8 +130,10 @@ def invent_world(products: int, seed: int) -> World:
     brand = rng.integers(len(BRANDS), size=products)
     motif = rng.integers(len(MOTIFS), size=products)
     house = HOUSE_OF_BRAND[brand]
+    any_colour = rng.integers(len(COLOURS), size=products)
     return World(
-        kind=rng.integers(len(KINDS), size=products), motif=motif, colour=rng.integers(len(COLOURS), size=products),
+        kind=rng.integers(len(KINDS), size=products), motif=motif,
+        colour=np.where(rng.random(products) < PALETTE, motif % len(COLOURS), any_colour),
         brand=brand, house=house, size=rng.integers(len(SIZES), size=products),
         wanted_motif=_wanted(motif, len(MOTIFS), MOTIF_WHIM, rng),
         wanted_house=_wanted(house, len(HOUSES), HOUSE_WHIM, rng),

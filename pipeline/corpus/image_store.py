@@ -1,0 +1,107 @@
+"""Pictures as bytes in a few Parquet shards, keyed by their content; and the log from which a killed fetch goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema([("key", pa.string()), ("bytes", pa.binary())])
+SHARD_BYTES = 2**28     # of a shard, about
+GROUP_BYTES = 2**23     # of a row group: what a reader holds at once
+
+
+def key_of(content: bytes) -> str:
+    """The first 32 hex digits of the content's SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+class FetchLog:
+    """What has been fetched so far, one record after another: a line of JSON, then the bytes.
+
+    A record is on disk before the next reference is looked at. A kill can tear the last one, which is cut off on opening.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        whole = 0
+        self.done: set[str] = set()
+        if path.exists():
+            for whole, (reference, _, _) in self._read():
+                self.done.add(reference)
+            os.truncate(path, whole)
+        self.file = open(path, "ab")
+
+    def add(self, reference: str, content: bytes, reason: str) -> None:
+        head = json.dumps({"url": reference, "reason": reason, "size": len(content)}).encode()
+        self.file.write(head + b"\n" + content + b"\n")
+        self.file.flush()
+        self.done.add(reference)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def records(self) -> Iterator[tuple[str, bytes, str]]:
+        """(reference, bytes, reason) of each, in the order of their coming."""
+        for _, record in self._read():
+            yield record
+
+    def _read(self) -> Iterator[tuple[int, tuple[str, bytes, str]]]:
+        with open(self.path, "rb") as file:
+            while line := file.readline():
+                try:
+                    head = json.loads(line)
+                except ValueError:
+                    return
+                content = file.read(head["size"] + 1)
+                if len(content) != head["size"] + 1:
+                    return
+                yield file.tell(), (head["url"], content[:-1], head["reason"])
+
+
+class ImageWriter:
+    """Appends pictures to `part-*.parquet`, each content once, in bounded memory."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.keys, self.number = folder, set(), 0
+        self.pending: list[tuple[str, bytes]] = []
+        self.pending_bytes = self.shard_bytes = 0
+        self.writer: pq.ParquetWriter | None = None
+
+    def add(self, content: bytes) -> str:
+        """The key of the content, which is in the store from now on."""
+        key = key_of(content)
+        if key not in self.keys:
+            self.keys.add(key)
+            self.pending.append((key, content))
+            self.pending_bytes += len(content)
+            if self.pending_bytes >= GROUP_BYTES:
+                self._flush()
+        return key
+
+    def _flush(self) -> None:
+        if self.writer is None:
+            path = self.folder / f"part-{self.number:05d}.parquet"
+            self.writer = pq.ParquetWriter(path, SCHEMA, compression="none")
+            self.number, self.shard_bytes = self.number + 1, 0
+        keys, contents = zip(*self.pending) if self.pending else ((), ())
+        self.writer.write_table(pa.table({"key": pa.array(keys, pa.string()), "bytes": pa.array(contents, pa.binary())}))
+        self.shard_bytes += self.pending_bytes
+        self.pending, self.pending_bytes = [], 0
+        if self.shard_bytes >= SHARD_BYTES:
+            self.writer.close()
+            self.writer = None
+
+    def close(self) -> None:
+        """Write what is left; a store without a picture has one empty shard."""
+        if self.pending or self.number == 0:
+            self._flush()
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None

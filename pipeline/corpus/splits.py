@@ -1,0 +1,162 @@
+"""Train, valid and test without the leak (METHOD, Splits, and the leak in them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import MufinError
+from pipeline.ragged import Lists
+
+NAMES = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Datapoints of a split: products, truth and filter pairs (label ids)."""
+
+    product: np.ndarray
+    labels: Lists
+    excluded: Lists
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Labels (product of each), the splits, and in a cold split the same questions over unseen labels too."""
+
+    labels: np.ndarray
+    rows: dict[str, Rows]
+    unseen: np.ndarray
+    unseen_rows: dict[str, Rows]
+    dropped: dict[str, int]
+
+
+def divide(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Products with relations, divided at random: `test` of them, `valid` of the rest, and train."""
+    order = rng.permutation(np.flatnonzero(np.diff(relations.offsets) > 0))
+    tests = int(round(test * len(order)))
+    valids = int(round(valid * (len(order) - tests)))
+    parts = {"test": order[:tests], "valid": order[tests:tests + valids], "train": order[tests + valids:]}
+    return {name: np.sort(parts[name]) for name in NAMES}
+
+
+def cold_split(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> Splits:
+    """Products of valid and test leave the label set: no model has seen them in training in any role."""
+    parts = divide(relations, test, valid, rng)
+    held = np.zeros(len(relations), bool)
+    held[parts["valid"]] = held[parts["test"]] = True
+    train_targets = relations.take(parts["train"]).values
+    labels = np.unique(train_targets[~held[train_targets]])
+    if not len(labels):
+        raise MufinError("no relation is left between products of train after the cold split; lower curate.test and "
+                         "curate.valid, or give more products")
+    unseen = np.flatnonzero(held)
+    label_of = _positions(labels, len(relations))
+    wider = _positions(np.concatenate([labels, unseen]), len(relations))
+    rows, unseen_rows, dropped = {}, {}, {}
+    for name, products in parts.items():
+        truth = mapped(relations.take(products), label_of)
+        keep = np.diff(truth.offsets) > 0                       # without truth there is nothing to learn or to judge
+        dropped[f"{name} products without a label"] = int((~keep).sum())
+        products = products[keep]
+        rows[name] = Rows(products, truth.take(np.flatnonzero(keep)), _own(products, label_of))
+        if name != "train":
+            unseen_rows[name] = Rows(products, mapped(relations.take(products), wider), _own(products, wider))
+    return Splits(labels, rows, unseen, unseen_rows, dropped)
+
+
+def warm_split(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> Splits:
+    """Products keep both roles; the filter pairs hold the same product and the reciprocal pairs of train."""
+    parts = divide(relations, test, valid, rng)
+    labels = np.unique(relations.take(parts["train"]).values)
+    label_of = _positions(labels, len(relations))
+    rows, dropped = {}, {}
+    train = parts["train"]
+    back = Lists(relations.offsets, relations.values).transpose(len(relations))     # who has p as a relation
+    in_train = np.zeros(len(relations), bool)
+    in_train[train] = True
+    for name, products in parts.items():
+        truth = mapped(relations.take(products), label_of)
+        keep = np.diff(truth.offsets) > 0
+        dropped[f"{name} products without a label"] = int((~keep).sum())
+        products = products[keep]
+        excluded = _own(products, label_of)
+        if name != "train":
+            reverse = back.take(products)
+            known = _filtered(reverse, in_train[reverse.values])
+            excluded = _union(excluded, mapped(known, label_of))
+        rows[name] = Rows(products, truth.take(np.flatnonzero(keep)), excluded)
+    return Splits(labels, rows, np.zeros(0, np.int64), {n: rows[n] for n in ("valid", "test")}, dropped)
+
+
+def released_split(labels: np.ndarray, train: Rows, test: Rows, valid: float, rng: np.random.Generator) -> Splits:
+    """A split as its makers made it; valid is carved from train without taking any label's last train datapoint."""
+    left = np.bincount(train.labels.values, minlength=len(labels))
+    chosen, goal = np.zeros(len(train.product), bool), int(round(valid * len(train.product)))
+    for row in rng.permutation(len(train.product)):
+        if goal <= 0:
+            break
+        mine = train.labels[row]
+        if len(mine) and (left[mine] > 1).all():
+            left[mine] -= 1
+            chosen[row] = True
+            goal -= 1
+    rows = {"train": _rows(train, np.flatnonzero(~chosen)), "valid": _rows(train, np.flatnonzero(chosen)), "test": test}
+    dropped = {"labels without a train datapoint, kept": int((np.bincount(rows["train"].labels.values,
+                                                                          minlength=len(labels)) == 0).sum())}
+    return Splits(labels, rows, np.zeros(0, np.int64), {n: rows[n] for n in ("valid", "test")}, dropped)
+
+
+def _rows(rows: Rows, index: np.ndarray) -> Rows:
+    return Rows(rows.product[index], rows.labels.take(index), rows.excluded.take(index))
+
+
+def _positions(ids: np.ndarray, size: int) -> np.ndarray:
+    out = np.full(size, -1, np.int64)
+    out[ids] = np.arange(len(ids))
+    return out
+
+
+def _filtered(lists: Lists, keep: np.ndarray) -> Lists:
+    counts = np.bincount(lists.rows()[keep], minlength=len(lists))
+    return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), lists.values[keep])
+
+
+def mapped(lists: Lists, position: np.ndarray) -> Lists:
+    """The values at their new positions; those without one leave."""
+    moved = _filtered(lists, position[lists.values] >= 0)
+    return Lists(moved.offsets, position[moved.values])
+
+
+def _own(products: np.ndarray, position: np.ndarray) -> Lists:
+    """Each product's own label, where it is one: a datapoint is no answer to itself."""
+    return mapped(Lists(np.arange(len(products) + 1), products), position)
+
+
+def _union(a: Lists, b: Lists) -> Lists:
+    base = int(max(a.values.max(initial=0), b.values.max(initial=0))) + 1
+    keys = np.unique(np.concatenate([a.rows() * base + a.values, b.rows() * base + b.values]))
+    counts = np.bincount(keys // base, minlength=len(a))
+    return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % base)
+
+
+def dense_subsample(relations: Lists, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`size` products that keep their relations dense: breadth first from random products along relations either way."""
+    back = relations.transpose(len(relations))
+    taken, order = np.zeros(len(relations), bool), []
+    connected = np.flatnonzero((np.diff(relations.offsets) + np.diff(back.offsets)) > 0)
+    rest = rng.permutation(np.setdiff1d(np.arange(len(relations)), connected))
+    for start in np.concatenate([rng.permutation(connected), rest]):
+        if len(order) >= size:
+            break
+        if taken[start]:
+            continue
+        taken[start] = True
+        wave = [start]
+        while wave and len(order) < size:
+            order += wave[:size - len(order)]
+            around = np.unique(np.concatenate([relations.take(np.array(wave)).values, back.take(np.array(wave)).values]))
+            wave = [int(p) for p in around[~taken[around]]]
+            taken[around] = True
+    return np.sort(np.array(order, np.int64))

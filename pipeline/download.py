@@ -1,0 +1,160 @@
+"""Products and pictures of the source that `download.source` names, as they are found.
+
+python -m pipeline.download
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import runtime
+from pipeline.artifacts import SCHEMAS, fingerprint, publish, write_json, write_table
+from pipeline.corpus import sources, xmlrepo
+from pipeline.corpus.fetch import Fetcher, Limits, fetch_all
+from pipeline.corpus.image_store import FetchLog, ImageWriter
+from pipeline.corpus.sample import sample_catalog
+from pipeline.corpus.sources import Product
+from pipeline.errors import MufinError
+from pipeline.params import Download, load_params
+from pipeline.progress import progress
+
+THREADS = 16        # a core; the work is waiting
+
+
+def main(out: Path = Path("data/raw"), metrics: Path = Path("metrics/download.json")):
+    """Fetch products and pictures of the source that download.source names."""
+    s = load_params().download
+    with runtime.measured(metrics) as report, publish(out) as folder:
+        folder.mkdir()
+        if s.source == "sample":
+            facts = _sample(s, folder)
+        elif s.source == "mm-amazontitles":
+            facts = _released(s, folder)
+        else:
+            facts = _catalog(s, _products(s), _root(s), folder)
+        _enough(facts, s)
+        write_json({"source": s.source, "released": False} | facts, folder / "source.json")
+        report |= {"items": facts["products"]} | {k: v for k, v in facts.items() if k != "released"}
+
+
+def _products(s: Download) -> Iterator[Product]:
+    """The products of all files of `download.location`."""
+    columns = {n: getattr(s.columns, n) for n in ("id", "title", "images", "related", "category")}
+    readers = {"amazon-2018": sources.amazon_2018, "amazon-2014": sources.amazon_2014,
+               "catalog": lambda path: sources.catalog(path, columns)}
+    for path in sources.paths_of(s.location):
+        yield from readers[s.source](path)
+
+
+def _root(s: Download) -> Path | None:
+    """The folder whose files a catalog's image paths may name; the dumps have URLs alone."""
+    return sources.paths_of(s.location)[0].resolve().parent if s.source == "catalog" else None
+
+
+def _sample(s: Download, folder: Path) -> dict:
+    rows, images, facts = sample_catalog(s.sample.products, s.sample.seed)
+    products = (Product(r["ASIN"], r["title"], r["images"][:s.max_images], r["also_buy"], r["category"]) for r in rows)
+    counts = _write_products(products, folder / "products.parquet")
+    wanted = list(dict.fromkeys(ref for r in rows for ref in r["images"][:s.max_images]))
+    got = ((ref, images.get(ref, b""), "" if ref in images else "HTTP 404") for ref in wanted)
+    return counts | _store(got, folder) | {"sample": facts}
+
+
+def _catalog(s: Download, products: Iterable[Product], root: Path | None, folder: Path,
+             given: Iterable[tuple[str, bytes, str]] = (), released: bool = False) -> dict:
+    """Products to Parquet, then their pictures: from the scratch log what is there, the rest fetched."""
+    counts = _write_products(_cut(products, s.max_images), folder / "products.parquet")
+    if not counts["products"]:
+        raise MufinError(f"download.location {s.location} holds no product; look at download.source")
+    if not counts["relations"] and not released:
+        raise MufinError(f"no product of {s.location} has related ids; set download.columns.related "
+                         f"(now {s.columns.related!r}) to the column that holds them")
+    log = FetchLog(runtime.scratch("download", fingerprint((s.source, s.location), [], [])) / "fetched.log")
+    for record in given:
+        if record[0] not in log.done:
+            log.add(*record)
+    limits = Limits(s.timeout, s.max_bytes, s.retries, s.per_host, s.max_redirects, s.private_addresses)
+    todo = (ref for ref in _references(folder / "products.parquet") if ref not in log.done)
+    for record in progress(fetch_all(todo, Fetcher(limits, root), THREADS * runtime.workers()), "fetch pictures"):
+        log.add(*record)
+    log.close()
+    wanted = set(_references(folder / "products.parquet"))
+    facts = counts | _store((r for r in log.records() if r[0] in wanted), folder)
+    return facts
+
+
+def _cut(products: Iterable[Product], most: int) -> Iterator[Product]:
+    for product in products:
+        product.images = list(dict.fromkeys(product.images))[:most]
+        yield product
+
+
+def _released(s: Download, folder: Path) -> dict:
+    """The XML Repository's data set, from its zip or an unpacked folder, in either layout (METHOD, Task and data)."""
+    home = xmlrepo.open_source(s.location, runtime.scratch("download", fingerprint(("zip", s.location), [], [])), s.timeout)
+    layout = xmlrepo.read(home)
+    counts = _catalog(s, layout.products, layout.home, folder, xmlrepo.stored_images(layout, s.max_images),
+                      bool(layout.splits))
+    if layout.splits:
+        write_table({"uid": layout.labels}, "released_labels", folder / "released/labels.parquet")
+        for name, (uids, labels, excluded) in layout.splits.items():
+            write_table({"uid": uids, "labels": labels.to_arrow(pa.int32()), "excluded": excluded.to_arrow(pa.int32())},
+                        "released_split", folder / f"released/{name}.parquet")
+    return counts | {"released": bool(layout.splits)}
+
+
+def _write_products(products: Iterable[Product], path: Path) -> dict:
+    """Products to Parquet, ten thousand at a time; counts."""
+    counts, products = Counter(products=0, relations=0, image_references=0), iter(products)
+    with pq.ParquetWriter(path, SCHEMAS["raw_products"], compression="zstd") as writer:
+        while batch := list(itertools.islice(products, 10_000)):
+            columns = {n: [getattr(p, n) for p in batch] for n in SCHEMAS["raw_products"].names}
+            writer.write_table(pa.table(columns, schema=SCHEMAS["raw_products"]))
+            counts["products"] += len(batch)
+            counts["relations"] += sum(len(p.related) for p in batch)
+            counts["image_references"] += sum(len(p.images) for p in batch)
+    return dict(counts)
+
+
+def _references(path: Path) -> Iterator[str]:
+    """The distinct image references of the products, in order."""
+    seen: set[str] = set()
+    for batch in pq.ParquetFile(path).iter_batches(10_000, columns=["images"]):
+        for reference in itertools.chain.from_iterable(batch["images"].to_pylist()):
+            if reference not in seen:
+                seen.add(reference)
+                yield reference
+
+
+def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
+    """Bytes to the image store and a row a reference to the log, in the order of the references; counts and reasons."""
+    writer, rows, reasons = ImageWriter(folder / "images"), [], Counter()
+    for reference, content, reason in records:
+        if reason:
+            reasons[reason] += 1
+        rows.append((reference, "" if reason else writer.add(content), reason))
+    writer.close()
+    rows.sort()                                      # pictures come in any order; the file is the same each time
+    url, key, reason = zip(*rows) if rows else ((), (), ())
+    write_table({"url": pa.array(url, pa.string()), "key": pa.array(key, pa.string()),
+                 "reason": pa.array(reason, pa.string())}, "image_log", folder / "image_log.parquet")
+    return {"pictures": len(writer.keys), "references": len(rows), "failed": dict(reasons.most_common())}
+
+
+def _enough(facts: dict, s: Download) -> None:
+    """Raises MufinError where too large a part of the references failed."""
+    failed, total = sum(facts["failed"].values()), facts["references"]
+    if total and failed > s.max_failed * total:
+        why = ", ".join(f"{reason}: {count}" for reason, count in list(facts["failed"].items())[:3])
+        raise MufinError(f"{failed} of {total} image references gave no picture ({why}), more than download.max_failed "
+                         f"({s.max_failed:g}); mend them, or raise it. What was fetched is kept for the next run")
+
+
+if __name__ == "__main__":
+    runtime.run(main)
