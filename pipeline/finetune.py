@@ -5,6 +5,7 @@ python -m pipeline.finetune            one process; torchrun --nproc-per-node=<n
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from pipeline.curves import write_curve
 from pipeline.inputs import Curated, machine, open_store, read_curated
 from pipeline.model_files import load_members, save_members
 from pipeline.nn.mufin import Mufin
-from pipeline.params import Params, load_params
+from pipeline.params import Finetune, Params, load_params
 from pipeline.ragged import Lists
 from pipeline.recommender import valid_figures
 from pipeline.training import distributed
+from pipeline.training.encoded import encoders_held
 from pipeline.training.finetuning import Finetuning
 from pipeline.training.loop import Machine, train
 from pipeline.training.optimisers import Optimisers, Rates
@@ -47,7 +49,7 @@ def main(
             network.cpu()
         report |= {"items": sum(len(data.train) * len(c) for c in curves), "loss": curves[-1][-1]["loss"],
                    "optimiser": "AdamW; SparseAdam for eta, alpha and lexical vectors", "device": str(runtime.device()),
-                   "alpha_mean": round(float(members[0].classifiers.mix.weight.sigmoid().mean()), 4)}
+                   "alpha_mean": round(float(members[0].classifiers.mix.weight.detach().sigmoid().mean()), 4)}
     if distributed.rank() == 0:
         write_curve(curves, curve)
         save_members(members, model)
@@ -61,6 +63,13 @@ def _train(network: Mufin, data: Curated, store, lists: dict[str, Lists], params
     s = params.finetune
     network.to(where.device)
 
+    held = contextlib.nullcontext(store) if s.train_encoders else encoders_held(network, store, where.device, where.precision)
+    with held as inputs:
+        return _run(network, data, inputs, lists, s, seed, where)
+
+
+def _run(network: Mufin, data: Curated, store, lists: dict[str, Lists], s: Finetune, seed: int,
+         where: Machine) -> list[dict]:
     def validate(model: Mufin) -> dict[str, float]:
         candidates = None if s.candidates == "all" else lists["valid"]
         return valid_figures(model, store, data.labels, data.splits["valid"], candidates, where)

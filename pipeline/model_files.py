@@ -41,7 +41,8 @@ def _network(facts: dict, precomputed: Path, seed: int | None) -> Mufin:
             projections[name] = nn.Identity()
             continue
         encoders[name] = loaders[name](precomputed / "encoders" / name, seed=seed)
-        mean, std = _statistics(precomputed, name) if facts["standardise"] else (None, None)
+        frozen = encoders[name].kind == "descriptors"          # statistics of what trains would go stale
+        mean, std = _statistics(precomputed, name) if facts["standardise"] and frozen else (None, None)
         projections[name] = Projection(encoders[name].width, facts["dim"], facts["projection"],
                                        facts["input_dropout"], mean, std)
     model = Mufin(encoders, projections, facts["dim"], facts["heads"], facts["dropout"], facts["gates"],
@@ -62,8 +63,7 @@ def _statistics(precomputed: Path, name: str) -> tuple[torch.Tensor, torch.Tenso
     try:
         return tuple(torch.from_numpy(np.load(precomputed / f"{name}_{kind}.npy")) for kind in ("mean", "std"))
     except FileNotFoundError:
-        raise ArtifactError(f"{precomputed} has no {name}_mean.npy; encoder.standardise is for fully frozen encoders: "
-                            f"set encoder.standardise to false or the {name} encoder's trainable part to 0") from None
+        raise ArtifactError(f"{precomputed} has no {name}_mean.npy; run `dvc repro precompute`") from None
 
 
 def save_members(models: list[Mufin], folder: Path) -> None:

@@ -276,6 +276,7 @@ class Finetune:
     weight_decay: float
     warmup_iterations: int
     normalise_classifier: bool
+    train_encoders: bool
     select: Literal["last", "valid"]
 
     def __post_init__(self):

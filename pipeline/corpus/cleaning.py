@@ -1,4 +1,4 @@
-"""Titles and relations as they should be (METHOD, Task and data: quirks seen in the wild)."""
+"""Titles, pictures, products and relations as they should be (METHOD, Task and data: quirks seen in the wild)."""
 
 from __future__ import annotations
 
@@ -6,38 +6,70 @@ import html
 import re
 
 import numpy as np
+import polars as pl
 
+from pipeline.corpus.lookup import Lookup, hashes
 from pipeline.ragged import Lists
 
-TAG = re.compile(r"<[^<>]*>")
-OPEN_TAG = re.compile(r"<\s*/?\s*[a-zA-Z][^<>]*$")      # `<span class=...` without an end: what follows is no title
+ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|\w+);")
+HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.S | re.I)  # its text is no title either
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<![^<>]*>")       # not `<3 and >`: a tag's name follows its bracket at once
+OPEN_TAG = re.compile(r"</?[a-zA-Z][^<>]*$")            # `<span class=...` without an end: what follows is no title
+TAG_END = re.compile(r'^[^<>]*"\s*/>')                  # ` Magazines" />`: the end of a tag that was cut off
+SCRIPT = re.compile(r"getTime\(\)|function\s*\(")       # the dumps hold page scripts where a title should be
 BREAKS = re.compile(r"[\s\u0000-\u001f\u007f-\u009f\u200b\ufeff]+")
+SUSPECT = r"[<>&\x00-\x1f\x7f-\x9f\u200b\ufeff(]|\s\s|^\s|\s$|[^\S ]"
 
 
 def clean_title(title: str | None) -> str:
     """The title without entities, markup, control characters and blanks at the ends; '' where nothing is left.
 
-    Entities are resolved until none is left (`&amp;amp;` occurs), before and after tags go: an escaped tag is a tag.
+    Entities are resolved until none is left (`&amp;amp;` occurs) and then once more after tags go: an escaped tag is a tag.
     """
-    text = title or ""
-    for _ in range(4):
-        plain = OPEN_TAG.sub(" ", TAG.sub(" ", html.unescape(text)))
-        if plain == text:
-            break
-        text = plain
-    return BREAKS.sub(" ", text).strip()
+    text, before = title or "", None
+    while text != before:                                # ends: each change makes it shorter, or resolves an entity
+        before = text
+        text = ENTITY.sub(lambda m: html.unescape(m[0]), text)
+        for markup in (HIDDEN, TAG, OPEN_TAG, TAG_END):
+            text = markup.sub(" ", text)
+        text = BREAKS.sub(" ", text).strip()
+    return "" if SCRIPT.search(text) else text
+
+
+def clean_titles(titles: pl.Series) -> pl.Series:
+    """`clean_title` of each; only those that hold something suspect cost Python's time."""
+    titles = titles.fill_null("")
+    suspect = np.flatnonzero(titles.str.contains(SUSPECT).to_numpy())
+    return titles.scatter(suspect, [clean_title(t) for t in titles.gather(suspect)]) if len(suspect) else titles
+
+
+def image_keys(images: pl.Series, urls: Lookup, keys: pl.Series) -> pl.Series:
+    """Keys in place of references: order kept, the same content once a product, references without a picture gone.
+
+    `keys` holds the key of each text of `urls`.
+    """
+    flat = pl.DataFrame({"row": np.arange(len(images)), "url": images}).explode("url").drop_nulls()
+    at = urls.find(hashes(flat["url"]))
+    found = pl.DataFrame({"row": flat["row"].filter(at >= 0), "key": keys.gather(at[at >= 0])})
+    grouped = found.group_by("row", maintain_order=True).agg(pl.col("key").unique(maintain_order=True))
+    every = pl.DataFrame({"row": np.arange(len(images))})
+    return every.join(grouped, on="row", how="left", maintain_order="left")["key"].fill_null([])
+
+
+def best_rows(group: np.ndarray, quality: np.ndarray) -> np.ndarray:
+    """(G,) the row that speaks for each group 0..G-1: the first of its highest quality."""
+    order = np.lexsort((-quality, group))                # stable: first come, first served within a quality
+    return order[np.unique(group[order], return_index=True)[1]]
 
 
 def clean_relations(source: np.ndarray, target: np.ndarray, num_products: int) -> tuple[Lists, dict[str, int]]:
-    """Relations of each product, sorted and distinct, and what was dropped by reason.
+    """Relations of each product, sorted and distinct, and how many of them were dropped, by reason.
 
-    `source` and `target` (nnz,) are product rows, target -1 where the id is not in the catalog.
+    `source` and `target` (nnz,) are product rows, all inside the catalog.
     """
-    dangling, own = target < 0, source == target
-    keys = source[~dangling & ~own] * np.int64(num_products) + target[~dangling & ~own]
+    own = source == target
+    keys = source[~own].astype(np.int64) * num_products + target[~own]
     distinct = np.unique(keys)
-    rows, values = distinct // max(num_products, 1), distinct % max(num_products, 1)
+    rows, values = np.divmod(distinct, max(num_products, 1))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_products))]).astype(np.int64)
-    dropped = {"dangling relations": int(dangling.sum()), "self relations": int((own & ~dangling).sum()),
-               "repeated relations": len(keys) - len(distinct)}
-    return Lists(offsets, values), dropped
+    return Lists(offsets, values), {"self relations": int(own.sum()), "repeated relations": len(keys) - len(distinct)}

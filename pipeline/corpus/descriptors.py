@@ -108,14 +108,30 @@ class DescriptorStore:
             modality = np.full((n, 1), -1, np.int8)
         return DescriptorBatch(n, modality.shape[1], torch.from_numpy(modality), **parts)
 
-    def _text(self, products: np.ndarray) -> dict:
-        """Titles, cut to the longest of the batch: padding beyond it is work for nothing."""
-        bag = np.flatnonzero(self.lengths[products] > 0)
-        lengths = self.lengths[products[bag]]
-        rows = self._rows(self.text, products[bag])
+    @property
+    def num_images(self) -> int:
+        """Rows of the image arrays."""
+        return len(self.images) if isinstance(self.images, Tensor) else int(self.images.starts[-1])
+
+    def hold(self, name: str, outputs: np.ndarray) -> None:
+        """Give `outputs` ((rows, width) float32: what the text or image encoder makes) in place of that encoder's inputs."""
+        setattr(self, "text" if name == "text" else "images", self._held([outputs]))
+
+    def text_rows(self, products: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Titles of `products`, cut to the longest of them (padding beyond it is work for nothing), and their lengths."""
+        lengths = self.lengths[products]
+        rows = self._rows(self.text, products)
         if rows.dim() > 2 or not rows.is_floating_point():
             rows = rows[:, :max(int(lengths.max(initial=0)), 1)]
-        return {"text": rows, "text_lengths": torch.from_numpy(lengths), "text_bag": torch.from_numpy(bag)}
+        return rows, torch.from_numpy(lengths)
+
+    def image_rows(self, rows: np.ndarray) -> Tensor:
+        return self._rows(self.images, rows)
+
+    def _text(self, products: np.ndarray) -> dict:
+        bag = np.flatnonzero(self.lengths[products] > 0)
+        rows, lengths = self.text_rows(products[bag])
+        return {"text": rows, "text_lengths": lengths, "text_bag": torch.from_numpy(bag)}
 
     def _lexical(self, products: np.ndarray) -> dict:
         bag = np.flatnonzero(np.diff(self.lexical.offsets)[products] > 0)

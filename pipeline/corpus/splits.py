@@ -139,24 +139,3 @@ def _union(a: Lists, b: Lists) -> Lists:
     keys = np.unique(np.concatenate([a.rows() * base + a.values, b.rows() * base + b.values]))
     counts = np.bincount(keys // base, minlength=len(a))
     return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % base)
-
-
-def dense_subsample(relations: Lists, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` products that keep their relations dense: breadth first from random products along relations either way."""
-    back = relations.transpose(len(relations))
-    taken, order = np.zeros(len(relations), bool), []
-    connected = np.flatnonzero((np.diff(relations.offsets) + np.diff(back.offsets)) > 0)
-    rest = rng.permutation(np.setdiff1d(np.arange(len(relations)), connected))
-    for start in np.concatenate([rng.permutation(connected), rest]):
-        if len(order) >= size:
-            break
-        if taken[start]:
-            continue
-        taken[start] = True
-        wave = [start]
-        while wave and len(order) < size:
-            order += wave[:size - len(order)]
-            around = np.unique(np.concatenate([relations.take(np.array(wave)).values, back.take(np.array(wave)).values]))
-            wave = [int(p) for p in around[~taken[around]]]
-            taken[around] = True
-    return np.sort(np.array(order, np.int64))

@@ -1,0 +1,55 @@
+"""Encoders that stay as they are: their outputs computed once, so that a step costs what still trains."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.nn.mufin import Mufin
+from pipeline.progress import progress
+
+
+class _Passing(nn.Module):
+    """Stands for an encoder whose outputs are the inputs."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, outputs: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        return outputs.float()
+
+
+@contextlib.contextmanager
+def encoders_held(model: Mufin, store, device: torch.device, precision: torch.dtype, batch_size: int = 512) -> Iterator:
+    """Within, `model` has E_V and E_T replaced by their outputs, and the store given gives these; lexical vectors train on."""
+    held = {name: model.encoders[name] for name in ("text", "image") if name in model.encoders}
+    encoded = copy.copy(store)
+    model.eval()
+    for name, encoder in held.items():
+        encoded.hold(name, _outputs(encoder, store, name, device, precision, batch_size))
+        model.encoders[name] = _Passing(encoder.width)
+    try:
+        yield encoded
+    finally:
+        for name, encoder in held.items():
+            model.encoders[name] = encoder
+
+
+@torch.inference_mode()
+def _outputs(encoder: nn.Module, store, name: str, device, precision, batch_size: int) -> np.ndarray:
+    """(rows, width) float32: the encoder's output for every title, or every picture, of the store."""
+    count = store.num_products if name == "text" else store.num_images
+    out = np.zeros((count, encoder.width), np.float32)
+    rows = np.flatnonzero(store.lengths > 0) if name == "text" else np.arange(count)
+    for start in progress(range(0, len(rows), batch_size), f"encode {name}"):
+        part = rows[start:start + batch_size]
+        inputs = [t.to(device) for t in (store.text_rows(part) if name == "text" else (store.image_rows(part),))]
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            out[part] = encoder(*inputs).float().cpu().numpy()
+    return out
