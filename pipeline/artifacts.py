@@ -80,6 +80,22 @@ def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.
     return table
 
 
+def table_batches(path: Path, schema: str, columns: list[str], rows: int = 50_000) -> Iterator[pa.RecordBatch]:
+    """`rows` rows of `columns` at a time, for tables that do not fit; raises ArtifactError as `read_table` does."""
+    try:
+        file = pq.ParquetFile(path)
+        for name in columns:
+            wanted, found = SCHEMAS[schema].field(name).type, file.schema_arrow
+            if name not in found.names or not found.field(name).type.equals(wanted):
+                raise ArtifactError(f"{path} has no column {name} of {wanted}; it was written by another version: delete "
+                                    "it and run `dvc repro`")
+        yield from file.iter_batches(rows, columns=columns)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run `dvc repro` (or the stage that writes it) first") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); delete it and run `dvc repro`") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Datapoints of one split: the row is the datapoint id."""
@@ -109,6 +125,8 @@ def read_json(path: Path) -> dict:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; run `dvc repro` (or the stage that writes it) first") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); delete it and run `dvc repro`") from None
 
 
 def write_json(content: dict, path: Path) -> None:

@@ -1,33 +1,62 @@
 """Products, labels and splits from what was fetched: cleaned, without the leak, with the filter pairs.
 
 python -m pipeline.curate
+
+Batch by batch, so that a catalog of millions needs a few hundred bytes of memory a product: the cleaned rows wait in a
+temporary Parquet file, ids are hashes, relations are integers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import runtime
-from pipeline.artifacts import publish, read_json, read_table, write_json, write_table
+from pipeline.artifacts import SCHEMAS, publish, read_json, read_table, table_batches, write_json, write_table
 from pipeline.corpus import splits
-from pipeline.corpus.cleaning import clean_relations, clean_title
+from pipeline.corpus.cleaning import best_rows, clean_relations, clean_titles, image_keys
+from pipeline.corpus.lookup import Lookup, hashes
+from pipeline.corpus.subsample import dense_subsample
 from pipeline.errors import MufinError
 from pipeline.params import Curate, load_params
+from pipeline.progress import progress
 from pipeline.ragged import Lists
 
 
 @dataclass(frozen=True, slots=True)
-class Catalog:
-    """Clean products, row by row; `row_of` maps an id to its row."""
+class CleanRows:
+    """All rows of the raw table, cleaned into the file `path`, products not yet distinct."""
 
-    table: pl.DataFrame         # uid, title, images (keys), category
-    relations: Lists            # rows
+    path: Path
+    ids: Lookup             # group: the number of each row's id
+    tokens: np.ndarray      # (n,) int32, words of the title
+    images: np.ndarray      # (n,) int32, pictures
     dropped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The products: distinct, clean, numbered by their place in the raw table."""
+
+    source: CleanRows
+    rows: np.ndarray        # (P,) int64 ascending, where each stands in the source
+    of_id: np.ndarray       # (ids,) int64, the product of each id, -1 where it was dropped
+    relations: Lists        # of products, distinct
+    dropped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def find(self, uids: pl.Series) -> np.ndarray:
+        """(n,) int64: the product of each id, -1 where there is none."""
+        number = self.source.ids.find(hashes(uids.str.strip_chars()))
+        return np.where(number >= 0, self.of_id[number], -1)
 
 
 def main(
@@ -38,130 +67,177 @@ def main(
     """Clean, drop what has neither title nor picture, build labels, splits and filter pairs."""
     s = load_params().curate
     released = bool(read_json(raw / "source.json").get("released"))
+    kind = "released" if released else s.split
     with runtime.measured(metrics) as report:
-        catalog = _clean(raw, released)
-        if s.max_products and s.max_products < len(catalog.table):
-            catalog = _subsampled(catalog, s, released, raw)
-        made = _released(raw, catalog, s) if released else _split(catalog, s)
-        kind = "released" if released else s.split
         with publish(out) as folder:
             folder.mkdir()
+            catalog = _catalog(raw, folder.parent / "rows.parquet", released)
+            catalog, made = _released(raw, catalog, s) if released else _own_split(raw, catalog, s)
+            _check(made, s)
             _write(catalog, made, kind, folder)
-        report |= _statistics(catalog, made) | {"split": kind, "dropped": catalog.dropped | made.dropped,
-                                                "items": len(catalog.table)}
+        report |= {"split": kind} | _statistics(catalog, made) | {"dropped": catalog.dropped | made.dropped,
+                                                                  "items": len(catalog.source.tokens)}
 
 
-def _clean(raw: Path, released: bool) -> Catalog:
-    """Distinct products that have a title or a picture; the first row of an id wins, relations of all its rows count."""
-    table = pl.from_arrow(read_table(raw / "products.parquet", "raw_products"))
-    log = pl.from_arrow(read_table(raw / "image_log.parquet", "image_log")).filter(pl.col("key") != "")
-    if not len(table):
+# Cleaning
+
+def _catalog(raw: Path, scratch: Path, keep_all: bool) -> Catalog:
+    """Distinct products with a title or a picture (all of them in a released split, whose rows are fixed).
+
+    Of several rows with one id the first that has both speaks, else the first that has either.
+    """
+    source = _clean_rows(raw, scratch)
+    quality = (source.tokens > 0).astype(np.int8) + (source.images > 0)
+    if not quality.any():
+        raise MufinError(f"none of the {len(quality)} rows of {raw}/products.parquet has a title or a picture; look at "
+                         "download.columns and at the reasons in metrics/download.json")
+    rows = np.sort(best_rows(source.ids.group, quality))
+    dropped = source.dropped | {"rows with the id of another": len(quality) - len(rows)}
+    empty = quality[rows] == 0
+    dropped["products with neither title nor picture"] = 0 if keep_all else int(empty.sum())
+    rows = rows if keep_all else rows[~empty]
+    of_id = np.full(len(source.ids), -1, np.int64)
+    of_id[source.ids.group[rows]] = np.arange(len(rows))
+    return Catalog(source, rows, of_id, Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64)), dropped)
+
+
+def _clean_rows(raw: Path, scratch: Path) -> CleanRows:
+    urls, keys = _pictures(raw / "image_log.parquet")
+    ids, tokens, images, markup, failed = [], [], [], 0, 0
+    batches = table_batches(raw / "products.parquet", "raw_products", ["uid", "title", "images", "category"])
+    with pq.ParquetWriter(scratch, SCHEMAS["products"], compression="zstd") as writer:
+        for batch in progress(batches, "clean products, batches of 50000"):
+            table = pl.from_arrow(batch)
+            if table["uid"].null_count():
+                raise MufinError(f"{raw}/products.parquet has a product without an id; run download again")
+            titles, pictures = clean_titles(table["title"]), image_keys(table["images"], urls, keys)
+            uids = table["uid"].str.strip_chars()
+            ids.append(hashes(uids))
+            tokens.append(titles.str.count_matches(r"\S+").to_numpy())
+            images.append(pictures.list.len().to_numpy())
+            markup += int(((titles == "") & (table["title"].fill_null("").str.strip_chars() != "")).sum())
+            failed += int(table["images"].list.len().fill_null(0).sum()) - int(images[-1].sum())
+            writer.write_table(_products(uids, titles, pictures, table["category"]))
+    if not ids:
         raise MufinError(f"{raw}/products.parquet holds no product; look at download.location")
-    rows = len(table)
-    table = table.with_columns(pl.col("uid").str.strip_chars())
-    related = table.select("uid", "related").explode("related").drop_nulls()
-    table = table.unique("uid", keep="first", maintain_order=True)
-    dropped = {"repeated ids": rows - len(table)}
-    titles = [clean_title(t) for t in table["title"]]
-    dropped["titles that were markup alone"] = sum(bool(t and t.strip()) and not c for t, c in zip(table["title"], titles))
-    table = table.with_columns(pl.Series("title", titles, pl.String), _keys(table, log))
-    keep = (pl.col("title") != "") | (pl.col("images").list.len() > 0)
-    kept = table.filter(keep) if not released else table
-    dropped["products with neither title nor picture"] = len(table) - len(kept)
-    if not len(kept):
-        raise MufinError("no product has a title or a picture; look at download.columns and metrics/download.json")
-    relations, gone = _relations(kept, related)
-    if not released and not len(relations.values):
-        raise MufinError("no product is related to another of the catalog; look at download.columns.related and whether "
-                         "its ids are those of download.columns.id")
-    return Catalog(kept.select("uid", "title", "images", "category"), relations, dropped | gone)
+    return CleanRows(scratch, Lookup(np.concatenate(ids)), np.concatenate(tokens).astype(np.int32),
+                     np.concatenate(images).astype(np.int32),
+                     {"titles that were markup alone": markup, "image references without a picture or repeated": failed})
 
 
-def _keys(table: pl.DataFrame, log: pl.DataFrame) -> pl.Series:
-    """Image keys in place of references, in order, each once a product."""
-    exploded = table.select(pl.int_range(pl.len()).alias("row"), "images").explode("images").drop_nulls()
-    keyed = exploded.join(log.unique("url", keep="first"), left_on="images", right_on="url", how="inner",
-                          maintain_order="left")
-    grouped = keyed.group_by("row", maintain_order=True).agg(pl.col("key").unique(maintain_order=True))
-    all_rows = pl.DataFrame({"row": np.arange(len(table))}).with_columns(pl.col("row").cast(exploded.schema["row"]))
-    joined = all_rows.join(grouped, on="row", how="left", maintain_order="left")
-    return joined["key"].fill_null([]).rename("images")
+def _pictures(log: Path) -> tuple[Lookup, pl.Series]:
+    """The image references that gave a picture, and its key."""
+    found, keys = [np.zeros((0, 2), np.uint64)], [pl.Series("key", [], pl.String)]
+    for batch in table_batches(log, "image_log", ["url", "key"]):
+        table = pl.from_arrow(batch).filter(pl.col("key").fill_null("") != "")
+        found.append(hashes(table["url"]))
+        keys.append(table["key"])
+    urls, every = Lookup(np.concatenate(found)), pl.concat(keys, rechunk=True)
+    return urls, every.gather(best_rows(urls.group, np.zeros(len(every), np.int8)))
 
 
-def _relations(table: pl.DataFrame, related: pl.DataFrame) -> tuple[Lists, dict[str, int]]:
-    """Relations as rows of `table`; ids that are not in it count as dangling."""
-    ids = table.select("uid", pl.int_range(pl.len()).cast(pl.Int64).alias("row"))
-    pairs = related.with_columns(pl.col("related").str.strip_chars()).join(ids, on="uid", how="inner").join(
-        ids.rename({"uid": "related", "row": "target"}), on="related", how="left")
-    return clean_relations(pairs["row"].to_numpy(), pairs["target"].fill_null(-1).to_numpy(), len(table))
+def _products(uids: pl.Series, titles: pl.Series, images: pl.Series, category: pl.Series) -> pa.Table:
+    columns = {"uid": uids, "title": titles, "images": images, "category": category.fill_null([])}
+    types = SCHEMAS["products"]
+    return pa.table({n: c.to_arrow().cast(types.field(n).type) for n, c in columns.items()}, schema=types)
 
 
-def _subsampled(catalog: Catalog, s: Curate, released: bool, raw: Path) -> Catalog:
-    """At most `max_products`, chosen along the relations so that they stay dense."""
-    relations = catalog.relations
-    if released:
-        relations = _released_relations(raw, catalog.table)
-    keep = splits.dense_subsample(relations, s.max_products, np.random.default_rng([s.seed, 1]))
-    position = np.full(len(catalog.table), -1, np.int64)
-    position[keep] = np.arange(len(keep))
-    rest = catalog.relations.take(keep)
-    inside = position[rest.values] >= 0
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rest.rows()[inside], minlength=len(keep)))]).astype(np.int64)
-    dropped = catalog.dropped | {"products outside the subsample": len(catalog.table) - len(keep)}
-    return Catalog(catalog.table[keep], Lists(offsets, position[rest.values[inside]]), dropped)
+def _related(raw: Path, catalog: Catalog) -> Catalog:
+    """The catalog with its relations; those of all rows of an id count, as each row saw other customers."""
+    group, start = catalog.source.ids.group, 0
+    source, target, dropped = [], [], Counter({"dangling relations": 0, "relations of or to dropped products": 0})
+    for batch in progress(table_batches(raw / "products.parquet", "raw_products", ["related"]), "relations, batches of 50000"):
+        flat = pl.DataFrame({"row": np.arange(start, start + len(batch)), "id": pl.from_arrow(batch)["related"]})
+        flat = flat.explode("id").drop_nulls()
+        start += len(batch)
+        number = catalog.source.ids.find(hashes(flat["id"].str.strip_chars()))
+        inside = number >= 0
+        a, b = catalog.of_id[group[flat["row"].to_numpy()[inside]]], catalog.of_id[number[inside]]
+        there = (a >= 0) & (b >= 0)
+        dropped.update({"dangling relations": int((~inside).sum()),
+                        "relations of or to dropped products": int((~there).sum())})
+        source.append(a[there].astype(np.int32))
+        target.append(b[there].astype(np.int32))
+    relations, gone = clean_relations(np.concatenate(source), np.concatenate(target), len(catalog))
+    return replace(catalog, relations=relations, dropped=catalog.dropped | dict(dropped) | gone)
 
 
-def _split(catalog: Catalog, s: Curate) -> splits.Splits:
+# Splits
+
+def _own_split(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.Splits]:
+    """Cold or warm, of all products or of the subsample."""
+    if len(catalog) < 2:
+        raise MufinError("the catalog has one product; recommendations need others: look at download.location")
+    catalog = _related(raw, catalog)
+    if not len(catalog.relations.values):
+        raise MufinError(f"no product is related to another of the catalog ({catalog.dropped['dangling relations']} related "
+                         "ids are not in it); look at download.columns.related and whether its ids are those of "
+                         "download.columns.id")
+    if s.max_products and s.max_products < len(catalog):
+        catalog, _ = _subsampled(catalog, catalog.relations, s)
     make = splits.cold_split if s.split == "cold" else splits.warm_split
-    made = make(catalog.relations, s.test, s.valid, np.random.default_rng([s.seed, 0]))
-    if not len(made.rows["train"].product):
-        raise MufinError(f"no datapoint is left to train on of {len(catalog.table)} products; lower curate.test and "
-                         "curate.valid, or give more products")
-    return made
+    return catalog, make(catalog.relations, s.test, s.valid, np.random.default_rng([s.seed, 0]))
 
 
-def _row_of(table: pl.DataFrame, uids: pl.Series) -> np.ndarray:
-    """(n,) rows of `uids` in the table, -1 where an id is not there."""
-    ids = table.select("uid", pl.int_range(pl.len()).cast(pl.Int64).alias("row"))
-    joined = pl.DataFrame({"uid": uids.str.strip_chars()}).join(ids, on="uid", how="left", maintain_order="left")
-    return joined["row"].fill_null(-1).to_numpy()
+def _released(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.Splits]:
+    """The split that came with the data; only a subsample takes labels or datapoints from it."""
+    uids = pl.from_arrow(read_table(raw / "released/labels.parquet", "released_labels"))["uid"]
+    labels = _found(catalog, uids, raw / "released/labels.parquet")
+    train, test = (_released_rows(raw / f"released/{name}.parquet", catalog, len(labels)) for name in ("train", "test"))
+    if s.max_products and s.max_products < len(catalog):
+        pairs = [(r.product[r.labels.rows()], labels[r.labels.values]) for r in (train, test)]
+        relations, _ = clean_relations(*(np.concatenate(column) for column in zip(*pairs)), len(catalog))
+        catalog, position = _subsampled(catalog, relations, s)
+        labels, train, test = splits.restricted(labels, train, test, position)
+    return catalog, splits.released_split(labels, train, test, s.valid, np.random.default_rng([s.seed, 0]))
 
 
-def _released_relations(raw: Path, table: pl.DataFrame) -> Lists:
-    """Datapoint-label pairs of a released split as relations between products."""
-    label_row = _row_of(table, pl.from_arrow(read_table(raw / "released/labels.parquet", "released_labels"))["uid"])
-    source, target = [], []
-    for name in ("train", "test"):
-        t = read_table(raw / f"released/{name}.parquet", "released_split")
-        lists = Lists.of_column(t["labels"])
-        rows = _row_of(table, pl.from_arrow(t)["uid"])
-        source.append(rows[lists.rows()])
-        target.append(label_row[lists.values])
-    source, target = np.concatenate(source), np.concatenate(target)
-    return clean_relations(source[source >= 0], target[source >= 0], len(table))[0]
+def _released_rows(path: Path, catalog: Catalog, num_labels: int) -> splits.Rows:
+    table = read_table(path, "released_split")
+    product = _found(catalog, pl.from_arrow(table.select(["uid"]))["uid"], path)
+    lists = [Lists.of_column(table[name]) for name in ("labels", "excluded")]
+    lists = [Lists(rows.offsets, rows.values.astype(np.int64)) for rows in lists]
+    for rows in lists:
+        if len(wrong := rows.values[(rows.values < 0) | (rows.values >= num_labels)]):
+            raise MufinError(f"{path} names label {wrong[0]}, but there are {num_labels} labels; run download again")
+    return splits.Rows(product, *lists)
 
 
-def _released(raw: Path, catalog: Catalog, s: Curate) -> splits.Splits:
-    """The released split over the products kept; label ids and test rows as released where nothing was subsampled."""
-    label_rows = _row_of(catalog.table, pl.from_arrow(read_table(raw / "released/labels.parquet", "released_labels"))["uid"])
-    position = np.where(label_rows >= 0, np.cumsum(label_rows >= 0) - 1, -1)
-    parts = {}
-    for name in ("train", "test"):
-        t = read_table(raw / f"released/{name}.parquet", "released_split")
-        product = _row_of(catalog.table, pl.from_arrow(t)["uid"])
-        keep = np.flatnonzero(product >= 0)
-        lists = [splits.mapped(Lists.of_column(t[c]).take(keep), position) for c in ("labels", "excluded")]
-        parts[name] = splits.Rows(product[keep], *lists)
-    return splits.released_split(label_rows[label_rows >= 0], parts["train"], parts["test"], s.valid,
-                                 np.random.default_rng([s.seed, 0]))
+def _found(catalog: Catalog, uids: pl.Series, path: Path) -> np.ndarray:
+    products = catalog.find(uids)
+    if len(lost := np.flatnonzero(products < 0)):
+        raise MufinError(f"{path} row {lost[0] + 1} names the product {uids[int(lost[0])]!r}, which products.parquet does "
+                         "not have; run download again")
+    return products
 
+
+def _subsampled(catalog: Catalog, relations: Lists, s: Curate) -> tuple[Catalog, np.ndarray]:
+    """`max_products` of the catalog, dense in `relations`, and the new place of each old product (-1: gone)."""
+    keep = dense_subsample(relations, s.max_products, np.random.default_rng([s.seed, 1]))
+    position = np.full(len(catalog), -1, np.int64)
+    position[keep] = np.arange(len(keep))
+    dropped = catalog.dropped | {"products outside the subsample": len(catalog) - len(keep)}
+    of_id = np.where(catalog.of_id >= 0, position[catalog.of_id], -1)
+    inside = splits.mapped(catalog.relations.take(keep), position)
+    return Catalog(catalog.source, catalog.rows[keep], of_id, inside, dropped), position
+
+
+def _check(made: splits.Splits, s: Curate) -> None:
+    for name, part in (("train", 1.0), ("test", s.test)):
+        if part and not len(made.rows[name].product):
+            raise MufinError(f"no {name} datapoint is left with a label after the split (curate.test {s.test:g}, "
+                             f"curate.valid {s.valid:g}); change these, or give more products with relations")
+
+
+# What is published
 
 def _write(catalog: Catalog, made: splits.Splits, kind: str, folder: Path) -> None:
-    t = catalog.table
-    category = t["category"].fill_null([])
-    write_table({"uid": t["uid"].to_arrow().cast(pa.string()), "title": t["title"].to_arrow().cast(pa.string()),
-                 "images": t["images"].to_arrow().cast(pa.list_(pa.string())),
-                 "category": category.to_arrow().cast(pa.list_(pa.string()))}, "products", folder / "products.parquet")
+    chosen, start = np.zeros(len(catalog.source.tokens), bool), 0
+    chosen[catalog.rows] = True
+    with pq.ParquetWriter(folder / "products.parquet", SCHEMAS["products"], compression="zstd") as writer:
+        for batch in table_batches(catalog.source.path, "products", SCHEMAS["products"].names):
+            writer.write_batch(batch.filter(pa.array(chosen[start:start + len(batch)])))
+            start += len(batch)
     write_table({"product": made.labels.astype(np.int32)}, "labels", folder / "labels.parquet")
     write_table({"product": made.unseen.astype(np.int32)}, "labels", folder / "unseen/labels.parquet")
     for sub, rows in (("", made.rows), ("unseen/", made.unseen_rows)):
@@ -172,19 +248,20 @@ def _write(catalog: Catalog, made: splits.Splits, kind: str, folder: Path) -> No
 
 
 def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
-    """Table 1 of the paper, for this catalog."""
+    """Table 1 of the paper for this catalog: N, L, N', and means over the datapoints of all splits."""
     every = np.concatenate([r.product for r in made.rows.values()])
-    tokens = np.array([len(t.split()) for t in catalog.table["title"]])
-    images = catalog.table["images"].list.len().to_numpy()
+    tokens, images = catalog.source.tokens[catalog.rows], catalog.source.images[catalog.rows]
     pairs = sum(len(r.labels.values) for r in made.rows.values())
-    return {"products": len(catalog.table), "train": len(made.rows["train"].product),
-            "valid": len(made.rows["valid"].product), "test": len(made.rows["test"].product),
-            "labels": len(made.labels), "unseen_labels": len(made.unseen),
-            "labels_a_datapoint": round(pairs / max(len(every), 1), 3),
-            "tokens_a_datapoint": round(float(tokens[every].mean()), 3) if len(every) else 0.0,
-            "images_a_datapoint": round(float(images[every].mean()), 3) if len(every) else 0.0,
-            "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
-            "products_without_title": int((tokens == 0).sum()), "products_without_image": int((images == 0).sum())}
+    train = made.rows["train"].labels.values
+    return {"products": len(catalog)} | {name: len(r.product) for name, r in made.rows.items()} | {
+        "labels": len(made.labels), "unseen_labels": len(made.unseen),
+        "labels_a_datapoint": round(pairs / len(every), 3),
+        "train_datapoints_a_label": round(len(train) / max(len(made.labels), 1), 3),
+        "tokens_a_datapoint": round(float(tokens[every].mean()), 3),
+        "images_a_datapoint": round(float(images[every].mean()), 3),
+        "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
+        "products_without_title": int((tokens == 0).sum()), "products_without_image": int((images == 0).sum()),
+        "products_without_either": int(((tokens == 0) & (images == 0)).sum())}
 
 
 if __name__ == "__main__":

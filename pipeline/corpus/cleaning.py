@@ -12,13 +12,13 @@ from pipeline.corpus.lookup import Lookup, hashes
 from pipeline.ragged import Lists
 
 ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|\w+);")
-HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.S | re.I)  # its text is no title either
+HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE)  # its text is no title either
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<![^<>]*>")       # not `<3 and >`: a tag's name follows its bracket at once
 OPEN_TAG = re.compile(r"</?[a-zA-Z][^<>]*$")            # `<span class=...` without an end: what follows is no title
 TAG_END = re.compile(r'^[^<>]*"\s*/>')                  # ` Magazines" />`: the end of a tag that was cut off
-SCRIPT = re.compile(r"getTime\(\)|function\s*\(")       # the dumps hold page scripts where a title should be
+SCRIPT = re.compile(r"getTime\(\)|function\s*\(\w*\)\s*\{")       # a page's script in place of its title
 BREAKS = re.compile(r"[\s\u0000-\u001f\u007f-\u009f\u200b\ufeff]+")
-SUSPECT = r"[<>&\x00-\x1f\x7f-\x9f\u200b\ufeff(]|\s\s|^\s|\s$|[^\S ]"
+SUSPECT = r"[<>&\x00-\x1f\x7f-\x9f\u200b\ufeff{]|getTime|\s\s|^\s|\s$|[^\S ]"
 
 
 def clean_title(title: str | None) -> str:

@@ -35,14 +35,18 @@ class Splits:
 def divide(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Products with relations, divided at random: `test` of them, `valid` of the rest, and train."""
     order = rng.permutation(np.flatnonzero(np.diff(relations.offsets) > 0))
-    tests = int(round(test * len(order)))
-    valids = int(round(valid * (len(order) - tests)))
+    tests = round(test * len(order))
+    valids = round(valid * (len(order) - tests))
     parts = {"test": order[:tests], "valid": order[tests:tests + valids], "train": order[tests + valids:]}
     return {name: np.sort(parts[name]) for name in NAMES}
 
 
 def cold_split(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> Splits:
-    """Products of valid and test leave the label set: no model has seen them in training in any role."""
+    """Products of valid and test leave the label set: no model has seen them in training in any role.
+
+    They are the unseen labels, ids from L on, asked beside; also where they left for want of truth. Raises MufinError
+    where no label is left.
+    """
     parts = divide(relations, test, valid, rng)
     held = np.zeros(len(relations), bool)
     held[parts["valid"]] = held[parts["test"]] = True
@@ -67,45 +71,64 @@ def cold_split(relations: Lists, test: float, valid: float, rng: np.random.Gener
 
 
 def warm_split(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> Splits:
-    """Products keep both roles; the filter pairs hold the same product and the reciprocal pairs of train."""
+    """Products keep both roles; the filter pairs hold the same product and the reciprocal pairs of train.
+
+    The truth keeps its filter pairs, as in the released sets (evaluation takes them out of both sides), but a datapoint
+    that has no other truth could only score 0, whoever answers: it leaves, counted.
+    """
     parts = divide(relations, test, valid, rng)
     labels = np.unique(relations.take(parts["train"]).values)
     label_of = _positions(labels, len(relations))
     rows, dropped = {}, {}
     train = parts["train"]
-    back = Lists(relations.offsets, relations.values).transpose(len(relations))     # who has p as a relation
+    back = relations.transpose(len(relations))               # who has p as a relation
     in_train = np.zeros(len(relations), bool)
     in_train[train] = True
     for name, products in parts.items():
-        truth = mapped(relations.take(products), label_of)
-        keep = np.diff(truth.offsets) > 0
-        dropped[f"{name} products without a label"] = int((~keep).sum())
-        products = products[keep]
-        excluded = _own(products, label_of)
+        truth, excluded = mapped(relations.take(products), label_of), _own(products, label_of)
         if name != "train":
             reverse = back.take(products)
             known = _filtered(reverse, in_train[reverse.values])
             excluded = _union(excluded, mapped(known, label_of))
-        rows[name] = Rows(products, truth.take(np.flatnonzero(keep)), excluded)
+        some, judged = np.diff(truth.offsets) > 0, np.diff(_minus(truth, excluded).offsets) > 0
+        dropped[f"{name} products without a label"] = int((~some).sum())
+        dropped[f"{name} products whose every label is a filter pair"] = int((some & ~judged).sum())
+        rows[name] = _rows(Rows(products, truth, excluded), np.flatnonzero(judged))
     return Splits(labels, rows, np.zeros(0, np.int64), {n: rows[n] for n in ("valid", "test")}, dropped)
 
 
 def released_split(labels: np.ndarray, train: Rows, test: Rows, valid: float, rng: np.random.Generator) -> Splits:
-    """A split as its makers made it; valid is carved from train without taking any label's last train datapoint."""
+    """A split as its makers made it; valid is carved from train without taking any label's last train datapoint.
+
+    Labels keep their ids and test its rows, without truth too; labels that had no train datapoint stay, counted.
+    """
     left = np.bincount(train.labels.values, minlength=len(labels))
-    chosen, goal = np.zeros(len(train.product), bool), int(round(valid * len(train.product)))
+    dropped = {"labels without a train datapoint, kept": int((left == 0).sum())}
+    chosen, goal = np.zeros(len(train.product), bool), round(valid * len(train.product))
     for row in rng.permutation(len(train.product)):
         if goal <= 0:
             break
-        mine = train.labels[row]
+        mine = np.unique(train.labels[row])
         if len(mine) and (left[mine] > 1).all():
             left[mine] -= 1
             chosen[row] = True
             goal -= 1
     rows = {"train": _rows(train, np.flatnonzero(~chosen)), "valid": _rows(train, np.flatnonzero(chosen)), "test": test}
-    dropped = {"labels without a train datapoint, kept": int((np.bincount(rows["train"].labels.values,
-                                                                          minlength=len(labels)) == 0).sum())}
     return Splits(labels, rows, np.zeros(0, np.int64), {n: rows[n] for n in ("valid", "test")}, dropped)
+
+
+def restricted(labels: np.ndarray, train: Rows, test: Rows, position: np.ndarray) -> tuple[np.ndarray, Rows, Rows]:
+    """A released split over the products that have a new `position` (-1: none): labels left without a train datapoint
+    leave, in their order, and datapoints left without truth."""
+    train, test = (_rows(rows, np.flatnonzero(position[rows.product] >= 0)) for rows in (train, test))
+    kept = position[labels] >= 0
+    kept[np.bincount(train.labels.values, minlength=len(labels)) == 0] = False
+    label_of = _positions(np.flatnonzero(kept), len(labels))
+    parts = []
+    for rows in (train, test):
+        truth, excluded = mapped(rows.labels, label_of), mapped(rows.excluded, label_of)
+        parts.append(_rows(Rows(position[rows.product], truth, excluded), np.flatnonzero(np.diff(truth.offsets) > 0)))
+    return position[labels[kept]], *parts
 
 
 def _rows(rows: Rows, index: np.ndarray) -> Rows:
@@ -135,7 +158,20 @@ def _own(products: np.ndarray, position: np.ndarray) -> Lists:
 
 
 def _union(a: Lists, b: Lists) -> Lists:
-    base = int(max(a.values.max(initial=0), b.values.max(initial=0))) + 1
-    keys = np.unique(np.concatenate([a.rows() * base + a.values, b.rows() * base + b.values]))
+    """Row by row, ascending."""
+    base, keys_a, keys_b = _keys(a, b)
+    keys = np.union1d(keys_a, keys_b)
     counts = np.bincount(keys // base, minlength=len(a))
     return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % base)
+
+
+def _minus(a: Lists, b: Lists) -> Lists:
+    """Row by row, what of a is not in b."""
+    _, keys_a, keys_b = _keys(a, b)
+    return _filtered(a, ~np.isin(keys_a, keys_b))
+
+
+def _keys(a: Lists, b: Lists) -> tuple[int, np.ndarray, np.ndarray]:
+    """One number a (row, value) of each, and its base."""
+    base = int(max(a.values.max(initial=0), b.values.max(initial=0))) + 1
+    return base, a.rows() * base + a.values, b.rows() * base + b.values
