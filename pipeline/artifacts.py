@@ -87,8 +87,8 @@ def table_batches(path: Path, schema: str, columns: list[str], rows: int = 50_00
         for name in columns:
             wanted, found = SCHEMAS[schema].field(name).type, file.schema_arrow
             if name not in found.names or not found.field(name).type.equals(wanted):
-                raise ArtifactError(f"{path} has no column {name} of {wanted}; it was written by another version: delete "
-                                    "it and run `dvc repro`")
+                raise ArtifactError(f"{path} has no column {name} of {wanted}; it was written by another version: "
+                                    "delete it and run `dvc repro`")
         yield from file.iter_batches(rows, columns=columns)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; run `dvc repro` (or the stage that writes it) first") from None

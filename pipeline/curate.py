@@ -120,9 +120,9 @@ def _clean_rows(raw: Path, scratch: Path) -> CleanRows:
             writer.write_table(_products(uids, titles, pictures, table["category"]))
     if not ids:
         raise MufinError(f"{raw}/products.parquet holds no product; look at download.location")
+    dropped = {"titles that were markup alone": markup, "image references without a picture or repeated": failed}
     return CleanRows(scratch, Lookup(np.concatenate(ids)), np.concatenate(tokens).astype(np.int32),
-                     np.concatenate(images).astype(np.int32),
-                     {"titles that were markup alone": markup, "image references without a picture or repeated": failed})
+                     np.concatenate(images).astype(np.int32), dropped)
 
 
 def _pictures(log: Path) -> tuple[Lookup, pl.Series]:
@@ -146,7 +146,8 @@ def _related(raw: Path, catalog: Catalog) -> Catalog:
     """The catalog with its relations; those of all rows of an id count, as each row saw other customers."""
     group, start = catalog.source.ids.group, 0
     source, target, dropped = [], [], Counter({"dangling relations": 0, "relations of or to dropped products": 0})
-    for batch in progress(table_batches(raw / "products.parquet", "raw_products", ["related"]), "relations, batches of 50000"):
+    batches = table_batches(raw / "products.parquet", "raw_products", ["related"])
+    for batch in progress(batches, "relations, batches of 50000"):
         flat = pl.DataFrame({"row": np.arange(start, start + len(batch)), "id": pl.from_arrow(batch)["related"]})
         flat = flat.explode("id").drop_nulls()
         start += len(batch)
@@ -170,9 +171,9 @@ def _own_split(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.
         raise MufinError("the catalog has one product; recommendations need others: look at download.location")
     catalog = _related(raw, catalog)
     if not len(catalog.relations.values):
-        raise MufinError(f"no product is related to another of the catalog ({catalog.dropped['dangling relations']} related "
-                         "ids are not in it); look at download.columns.related and whether its ids are those of "
-                         "download.columns.id")
+        lost = catalog.dropped["dangling relations"]
+        raise MufinError(f"no product is related to another of the catalog ({lost} related ids are not in it); look at "
+                         "download.columns.related and whether its ids are those of download.columns.id")
     if s.max_products and s.max_products < len(catalog):
         catalog, _ = _subsampled(catalog, catalog.relations, s)
     make = splits.cold_split if s.split == "cold" else splits.warm_split
@@ -206,8 +207,8 @@ def _released_rows(path: Path, catalog: Catalog, num_labels: int) -> splits.Rows
 def _found(catalog: Catalog, uids: pl.Series, path: Path) -> np.ndarray:
     products = catalog.find(uids)
     if len(lost := np.flatnonzero(products < 0)):
-        raise MufinError(f"{path} row {lost[0] + 1} names the product {uids[int(lost[0])]!r}, which products.parquet does "
-                         "not have; run download again")
+        raise MufinError(f"{path} row {lost[0] + 1} names the product {uids[int(lost[0])]!r}, which is not in "
+                         "products.parquet; run download again")
     return products
 
 

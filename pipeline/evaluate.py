@@ -22,8 +22,15 @@ from pipeline.nn.mufin import IMAGE, LEXICAL, TEXT
 from pipeline.params import Params, load_params
 from pipeline.ragged import Lists
 from pipeline.ranking import choose_mix, rank
-from pipeline.recommender import LabelSides, augmented_rows, classifier_scores, embed_members, joint_rows
-from pipeline.recommender import joint_vectors, label_sides
+from pipeline.recommender import (
+    LabelSides,
+    augmented_rows,
+    classifier_scores,
+    embed_members,
+    joint_rows,
+    joint_vectors,
+    label_sides,
+)
 from pipeline.retrieve import read_embeddings, search
 from pipeline.served import Index, load_index
 from pipeline.training.embedding import Embedded

@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.artifacts import ArtifactError, publish, read_json, write_json
 from pipeline.nn.classifiers import LabelClassifiers
 from pipeline.nn.encoders import load_image_encoder, load_text_encoder
-from pipeline.nn.mufin import LexicalBag, Mufin, Projection
+from pipeline.nn.mufin import IMAGE, LexicalBag, Mufin, Projection
 from pipeline.params import Params
 
 
@@ -24,9 +24,10 @@ def new_mufin(params: Params, precomputed: Path, seed: int) -> Mufin:
     encoder, attention = params.encoder, params.attention
     facts = {
         "modalities": list(encoder.modalities), "dim": encoder.dim, "projection": encoder.projection,
-        "standardise": encoder.standardise, "input_dropout": encoder.input_dropout,
-        "modality_dropout": encoder.modality_dropout, "gates": attention.gates, "heads": attention.heads,
-        "dropout": attention.dropout, "lexical_terms": _lexical_terms(precomputed), "classifiers": None,
+        "standardise": encoder.standardise, "dropouts": {"text": encoder.input_dropout, "image": encoder.image_dropout},
+        "modality_dropout": encoder.modality_dropout, "gates": attention.gates, "image_gate": attention.image_gate,
+        "heads": attention.heads, "dropout": attention.dropout, "lexical_terms": _lexical_terms(precomputed),
+        "classifiers": None,
     }
     return _network(facts, precomputed, seed)
 
@@ -44,10 +45,12 @@ def _network(facts: dict, precomputed: Path, seed: int | None) -> Mufin:
         frozen = encoders[name].kind == "descriptors"          # statistics of what trains would go stale
         mean, std = _statistics(precomputed, name) if facts["standardise"] and frozen else (None, None)
         projections[name] = Projection(encoders[name].width, facts["dim"], facts["projection"],
-                                       facts["input_dropout"], mean, std)
+                                       facts["dropouts"][name], mean, std)
     model = Mufin(encoders, projections, facts["dim"], facts["heads"], facts["dropout"], facts["gates"],
                   facts["modality_dropout"])
     model.facts = facts
+    if model.gates is not None:
+        model.gates.data[IMAGE] = facts["image_gate"]
     if facts["classifiers"]:
         model.classifiers = LabelClassifiers(facts["classifiers"]["labels"], facts["dim"],
                                              outer_norm=facts["classifiers"]["outer_norm"])

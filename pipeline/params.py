@@ -159,6 +159,7 @@ class Encoder:
     projection: Literal["maxpool", "linear"]
     standardise: bool
     input_dropout: float
+    image_dropout: float
     modality_dropout: float
     image: ImageEncoder
     text: TextEncoder
@@ -168,7 +169,7 @@ class Encoder:
         _check(bool(self.modalities) and len(set(self.modalities)) == len(self.modalities), "encoder.modalities",
                self.modalities, "name at least one of text, image, lexical, each once")
         _at_least(self, "encoder", 1, "dim")
-        for name in ("input_dropout", "modality_dropout"):
+        for name in ("input_dropout", "image_dropout", "modality_dropout"):
             _check(0 <= getattr(self, name) < 1, f"encoder.{name}", getattr(self, name), "it must lie in [0, 1)")
 
 
@@ -179,6 +180,7 @@ class Attention:
     heads: int
     dropout: float
     gates: bool
+    image_gate: float
 
     def __post_init__(self):
         _at_least(self, "attention", 1, "heads")
@@ -281,7 +283,8 @@ class Finetune:
 
     def __post_init__(self):
         _check(-1 <= self.gamma <= 1, "finetune.gamma", self.gamma, "a cosine margin lies in [-1, 1]")
-        _positive(self, "finetune", "temperature", "lr", "attention_lr_factor", "free_lr_factor", "lexical_lr_factor", "gates_lr_factor")
+        _positive(self, "finetune", "temperature", "lr", "attention_lr_factor", "free_lr_factor",
+                  "lexical_lr_factor", "gates_lr_factor")
         _at_least(self, "finetune", 1, "positives", "batch_size", "epochs")
         _at_least(self, "finetune", 0, "negatives", "random_negatives", "weight_decay", "warmup_iterations")
 

@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.ragged import Lists
 from pipeline.training import losses
-from pipeline.training.mining import (Relevance, balanced_clusters, draw, eligible_positives, hardest,
-                                      shortlist_negatives)
+from pipeline.training.mining import (
+    Relevance,
+    balanced_clusters,
+    draw,
+    eligible_positives,
+    hardest,
+    shortlist_negatives,
+)
 from tests.bags import random_graph
 
 

@@ -12,7 +12,7 @@ from pipeline.corpus.lookup import Lookup, hashes
 from pipeline.ragged import Lists
 
 ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|\w+);")
-HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE)  # its text is no title either
+HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE)  # with its text
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<![^<>]*>")       # not `<3 and >`: a tag's name follows its bracket at once
 OPEN_TAG = re.compile(r"</?[a-zA-Z][^<>]*$")            # `<span class=...` without an end: what follows is no title
 TAG_END = re.compile(r'^[^<>]*"\s*/>')                  # ` Magazines" />`: the end of a tag that was cut off
@@ -24,7 +24,7 @@ SUSPECT = r"[<>&\x00-\x1f\x7f-\x9f\u200b\ufeff{]|getTime|\s\s|^\s|\s$|[^\S ]"
 def clean_title(title: str | None) -> str:
     """The title without entities, markup, control characters and blanks at the ends; '' where nothing is left.
 
-    Entities are resolved until none is left (`&amp;amp;` occurs) and then once more after tags go: an escaped tag is a tag.
+    Entities are resolved until none is left (`&amp;amp;` occurs), before tags go: an escaped tag is a tag.
     """
     text, before = title or "", None
     while text != before:                                # ends: each change makes it shorter, or resolves an entity

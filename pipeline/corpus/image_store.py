@@ -32,8 +32,9 @@ class FetchLog:
         whole = 0
         self.done: set[str] = set()
         if path.exists():
-            for whole, (reference, _, _) in self._read():
+            for end, (reference, _, _) in self._read():
                 self.done.add(reference)
+                whole = end
             os.truncate(path, whole)
         self.file = open(path, "ab")
 

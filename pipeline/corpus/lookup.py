@@ -25,9 +25,8 @@ class Lookup:
         self.sorted, self.number = ordered[new], number
         self.group = np.empty(len(texts), np.int64)                          # (n,) the number of each row's text
         self.group[order] = number[np.cumsum(new) - 1]
-        heads = self.sorted[:, 0].copy()
-        runs = np.diff(np.flatnonzero(np.append(np.insert(heads[1:] != heads[:-1], 0, True), True))) if len(heads) else [0]
-        self.heads, self.longest = heads, int(np.max(runs))
+        self.heads = self.sorted[:, 0].copy()
+        self.longest = int(np.unique(self.heads, return_counts=True)[1].max(initial=0))     # 1, bar a coincidence
 
     def __len__(self) -> int:
         return len(self.number)
@@ -38,7 +37,7 @@ class Lookup:
         if not len(self):
             return found
         start = np.searchsorted(self.heads, texts[:, 0])
-        for step in range(self.longest):                                     # 1, unless the first 64 bits coincide
+        for step in range(self.longest):
             place = np.minimum(start + step, len(self) - 1)
             hit = (self.sorted[place] == texts).all(1)
             found[hit] = self.number[place[hit]]

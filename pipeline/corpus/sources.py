@@ -100,10 +100,8 @@ def catalog(path: Path, columns: dict[str, str]) -> Iterator[Product]:
         if len(kinds) > 1:
             raise MufinError(f"{path} line {number} has the id {uid!r} of another type than the lines before; make all "
                              f"ids in {columns['id']} texts")
-        def get(name: str) -> list[str]:
-            return _list(row.get(columns[name]), path, number, columns[name])
-        yield Product(_uid(uid, path, number, columns["id"]), _text(row.get(columns["title"])), get("images"),
-                      get("related"), get("category"))
+        lists = (_list(row.get(columns[n]), path, number, columns[n]) for n in ("images", "related", "category"))
+        yield Product(_uid(uid, path, number, columns["id"]), _text(row.get(columns["title"])), *lists)
     if not count:
         raise MufinError(f"{path} is empty; a catalog has one product a line")
 

@@ -10,8 +10,11 @@ ROUNDS = 200        # steps of the growth; more of them follow the relations mor
 
 
 def dense_subsample(relations: Lists, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size,) ascending products that keep their relations dense: grown from random starts, in each step by those with
-    most relations, either way, to what is there already. A uniform sample of a part p keeps only p of each product's."""
+    """(size,) ascending products that keep their relations dense.
+
+    Grown from random starts, in each step by those with most relations, either way, to what is there already; a uniform
+    sample of a part p of the products would keep only p of each one's relations.
+    """
     back = relations.transpose(len(relations))
     degree = np.diff(relations.offsets) + np.diff(back.offsets)
     taken, links = np.zeros(len(relations), bool), np.zeros(len(relations), np.int64)

@@ -13,7 +13,6 @@ from pipeline.nn.mufin import Bag, Mufin
 from pipeline.nn.scoring import cross_scores, label_side
 from pipeline.ragged import Lists
 from pipeline.training import distributed, losses
-from pipeline.training.loop import Machine
 from pipeline.training.mining import Relevance, draw, shortlist_negatives
 from pipeline.training.optimisers import trained_state
 

@@ -1,0 +1,197 @@
+"""The whole pipeline under DVC, on a small sample: reproduced, a no-op, rerun from a changed setting, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+STAGES = ["download", "curate", "precompute", "pretrain", "retrieve", "transfer", "finetune", "index", "evaluate"]
+SMALL = {
+    "download.sample.products": 240, "encoder.dim": 32, "encoder.image.options": {
+        "img_size": 48, "patch_size": 16, "embed_dim": 48, "depth": 1, "num_heads": 2},
+    "encoder.text.options": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
+    "pretrain.epochs": 4, "pretrain.batch_size": 32, "finetune.epochs": 3, "finetune.batch_size": 32,
+}
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": "", "MUFIN_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "MUFIN_WORKERS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull, "DVC_NO_ANALYTICS": "1"}
+
+
+def run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess:
+    return subprocess.run(words, cwd=folder, env=environment() | changes, capture_output=True, text=True, timeout=600)
+
+
+def small(folder: Path, **more) -> None:
+    """Write the small settings as the folder's params.yaml."""
+    yaml = YAML()
+    content = yaml.load((ROOT / "params.yaml").read_text())
+    for name, value in (SMALL | more).items():
+        *sections, key = name.split(".")
+        section = content
+        for part in sections:
+            section = section[part]
+        section[key] = value
+    with open(folder / "params.yaml", "w") as file:
+        yaml.dump(content, file)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project as a repository of its own, reproduced once."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "params"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    (folder / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    small(folder)
+    for words in (["git", "init", "-q"], ["git", "config", "user.email", "t@example.org"], ["git", "config", "user.name", "t"],
+                  ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
+        assert run(folder, *words).returncode == 0
+    done = run(folder, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "reproduced")
+    return folder
+
+
+def ran(output: str) -> list[str]:
+    return [s for s in STAGES if f"Running stage '{s}'" in output]
+
+
+def test_repro_makes_predictions_of_the_fixed_form_and_every_metric(project):
+    table = pq.read_table(project / "data/predictions/test.parquet")
+    test = pq.read_table(project / "data/curated/test.parquet")
+    labels = pq.read_table(project / "data/curated/labels.parquet").num_rows
+    assert [str(f.type) for f in table.schema] == ["list<element: int32>", "list<element: float>"]
+    assert table.num_rows == test.num_rows
+    for row, score in zip(table["labels"].to_pylist(), table["score"].to_pylist()):
+        assert len(set(row)) == len(row) == len(score) == min(100, labels)
+        assert score == sorted(score, reverse=True)
+    report = json.loads((project / "metrics/evaluate.json").read_text())
+    methods = {"mufin", "mufin_chosen", "alpha_1", "text_only", "image_only", "module_1_bag", "module_1_vec", "popular",
+               "tfidf_datapoints"}
+    for split in ("valid", "test"):
+        assert set(report[split]) == methods
+        for figures in report[split].values():
+            assert {"P@1", "P@5", "nDCG@5", "R@10", "R@100", "PSP@5", "PSnDCG@5", "AUC@100", "tail R@10"} <= set(figures)
+            assert all(0 <= v <= 100 for v in figures.values())
+    assert report["split"] == "cold" and report["unseen"]["test"]["alpha_1"]["R@100"] > 0
+    for stage in STAGES:
+        facts = json.loads((project / f"metrics/{stage}.json").read_text())
+        assert {"seconds", "peak_memory_mb", "items_per_second"} <= set(facts), stage
+
+
+def test_metrics_agree_with_a_recount_of_the_predictions(project):
+    predicted = pq.read_table(project / "data/predictions/test.parquet")["labels"].to_pylist()
+    test = pq.read_table(project / "data/curated/test.parquet")
+    truth = [set(t) - set(e) for t, e in zip(test["labels"].to_pylist(), test["excluded"].to_pylist())]
+    report = json.loads((project / "metrics/evaluate.json").read_text())["test"]["mufin"]
+    assert report["P@5"] == pytest.approx(100 * np.mean([len(set(p[:5]) & t) / 5 for p, t in zip(predicted, truth)]), abs=1e-3)
+    assert report["R@10"] == pytest.approx(100 * np.mean([len(set(p[:10]) & t) / len(t) for p, t in zip(predicted, truth)]),
+                                           abs=1e-3)
+
+
+def test_no_product_of_valid_or_test_is_a_label_or_a_train_datapoint(project):
+    def column(name):
+        return set(pq.read_table(project / f"data/curated/{name}.parquet")["product"].to_pylist())
+
+    assert not (column("valid") | column("test")) & (column("train") | column("labels"))
+
+
+def test_a_second_repro_is_a_no_op(project):
+    done = run(project, "dvc", "repro")
+    assert done.returncode == 0 and not ran(done.stdout), done.stdout
+
+
+def test_an_experiment_with_another_gamma_reruns_finetune_and_what_follows_alone(project):
+    done = run(project, "dvc", "exp", "run", "-S", "finetune.gamma=0.3")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert ran(done.stdout + done.stderr) == ["finetune", "index", "evaluate"]
+    shown = run(project, "dvc", "metrics", "diff", "--json")
+    assert shown.returncode == 0 and "metrics/evaluate.json" in shown.stdout
+    run(project, "git", "checkout", "-q", ".")
+    assert run(project, "dvc", "checkout").returncode == 0
+
+
+def test_plots_are_drawn_from_the_training_curves(project):
+    done = run(project, "dvc", "plots", "show", "--out", "drawn")
+    assert done.returncode == 0, done.stderr
+    assert "finetune.csv" in (project / "drawn/index.html").read_text()
+    shutil.rmtree(project / "drawn")
+
+
+@pytest.mark.parametrize("stage, more", [("pretrain", {"pretrain.epochs": 40}), ("finetune", {"finetune.epochs": 40})])
+def test_a_stage_killed_in_the_middle_goes_on_to_the_bytes_of_an_unbroken_run(project, tmp_path, stage, more):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    shutil.copytree(project / "data", folder / "data", symlinks=True)
+    shutil.copytree(project / "models", folder / "models", symlinks=True)
+    shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    small(folder, **more)
+    model = folder / f"models/{stage}/member-0/model.safetensors"
+    words = [sys.executable, "-m", f"pipeline.{stage}"]
+    done = run(folder, *words)
+    assert done.returncode == 0, done.stderr
+    unbroken, curve = model.read_bytes(), (folder / f"metrics/{stage}.csv").read_text()
+    assert not list((folder / f"scratch/{stage}").rglob("*.safetensors"))           # nothing is left to resume from
+    killed = subprocess.Popen(words, cwd=folder, env=environment() | {"MUFIN_CHECKPOINT_SECONDS": "0"},
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not list((folder / f"scratch/{stage}").rglob("checkpoint.safetensors")):
+        assert killed.poll() is None and time.monotonic() < end, "finished before it could be killed"
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert list((folder / f"scratch/{stage}").rglob("checkpoint.safetensors")), "the kill came too late to test anything"
+    assert model.read_bytes() == unbroken                                           # what was there is as it was
+    model.unlink()
+    assert run(folder, *words).returncode == 0
+    assert model.read_bytes() == unbroken
+    assert (folder / f"metrics/{stage}.csv").read_text() == curve
+
+
+def test_recommend_answers_with_products_of_the_catalog_and_never_the_product_itself(project):
+    uids = pq.read_table(project / "data/curated/products.parquet")["uid"].to_pylist()
+    done = run(project, sys.executable, "-m", "pipeline.cli", "recommend", uids[0], uids[7], "--k", "5")
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [a["uid"] for a in answers] == [uids[0], uids[7]]
+    for answer in answers:
+        got = [r["uid"] for r in answer["recommended"]]
+        assert len(set(got)) == 5 and set(got) <= set(uids) and answer["uid"] not in got
+    wrong = run(project, sys.executable, "-m", "pipeline.cli", "recommend", uids[0] + "x")
+    assert wrong.returncode == 1 and "did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"finetune.gamma": 7.0}, "finetune.gamma is 7.0; a cosine margin"),
+    ({"download.source": "catalog", "download.location": "nowhere.jsonl"}, "nowhere.jsonl, which is not there"),
+    ({"encoder.text.name": "no/such-model", "encoder.text.weights": "pretrained"}, "encoder.text.name is 'no/such-model'"),
+])
+def test_what_a_person_can_mend_is_one_sentence_with_exit_code_one(project, tmp_path, change, message):
+    stage = "precompute" if "encoder.text.name" in change else "download"
+    folder = tmp_path / "wrong"
+    folder.mkdir()
+    shutil.copytree(project / "data", folder / "data", symlinks=True)
+    small(folder, **change)
+    before = sorted((p, p.stat().st_mtime_ns) for p in (folder / "data").rglob("*"))
+    done = run(folder, sys.executable, "-m", f"pipeline.{stage}", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr[-1500:]
+    assert sorted((p, p.stat().st_mtime_ns) for p in (folder / "data").rglob("*")) == before
