@@ -84,9 +84,7 @@ def _catalog(s: Download, products: Iterable[Product], root: Path | None, folder
     for record in progress(fetch_all(todo, Fetcher(limits, root), THREADS * runtime.workers()), "fetch pictures"):
         log.add(*record)
     log.close()
-    wanted = set(_references(folder / "products.parquet"))
-    facts = counts | _store((r for r in log.records() if r[0] in wanted), folder)
-    return facts
+    return counts | _store(log.records(_references(folder / "products.parquet")), folder)
 
 
 def _cut(products: Iterable[Product], most: int) -> Iterator[Product]:
@@ -140,7 +138,7 @@ def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
             reasons[reason] += 1
         rows.append((reference, "" if reason else writer.add(content), reason))
     writer.close()
-    rows.sort()                                      # pictures come in any order; the file is the same each time
+    rows.sort()
     url, key, reason = zip(*rows) if rows else ((), (), ())
     write_table({"url": pa.array(url, pa.string()), "key": pa.array(key, pa.string()),
                  "reason": pa.array(reason, pa.string())}, "image_log", folder / "image_log.parquet")

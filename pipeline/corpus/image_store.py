@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Iterator
+from typing import BinaryIO, Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,44 +25,50 @@ class FetchLog:
     """What has been fetched so far, one record after another: a line of JSON, then the bytes.
 
     A record is on disk before the next reference is looked at. A kill can tear the last one, which is cut off on opening.
+    `done` has what need not be asked for again; what failed in an earlier run is asked for again, and its last record counts.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        whole = 0
         self.done: set[str] = set()
+        self.places: dict[str, int] = {}             # where the last record of each reference starts
         if path.exists():
-            for end, (reference, _, _) in self._read():
-                self.done.add(reference)
-                whole = end
+            whole = 0
+            with open(path, "rb") as file:
+                while record := _record(file):
+                    (self.done.discard if record[2] else self.done.add)(record[0])
+                    self.places[record[0]], whole = whole, file.tell()
             os.truncate(path, whole)
         self.file = open(path, "ab")
 
     def add(self, reference: str, content: bytes, reason: str) -> None:
         head = json.dumps({"url": reference, "reason": reason, "size": len(content)}).encode()
+        place = self.file.tell()
         self.file.write(head + b"\n" + content + b"\n")
         self.file.flush()
         self.done.add(reference)
+        self.places[reference] = place
 
     def close(self) -> None:
         self.file.close()
 
-    def records(self) -> Iterator[tuple[str, bytes, str]]:
-        """(reference, bytes, reason) of each, in the order of their coming."""
-        for _, record in self._read():
-            yield record
-
-    def _read(self) -> Iterator[tuple[int, tuple[str, bytes, str]]]:
+    def records(self, references: Iterable[str]) -> Iterator[tuple[str, bytes, str]]:
+        """(reference, bytes, reason) of those that are there, in the order of `references`, not of their coming."""
         with open(self.path, "rb") as file:
-            while line := file.readline():
-                try:
-                    head = json.loads(line)
-                except ValueError:
-                    return
-                content = file.read(head["size"] + 1)
-                if len(content) != head["size"] + 1:
-                    return
-                yield file.tell(), (head["url"], content[:-1], head["reason"])
+            for reference in references:
+                if reference in self.places:
+                    file.seek(self.places[reference])
+                    yield _record(file)
+
+
+def _record(file: BinaryIO) -> tuple[str, bytes, str] | None:
+    """The record that starts here; None where there is no whole one."""
+    try:
+        head = json.loads(file.readline())
+    except ValueError:
+        return None
+    content = file.read(head["size"] + 1)
+    return (head["url"], content[:-1], head["reason"]) if len(content) == head["size"] + 1 else None
 
 
 class ImageWriter:

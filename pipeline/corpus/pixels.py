@@ -33,9 +33,8 @@ def decode(content: bytes, size: int) -> np.ndarray | str:
         return "too many pixels"
     except Image.UnidentifiedImageError:
         return "not a picture"
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError, ZeroDivisionError,
-            OverflowError, AttributeError, NotImplementedError):
-        return "corrupt or truncated"                    # Pillow's decoders raise all of these on broken bytes
+    except Exception:                # Pillow's decoders raise a dozen classes on broken bytes, struct.error among them
+        return "corrupt or truncated"
 
 
 def _draft_size(size: tuple[int, int], target: int) -> tuple[int, int]:
@@ -47,7 +46,8 @@ def _draft_size(size: tuple[int, int], target: int) -> tuple[int, int]:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode.startswith("I") and grey.max(initial=0) > 255 else 255.0
+        deep = image.mode.startswith("I;16") or image.mode == "I" and grey.max(initial=0) > 255
+        top = 65535.0 if deep else 255.0
         return Image.fromarray(np.clip(grey * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -9,6 +9,7 @@ import glob
 import gzip
 import json
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator
@@ -53,10 +54,15 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line
-    except UnicodeDecodeError as error:
-        raise MufinError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from None
-    except (gzip.BadGzipFile, EOFError):
+    except UnicodeDecodeError:
+        raise MufinError(f"{path} line {_first_not_utf8(path, opener)} is not UTF-8 text; convert the file") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
         raise MufinError(f"{path} is a broken or cut-off gzip file; fetch it again") from None
+
+
+def _first_not_utf8(path: Path, opener) -> int:
+    with opener(path, "rb") as file:
+        return next(number for number, line in enumerate(file, 1) if "\ufffd" in line.decode(errors="replace"))
 
 
 def amazon_2018(path: Path) -> Iterator[Product]:
@@ -81,7 +87,7 @@ def amazon_2014(path: Path) -> Iterator[Product]:
             raise MufinError(f"{path} line {number} is not a Python literal of a product; is it the 2014 release?")
         categories = row.get("categories") or [[]]
         yield Product(_uid(row.get("asin"), path, number), _text(row.get("title")),
-                      [THUMBNAIL.sub("", row["imUrl"])] if row.get("imUrl") else [],
+                      [THUMBNAIL.sub("", _text(row["imUrl"]))] if row.get("imUrl") else [],
                       _list((row.get("related") or {}).get("also_bought"), path, number, "also_bought"),
                       _list(categories[0], path, number, "categories"))
 
@@ -113,16 +119,21 @@ def _catalog_rows(path: Path) -> Iterator[tuple[int, dict]]:
         try:
             for start, batch in enumerate(pq.ParquetFile(path).iter_batches(4096)):
                 yield from enumerate(batch.to_pylist(), start * 4096 + 1)
-        except pa.ArrowInvalid as error:
-            raise MufinError(f"{path} is not a Parquet file ({error}); write it again") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            why = " ".join(str(error).split())
+            raise MufinError(f"{path} is not a whole Parquet file ({why}); write it again") from None
     elif name.endswith((".csv", ".tsv")):
-        lines = lines_of(path)
-        reader = csv.DictReader((line for _, line in lines), delimiter="\t" if name.endswith(".tsv") else ",")
-        for row in reader:
-            if None in row or None in row.values():
-                raise MufinError(f"{path} line {reader.line_num} has {'more' if None in row else 'fewer'} cells than the "
-                                 "header; quote cells that hold commas or line breaks")
-            yield reader.line_num, row
+        at = [0]                                     # line of the file; reader.line_num knows nothing of blank lines
+        lines = (line for at[0], line in lines_of(path))
+        reader = csv.DictReader(lines, delimiter="\t" if name.endswith(".tsv") else ",")
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise MufinError(f"{path} line {at[0]} has {'more' if None in row else 'fewer'} cells than the header; "
+                                     "quote cells that hold commas or line breaks")
+                yield at[0], row
+        except csv.Error as error:
+            raise MufinError(f"{path} line {at[0]} cannot be read ({error}); is a quote before it left open?") from None
     else:
         for number, line in lines_of(path):
             yield number, _json(path, number, line)
@@ -132,9 +143,10 @@ def _check_columns(path: Path, number: int, names: list[str], columns: dict[str,
     """The id column must be there, and the related one in a file whose rows all have the same columns."""
     for key in ("id", "related") if not path.name.endswith((".json", ".jsonl", ".gz")) else ("id",):
         if columns[key] not in names:
-            near = difflib.get_close_matches(columns[key], names, 1, 0.4)
+            lower = {str(name).lower(): name for name in names}
+            near = difflib.get_close_matches(columns[key].lower(), lower, 1, 0.4)
             raise MufinError(f"{path} line {number} has no column {columns[key]!r} (it has {', '.join(map(str, names))}); "
-                             f"set download.columns.{key}" + (f" to {near[0]}" if near else ""))
+                             f"set download.columns.{key}" + (f" to {lower[near[0]]}" if near else ""))
 
 
 def _json(path: Path, number: int, line: str) -> dict:
@@ -151,11 +163,13 @@ def _json(path: Path, number: int, line: str) -> dict:
 def _uid(value: object, path: Path, number: int, column: str = "asin") -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or str(value).strip() == "":
         raise MufinError(f"{path} line {number} has the id {value!r} in {column}; an id is a text or a whole number")
-    return str(value).strip()
+    return _text(value).strip()
 
 
 def _text(value: object) -> str:
-    return "" if value is None else str(value)
+    """The value as a text that UTF-8 can hold: half an emoji (JSON's \\ud83d alone) becomes a question mark."""
+    text = "" if value is None else str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _list(value: object, path: Path, number: int, column: str) -> list[str]:
@@ -170,8 +184,8 @@ def _list(value: object, path: Path, number: int, column: str) -> list[str]:
             except json.JSONDecodeError:
                 raise MufinError(f"{path} line {number} has {text[:60]!r} in {column}, which is no JSON list") from None
         else:
-            return [part.strip() for part in text.split("|") if part.strip()]
+            return [_text(part).strip() for part in text.split("|") if part.strip()]
     if isinstance(value, dict):
         raise MufinError(f"{path} line {number} has an object in {column}; it must be a list")
     items = value if isinstance(value, (list, tuple)) else [value]
-    return [str(item).strip() for item in items if item is not None and str(item).strip()]
+    return [text for item in items if (text := _text(item).strip())]

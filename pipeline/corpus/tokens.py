@@ -19,16 +19,32 @@ WORD = re.compile(r"[^\W_]+(?:[.\-/][^\W_]+)*")        # words, and model number
 
 def learn_wordpiece(titles: list[str], size: int, max_tokens: int) -> PreTrainedTokenizerFast:
     """A BERT-style WordPiece tokenizer of at most `size` entries learnt from `titles`; the same titles, the same one."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # The trainer numbers the pieces "##c" of single characters in the order of a hash map, and ties between merges fall by
+    # number; so they are found first and given to it in alphabetical order.
+    special = list(SPECIAL.values())
+    pieces = sorted(t for t in _trained(titles, 0, special).get_vocab() if t.startswith("##"))
+    vocabulary = _trained(titles, size, special + pieces).get_vocab()
+    tokenizer = _bert(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL.values()), show_progress=False,
-                                        min_frequency=2)
-    tokenizer.train_from_iterator(titles, trainer)
+    tokenizer.add_special_tokens(special)
     ends = [("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens, **SPECIAL)
+
+
+def _bert(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _trained(titles: list[str], size: int, first: list[str]) -> Tokenizer:
+    """WordPiece learnt from `titles` whose first entries are `first`."""
+    tokenizer = _bert(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.train_from_iterator(titles, trainers.WordPieceTrainer(vocab_size=size, special_tokens=first,
+                                                                    show_progress=False, min_frequency=2))
+    return tokenizer
 
 
 def load_tokenizer(name: str):

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
@@ -34,8 +35,10 @@ class Layout:
     splits: dict[str, tuple[list[str], Lists, Lists]]     # train, test: uids, labels, filter pairs
 
 
-def open_source(location: str | None, scratch: Path, timeout: float) -> Path:
+def open_source(location: str | list[str] | None, scratch: Path, timeout: float) -> Path:
     """The unpacked folder of a folder, a zip, a URL or a Google Drive id (default: the released one)."""
+    if isinstance(location, list):
+        raise MufinError(f"download.location is a list of {len(location)}; the released data set is one zip or folder")
     where = location or DRIVE_ID
     path = Path(where).expanduser()
     if path.is_dir():
@@ -96,7 +99,7 @@ def _unpack(path: Path, folder: Path) -> Path:
                     raise MufinError(f"{path} holds {info.filename!r}, a path that leaves its folder; it is not the data set")
             for info in progress(infos, "unpack"):
                 archive.extract(info, folder)
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error, EOFError):
         raise MufinError(f"{path} is not a whole zip; delete it and fetch it again") from None
     (folder / ".whole").touch()
     return folder
@@ -130,6 +133,8 @@ def _json_products(path: Path) -> Iterator[Product]:
     else:
         rows = ((number, _json(path, number, line)) for number, line in lines_of(path))
     for number, row in rows:
+        if not isinstance(row, dict):
+            raise MufinError(f"{path} product {number} is {str(row)[:60]!r}, not a JSON object; fetch it again")
         yield Product(_uid(row.get("ASIN", row.get("uid")), path, number, "ASIN"), _text(row.get("title")),
                       _list(row.get("images"), path, number, "images"), _list(row.get("also_buy"), path, number, "also_buy"),
                       _list(row.get("category"), path, number, "category"))

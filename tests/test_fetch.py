@@ -1,0 +1,437 @@
+"""Pictures from bad servers, and a fetch that goes on after a kill; a local server plays them all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipeline import download
+from pipeline.corpus import fetch
+from pipeline.corpus.fetch import Fetcher, Limits, fetch_all
+from pipeline.corpus.image_store import FetchLog
+
+ROOT = Path(__file__).parents[1]
+
+
+def jpeg(colour: int = 0, side: int = 24) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (colour * 37 % 256, colour * 91 % 256, 90)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+PICTURE = jpeg()
+
+
+class Server(ThreadingHTTPServer):
+    """Counts requests by path, and how many are under way at once."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked, self.now, self.most = Counter(), 0, 0
+        self.lock, self.over = threading.Lock(), threading.Event()
+        self.slow = 0.0                              # seconds that the pictures of /pic/slow take
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        with server.lock:
+            server.asked[self.path] += 1
+            server.now += 1
+            server.most = max(server.most, server.now)
+        try:
+            getattr(self, "_" + self.path.partition("?")[0].split("/")[1].replace("-", "_"))(server.asked[self.path])
+        except OSError:
+            pass
+        finally:
+            with server.lock:
+                server.now -= 1
+
+    def answer(self, status: int = 200, body: bytes = b"", **headers: str):
+        self.send_response(status)
+        for name, value in ({"Content_Length": str(len(body))} | headers).items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _pic(self, n):
+        name = self.path.rpartition("/")[2]
+        if name == "slow.jpg":
+            self.server.over.wait(self.server.slow)
+        self.answer(body=jpeg(int(name[:-4]) if name[:-4].isdigit() else 0), Content_Type="image/jpeg")
+
+    def _busy(self, n):
+        time.sleep(0.02)
+        self.answer(body=PICTURE)
+
+    def _stalls(self, n):
+        self.server.over.wait(5)
+
+    def _stalls_in_body(self, n):
+        self.send_response(200)
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        self.wfile.write(PICTURE[:50])
+        self.wfile.flush()
+        self.server.over.wait(5)
+
+    def _drips(self, n):
+        self.send_response(200)
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        while not self.server.over.wait(0.02):
+            self.wfile.write(b"x")
+            self.wfile.flush()
+
+    def _drops(self, n):
+        self.close_connection = True
+
+    def _drops_in_body(self, n):
+        self.answer(body=PICTURE[:100], Content_Length="5000")
+
+    def _drops_once(self, n):
+        if n > 1:
+            self.answer(body=PICTURE)
+
+    def _circle(self, n):
+        self.answer(302, Location="/circle/b" if self.path.endswith("a") else "/circle/a")
+
+    def _redirect(self, n):
+        self.answer(301, Location="/busy")
+
+    def _to_file(self, n):
+        self.answer(302, Location="file:///etc/hostname")
+
+    def _to_ftp(self, n):
+        self.answer(302, Location="ftp://127.0.0.1/a.jpg")
+
+    def _to_nothing(self, n):
+        self.answer(302, Location="http://[")
+
+    def _404(self, n):
+        self.answer(404)
+
+    def _403(self, n):
+        self.answer(403)
+
+    def _429_once(self, n):
+        self.answer(429, Retry_After="7") if n == 1 else self.answer(body=PICTURE)
+
+    def _429_long(self, n):
+        self.answer(429, Retry_After="86400") if n == 1 else self.answer(body=PICTURE)
+
+    def _429_date(self, n):
+        self.answer(429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT") if n == 1 else self.answer(body=PICTURE)
+
+    def _500(self, n):
+        self.answer(500)
+
+    def _500_once(self, n):
+        self.answer(500) if n == 1 else self.answer(body=PICTURE)
+
+    def _html(self, n):
+        self.answer(body=b"\n<!DOCTYPE html><p>no</p>", Content_Type="image/jpeg")
+
+    def _text(self, n):
+        self.answer(body=b"no picture at all", Content_Type="image/jpeg")
+
+    def _truncated(self, n):
+        self.answer(body=jpeg(side=200)[:700], Content_Type="image/jpeg")
+
+    def _wrong_type(self, n):
+        self.answer(body=PICTURE, Content_Type="text/html")
+
+    def _wrong_length(self, n):
+        self.close_connection = True
+        self.answer(body=PICTURE, Content_Length="many")
+
+    def _empty(self, n):
+        self.answer()
+
+    def _announced(self, n):
+        self.answer(body=b"", Content_Length="123456789")
+
+    def _endless(self, n):
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(PICTURE)
+        while not self.server.over.is_set():
+            self.wfile.write(bytes(4096))
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def sleeps(monkeypatch) -> list[float]:
+    """The waits that the fetcher asked for; none is waited."""
+    asked: list[float] = []
+
+    class Clock:
+        sleep, monotonic = staticmethod(asked.append), staticmethod(time.monotonic)
+
+    monkeypatch.setattr(fetch, "time", Clock)
+    return asked
+
+
+def limits(**changes) -> Limits:
+    return Limits(**{"timeout": 10.0, "max_bytes": 100_000, "retries": 2, "per_host": 4, "max_redirects": 3,
+                     "private_addresses": True} | changes)
+
+
+@pytest.mark.parametrize("path, content, reason, asked", [
+    ("/pic/1.jpg", jpeg(1), "", 1),
+    ("/redirect", PICTURE, "", 1),
+    ("/wrong-type", PICTURE, "", 1),
+    ("/wrong-length", PICTURE, "", 1),
+    ("/truncated", jpeg(side=200)[:700], "", 1),       # its head is a picture's; precompute says what becomes of the rest
+    ("/429-once", PICTURE, "", 2),
+    ("/500-once", PICTURE, "", 2),
+    ("/drops-once", PICTURE, "", 2),
+    ("/500", b"", "HTTP 500", 3),
+    ("/stalls", b"", "timed out", 3),
+    ("/stalls-in-body", b"", "timed out", 3),
+    ("/drops", b"", "connection failed", 3),
+    ("/drops-in-body", b"", "connection failed", 3),
+    ("/404", b"", "HTTP 404", 1),
+    ("/403", b"", "HTTP 403", 1),
+    ("/html", b"", "HTML instead of a picture", 1),
+    ("/text", b"", "not a picture", 1),
+    ("/empty", b"", "empty", 1),
+    ("/endless", b"", "too many bytes", 1),
+    ("/announced", b"", "too many bytes", 1),
+    ("/to-file", b"", "redirect to another scheme", 1),
+    ("/to-ftp", b"", "redirect to another scheme", 1),
+    ("/to-nothing", b"", "not a URL", 1),
+])
+def test_an_answer_is_its_bytes_or_one_reason_and_another_try_is_made_only_where_it_may_help(
+        server, sleeps, path, content, reason, asked):
+    bounds = limits(timeout=0.25) if "stalls" in path else limits()
+    assert Fetcher(bounds).fetch(server.url(path)) == (content, reason)
+    assert server.asked[path] == asked and len(sleeps) == asked - 1
+
+
+def test_redirects_in_a_circle_end_after_max_redirects(server, sleeps):
+    assert Fetcher(limits()).fetch(server.url("/circle/a")) == (b"", "too many redirects")
+    assert server.asked.total() == 4 and not sleeps
+
+
+def test_a_body_that_drips_is_given_up_after_ten_times_the_timeout(server, sleeps):
+    start = time.monotonic()
+    assert Fetcher(limits(timeout=0.06, retries=0)).fetch(server.url("/drips")) == (b"", "timed out")
+    assert 0.5 < time.monotonic() - start < 10
+
+
+def test_a_host_that_cannot_be_reached_is_a_failed_connection(sleeps):
+    with Server() as closed:
+        url = closed.url("/pic/1.jpg")
+    assert Fetcher(limits(retries=1)).fetch(url) == (b"", "connection failed")
+    assert len(sleeps) == 1
+
+
+@pytest.mark.parametrize("path, low, high", [("/429-once", 7, 7), ("/429-long", 60, 60), ("/429-date", 60, 60),
+                                             ("/500-once", 0.25, 0.75)])
+def test_the_wait_is_what_the_server_asks_for_up_to_a_minute_else_the_backoff(server, sleeps, path, low, high):
+    assert Fetcher(limits()).fetch(server.url(path)) == (PICTURE, "")
+    assert len(sleeps) == 1 and low <= sleeps[0] <= high
+
+
+def test_backoff_doubles_with_each_try(server, sleeps):
+    Fetcher(limits(retries=4)).fetch(server.url("/500"))
+    assert [0.25 * 2 ** i <= s <= 0.75 * 2 ** i for i, s in enumerate(sleeps)] == [True] * 4
+
+
+def test_no_more_than_per_host_requests_are_under_way_at_once_and_all_are_answered(server):
+    urls = [server.url(f"/busy?{i}") for i in range(24)]
+    urls[1::2] = [url.replace("//", "//user@", 1) for url in urls[1::2]]        # the same host in another guise
+    got = list(fetch_all(urls, Fetcher(limits(per_host=3)), 12))
+    assert sorted(r for r, _, _ in got) == sorted(urls) and all(content == PICTURE for _, content, _ in got)
+    assert server.most == 3
+
+
+def test_loopback_and_private_addresses_see_no_request_unless_they_are_allowed(server, sleeps):
+    port = server.server_address[1]
+    for url in (server.url("/pic/1.jpg"), f"http://localhost:{port}/pic/1.jpg", f"http://0.0.0.0:{port}/pic/1.jpg",
+                f"http://2130706433:{port}/pic/1.jpg"):
+        assert Fetcher(limits(private_addresses=False)).fetch(url) == (b"", "private or loopback address")
+    assert not server.asked and not sleeps
+    assert Fetcher(limits()).fetch(server.url("/pic/1.jpg")) == (jpeg(1), "")
+
+
+def test_a_public_address_that_redirects_to_loopback_is_refused_there_too(server, sleeps, monkeypatch):
+    fetcher, get = Fetcher(limits(private_addresses=False)), Fetcher._get
+
+    def first_is_public(self, url):
+        return (server.url("/pic/1.jpg"), b"") if url == "http://shop.example/a.jpg" else get(self, url)
+
+    monkeypatch.setattr(Fetcher, "_get", first_is_public)
+    assert fetcher.fetch("http://shop.example/a.jpg") == (b"", "private or loopback address")
+    assert not server.asked
+
+
+def test_proxies_of_the_environment_are_not_used_where_private_addresses_are_refused(server, sleeps, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url(""))
+    monkeypatch.delenv("no_proxy", raising=False)
+    Fetcher(limits(private_addresses=False, retries=0)).fetch("http://127.0.0.1:1/a.jpg")
+    assert not server.asked
+
+
+@pytest.fixture
+def shop(tmp_path) -> Path:
+    folder = tmp_path / "shop"
+    (folder / "img").mkdir(parents=True)
+    (folder / "img/a b.jpg").write_bytes(PICTURE)
+    (folder / "img/big.jpg").write_bytes(PICTURE + bytes(200_000))
+    (tmp_path / "secret.jpg").write_bytes(PICTURE)
+    (folder / "img/link.jpg").symlink_to(tmp_path / "secret.jpg")
+    (folder / "img/inside.jpg").symlink_to(folder / "img/a b.jpg")
+    (folder / "img/round.jpg").symlink_to(folder / "img/round.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("reference, reason", [
+    ("img/a b.jpg", ""), ("./img/../img/a b.jpg", ""), ("img/inside.jpg", ""),
+    ("../secret.jpg", "path outside the catalog's folder"), ("img/../../secret.jpg", "path outside the catalog's folder"),
+    ("/etc/hostname", "path outside the catalog's folder"), ("img/link.jpg", "path outside the catalog's folder"),
+    ("file:///etc/hostname", "path outside the catalog's folder"), ("img/none.jpg", "no such file"), ("img", "no such file"),
+    ("img/round.jpg", "no such file"), ("", "no such file"), ("img/a\0.jpg", "not a URL"), ("img/big.jpg", "too many bytes"),
+    ("ftp://127.0.0.1/a.jpg", "scheme ftp is not fetched"), ("data:image/png;base64,AA", "scheme data is not fetched"),
+    ("http://", "redirect to another scheme"), ("http://[", "not a URL"), ("http://a:99999999/", "not a URL"),
+])
+def test_a_path_is_read_only_inside_the_catalogs_folder_and_other_schemes_are_not_fetched(shop, reference, reason):
+    assert Fetcher(limits(), shop).fetch(reference) == (b"" if reason else PICTURE, reason)
+
+
+def test_a_file_url_is_read_inside_the_folder_with_its_escapes_undone(shop):
+    assert Fetcher(limits(), shop).fetch((shop / "img/a b.jpg").as_uri()) == (PICTURE, "")
+    assert Fetcher(limits(), shop).fetch((shop.parent / "secret.jpg").as_uri()) == (b"", "path outside the catalog's folder")
+
+
+def test_a_source_of_urls_reads_no_files(shop):
+    for reference in ("img/a b.jpg", (shop / "img/a b.jpg").as_uri()):
+        assert Fetcher(limits(), None).fetch(reference) == (b"", "a path in a source of URLs")
+
+
+# The log
+
+RECORDS = [("a", b"one\nline", ""), ("b", b"", "HTTP 404"), ("c\n{", b'{"url": "x"}\n', ""), ("d", b"last", "")]
+
+
+def written(path: Path) -> bytes:
+    log = FetchLog(path)
+    for record in RECORDS:
+        log.add(*record)
+    log.close()
+    return path.read_bytes()
+
+
+def test_a_log_torn_at_any_byte_of_its_last_record_keeps_the_others_and_goes_on(tmp_path):
+    path = tmp_path / "fetched.log"
+    whole = written(path)
+    start = whole.index(b'{"url": "d"')
+    for end in range(start, len(whole)):
+        path.write_bytes(whole[:end])
+        log = FetchLog(path)
+        assert log.done == {"a", "c\n{"} and path.stat().st_size == start
+        assert list(log.records(["a", "b", "c\n{"])) == RECORDS[:3]
+        log.add(*RECORDS[3])
+        log.close()
+        assert path.read_bytes() == whole
+
+
+def test_what_failed_is_asked_for_again_by_the_next_run_and_its_last_record_counts(tmp_path):
+    path = tmp_path / "fetched.log"
+    written(path)
+    log = FetchLog(path)
+    assert "b" not in log.done
+    log.add("b", b"mended", "")
+    log.close()
+    again = FetchLog(path)
+    assert "b" in again.done
+    assert list(again.records(["d", "b", "no such", "a"])) == [RECORDS[3], ("b", b"mended", ""), RECORDS[0]]
+    again.close()
+
+
+# Killed
+
+def shop_of(folder: Path, server: Server, count: int) -> None:
+    """A catalog of `count` products, a picture each and one that does not answer at first, in a folder to run in."""
+    folder.mkdir()
+    rows = [{"ASIN": f"p{i}", "title": f"thing {i}", "images": [server.url(f"/pic/{i}.jpg")],
+             "also_buy": [f"p{(i + 1) % count}"]} for i in range(count)]
+    rows[count // 2]["images"] += [server.url("/pic/slow.jpg"), server.url("/404/a.jpg")]
+    (folder / "catalog.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    yaml = YAML()
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    params["download"] |= {"source": "catalog", "location": "catalog.jsonl", "private_addresses": True, "timeout": 30.0}
+    with open(folder / "params.yaml", "w") as file:
+        yaml.dump(params, file)
+
+
+def start(folder: Path) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MUFIN_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("MUFIN_SCRATCH", None)
+    return subprocess.Popen([sys.executable, "-m", "pipeline.download"], cwd=folder, env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte_for_byte(server, tmp_path, monkeypatch):
+    count, server.slow = 30, 60.0
+    shop_of(tmp_path / "killed", server, count)
+    first = start(tmp_path / "killed")
+    log, end = tmp_path / "killed/scratch/download", time.monotonic() + 60
+    while sum(p.stat().st_size > 0 and p.read_bytes().count(b'"url"') for p in log.glob("*/fetched.log")) < count + 1:
+        assert first.poll() is None and time.monotonic() < end, first.communicate()[0]
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not (tmp_path / "killed/data/raw").exists()
+    server.slow, before = 0.0, Counter(server.asked)
+    second = start(tmp_path / "killed")
+    output = second.communicate(timeout=60)[0]
+    assert second.returncode == 0, output
+    asked = server.asked - before
+    assert set(asked) == {"/pic/slow.jpg", "/404/a.jpg"}           # of what was there, nothing; what failed, again
+    shop_of(tmp_path / "unbroken", server, count)
+    monkeypatch.chdir(tmp_path / "unbroken")
+    monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
+    download.main()
+    broken, whole = (files(tmp_path / name / "data/raw") for name in ("killed", "unbroken"))
+    assert list(broken) == list(whole) == ["image_log.parquet", "images/part-00000.parquet", "products.parquet", "source.json"]
+    assert broken == whole
