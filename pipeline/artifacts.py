@@ -50,9 +50,9 @@ def publish(target: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield scratch / target.name
-        old = scratch / "old"
+        (scratch / target.name).lstat()                     # nothing made: raises before the old folder moves aside
         if target.is_dir() and not target.is_symlink():
-            os.replace(target, old)
+            os.replace(target, scratch / f"{target.name}.old")
         os.replace(scratch / target.name, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -68,32 +68,32 @@ def write_table(columns: dict, schema: str, path: Path) -> None:
 def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.Table:
     """The Parquet file of `SCHEMAS[schema]`; raises ArtifactError where it is missing or of another form."""
     try:
-        table = pq.read_table(path, columns=columns)
+        _check_form(path, pq.read_schema(path), schema, columns or SCHEMAS[schema].names)
+        return pq.read_table(path, columns=columns)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; run `dvc repro` (or the stage that writes it) first") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); delete it and run `dvc repro`") from None
-    wanted = {n for n in SCHEMAS[schema].names if columns is None or n in columns}
-    if missing := wanted - set(table.column_names):
-        raise ArtifactError(f"{path} has no column {sorted(missing)}; it was written by another version: delete it "
-                            "and run `dvc repro`")
-    return table
 
 
 def table_batches(path: Path, schema: str, columns: list[str], rows: int = 50_000) -> Iterator[pa.RecordBatch]:
     """`rows` rows of `columns` at a time, for tables that do not fit; raises ArtifactError as `read_table` does."""
     try:
         file = pq.ParquetFile(path)
-        for name in columns:
-            wanted, found = SCHEMAS[schema].field(name).type, file.schema_arrow
-            if name not in found.names or not found.field(name).type.equals(wanted):
-                raise ArtifactError(f"{path} has no column {name} of {wanted}; it was written by another version: "
-                                    "delete it and run `dvc repro`")
+        _check_form(path, file.schema_arrow, schema, columns)
         yield from file.iter_batches(rows, columns=columns)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; run `dvc repro` (or the stage that writes it) first") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); delete it and run `dvc repro`") from None
+
+
+def _check_form(path: Path, found: pa.Schema, schema: str, columns: list[str]) -> None:
+    for name in columns:
+        wanted = SCHEMAS[schema].field(name).type
+        if name not in found.names or not found.field(name).type.equals(wanted):
+            raise ArtifactError(f"{path} has no column {name} of {wanted}; it was written by another version: "
+                                "delete it and run `dvc repro`")
 
 
 @dataclass(frozen=True, slots=True)

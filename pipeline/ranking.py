@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 import numpy as np
 
 from pipeline.errors import MufinError
 from pipeline.ragged import Lists, is_in
-from pipeline.xc_metrics import precision_at_k
+from pipeline.xc_metrics import precision_at_k, recall_at_k
 
 CHUNK = 2**22       # scores mixed and sorted at once: temporaries stay near 200 MB
 
 
 def rank(candidates: np.ndarray, classifier: np.ndarray, similarity: np.ndarray, beta: float, excluded: Lists | None,
-         frequency_term: np.ndarray | None = None, width: int = 100) -> tuple[np.ndarray, np.ndarray]:
+         frequency_term: np.ndarray | None = None, width: int = 100,
+         ridge_term: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n, width) int64 and scores (n, width) float32, best first, -1 and -inf where there are fewer.
 
     `candidates` (n, K) distinct label ids, -1 = none; `classifier` c and `similarity` a (n, K); the score is
-    beta c + (1 - beta) a (+ `frequency_term` (L,) of the label). Filter pairs leave before the cut; ties (of the
-    float32 score) by label id; a candidate of score -inf counts as none. Raises MufinError on a score that is NaN.
+    beta c + (1 - beta) a (+ `frequency_term` (L,) of the label, + `ridge_term` (n, K)). Filter pairs leave before the
+    cut; ties (of the float32 score) by label id; a candidate of score -inf counts as none. Raises
+    MufinError on a score that is NaN.
     """
     n, k = candidates.shape
     labels, scores = np.full((n, width), -1, np.int64), np.full((n, width), -np.inf, np.float32)
@@ -25,7 +29,8 @@ def rank(candidates: np.ndarray, classifier: np.ndarray, similarity: np.ndarray,
     for start in range(0, n, step):
         rows = np.arange(start, min(start + step, n))
         ids = candidates[rows]
-        score = _mixed(ids, classifier[rows], similarity[rows], beta, frequency_term)
+        extra = None if ridge_term is None else ridge_term[rows]
+        score = _mixed(ids, classifier[rows], similarity[rows], beta, frequency_term, extra)
         if excluded is not None:
             score[is_in(ids, excluded.take(rows))] = -np.inf
         order = best_first(score, ids, width)
@@ -34,7 +39,8 @@ def rank(candidates: np.ndarray, classifier: np.ndarray, similarity: np.ndarray,
     return labels, scores
 
 
-def _mixed(ids: np.ndarray, c: np.ndarray, a: np.ndarray, beta: float, frequency_term: np.ndarray | None) -> np.ndarray:
+def _mixed(ids: np.ndarray, c: np.ndarray, a: np.ndarray, beta: float, frequency_term: np.ndarray | None,
+           ridge_term: np.ndarray | None) -> np.ndarray:
     """(n, K) float32, -inf where there is no candidate; mixed in float64, so that the rounding is the result's alone."""
     there, score = ids >= 0, np.zeros(ids.shape)
     if beta > 0:
@@ -43,6 +49,8 @@ def _mixed(ids: np.ndarray, c: np.ndarray, a: np.ndarray, beta: float, frequency
         score += (1 - beta) * np.where(there, a, 0)
     if frequency_term is not None and len(frequency_term):
         score += frequency_term[np.maximum(ids, 0)]
+    if ridge_term is not None:
+        score += np.where(there, ridge_term, 0)
     if np.isnan(score).any():
         raise MufinError(f"{int(np.isnan(score).sum())} scores are not a number (NaN); the vectors they come from are "
                          "broken: look at the training curve, lower the learning rate and train again")
@@ -66,17 +74,25 @@ def best_first(score: np.ndarray, tie: np.ndarray, width: int) -> np.ndarray:
     return np.take_along_axis(some, order, 1)
 
 
-def choose_mix(candidates: np.ndarray, classifier: np.ndarray, similarity: np.ndarray, truth: Lists, excluded: Lists,
-               betas: list[float], frequency_weights: list[float], frequency: np.ndarray):
-    """((beta, weight), table): the mix with the best P@1 + P@5 on valid, and what each gave; the first of equals.
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """s = beta c + (1 - beta) a + frequency_weight log(1 + frequency) + ridge_weight r; the paper's has beta alone."""
 
-    `weight` is that of `frequency` (L,), log(1 + train datapoints of the label).
+    beta: float
+    frequency_weight: float = 0.0
+    ridge_weight: float = 0.0
+
+
+def choose_mix(candidates: np.ndarray, classifier: np.ndarray, similarity: np.ndarray, truth: Lists, excluded: Lists,
+               mixes: list[Mix], frequency: np.ndarray, ridge: np.ndarray | None = None) -> tuple[Mix, list[dict]]:
+    """The mix with the best P@1 + P@5 + R@10 on valid, and what each gave; the first of equals.
+
+    `frequency` (L,) log(1 + train datapoints of the label); `ridge` (n, K) scores of `TitleRidge`.
     """
     table = []
-    for weight in frequency_weights:
-        for beta in betas:
-            ranked, _ = rank(candidates, classifier, similarity, beta, excluded, weight * frequency, width=5)
-            figures = {f"P@{k}": round(precision_at_k(ranked, truth, k, excluded), 4) for k in (1, 5)}
-            table.append({"beta": beta, "frequency_weight": weight, **figures})
-    best = max(table, key=lambda row: row["P@1"] + row["P@5"])
-    return (best["beta"], best["frequency_weight"]), table
+    for mix in mixes:
+        term = None if ridge is None or not mix.ridge_weight else mix.ridge_weight * ridge
+        ranked, _ = rank(candidates, classifier, similarity, mix.beta, excluded, mix.frequency_weight * frequency, 10, term)
+        figures = {f"P@{k}": round(precision_at_k(ranked, truth, k, excluded), 4) for k in (1, 5)}
+        table.append(asdict(mix) | figures | {"R@10": round(recall_at_k(ranked, truth, 10, excluded), 4)})
+    return mixes[max(range(len(table)), key=lambda i: sum(table[i][m] for m in ("P@1", "P@5", "R@10")))], table

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from pipeline.ann.exact import ExactNeighbours, LabelRows
-from pipeline.ann.hnsw import HnswNeighbours
+from pipeline.ann.hnsw import HnswNeighbours, file_hash
+from pipeline.errors import MufinError
 
 AUTO_EXACT = 200_000    # rows up to which `auto` is exact on a CPU
 
@@ -33,5 +34,12 @@ def load_neighbours(folder: Path, rows: LabelRows, device: torch.device) -> Exac
     """
     if not (folder / "hnsw.bin").exists():
         return ExactNeighbours(rows, device)
-    ef = json.loads((folder / "hnsw.json").read_text())["ef"]
+    try:
+        facts = json.loads((folder / "hnsw.json").read_text())
+        ef, saved = facts["ef"], (facts["shape"], facts["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MufinError(f"{folder / 'hnsw.json'} cannot be read ({error!r}); run `dvc repro index` again") from None
+    if saved != (list(rows.rows.shape), file_hash(folder / "hnsw.bin")):
+        raise MufinError(f"{folder / 'hnsw.bin'} is broken, or of other rows than the {rows.rows.shape} of the index beside "
+                         "it; run `dvc repro index` again")
     return HnswNeighbours(rows, 0, 0, ef, graph=folder / "hnsw.bin")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -117,10 +118,14 @@ class HnswNeighbours:
         self._know(self.source.without(labels))
 
     def save(self, folder: Path) -> None:
-        """The graph and `ef`; the rows (`source`) are the caller's to keep."""
+        """The graph, `ef` and what the graph is known by: hnswlib itself reads a broken one, and may crash over it.
+
+        The rows (`source`) are the caller's to keep.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.graph.save_index(str(folder / "hnsw.bin"))
-        (folder / "hnsw.json").write_text(json.dumps({"ef": self.ef}) + "\n")
+        facts = {"ef": self.ef, "shape": self.source.rows.shape, "sha256": file_hash(folder / "hnsw.bin")}
+        (folder / "hnsw.json").write_text(json.dumps(facts) + "\n")
 
     def _read(self, graph: Path, count: int) -> None:
         try:
@@ -130,6 +135,11 @@ class HnswNeighbours:
         if self.graph.get_current_count() != count:
             raise MufinError(f"{graph} holds {self.graph.get_current_count()} rows and the index beside it {count}; they "
                              "are not of one run: run `dvc repro index` again")
+
+
+def file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unique(labels: np.ndarray, similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
