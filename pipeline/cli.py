@@ -17,7 +17,7 @@ from pipeline.errors import MufinError
 from pipeline.inputs import open_store
 from pipeline.model_files import load_members
 from pipeline.params import load_params
-from pipeline.ranking import rank
+from pipeline.ranking import Mix, rank
 from pipeline.recommender import classifier_scores, embed_members, joint_vectors, label_sides
 from pipeline.served import load_index
 
@@ -74,21 +74,24 @@ def _recommend(uids: list[str], k: int, curated: Path, precomputed: Path, model:
     found, similarity = served.neighbours.search(joint_vectors(datapoints), min(wide, len(served.products)))
     found = np.where(served.products[np.maximum(found, 0)] == rows[:, None], -1, found)      # not the product itself
     scores = classifier_scores(label_sides(members, served.labels, device), datapoints, found, device)
-    beta, weight = _mix(params, metrics)
-    term = (weight * np.log1p(served.frequency)).astype(np.float32)
-    labels, scores = rank(found, scores, similarity, beta, None, term, width=k)
+    mix = _mix(params, metrics)
+    term, ridge = (mix.frequency_weight * np.log1p(served.frequency)).astype(np.float32), None
+    if served.ridge is not None and mix.ridge_weight:
+        by_title = served.ridge.scores([titles[r] for r in rows])
+        ridge = mix.ridge_weight * np.take_along_axis(by_title, np.maximum(found, 0), 1)
+    labels, scores = rank(found, scores, similarity, mix.beta, None, term, width=k, ridge_term=ridge)
     for row, uid in enumerate(uids):
         best = [{"uid": names[served.products[label]], "title": titles[served.products[label]], "score": round(float(s), 4)}
                 for label, s in zip(labels[row], scores[row]) if label >= 0]
         typer.echo(json.dumps({"uid": uid, "title": titles[rows[row]], "recommended": best}, ensure_ascii=False))
 
 
-def _mix(params, metrics: Path) -> tuple[float, float]:
-    """beta and the frequency weight that `evaluate.mix` asks for."""
+def _mix(params, metrics: Path) -> Mix:
+    """The mix that `evaluate.mix` asks for."""
     if params.evaluate.mix == "fixed":
-        return params.evaluate.beta, 0.0
+        return Mix(params.evaluate.beta)
     chosen = read_json(metrics)["chosen"]
-    return chosen["beta"], chosen["frequency_weight"]
+    return Mix(chosen["beta"], chosen["frequency_weight"], chosen["ridge_weight"])
 
 
 def _guarded(function, *args):

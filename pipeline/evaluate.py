@@ -5,8 +5,9 @@ python -m pipeline.evaluate
 
 from __future__ import annotations
 
+import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ import pyarrow as pa
 from pipeline import runtime
 from pipeline.ann import build_neighbours
 from pipeline.artifacts import Split, read_labels, read_split, read_table, write_table
+from pipeline.baselines.ridge import TitleRidge
 from pipeline.inputs import Curated, open_store, read_curated
 from pipeline.judge import Judge, judged
 from pipeline.model_files import load_members
 from pipeline.nn.mufin import IMAGE, LEXICAL, TEXT
 from pipeline.params import Params, load_params
 from pipeline.ragged import Lists
-from pipeline.ranking import choose_mix, rank
+from pipeline.ranking import Mix, choose_mix, rank
 from pipeline.recommender import (
     LabelSides,
     augmented_rows,
@@ -62,12 +64,14 @@ def main(
     """Predict, score and compare; beta (and the frequency weight) are chosen on valid, never on test."""
     params, data = load_params(), read_curated(curated)
     with runtime.measured(metrics) as report:
-        judge = Judge(params, data, read_table(curated / "products.parquet", "products"), curated)
+        products = read_table(curated / "products.parquet", "products")
+        judge = Judge(params, data, products, curated)
         network = Network(params, load_members(model, precomputed), open_store(precomputed, params),
                           load_index(index, runtime.device()))
-        ranked, facts = _mufin(network, data)
-        ranked |= _module_one(params, data, read_embeddings(embeddings)) | judge.honest_rows(WIDTH)
-        report |= judge.facts() | facts
+        ranked, facts = _mufin(network, data, products["title"].to_pylist())
+        ranked |= _module_one(params, data, read_embeddings(embeddings))
+        ranked |= judge.honest_rows(WIDTH, network.index.ridge)
+        report |= {"items": sum(len(data.splits[name]) for name in ("valid", "test"))} | judge.facts() | facts
         for name in ("valid", "test"):
             report[name] = {m: judge.metrics(by_split[name][0], name) for m, by_split in ranked.items()}
         report["unseen"] = {name: _unseen(network, curated, name) for name in ("valid", "test")}
@@ -101,33 +105,57 @@ class Network:
         return Scored(labels, c, similarity, time.perf_counter() - start)
 
 
-def _mufin(network: Network, data: Curated) -> tuple[dict, dict]:
+def _mufin(network: Network, data: Curated, titles: list[str]) -> tuple[dict, dict]:
     """{method: {split: (labels, scores)}} of the fine-tuned model, and how its mix was chosen."""
-    e, full, alpha_one = network.params.evaluate, network.sides(False), network.sides(True)
-    embedded = {name: network.embed(data.splits[name].product) for name in ("valid", "test")}
+    e, full = network.params.evaluate, network.sides(False)
+    splits = {name: data.splits[name] for name in ("valid", "test")}
+    embedded = {name: network.embed(split.product) for name, split in splits.items()}
     scored = {name: network.score(x, full) for name, x in embedded.items()}
+    ridge = {name: _ridge_scores(network.index.ridge, splits[name], s.candidates, titles) for name, s in scored.items()}
     frequency = np.log1p(network.index.frequency).astype(np.float32)
-    valid = scored["valid"]
-    best, table = choose_mix(valid.candidates, valid.classifier, valid.similarity, data.splits["valid"].labels,
-                             data.splits["valid"].excluded, e.betas, e.frequency_weights, frequency)
-    mixes = {"mufin": (e.beta, 0.0), "mufin_chosen": best}
-    beta, weight = mixes["mufin_chosen" if e.mix == "chosen" else "mufin"]
-    ranked: dict = {method: {n: _ranked(s, data.splits[n], b, w * frequency) for n, s in scored.items()}
-                    for method, (b, w) in mixes.items()}
-    others = {"alpha_1": (None, alpha_one), "text_only": ({TEXT, LEXICAL}, full), "image_only": ({IMAGE}, full)}
-    for method, (modalities, sides) in others.items():
-        ranked[method] = {}
-        for name, split in data.splits.items():
-            if name != "train":
-                x = network.embed(split.product, modalities) if modalities else embedded[name]
-                ranked[method][name] = _ranked(network.score(x, sides), split, beta, weight * frequency)
-    count = max(len(data.splits["test"]), 1)
-    return ranked, {"chosen": {"beta": best[0], "frequency_weight": best[1], "on_valid": table},
+    sweep = [Mix(*m) for m in itertools.product(e.betas, e.frequency_weights, e.ridge_weights)]
+    valid, truth = scored["valid"], (splits["valid"].labels, splits["valid"].excluded)
+    best, table = choose_mix(valid.candidates, valid.classifier, valid.similarity, *truth, sweep, frequency, ridge["valid"])
+    mixes = {"mufin": Mix(e.beta), "mufin_chosen": best}
+    if network.index.ridge is not None:
+        alone = [m for m in sweep if not m.ridge_weight] or [Mix(e.beta)]
+        mixes["mufin_without_ridge"], _ = choose_mix(valid.candidates, valid.classifier, valid.similarity, *truth, alone,
+                                                     frequency)
+    ranked: dict = {method: {n: _ranked(s, splits[n], mix, frequency, ridge[n]) for n, s in scored.items()}
+                    for method, mix in mixes.items()}
+    predicted = mixes["mufin_chosen" if e.mix == "chosen" else "mufin"]
+    ranked |= _parts(network, splits, embedded, full, predicted, frequency)
+    count = max(len(splits["test"]), 1)
+    return ranked, {"chosen": asdict(best) | {"on_valid": table},
                     "milliseconds_a_datapoint": round(1000 * scored["test"].seconds / count, 3)}
 
 
-def _ranked(s: Scored, split: Split, beta: float, frequency: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return rank(s.candidates, s.classifier, s.similarity, beta, split.excluded, frequency_term=frequency, width=WIDTH)
+def _parts(network: Network, splits: dict[str, Split], embedded: dict, full: LabelSides, mix: Mix,
+           frequency: np.ndarray) -> dict:
+    """alpha = 1, and title alone or pictures alone at prediction time; without the ridge, which is no part of these."""
+    others = {"alpha_1": (None, network.sides(True)), "text_only": ({TEXT, LEXICAL}, full), "image_only": ({IMAGE}, full)}
+    ranked: dict = {}
+    for method, (modalities, sides) in others.items():
+        ranked[method] = {}
+        for name, split in splits.items():
+            x = network.embed(split.product, modalities) if modalities else embedded[name]
+            ranked[method][name] = _ranked(network.score(x, sides), split, mix, frequency, None)
+    return ranked
+
+
+def _ridge_scores(ridge: TitleRidge | None, split: Split, candidates: np.ndarray, titles: list[str]) -> np.ndarray | None:
+    """(n, K) the ridge's scores of each datapoint's candidates; None without a ridge."""
+    if ridge is None:
+        return None
+    scores = ridge.scores([titles[p] for p in split.product])
+    return np.take_along_axis(scores, np.maximum(candidates, 0), 1)
+
+
+def _ranked(s: Scored, split: Split, mix: Mix, frequency: np.ndarray,
+            ridge: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    ridge = ridge * mix.ridge_weight if ridge is not None and mix.ridge_weight else None
+    return rank(s.candidates, s.classifier, s.similarity, mix.beta, split.excluded,
+                frequency_term=mix.frequency_weight * frequency, width=WIDTH, ridge_term=ridge)
 
 
 def _module_one(params: Params, data: Curated, vectors: dict[str, np.ndarray]) -> dict:

@@ -12,7 +12,9 @@ import torch
 
 from pipeline import runtime
 from pipeline.ann import build_neighbours
-from pipeline.inputs import open_store, read_curated
+from pipeline.artifacts import read_table
+from pipeline.baselines.ridge import TitleRidge
+from pipeline.inputs import Curated, open_store, read_curated
 from pipeline.model_files import load_members
 from pipeline.params import load_params
 from pipeline.recommender import augmented_rows, embed_members, joint_rows, joint_vectors
@@ -39,9 +41,15 @@ def main(
         neighbours = build_neighbours(rows, s.search, m=s.hnsw.m, ef_construction=s.hnsw.ef_construction, ef=s.hnsw.ef,
                                       device=device, seed=params.seed)
         frequency = np.bincount(data.train.labels.values, minlength=len(data.labels)).astype(np.int64)
-        save_index(Index(labels, _classifiers(members, labels), mu, data.labels, frequency, neighbours), out)
+        ridge = _ridge(s.title_ridge, curated, data) if s.title_ridge else None
+        save_index(Index(labels, _classifiers(members, labels), mu, data.labels, frequency, neighbours, ridge), out)
         report |= {"items": len(rows.label), "labels": len(data.labels), "rows": len(rows.label),
                    "dim": rows.rows.shape[1], "search": type(neighbours).__name__}
+
+
+def _ridge(penalty: float, curated: Path, data: Curated) -> TitleRidge:
+    titles = read_table(curated / "products.parquet", "products")["title"].to_pylist()
+    return TitleRidge.fit([titles[p] for p in data.train.product], data.train.labels, len(data.labels), penalty)
 
 
 @torch.inference_mode()

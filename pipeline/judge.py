@@ -11,10 +11,12 @@ import pyarrow as pa
 from pipeline import xc_metrics
 from pipeline.artifacts import publish, read_json
 from pipeline.baselines.popular import popular
+from pipeline.baselines.ridge import TitleRidge
 from pipeline.baselines.tfidf import nearest_datapoints_tfidf
 from pipeline.inputs import Curated
 from pipeline.params import Params
 from pipeline.ragged import Lists
+from pipeline.ranking import rank
 
 KS, RECALL_KS, AUC_K = (1, 3, 5), (10, 20, 50, 100), 100
 
@@ -40,8 +42,9 @@ class Judge:
         out["tail R@10"] = xc_metrics.recall_of_labels(predictions, split.labels, split.excluded, tail, 10)
         return _rounded(out)
 
-    def honest_rows(self, width: int) -> dict:
-        """The most popular labels, and the labels of the 20 nearest train datapoints by TF-IDF; they train nothing."""
+    def honest_rows(self, width: int, ridge: TitleRidge | None) -> dict:
+        """The most popular labels, the labels of the 20 nearest train datapoints by TF-IDF, and the ridge where there is
+        one: rows that need no network."""
         titles = np.array(self.products["title"].to_pylist(), dtype=object)
         train, out = self.data.train, {"popular": {}, "tfidf_datapoints": {}}
         for name in ("valid", "test"):
@@ -50,6 +53,10 @@ class Judge:
             out["tfidf_datapoints"][name] = nearest_datapoints_tfidf(
                 list(titles[train.product]), train.labels, list(titles[split.product]), len(self.data.labels),
                 neighbours=20, k=width, excluded=split.excluded)
+            if ridge is not None:
+                scores = ridge.scores(list(titles[split.product]))
+                every = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+                out.setdefault("ridge", {})[name] = rank(every, scores, scores, 1.0, split.excluded, width=width)
         return out
 
     def write_breakdowns(self, predictions: dict[str, np.ndarray], popularity: Path, categories: Path) -> None:

@@ -293,6 +293,10 @@ class Finetune:
 class Index:
     search: Literal["exact", "hnsw", "auto"]
     hnsw: Hnsw
+    title_ridge: float
+
+    def __post_init__(self):
+        _at_least(self, "index", 0, "title_ridge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +316,7 @@ class Evaluate:
     candidates: Literal["shortlist", "all"]
     shortlist: int
     frequency_weights: list[float]
+    ridge_weights: list[float]
     propensity: Propensity
     tail: int
 
@@ -319,8 +324,8 @@ class Evaluate:
         _in(self, "evaluate", 0, 1, "beta")
         for beta in self.betas:
             _check(0 <= beta <= 1, "evaluate.betas", beta, "each must lie in [0, 1]")
-        _check(bool(self.betas) and bool(self.frequency_weights), "evaluate.betas", self.betas,
-               "betas and frequency_weights need at least one value each")
+        for name in ("betas", "frequency_weights", "ridge_weights"):
+            _check(bool(getattr(self, name)), f"evaluate.{name}", [], "it needs at least one value")
         _at_least(self, "evaluate", 1, "shortlist", "tail")
 
 
@@ -346,6 +351,8 @@ class Params:
                f"it must divide encoder.dim ({self.encoder.dim})")
         _check(self.finetune.candidates == "all" or self.finetune.negatives + self.finetune.random_negatives > 0,
                "finetune.negatives", self.finetune.negatives, "with candidates: shortlist a step needs negatives")
+        _check(self.index.title_ridge > 0 or self.evaluate.ridge_weights == [0.0], "evaluate.ridge_weights",
+               self.evaluate.ridge_weights, "without index.title_ridge it must be [0.0]")
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -25,7 +25,7 @@ from pipeline.progress import progress
 from pipeline.ragged import Lists
 
 SHARD_BYTES = 2**32     # of the image arrays; a few large files
-BATCH = 256             # pictures or titles a pass of a frozen part
+BATCH = {"cuda": 256, "cpu": 16}    # pictures or titles a pass of a frozen part; on a CPU what fits its cache is faster
 
 
 def main(
@@ -65,7 +65,7 @@ def _images(params: Params, column, raw: Path, known: np.ndarray, folder: Path) 
     encoder.to(runtime.device())
     row_of, drops, shards, kept = np.full(len(keys), -1, np.int64), {}, _ShardWriter(folder, "pixels"), 0
     activations = _ShardWriter(folder, "image_inputs")
-    for batch in _batches(_decoded(raw, keys, s.size, drops)):
+    for batch in _batches(_decoded(raw, keys, s.size, drops), _batch_size()):
         pixels = np.stack([p for _, p in batch])
         shards.add(pixels)
         if encoder.kind != "inputs":
@@ -140,7 +140,11 @@ def _stored(raw: Path, wanted: set[str], chunk: int = 64) -> Iterator[list[tuple
                 yield found
 
 
-def _batches(items: Iterator, size: int = BATCH) -> Iterator[list]:
+def _batch_size() -> int:
+    return BATCH.get(runtime.device().type, 16)
+
+
+def _batches(items: Iterator, size: int) -> Iterator[list]:
     batch: list = []
     for item in items:
         batch.append(item)
@@ -206,6 +210,9 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, folder: Path) 
     facts = {"titles": sum(bool(t) for t in titles), "terms": len(terms), "array": None}
     if "text" not in params.encoder.modalities:
         return facts
+    if not any(titles[p] for p in known):
+        raise MufinError("no train product has a title; take text out of encoder.modalities, or look at "
+                         "download.columns.title")
     random = s.weights == "random"
     tokenizer = (learn_wordpiece([titles[p] for p in known], s.vocabulary, s.max_tokens) if random
                  else load_tokenizer(s.name))
@@ -223,9 +230,9 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, folder: Path) 
 
 def _text_inputs(encoder: TextEncoder, tokens: np.ndarray, lengths: np.ndarray, known: np.ndarray, folder: Path) -> None:
     """(P, H) descriptors or (P, T, H) activations, memory-mapped, made in buckets of like lengths."""
-    order, target = np.argsort(lengths, kind="stable"), None
-    for start in progress(range(0, len(order), BATCH), "frozen text"):
-        rows = order[start:start + BATCH]
+    order, target, size = np.argsort(lengths, kind="stable"), None, _batch_size()
+    for start in progress(range(0, len(order), size), "frozen text"):
+        rows = order[start:start + size]
         longest = max(int(lengths[rows].max()), 1)
         out = _frozen(encoder, torch.from_numpy(tokens[rows, :longest]),
                       torch.from_numpy(np.maximum(lengths[rows], 1).astype(np.int64)))

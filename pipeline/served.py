@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.ann import load_neighbours
 from pipeline.artifacts import ArtifactError, publish, read_json, write_json
+from pipeline.baselines.ridge import TitleRidge
 from pipeline.recommender import augmented_rows, joint_rows
 from pipeline.training.embedding import Embedded
 
@@ -25,6 +26,7 @@ class Index:
     products: np.ndarray            # (L,) int64
     frequency: np.ndarray           # (L,) int64, train datapoints of each label
     neighbours: object              # .search(queries, k) -> (labels, similarity)
+    ridge: TitleRidge | None        # where index.title_ridge is on
 
 
 def save_index(index: Index, folder: Path) -> None:
@@ -38,6 +40,8 @@ def save_index(index: Index, folder: Path) -> None:
         save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, scratch / "index.safetensors")
         write_json({"members": len(index.labels), "search": type(index.neighbours).__name__}, scratch / "index.json")
         index.neighbours.save(scratch / "neighbours")
+        if index.ridge is not None:
+            index.ridge.save(scratch)
 
 
 def load_index(folder: Path, device: torch.device) -> Index:
@@ -51,4 +55,4 @@ def load_index(folder: Path, device: torch.device) -> Index:
               for m in range(facts["members"])]
     rows = augmented_rows(joint_rows(labels), labels[0].offsets, t["centroids"])
     return Index(labels, [t[f"{m}/w"] for m in range(facts["members"])], t["centroids"], t["products"], t["frequency"],
-                 load_neighbours(folder / "neighbours", rows, device))
+                 load_neighbours(folder / "neighbours", rows, device), TitleRidge.load(folder))

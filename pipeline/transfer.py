@@ -39,7 +39,7 @@ def main(
             if free is not None:
                 member.classifiers.free.weight.data = torch.from_numpy(np.ascontiguousarray(free, np.float32))
         save_members(members, model)
-        report |= {"labels": len(data.labels), "free_vectors": params.transfer.free_vectors,
+        report |= {"items": len(data.labels), "labels": len(data.labels), "free_vectors": params.transfer.free_vectors,
                    "alpha": params.transfer.alpha}
 
 

@@ -246,14 +246,10 @@ def create_text_encoder(name: str, weights: str, options: dict, trainable: int |
         raise MufinError(_unavailable("encoder.text", name, weights, error)) from None
     if weights not in ("pretrained", "random"):
         _load_into(model, weights, "encoder.text.weights")
+    original = model.config.to_dict()         # before TextEncoder cuts layers off
     encoder = TextEncoder(model, trainable)
-    encoder.facts = {"trainable": trainable, "random": weights == "random"}
-    encoder.original = model.config.to_dict() | {"num_hidden_layers": _depth(encoder)}
+    encoder.facts, encoder.original = {"trainable": trainable, "random": weights == "random"}, original
     return encoder
-
-
-def _depth(encoder: TextEncoder) -> int:
-    return encoder.first + len(_layers(encoder.tail)) if encoder.kind == "activations" else len(_layers(encoder.model))
 
 
 def _unavailable(section: str, name: str, weights: str, error: Exception) -> str:
@@ -283,7 +279,7 @@ def save_encoder(encoder: ImageEncoder | TextEncoder, folder: Path) -> None:
 
 
 def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
-    """What `save_encoder` wrote; random weights are drawn anew from `seed` where one is given."""
+    """What `save_encoder` wrote; random weights that train are drawn anew from `seed` where one is given."""
     facts = json.loads((folder / "encoder.json").read_text())
     if fresh := facts["random"] and seed is not None:
         torch.manual_seed(seed)
@@ -291,21 +287,25 @@ def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
                               **_sized(facts["name"], facts["options"], facts["size"]))
     encoder = ImageEncoder(model, facts["trainable"], facts["mean"], facts["std"], not facts["random"])
     encoder.facts = facts
-    return encoder if fresh else _filled(encoder, folder)
+    return _filled(encoder, folder, fresh)
 
 
 def load_text_encoder(folder: Path, seed: int | None = None) -> TextEncoder:
-    """What `save_encoder` wrote; random weights are drawn anew from `seed` where one is given."""
+    """What `save_encoder` wrote; random weights that train are drawn anew from `seed` where one is given."""
     facts = json.loads((folder / "encoder.json").read_text())
     if fresh := facts["random"] and seed is not None:
         torch.manual_seed(seed)
-    config = dict(facts.pop("config"))
-    config = AutoConfig.for_model(config.pop("model_type"), **config)
+    original = facts.pop("config")
+    config = AutoConfig.for_model(original["model_type"], **{k: v for k, v in original.items() if k != "model_type"})
     encoder = TextEncoder(AutoModel.from_config(config), facts["trainable"])
-    encoder.facts, encoder.original = facts, config.to_dict()
-    return encoder if fresh else _filled(encoder, folder)
+    encoder.facts, encoder.original = facts, original
+    return _filled(encoder, folder, fresh)
 
 
-def _filled(encoder: nn.Module, folder: Path) -> nn.Module:
-    encoder.load_state_dict(load_file(folder / "weights.safetensors"))
+def _filled(encoder: nn.Module, folder: Path, fresh: bool) -> nn.Module:
+    """The saved weights in `encoder`; with `fresh` those of the frozen part alone, which made the stored activations."""
+    state = load_file(folder / "weights.safetensors")
+    trained = {n for n, p in encoder.named_parameters() if p.requires_grad} if fresh else set()
+    encoder.load_state_dict({n: w for n, w in state.items() if n not in trained} | {
+        n: w for n, w in encoder.state_dict().items() if n in trained})
     return encoder

@@ -1,0 +1,290 @@
+"""E_V and E_T: the frozen part and the tail are the whole encoder, in value and in training; files; names that fail."""
+
+from __future__ import annotations
+
+import copy
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pipeline.corpus.tokens import load_tokenizer
+from pipeline.errors import MufinError
+from pipeline.nn.encoders import (
+    _class_token_block,
+    create_image_encoder,
+    create_text_encoder,
+    load_image_encoder,
+    load_text_encoder,
+    save_encoder,
+)
+
+DEPTH, VOCABULARY, TOKENS = 3, 60, 12
+VIT = {"img_size": 48, "patch_size": 16, "embed_dim": 24, "depth": DEPTH, "num_heads": 2}
+BERT = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2, "intermediate_size": 48,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+TEXTS = {"bert": BERT, "distilbert": {"dim": 32, "n_layers": DEPTH, "n_heads": 2, "hidden_dim": 48, "dropout": 0.0,
+                                      "attention_dropout": 0.0},
+         "modernbert": {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2, "intermediate_size": 48,
+                        "pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}}
+PARTS = [0, 1, 2, DEPTH, "all"]
+
+
+def image_encoder(trainable, seed: int = 0, **options):
+    torch.manual_seed(seed)
+    encoder = create_image_encoder("vit_tiny_patch16_224", "random", VIT | options, 48, trainable)
+    return shaken(encoder, seed)
+
+
+def text_encoder(trainable, name: str = "bert", seed: int = 0):
+    """The same weights for the same seed, whatever trains."""
+    torch.manual_seed(seed)
+    return create_text_encoder(name, "random", TEXTS[name], trainable, VOCABULARY)
+
+
+def shaken(encoder: nn.Module, seed: int) -> nn.Module:
+    """Biases, norms and layer scales start at 0 and 1, where an error would not show."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in encoder.model.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=g)
+    return encoder
+
+
+def some_pixels(n: int = 10, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 48, 48, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def some_tokens(n: int = 10, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, TOKENS + 1, (n,), generator=g)
+    lengths[0] = TOKENS
+    tokens = torch.randint(5, VOCABULARY, (n, TOKENS), generator=g, dtype=torch.int32)
+    return tokens * (torch.arange(TOKENS) < lengths[:, None]), lengths
+
+
+def stored(encoder, *inputs):
+    """What precompute would store: the inputs themselves where nothing is frozen."""
+    return inputs[0] if encoder.kind == "inputs" else encoder.frozen(*inputs)
+
+
+@pytest.mark.parametrize("trainable", PARTS)
+@pytest.mark.parametrize("options", [{}, {"class_token": False, "global_pool": "avg"}, {"init_values": 0.3},
+                                     {"reg_tokens": 2, "qk_norm": True}, {"pre_norm": True, "qkv_bias": False}],
+                         ids=lambda o: "-".join(o) or "plain")
+def test_frozen_then_forward_is_the_whole_image_encoder(trainable, options):
+    encoder, whole = image_encoder(trainable, **options).eval(), image_encoder("all", **options).eval()
+    assert encoder.kind == {0: "descriptors", 1: "activations", 2: "activations"}.get(trainable, "inputs")
+    pixels = some_pixels()
+    ours, theirs = encoder(stored(encoder, pixels)), whole(pixels)
+    assert ours.shape == (10, 24) == (10, encoder.width) and theirs.std() > 0.1
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("trainable", PARTS)
+@pytest.mark.parametrize("name", TEXTS)
+def test_frozen_then_forward_is_the_whole_text_encoder(trainable, name):
+    encoder, whole = text_encoder(trainable, name).eval(), text_encoder("all", name).eval()
+    tokens, lengths = some_tokens()
+    ours, theirs = encoder(stored(encoder, tokens, lengths), lengths), whole(tokens, lengths)
+    assert ours.shape == (10, 32) == (10, encoder.width) and theirs.std() > 0.1
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_an_image_model_without_blocks_is_frozen_whole_or_trains_whole():
+    torch.manual_seed(0)
+    encoder = create_image_encoder("resnet10t", "random", {}, 32, 0)
+    pixels = some_pixels(3)[:, :32, :32]
+    assert torch.equal(encoder(encoder.frozen(pixels)), encoder.frozen(pixels)) and encoder.width == 512
+    with pytest.raises(MufinError, match="encoder.image.trainable_blocks is 1 .* set it to 0 or all"):
+        create_image_encoder("resnet10t", "random", {}, 32, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False},
+                                     {"drop_path_rate": 0.0, "proj_drop_rate": 0.0, "reg_tokens": 3}],
+                         ids=lambda o: "-".join(o) or "plain")
+def test_the_last_block_at_the_class_token_alone_is_the_full_one_in_value_and_gradient(options):
+    block = image_encoder("all", **options).model.blocks[-1].train()
+    x = torch.randn(5, 10, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    weight = torch.randn(5, 24, generator=torch.Generator().manual_seed(2))
+    results = []
+    for out in (block(x)[:, 0], _class_token_block(block, x)[:, 0]):
+        results.append([out, *torch.autograd.grad((out * weight).sum(), [x, *block.parameters()])])
+    assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(*results))
+
+
+def test_only_what_trains_asks_for_gradients():
+    encoder = image_encoder(1)
+    names = {n.removeprefix("model.") for n, p in encoder.named_parameters() if p.requires_grad}
+    assert names and all(n.startswith((f"blocks.{DEPTH - 1}.", "norm.")) for n in names)
+    assert not any(p.requires_grad for e in (image_encoder(0), text_encoder(0)) for p in e.parameters())
+    encoder = text_encoder(2)
+    assert {n.split(".")[0] for n, p in encoder.named_parameters() if p.requires_grad} == {"tail"}
+    assert all(p.requires_grad for e in (image_encoder("all"), text_encoder("all")) for p in e.parameters())
+
+
+# Training from what is stored
+
+def trained(parameters, output, steps: int = 8) -> None:
+    """A few steps of SGD towards random targets (Adam would blow up the rounding of gradients that are zero)."""
+    parameters, g = list(parameters), torch.Generator().manual_seed(3)
+    target, optimiser = None, torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+    for _ in range(steps):
+        out = output()
+        target = torch.randn(out.shape, generator=g) if target is None else target
+        optimiser.zero_grad()
+        (out - target).square().mean().backward()
+        optimiser.step()
+
+
+def gap(ours: dict, theirs: dict, start: dict) -> float:
+    """The greatest difference of two trainings, in parts of the way they went."""
+    way = max(float((theirs[n] - start[n]).abs().max()) for n in theirs)
+    assert way > 0.01 and ours.keys() == theirs.keys()
+    return max(float((ours[n] - theirs[n]).abs().max()) for n in theirs) / way
+
+
+@pytest.mark.parametrize("half, tolerance", [(False, 1e-4), (True, 1e-2)], ids=["float32", "float16 as stored"])
+@pytest.mark.parametrize("trainable", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"class_token": False, "global_pool": "avg"}], ids=["class token", "mean"])
+def test_image_weights_trained_from_activations_are_those_trained_from_pixels(trainable, half, tolerance, options):
+    encoder, whole, pixels = image_encoder(trainable, **options), image_encoder("all", **options), some_pixels()
+    activations = encoder.frozen(pixels)
+    encoder.train(), whole.train()
+    names = [n for n, p in encoder.named_parameters() if p.requires_grad]
+    for n, p in whole.named_parameters():
+        p.requires_grad_(n in names)
+    start = copy.deepcopy(whole.state_dict())
+    trained((p for p in encoder.parameters() if p.requires_grad),
+            lambda: encoder(activations.half() if half else activations))
+    trained((p for p in whole.parameters() if p.requires_grad), lambda: whole(pixels))
+    assert gap(encoder.state_dict(), whole.state_dict(), start) < tolerance
+
+
+@pytest.mark.parametrize("half, tolerance", [(False, 1e-4), (True, 1e-2)], ids=["float32", "float16 as stored"])
+@pytest.mark.parametrize("trainable", [1, 2])
+def test_text_weights_trained_from_activations_are_those_trained_from_tokens(trainable, half, tolerance):
+    encoder, whole, (tokens, lengths) = text_encoder(trainable), text_encoder("all"), some_tokens()
+    activations = encoder.frozen(tokens, lengths)
+    encoder.train(), whole.train()
+    last = whole.model.encoder.layer[DEPTH - trainable:]
+    whole.model.requires_grad_(False)
+    last.requires_grad_(True)
+    start = copy.deepcopy(last.state_dict())
+    trained(encoder.tail.encoder.layer.parameters(),
+            lambda: encoder(activations.half() if half else activations, lengths))
+    trained(last.parameters(), lambda: whole(tokens, lengths))
+    assert gap(encoder.tail.encoder.layer.state_dict(), last.state_dict(), start) < tolerance
+
+
+def test_training_the_tail_leaves_the_trunk_and_what_it_gives_alone():
+    encoder, (tokens, lengths) = text_encoder(1), some_tokens()
+    before = encoder.frozen(tokens, lengths)
+    trained((p for p in encoder.parameters() if p.requires_grad), lambda: encoder(before, lengths))
+    assert torch.equal(encoder.frozen(tokens, lengths), before)
+
+
+# Padding
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("trainable", [0, 1, "all"])
+def test_padding_and_neighbours_do_not_change_a_title(trainable, name):
+    encoder, (tokens, lengths) = text_encoder(trainable, name).eval(), some_tokens()
+    together = encoder(stored(encoder, tokens, lengths), lengths)
+    garbage = torch.where(torch.arange(TOKENS) < lengths[:, None], tokens, 7)
+    padded = encoder(stored(encoder, garbage, lengths), lengths)
+    assert torch.allclose(together, padded, atol=1e-5)
+    for i, length in enumerate(lengths):
+        alone = encoder(stored(encoder, tokens[i:i + 1, :length], lengths[i:i + 1]), lengths[i:i + 1])
+        assert torch.allclose(alone[0], together[i], atol=1e-5)
+
+
+# Files
+
+def outputs(encoder, *inputs) -> torch.Tensor:
+    encoder.eval()
+    return encoder(stored(encoder, *inputs), *inputs[1:])
+
+
+@pytest.mark.parametrize("trainable", PARTS)
+def test_a_saved_image_encoder_loads_as_it_was_again_and_again(trainable, tmp_path):
+    encoder, pixels = image_encoder(trainable), some_pixels(4)
+    save_encoder(encoder, tmp_path / "a")
+    save_encoder(load_image_encoder(tmp_path / "a"), tmp_path / "b")
+    again = load_image_encoder(tmp_path / "b")
+    assert torch.equal(outputs(again, pixels), outputs(encoder, pixels))
+    assert (again.kind, again.first, again.width) == (encoder.kind, encoder.first, encoder.width)
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in encoder.parameters()]
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes()
+               for n in ("encoder.json", "weights.safetensors"))
+
+
+@pytest.mark.parametrize("trainable", PARTS)
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_saved_text_encoder_loads_as_it_was_again_and_again(trainable, name, tmp_path):
+    encoder, (tokens, lengths) = text_encoder(trainable, name), some_tokens()
+    save_encoder(encoder, tmp_path / "a")
+    save_encoder(load_text_encoder(tmp_path / "a"), tmp_path / "b")
+    again = load_text_encoder(tmp_path / "b")
+    assert torch.equal(outputs(again, tokens, lengths), outputs(encoder, tokens, lengths))
+    assert (again.kind, again.first, again.width) == (encoder.kind, encoder.first, encoder.width)
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes()
+               for n in ("encoder.json", "weights.safetensors"))
+
+
+@pytest.mark.parametrize("trainable", [0, 1, "all"])
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_seed_draws_anew_what_trains_and_keeps_what_made_the_stored_activations(kind, trainable, tmp_path):
+    make, load = {"image": (image_encoder, load_image_encoder), "text": (text_encoder, load_text_encoder)}[kind]
+    inputs = (some_pixels(4),) if kind == "image" else some_tokens(4)
+    encoder = make(trainable)
+    save_encoder(encoder, tmp_path)
+    one, same, two = (load(tmp_path, seed=s) for s in (1, 1, 2))
+    assert torch.equal(outputs(one, *inputs), outputs(same, *inputs))
+    assert torch.equal(outputs(one, *inputs), outputs(two, *inputs)) == (trainable == 0)
+    assert torch.equal(outputs(one, *inputs), outputs(encoder, *inputs)) == (trainable == 0)
+    if encoder.kind != "inputs":
+        assert torch.equal(one.frozen(*inputs), encoder.frozen(*inputs))
+
+
+def test_a_seed_leaves_weights_of_a_checkpoint_alone(tmp_path):
+    source, pixels = image_encoder("all", seed=5), some_pixels(3)
+    save_file(source.model.state_dict(), tmp_path / "weights.safetensors")
+    encoder = create_image_encoder("vit_tiny_patch16_224", str(tmp_path / "weights.safetensors"), VIT, 48, 1)
+    save_encoder(encoder, tmp_path / "a")
+    assert torch.allclose(outputs(load_image_encoder(tmp_path / "a", seed=3), pixels), outputs(source, pixels), atol=1e-5)
+
+
+# Names and settings that fail
+
+@pytest.fixture
+def offline(monkeypatch):
+    """As HF_HUB_OFFLINE=1, which is read once, on import."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize("make, setting", [
+    (lambda: create_image_encoder("no_such_net", "random", {}, 48, 0), "encoder.image.name is 'no_such_net'"),
+    (lambda: create_image_encoder("no_such_net", "pretrained", {}, 48, 0), "encoder.image.name is 'no_such_net'"),
+    (lambda: create_image_encoder("vit_tiny_patch16_224", "pretrained", {}, 224, 0), "encoder.image.name is 'vit_tiny_"),
+    (lambda: create_image_encoder("vit_tiny_patch16_224", "random", {"no_such": 1}, 48, 0), "encoder.image.name is .*no_such"),
+    (lambda: create_image_encoder("vit_tiny_patch16_224", "random", {**VIT, "num_heads": 7}, 48, 0), "encoder.image.name"),
+    (lambda: create_image_encoder("vit_tiny_patch16_224", "no/file", VIT, 48, 0), "encoder.image.weights is 'no/file'"),
+    (lambda: create_text_encoder("no-such-model", "pretrained", {}, 1), "encoder.text.name is 'no-such-model'"),
+    (lambda: create_text_encoder("no-such/model", "pretrained", {}, 1), "encoder.text.name is 'no-such/model'"),
+    (lambda: create_text_encoder("no-such-type", "random", {}, 1, 60), "encoder.text.name is 'no-such-type'"),
+    (lambda: create_text_encoder("bert", "random", BERT | {"num_attention_heads": 5}, 1, 60), "encoder.text.name is 'bert'"),
+    (lambda: load_tokenizer("no-such/model"), "encoder.text.name is 'no-such/model'"),
+])
+def test_what_is_not_to_be_had_offline_is_one_sentence_that_names_the_setting(make, setting, offline):
+    with pytest.raises(MufinError, match=setting) as error:
+        make()
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_a_checkpoint_of_another_model_says_what_it_lacks(tmp_path):
+    save_file({"head.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(MufinError, match="encoder.image.weights is .* lacks .* is it of another model"):
+        create_image_encoder("vit_tiny_patch16_224", str(tmp_path / "other.safetensors"), VIT, 48, 0)
