@@ -33,7 +33,7 @@ def read_curated(folder: Path) -> Curated:
 
 
 def open_store(folder: Path, params: Params) -> DescriptorStore:
-    return DescriptorStore(folder, list(params.encoder.modalities))
+    return DescriptorStore(folder, list(params.encoder.modalities), runtime.device())
 
 
 def code() -> list[Path]:

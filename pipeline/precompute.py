@@ -69,7 +69,7 @@ def _images(params: Params, column, raw: Path, known: np.ndarray, folder: Path) 
         pixels = np.stack([p for _, p in batch])
         shards.add(pixels)
         if encoder.kind != "inputs":
-            activations.add(_frozen(encoder, torch.from_numpy(pixels)))
+            activations.add(frozen_inputs(encoder, torch.from_numpy(pixels)))
         row_of[np.searchsorted(keys, [k for k, _ in batch])] = np.arange(kept, kept + len(batch))
         kept += len(batch)
     if not kept:
@@ -192,7 +192,7 @@ class _ShardWriter:
 
 
 @torch.inference_mode()
-def _frozen(encoder: ImageEncoder | TextEncoder, *inputs: torch.Tensor) -> np.ndarray:
+def frozen_inputs(encoder: ImageEncoder | TextEncoder, *inputs: torch.Tensor) -> np.ndarray:
     """What the frozen part gives: descriptors as float32, activations as float16."""
     device, precision = runtime.device(), runtime.precision()
     with torch.autocast(device.type, precision, precision != torch.float32):
@@ -234,7 +234,7 @@ def _text_inputs(encoder: TextEncoder, tokens: np.ndarray, lengths: np.ndarray, 
     for start in progress(range(0, len(order), size), "frozen text"):
         rows = order[start:start + size]
         longest = max(int(lengths[rows].max()), 1)
-        out = _frozen(encoder, torch.from_numpy(tokens[rows, :longest]),
+        out = frozen_inputs(encoder, torch.from_numpy(tokens[rows, :longest]),
                       torch.from_numpy(np.maximum(lengths[rows], 1).astype(np.int64)))
         if target is None:
             shape = (len(tokens), *((tokens.shape[1], out.shape[-1]) if out.ndim == 3 else out.shape[1:]))

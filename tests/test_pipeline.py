@@ -14,7 +14,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from ruamel.yaml import YAML
+
+from pipeline.corpus.descriptors import DescriptorStore
+from pipeline.errors import MufinError
+from pipeline.params import load_params
+from pipeline.serving import Recommender
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["download", "curate", "precompute", "pretrain", "retrieve", "transfer", "finetune", "index", "evaluate"]
@@ -22,7 +28,8 @@ SMALL = {
     "download.sample.products": 240, "encoder.dim": 32, "encoder.image.options": {
         "img_size": 48, "patch_size": 16, "embed_dim": 48, "depth": 1, "num_heads": 2},
     "encoder.text.options": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
-    "pretrain.epochs": 4, "pretrain.batch_size": 32, "finetune.epochs": 3, "finetune.batch_size": 32,
+    "members": 2, "encoder.modalities": ["text", "image", "lexical"], "index.title_ridge": 1.0, "evaluate.mix": "chosen",
+    "evaluate.ridge_weights": [0.0, 0.5], "evaluate.frequency_weights": [0.0, 0.05], "pretrain.epochs": 4, "pretrain.batch_size": 32, "finetune.epochs": 3, "finetune.batch_size": 32,
 }
 
 
@@ -85,8 +92,8 @@ def test_repro_makes_predictions_of_the_fixed_form_and_every_metric(project):
         assert len(set(row)) == len(row) == len(score) == min(100, labels)
         assert score == sorted(score, reverse=True)
     report = json.loads((project / "metrics/evaluate.json").read_text())
-    methods = {"mufin", "mufin_chosen", "alpha_1", "text_only", "image_only", "module_1_bag", "module_1_vec", "popular",
-               "tfidf_datapoints"}
+    methods = {"mufin", "mufin_chosen", "mufin_without_ridge", "alpha_1", "text_only", "image_only", "module_1_bag",
+               "module_1_vec", "popular", "tfidf_datapoints", "ridge"}
     for split in ("valid", "test"):
         assert set(report[split]) == methods
         for figures in report[split].values():
@@ -102,7 +109,7 @@ def test_metrics_agree_with_a_recount_of_the_predictions(project):
     predicted = pq.read_table(project / "data/predictions/test.parquet")["labels"].to_pylist()
     test = pq.read_table(project / "data/curated/test.parquet")
     truth = [set(t) - set(e) for t, e in zip(test["labels"].to_pylist(), test["excluded"].to_pylist())]
-    report = json.loads((project / "metrics/evaluate.json").read_text())["test"]["mufin"]
+    report = json.loads((project / "metrics/evaluate.json").read_text())["test"]["mufin_chosen"]
     assert report["P@5"] == pytest.approx(100 * np.mean([len(set(p[:5]) & t) / 5 for p, t in zip(predicted, truth)]), abs=1e-3)
     assert report["R@10"] == pytest.approx(100 * np.mean([len(set(p[:10]) & t) / len(t) for p, t in zip(predicted, truth)]),
                                            abs=1e-3)
@@ -179,6 +186,35 @@ def test_recommend_answers_with_products_of_the_catalog_and_never_the_product_it
         assert len(set(got)) == 5 and set(got) <= set(uids) and answer["uid"] not in got
     wrong = run(project, sys.executable, "-m", "pipeline.cli", "recommend", uids[0] + "x")
     assert wrong.returncode == 1 and "did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_a_product_given_by_title_and_pictures_is_answered_like_the_same_product_of_the_catalog(project, monkeypatch):
+    monkeypatch.setenv("MUFIN_DEVICE", "cpu")
+    products = pq.read_table(project / "data/curated/products.parquet").to_pylist()
+    images = pq.read_table(project / "data/raw/images").to_pydict()
+    content = dict(zip(images["key"], images["bytes"]))
+    served = Recommender(load_params(project / "params.yaml"), project)
+    asked = [p for p in products[:40] if p["title"] and p["images"]][:8]
+    known = served.recommend([p["uid"] for p in asked], k=20)
+    fresh = served.recommend_new([p["title"] for p in asked], [[content[k] for k in p["images"]] for p in asked], k=21)
+    for product, a, b in zip(asked, known, fresh):
+        scores = {r["uid"]: r["score"] for r in b}
+        mine = [r for r in a if r["uid"] in scores]
+        assert len(mine) >= 18 and product["uid"] not in {r["uid"] for r in a}
+        assert [scores[r["uid"]] for r in mine] == pytest.approx([r["score"] for r in mine], abs=2e-3)
+    assert len(served.recommend_new(["", "no such words"], [[], []], k=5)[0]) == 5
+    with pytest.raises(MufinError, match="gives no image"):
+        served.recommend_new(["mug"], [[b"no picture"]])
+
+
+def test_inputs_held_on_the_device_give_the_batches_of_the_memory_mapped_ones(project):
+    mapped, held = (DescriptorStore(project / "data/precomputed", ["text", "image"]) for _ in range(2))
+    held.images = torch.from_numpy(np.concatenate(held.images.shards))
+    held.text = torch.from_numpy(np.concatenate(held.text.shards))
+    products = np.random.default_rng(0).permutation(mapped.num_products)[:50]
+    a, b = mapped.batch(products), held.batch(products)
+    for name in ("modality", "text", "text_lengths", "text_bag", "images", "image_bag", "image_row"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
 @pytest.mark.parametrize("change, message", [

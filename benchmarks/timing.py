@@ -1,0 +1,46 @@
+"""How two ways of one thing are timed: turn by turn, so that a busy machine is busy for both."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Callable
+
+import torch
+
+
+def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each call, `repeats` a way after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_number in range(repeats + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def tell(question: str, rows: dict[str, dict[str, float]], out: Path | None) -> None:
+    """A table on standard output and, with `out`, JSON with the machine named."""
+    print(question)
+    for name, figures in rows.items():
+        print(f"  {name:36s}" + "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+    if out:
+        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
+                   "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"question": question, "machine": machine, "rows": rows}, indent=2) + "\n")
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median, and the 99th percentile (the worst, of fewer than 100), in milliseconds."""
+    ordered = sorted(seconds)
+    return {"ms_median": 1000 * statistics.median(ordered), "ms_p99": 1000 * ordered[min(len(ordered) - 1,
+                                                                                      int(0.99 * len(ordered)))]}
