@@ -80,11 +80,18 @@ def _catalog(s: Download, products: Iterable[Product], root: Path | None, folder
         if record[0] not in log.done:
             log.add(*record)
     limits = Limits(s.timeout, s.max_bytes, s.retries, s.per_host, s.max_redirects, s.private_addresses)
-    todo = (ref for ref in _references(folder / "products.parquet") if ref not in log.done)
-    for record in progress(fetch_all(todo, Fetcher(limits, root), THREADS * runtime.workers()), "fetch pictures"):
+    fetcher, references = Fetcher(limits, root), folder / "products.parquet"
+    todo = (ref for ref in _references(references) if _is_url(ref) and ref not in log.done)
+    for record in progress(fetch_all(todo, fetcher, THREADS * runtime.workers()), "fetch pictures"):
         log.add(*record)
     log.close()
-    return counts | _store(log.records(_references(folder / "products.parquet")), folder)
+    with log.reader() as record_of:
+        got = (record_of(ref) or (ref, *fetcher.fetch(ref)) for ref in _references(references))   # files are read each time
+        return counts | _store(got, folder)
+
+
+def _is_url(reference: str) -> bool:
+    return reference.lower().startswith(("http://", "https://"))
 
 
 def _cut(products: Iterable[Product], most: int) -> Iterator[Product]:

@@ -276,9 +276,9 @@ def test_backoff_doubles_with_each_try(server, sleeps):
 def test_no_more_than_per_host_requests_are_under_way_at_once_and_all_are_answered(server):
     urls = [server.url(f"/busy?{i}") for i in range(24)]
     urls[1::2] = [url.replace("//", "//user@", 1) for url in urls[1::2]]        # the same host in another guise
-    got = list(fetch_all(urls, Fetcher(limits(per_host=3)), 12))
+    got = list(fetch_all(urls, Fetcher(limits(per_host=3, timeout=30.0)), 12))
     assert sorted(r for r, _, _ in got) == sorted(urls) and all(content == PICTURE for _, content, _ in got)
-    assert server.most == 3
+    assert 2 <= server.most <= 3
 
 
 def test_loopback_and_private_addresses_see_no_request_unless_they_are_allowed(server, sleeps):
@@ -365,7 +365,8 @@ def test_a_log_torn_at_any_byte_of_its_last_record_keeps_the_others_and_goes_on(
         path.write_bytes(whole[:end])
         log = FetchLog(path)
         assert log.done == {"a", "c\n{"} and path.stat().st_size == start
-        assert list(log.records(["a", "b", "c\n{"])) == RECORDS[:3]
+        with log.reader() as record_of:
+            assert [record_of(r) for r in ("a", "b", "c\n{")] == RECORDS[:3]
         log.add(*RECORDS[3])
         log.close()
         assert path.read_bytes() == whole
@@ -380,7 +381,8 @@ def test_what_failed_is_asked_for_again_by_the_next_run_and_its_last_record_coun
     log.close()
     again = FetchLog(path)
     assert "b" in again.done
-    assert list(again.records(["d", "b", "no such", "a"])) == [RECORDS[3], ("b", b"mended", ""), RECORDS[0]]
+    with again.reader() as record_of:
+        assert [record_of(r) for r in ("d", "b", "no such", "a")] == [RECORDS[3], ("b", b"mended", ""), None, RECORDS[0]]
     again.close()
 
 

@@ -29,7 +29,8 @@ SMALL = {
         "img_size": 48, "patch_size": 16, "embed_dim": 48, "depth": 1, "num_heads": 2},
     "encoder.text.options": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
     "members": 2, "encoder.modalities": ["text", "image", "lexical"], "index.title_ridge": 1.0, "evaluate.mix": "chosen",
-    "evaluate.ridge_weights": [0.0, 0.5], "evaluate.frequency_weights": [0.0, 0.05], "pretrain.epochs": 4, "pretrain.batch_size": 32, "finetune.epochs": 3, "finetune.batch_size": 32,
+    "evaluate.ridge_weights": [0.0, 0.5], "evaluate.frequency_weights": [0.0, 0.05],
+    "pretrain.epochs": 4, "pretrain.batch_size": 32, "finetune.epochs": 3, "finetune.batch_size": 32,
 }
 
 

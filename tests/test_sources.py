@@ -214,8 +214,12 @@ def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_f
 @pytest.mark.parametrize("where", ["products", "log"])
 def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(workplace, monkeypatch, capsys, where):
     Path("a.jpg").write_bytes(jpeg(1))
-    as_file(Path("a.jsonl"), [{"ASIN": "a", "images": ["a.jpg"], "also_buy": ["b"]}, {"ASIN": "b"}])
+    urls = ["https://pictures.example/b.jpg"] if where == "log" else []           # files are read each time, not logged
+    as_file(Path("a.jsonl"), [{"ASIN": "a", "images": ["a.jpg", *urls], "also_buy": ["b"]}, {"ASIN": "b"}])
     settings(download__source="catalog", download__location="a.jsonl")
+
+    def fetched(references, *_):
+        return ((reference, jpeg(2), "") for reference in references)
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -223,6 +227,7 @@ def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(w
     if where == "products":
         monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     else:
+        monkeypatch.setattr(download, "fetch_all", fetched)
         monkeypatch.setattr(download.FetchLog, "add", full)
     monkeypatch.setattr(sys, "argv", ["download"])
     with pytest.raises(SystemExit) as error:
@@ -233,8 +238,18 @@ def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(w
     untouched()
     monkeypatch.undo()
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(download, "fetch_all", fetched)
     download.main()
-    assert json.loads(Path("data/raw/source.json").read_text())["pictures"] == 1
+    assert json.loads(Path("data/raw/source.json").read_text())["pictures"] == 1 + len(urls)
+
+
+def test_a_file_that_changed_under_its_name_is_read_again_by_the_next_run(workplace):
+    as_file(Path("a.jsonl"), [{"ASIN": "a", "images": ["a.jpg"], "also_buy": ["b"]}, {"ASIN": "b"}])
+    settings(download__source="catalog", download__location="a.jsonl")
+    for number in (1, 2):
+        Path("a.jpg").write_bytes(jpeg(number))
+        download.main()
+        assert pq.read_table("data/raw/images")["bytes"].to_pylist() == [jpeg(number)]
 
 
 # Amazon's dumps

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import BinaryIO, Iterable, Iterator
+from typing import BinaryIO, Callable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,13 +53,17 @@ class FetchLog:
     def close(self) -> None:
         self.file.close()
 
-    def records(self, references: Iterable[str]) -> Iterator[tuple[str, bytes, str]]:
-        """(reference, bytes, reason) of those that are there, in the order of `references`, not of their coming."""
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Callable[[str], tuple[str, bytes, str] | None]]:
+        """A function from a reference to its (reference, bytes, reason), None for one that is not in the log."""
         with open(self.path, "rb") as file:
-            for reference in references:
-                if reference in self.places:
-                    file.seek(self.places[reference])
-                    yield _record(file)
+            def record_of(reference: str) -> tuple[str, bytes, str] | None:
+                if reference not in self.places:
+                    return None
+                file.seek(self.places[reference])
+                return _record(file)
+
+            yield record_of
 
 
 def _record(file: BinaryIO) -> tuple[str, bytes, str] | None:
