@@ -60,15 +60,10 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             server.asked[self.path] += 1
-            server.now += 1
-            server.most = max(server.most, server.now)
         try:
             getattr(self, "_" + self.path.partition("?")[0].split("/")[1].replace("-", "_"))(server.asked[self.path])
         except OSError:
             pass
-        finally:
-            with server.lock:
-                server.now -= 1
 
     def answer(self, status: int = 200, body: bytes = b"", **headers: str):
         self.send_response(status)
@@ -84,7 +79,13 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(body=jpeg(int(name[:-4]) if name[:-4].isdigit() else 0), Content_Type="image/jpeg")
 
     def _busy(self, n):
+        server = self.server
+        with server.lock:
+            server.now += 1
+            server.most = max(server.most, server.now)
         time.sleep(0.02)
+        with server.lock:
+            server.now -= 1                          # before the answer, after which the next request may come at once
         self.answer(body=PICTURE)
 
     def _stalls(self, n):
