@@ -133,7 +133,9 @@ def _mufin(network: Network, data: Curated, titles: list[str]) -> tuple[dict, di
 def _parts(network: Network, splits: dict[str, Split], embedded: dict, full: LabelSides, mix: Mix,
            frequency: np.ndarray) -> dict:
     """alpha = 1, and title alone or pictures alone at prediction time; without the ridge, which is no part of these."""
-    others = {"alpha_1": (None, network.sides(True)), "text_only": ({TEXT, LEXICAL}, full), "image_only": ({IMAGE}, full)}
+    others = {"alpha_1": (None, network.sides(True))}
+    if "image" in network.params.encoder.modalities and len(network.params.encoder.modalities) > 1:
+        others |= {"text_only": ({TEXT, LEXICAL}, full), "image_only": ({IMAGE}, full)}
     ranked: dict = {}
     for method, (modalities, sides) in others.items():
         ranked[method] = {}

@@ -26,7 +26,7 @@ def new_mufin(params: Params, precomputed: Path, seed: int) -> Mufin:
         "modalities": list(encoder.modalities), "dim": encoder.dim, "projection": encoder.projection,
         "standardise": encoder.standardise, "dropouts": {"text": encoder.input_dropout, "image": encoder.image_dropout},
         "modality_dropout": encoder.modality_dropout, "gates": attention.gates, "image_gate": attention.image_gate,
-        "heads": attention.heads, "dropout": attention.dropout, "lexical_terms": _lexical_terms(precomputed),
+        "heads": attention.heads, "dropout": attention.dropout, "lexical_terms": _lexical_terms(params, precomputed),
         "classifiers": None,
     }
     return _network(facts, precomputed, seed)
@@ -57,8 +57,8 @@ def _network(facts: dict, precomputed: Path, seed: int | None) -> Mufin:
     return model
 
 
-def _lexical_terms(precomputed: Path) -> int:
-    return len(read_json(precomputed / "lexical_terms.json"))
+def _lexical_terms(params: Params, precomputed: Path) -> int:
+    return len(read_json(precomputed / "lexical_terms.json")) if "lexical" in params.encoder.modalities else 0
 
 
 def _statistics(precomputed: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,11 +25,12 @@ class Embedded:
         """The bags of `index`, padded to `width` rows (default: the longest of them), (len(index), m, D)."""
         lengths = np.diff(self.offsets)[index]
         width = width or max(int(lengths.max(initial=0)), 1)
-        at = np.minimum(self.offsets[:-1][index][:, None] + np.arange(width), max(len(self.rows) - 1, 0))
         mask = np.arange(width) < lengths[:, None]
-        modality = np.where(mask, self.modality[at], -1).astype(np.int8)
-        rows = torch.from_numpy(self.rows[at] * mask[..., None]).to(device)
-        return Bag(rows, torch.from_numpy(modality).to(device))
+        rows = np.zeros((*mask.shape, self.rows.shape[1]), np.float32)
+        modality = np.full(mask.shape, -1, np.int8)
+        at = (self.offsets[:-1][index][:, None] + np.arange(width))[mask]
+        rows[mask], modality[mask] = self.rows[at], self.modality[at]
+        return Bag(torch.from_numpy(rows).to(device), torch.from_numpy(modality).to(device))
 
 
 @torch.inference_mode()

@@ -1,0 +1,50 @@
+"""All stages one after the other, in one process, under settings that the sample does not use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import curate, download, evaluate, finetune, index, precompute, pretrain, retrieve, transfer
+from pipeline.training.embedding import Embedded
+from tests.test_precompute import inside
+
+QUICK = {"pretrain.epochs": 2, "pretrain.batch_size": 32, "finetune.epochs": 2, "finetune.batch_size": 32,
+         "finetune.train_encoders": True}
+
+
+@pytest.mark.parametrize("changes", [
+    {"encoder.modalities": ["text"]},
+    {"encoder.modalities": ["image"]},
+    {"encoder.modalities": ["lexical"]},
+    {"curate.split": "warm", "finetune.select": "valid", "retrieve.vectors": "vec", "encoder.projection": "maxpool"},
+    {"pretrain.loss": "triplet", "pretrain.batching": "clusters", "transfer.free_vectors": "ridge", "attention.heads": 2},
+    {"pretrain.batching": "datapoints", "finetune.loss": "softmax", "finetune.candidates": "all", "evaluate.candidates": "all",
+     "transfer.free_vectors": "centroid", "attention.gates": True},
+    {"retrieve.search": "hnsw", "index.search": "hnsw", "finetune.candidates": "all", "curate.max_products": 120},
+    {"finetune.loss": "softmax", "finetune.random_negatives": 8, "finetune.normalise_classifier": False, "seed": 3},
+], ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()))
+def test_every_setting_gives_full_predictions_of_unique_labels(tmp_path, changes):
+    with inside(tmp_path, **QUICK | changes):
+        for stage in (download, curate, precompute, pretrain, retrieve, transfer, finetune, index, evaluate):
+            stage.main()
+        labels = pq.read_table("data/curated/labels.parquet").num_rows
+        test = pq.read_table("data/curated/test.parquet").to_pylist()
+        rows = pq.read_table("data/predictions/test.parquet")["labels"].to_pylist()
+        most = min(100, labels)
+        for asked, row in zip(test, rows):
+            assert len(set(row)) == len(row) >= min(most, labels - len(asked["excluded"]), 20)
+            assert not set(row) & set(asked["excluded"])
+        report = json.loads(Path("metrics/evaluate.json").read_text())
+        assert ("image_only" in report["test"]) == (len(changes.get("encoder.modalities", "both")) > 1)
+        assert report["test"]["mufin"]["R@100"] > report["test"]["mufin"]["P@1"] / 100
+
+
+def test_products_without_any_descriptor_have_empty_bags():
+    nothing = Embedded(np.zeros((0, 4), np.float32), np.zeros(0, np.int8), np.zeros(4, np.int64), np.zeros((3, 4), np.float32))
+    bags = nothing.bags(np.arange(3), "cpu")
+    assert bags.rows.shape == (3, 1, 4) and not bags.mask.any() and not bags.rows.any()
