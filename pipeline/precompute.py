@@ -5,8 +5,9 @@ python -m pipeline.precompute
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator
 
@@ -24,6 +25,7 @@ from pipeline.params import Params, load_params
 from pipeline.progress import progress
 from pipeline.ragged import Lists
 
+MANY = 20_000           # pictures from which processes decode
 SHARD_BYTES = 2**32     # of the image arrays; a few large files
 BATCH = {"cuda": 256, "cpu": 16}    # pictures or titles a pass of a frozen part; on a CPU what fits its cache is faster
 
@@ -91,7 +93,7 @@ def _decoded(raw: Path, keys: np.ndarray, size: int, drops: dict[str, int]) -> I
     """(key, pixels) of the wanted pictures in the order of the store, decoded by a pool; drops are counted by reason."""
     wanted, seen = set(keys.tolist()), 0
     workers = runtime.workers()
-    with ProcessPoolExecutor(workers) if workers > 1 and len(keys) > 500 else _Inline() as pool:
+    with _pool(workers, len(keys)) as pool:
         for result in progress(_mapped(pool, _stored(raw, wanted), size, workers), "decode"):
             for key, pixels in result:
                 seen += 1
@@ -103,7 +105,15 @@ def _decoded(raw: Path, keys: np.ndarray, size: int, drops: dict[str, int]) -> I
         drops["not in the image store"] = len(wanted) - seen
 
 
-def _mapped(pool, chunks, size: int, workers: int):
+def _pool(workers: int, pictures: int) -> Executor:
+    """Threads, which Pillow's decoders let run side by side; for many pictures processes, which start in seconds but share
+    no interpreter. Never by fork: this process has threads, and maybe a GPU."""
+    if pictures > MANY and workers > 1:
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
+    return ThreadPoolExecutor(workers)
+
+
+def _mapped(pool: Executor, chunks, size: int, workers: int):
     """Results in order with a bounded number of chunks under way: the store need not fit in memory."""
     waiting: list = []
     for chunk in chunks:
@@ -112,20 +122,6 @@ def _mapped(pool, chunks, size: int, workers: int):
             yield waiting.pop(0).result()
     for future in waiting:
         yield future.result()
-
-
-class _Inline:
-    """A pool of no processes, for a few pictures."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return False
-
-    def submit(self, function, *args):
-        value = function(*args)
-        return type("Done", (), {"result": staticmethod(lambda: value)})
 
 
 def _stored(raw: Path, wanted: set[str], chunk: int = 64) -> Iterator[list[tuple[str, bytes]]]:

@@ -318,3 +318,14 @@ def test_a_modality_that_was_not_made_says_what_to_do(damaged):
     assert not list(folder.glob("pixels-*")) and not (folder / "encoders/image").exists()
     with pytest.raises(MufinError, match=r"made without \['image'\]; run `dvc repro precompute`"):
         DescriptorStore(folder, ["text", "image"])
+
+
+def test_processes_and_threads_decode_alike(sample, monkeypatch):
+    monkeypatch.setattr(precompute, "MANY", 10)
+    keys = np.array(sorted(pq.read_table(sample / "data/raw/images")["key"].to_pylist())[:80])
+    found = {}
+    for workers in (1, 2):
+        monkeypatch.setenv("MUFIN_WORKERS", str(workers))
+        found[workers] = dict(precompute._decoded(sample / "data/raw", keys, SIZE, {}))
+    assert found[1].keys() == found[2].keys() and len(found[1]) > 40
+    assert all(np.array_equal(found[1][key], found[2][key]) for key in found[1])
