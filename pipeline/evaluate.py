@@ -95,12 +95,12 @@ class Network:
     def sides(self, alpha_one: bool) -> LabelSides:
         return label_sides(self.members, self.index.labels, runtime.device(), alpha_one)
 
-    def score(self, datapoints: list[Embedded], sides: LabelSides) -> Scored:
-        """Retrieve each datapoint's candidates and score them."""
+    def score(self, datapoints: list[Embedded], sides: LabelSides, excluded: Lists) -> Scored:
+        """Retrieve each datapoint's candidates, its filter pairs aside, and score them."""
         start, e = time.perf_counter(), self.params.evaluate
         num_labels = len(self.index.products)
         k = num_labels if e.candidates == "all" else min(e.shortlist, num_labels)
-        labels, similarity = self.index.neighbours.search(joint_vectors(datapoints), k)
+        labels, similarity = self.index.neighbours.search(joint_vectors(datapoints), k, excluded)
         c = classifier_scores(sides, datapoints, labels, runtime.device())
         return Scored(labels, c, similarity, time.perf_counter() - start)
 
@@ -110,7 +110,7 @@ def _mufin(network: Network, data: Curated, titles: list[str]) -> tuple[dict, di
     e, full = network.params.evaluate, network.sides(False)
     splits = {name: data.splits[name] for name in ("valid", "test")}
     embedded = {name: network.embed(split.product) for name, split in splits.items()}
-    scored = {name: network.score(x, full) for name, x in embedded.items()}
+    scored = {name: network.score(x, full, splits[name].excluded) for name, x in embedded.items()}
     ridge = {name: _ridge_scores(network.index.ridge, splits[name], s.candidates, titles) for name, s in scored.items()}
     frequency = np.log1p(network.index.frequency).astype(np.float32)
     sweep = [Mix(*m) for m in itertools.product(e.betas, e.frequency_weights, e.ridge_weights)]
@@ -141,7 +141,7 @@ def _parts(network: Network, splits: dict[str, Split], embedded: dict, full: Lab
         ranked[method] = {}
         for name, split in splits.items():
             x = network.embed(split.product, modalities) if modalities else embedded[name]
-            ranked[method][name] = _ranked(network.score(x, sides), split, mix, frequency, None)
+            ranked[method][name] = _ranked(network.score(x, sides, split.excluded), split, mix, frequency, None)
     return ranked
 
 

@@ -254,7 +254,7 @@ class Transfer:
 
     def __post_init__(self):
         _positive(self, "transfer", "ridge")
-        _check(0 < self.alpha < 1, "transfer.alpha", self.alpha, "a weight that a logit learns lies in (0, 1)")
+        _check(0 < self.alpha <= 1, "transfer.alpha", self.alpha, "a weight of the label embedding lies in (0, 1]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,18 @@ class Lists:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1]), offsets
 
+    def only(self, keep: np.ndarray) -> Lists:
+        """The values where `keep` (nnz,) bool, row by row."""
+        counts = np.bincount(self.rows()[keep], minlength=len(self))
+        return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), self.values[keep])
+
+    def minus(self, other: Lists) -> Lists:
+        """Row by row, the values that are not in `other`."""
+        if not len(other.values) or not len(self.values):
+            return self
+        base = int(max(self.values.max(), other.values.max())) + 1
+        return self.only(~np.isin(self.rows() * base + self.values, other.rows() * base + other.values))
+
     def transpose(self, size: int) -> Lists:
         """Row v of the result holds the rows of self that hold v, in ascending order; `size` rows."""
         order = np.argsort(self.values, kind="stable")

@@ -34,18 +34,28 @@ def joint_vectors(embedded: list[Embedded]) -> np.ndarray:
 
 
 def joint_rows(embedded: list[Embedded]) -> np.ndarray:
-    """(R, members x D) float32: bag rows of all members side by side."""
-    return np.concatenate([e.rows for e in embedded], 1) / np.sqrt(len(embedded), dtype=np.float32)
+    """(R, members x D) float32: bag rows of all members side by side, unit norm.
+
+    The paper leaves their length open. After A_S's LayerNorm a row is sqrt(D) long: it would drown the centroids (of norm
+    1 at most) in the search, and the classifier's score in beta c + (1 - beta) a. So similarities are cosines throughout.
+    """
+    return np.concatenate([_unit(e.rows) for e in embedded], 1) / np.sqrt(len(embedded), dtype=np.float32)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of norm 1; zero stays zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def augmented_rows(rows: np.ndarray, offsets: np.ndarray, centroids: np.ndarray) -> LabelRows:
-    """The sum(m_l + 1) vectors of augmented retrieval: every label's bag rows and its centroid (Module II).
+    """The sum(m_l + 1) vectors of augmented retrieval: every label's bag rows and its centroid, unit norm (Module II).
 
-    `centroids` (L, D), or (0, D) where labels have no train datapoints.
+    `rows` of `joint_rows`; `centroids` (L, D), or (0, D) where labels have no train datapoints.
     """
     num_labels = len(offsets) - 1
     label = np.concatenate([np.repeat(np.arange(num_labels), np.diff(offsets)), np.arange(len(centroids))])
-    return LabelRows(np.concatenate([rows, centroids]).astype(np.float32, copy=False), label.astype(np.int64), num_labels)
+    vectors = np.concatenate([rows, _unit(centroids)]).astype(np.float32, copy=False)
+    return LabelRows(vectors, label.astype(np.int64), num_labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,10 @@ def label_sides(members: list[Mufin], labels: list[Embedded], device: torch.devi
             ids = np.arange(start, min(start + chunk, len(embedded.offsets) - 1))
             bags, z = embedded.bags(ids, device, width), torch.from_numpy(embedded.vectors[ids]).to(device)
             w = z if alpha_one else member.classifier(torch.from_numpy(ids).to(device), z)
-            parts.append(label_side(member, bags, w))
-        sides.append(LabelSide(*(torch.cat(fields) for fields in zip(*(p.tensors() for p in parts)))))
+            parts.append(label_side(member, bags, w).tensors())
+        columns = [list(field) for field in zip(*parts)]
+        parts.clear()                            # so that one field alone is held twice: 12 GB in all for 300,000 labels
+        sides.append(LabelSide(*(torch.cat(columns.pop(0)) for _ in range(len(columns)))))
     return LabelSides(members, sides)
 
 
@@ -84,6 +96,8 @@ def classifier_scores(labels: LabelSides, datapoints: list[Embedded], candidates
     n, width = candidates.shape
     num_labels = len(labels.sides[0].w)
     every = width * 4 >= num_labels          # so many candidates that scoring all labels at once is the cheaper way
+    if device.type == "cuda" and not every:
+        budget *= 16                         # a dozen datapoints at a time would leave a GPU idle between launches
     per = (num_labels if every else width * labels.sides[0].values.shape[1] * 4) * labels.sides[0].gram.shape[1]
     chunk = int(max(1, budget // max(per * (1 if every else labels.members[0].dim // 8), 1)))
     out = np.empty((n, width), np.float32)

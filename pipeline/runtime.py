@@ -34,7 +34,9 @@ def device() -> torch.device:
     except RuntimeError:
         raise MufinError(f"MUFIN_DEVICE is {name!r}; it must be cpu, cuda or cuda:<number>") from None
     if chosen.type == "cuda":
-        if not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count():
+        if chosen.index is None:                # set_device wants a number
+            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if not torch.cuda.is_available() or chosen.index >= torch.cuda.device_count():
             raise MufinError(f"MUFIN_DEVICE is {name!r} and torch sees {torch.cuda.device_count()} GPUs; "
                              "set it to cpu or to one that is there")
         torch.cuda.set_device(chosen)

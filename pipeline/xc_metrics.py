@@ -18,8 +18,7 @@ def filtered(predictions: np.ndarray, truth: Lists, excluded: Lists | None) -> t
     gone = is_in(predictions, excluded) | (predictions < 0)
     order = np.argsort(gone, 1, kind="stable")
     closed = np.take_along_axis(np.where(gone, -1, predictions), order, 1)
-    base = int(max(truth.values.max(initial=0), excluded.values.max())) + 1
-    return closed, _only(truth, ~np.isin(truth.rows() * base + truth.values, excluded.rows() * base + excluded.values))
+    return closed, truth.minus(excluded)
 
 
 def precision_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
@@ -110,7 +109,7 @@ def recall_of_labels(predictions: np.ndarray, truth: Lists, excluded: Lists | No
     Predictions stay as they are: a head label in the top k takes a tail label's place.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    mine = _only(truth, np.isin(truth.values, labels))
+    mine = truth.only(np.isin(truth.values, labels))
     size = _sizes(mine)
     return _mean(is_in(predictions[:, :k], mine).sum(1)[size > 0] / size[size > 0])
 
@@ -189,11 +188,6 @@ def _ideal(truth: Lists, k: int) -> np.ndarray:
 
 def _sizes(lists: Lists) -> np.ndarray:
     return np.diff(lists.offsets)
-
-
-def _only(lists: Lists, keep: np.ndarray) -> Lists:
-    counts = np.bincount(lists.rows()[keep], minlength=len(lists))
-    return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), lists.values[keep])
 
 
 def _mean(values: np.ndarray) -> float:

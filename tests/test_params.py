@@ -54,7 +54,7 @@ def changed(tmp_path: Path, change) -> Path:
     ("encoder", "modalities", [], "name at least one"),
     ("encoder", "modalities", ["text", "sound"], "encoder.modalities is 'sound'; it must be one of text, image, lexical"),
     ("attention", "heads", 5, "attention.heads is 5; it must divide encoder.dim"),
-    ("transfer", "alpha", 1.0, "transfer.alpha is 1.0"),
+    ("transfer", "alpha", 0.0, "transfer.alpha is 0.0"),
     ("evaluate", "betas", [2.0], "evaluate.betas is 2.0; each must lie in"),
 ])
 def test_a_wrong_setting_is_refused_by_name_with_the_remedy(tmp_path, section, key, value, message):

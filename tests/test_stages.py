@@ -27,6 +27,7 @@ QUICK = {"pretrain.epochs": 2, "pretrain.batch_size": 32, "finetune.epochs": 2, 
      "transfer.free_vectors": "centroid", "attention.gates": True},
     {"retrieve.search": "hnsw", "index.search": "hnsw", "finetune.candidates": "all", "curate.max_products": 120},
     {"finetune.loss": "softmax", "finetune.random_negatives": 8, "finetune.normalise_classifier": False, "seed": 3},
+    {"transfer.alpha": 1.0, "curate.split": "warm"},
 ], ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()))
 def test_every_setting_gives_full_predictions_of_unique_labels(tmp_path, changes):
     with inside(tmp_path, **QUICK | changes):

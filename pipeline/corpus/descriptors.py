@@ -81,7 +81,11 @@ class DescriptorStore:
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             if sum(s.nbytes for s in shards) < free / 2:
-                return torch.cat([torch.from_numpy(np.array(s)).to(self.device) for s in shards])
+                like = torch.from_numpy(np.array(shards[0][:0]))
+                held = like.new_empty((sum(map(len, shards)), *like.shape[1:]), device=self.device)
+                for part, shard in zip(held.split([len(s) for s in shards]), shards):       # never held twice
+                    part.copy_(torch.from_numpy(np.array(shard)))
+                return held
         return _Shards(shards)
 
     def batch(self, products: np.ndarray) -> DescriptorBatch:

@@ -88,9 +88,9 @@ def warm_split(relations: Lists, test: float, valid: float, rng: np.random.Gener
         truth, excluded = mapped(relations.take(products), label_of), _own(products, label_of)
         if name != "train":
             reverse = back.take(products)
-            known = _filtered(reverse, in_train[reverse.values])
+            known = reverse.only(in_train[reverse.values])
             excluded = _union(excluded, mapped(known, label_of))
-        some, judged = np.diff(truth.offsets) > 0, np.diff(_minus(truth, excluded).offsets) > 0
+        some, judged = np.diff(truth.offsets) > 0, np.diff(truth.minus(excluded).offsets) > 0
         dropped[f"{name} products without a label"] = int((~some).sum())
         dropped[f"{name} products whose every label is a filter pair"] = int((some & ~judged).sum())
         rows[name] = _rows(Rows(products, truth, excluded), np.flatnonzero(judged))
@@ -141,14 +141,9 @@ def _positions(ids: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-def _filtered(lists: Lists, keep: np.ndarray) -> Lists:
-    counts = np.bincount(lists.rows()[keep], minlength=len(lists))
-    return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), lists.values[keep])
-
-
 def mapped(lists: Lists, position: np.ndarray) -> Lists:
     """The values at their new positions; those without one leave."""
-    moved = _filtered(lists, position[lists.values] >= 0)
+    moved = lists.only(position[lists.values] >= 0)
     return Lists(moved.offsets, position[moved.values])
 
 
@@ -159,19 +154,7 @@ def _own(products: np.ndarray, position: np.ndarray) -> Lists:
 
 def _union(a: Lists, b: Lists) -> Lists:
     """Row by row, ascending."""
-    base, keys_a, keys_b = _keys(a, b)
-    keys = np.union1d(keys_a, keys_b)
+    base = int(max(a.values.max(initial=0), b.values.max(initial=0))) + 1
+    keys = np.union1d(a.rows() * base + a.values, b.rows() * base + b.values)
     counts = np.bincount(keys // base, minlength=len(a))
     return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % base)
-
-
-def _minus(a: Lists, b: Lists) -> Lists:
-    """Row by row, what of a is not in b."""
-    _, keys_a, keys_b = _keys(a, b)
-    return _filtered(a, ~np.isin(keys_a, keys_b))
-
-
-def _keys(a: Lists, b: Lists) -> tuple[int, np.ndarray, np.ndarray]:
-    """One number a (row, value) of each, and its base."""
-    base = int(max(a.values.max(initial=0), b.values.max(initial=0))) + 1
-    return base, a.rows() * base + a.values, b.rows() * base + b.values

@@ -69,6 +69,7 @@ def gather_bags(bag: Bag, count: int) -> Bag:
     modality = _GatherRows.apply(torch.nn.functional.pad(bag.modality.to(torch.int32), short, value=-1))
     parts = [(count * r // world(), count * (r + 1) // world()) for r in range(world())]
     keep = torch.cat([torch.arange(b - a) + r * most for r, (a, b) in enumerate(parts)]).to(rows.device)
+    torch.manual_seed(torch.initial_seed() + 1)     # shares differ in what they drew; A_C's dropout must not, see above
     return Bag(rows[keep], modality[keep].to(torch.int8))
 
 

@@ -49,10 +49,11 @@ class Finetuning:
                  excluded: Lists, shortlist: Lists, settings, seed: int,
                  validate: Callable[[Mufin], dict[str, float]]):
         self.model, self.store, self.settings, self.validate = model, store, settings, validate
-        self.datapoints, self.label_products, self.truth = datapoints, label_products, truth
+        self.datapoints, self.label_products = datapoints, label_products
+        self.positives = truth.minus(excluded)                # a filter pair is neither positive nor negative
         self.negatives = shortlist_negatives(shortlist, truth, excluded, len(label_products))
         self.relevance, self.exclusion = (Relevance(x, len(label_products)) for x in (truth, excluded))
-        self.usable = np.flatnonzero(np.diff(truth.offsets) > 0)
+        self.usable = np.flatnonzero(np.diff(self.positives.offsets) > 0)
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
         self.seed = seed
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -66,7 +67,7 @@ class Finetuning:
 
     def prepare(self, datapoints: np.ndarray, rng: np.random.Generator) -> Step:
         s, num_labels = self.settings, len(self.label_products)
-        positives, positive_mask = draw(self.truth, datapoints, s.positives, rng)
+        positives, positive_mask = draw(self.positives, datapoints, s.positives, rng)
         hard, hard_mask = draw(self.negatives, datapoints, s.negatives, rng)
         random = rng.integers(num_labels, size=(len(datapoints), s.random_negatives))
         if s.candidates == "all":

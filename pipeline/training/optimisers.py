@@ -84,8 +84,8 @@ class Optimisers:
             optimiser, key = owner[p], name.rpartition("|")[2]
             if isinstance(optimiser, torch.optim.SparseAdam) and key == "step":
                 value = int(value)                                     # SparseAdam counts with a plain int
-            elif key != "step":
-                value = value.to(p.device)
+            else:
+                value = value.to(p.device)                             # the step too: fused AdamW reads it on the GPU
             optimiser.state[p][key] = value
 
 
@@ -102,5 +102,5 @@ def _group(name: str) -> str:
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's parameters and buffers, contiguous, on the CPU."""
-    return {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
+    """A copy of the model's parameters and buffers, contiguous, on the CPU."""
+    return {n: t.detach().cpu().contiguous().clone() for n, t in model.state_dict().items()}

@@ -49,7 +49,8 @@ class Pretraining:
                  excluded: Lists, settings, seed: int, machine: Machine):
         self.model, self.store, self.settings, self.seed, self.machine = model, store, settings, seed, machine
         by_label = settings.batching != "datapoints"
-        self.graph = truth.transpose(len(label_products)) if by_label else truth
+        positives = truth.minus(excluded)                     # a filter pair is neither positive nor negative
+        self.graph = positives.transpose(len(label_products)) if by_label else positives
         skip = excluded.transpose(len(label_products)) if by_label else excluded
         self.anchors, self.others = (label_products, datapoints) if by_label else (datapoints, label_products)
         self.relevant, self.skipped = Relevance(self.graph, len(self.others)), Relevance(skip, len(self.others))
@@ -105,7 +106,8 @@ class Pretraining:
         s = self.settings
         bags = distributed.gather_bags(self.model.bag(step.batch), step.count)
         vectors = self.model.vector(bags).float()
-        scores = vectors[step.anchor] @ vectors[step.other].T
+        with torch.autocast(vectors.device.type, enabled=False):      # bf16 steps of 0.004 are coarse for cosines near 1
+            scores = vectors[step.anchor] @ vectors[step.other].T
         if s.loss == "softmax":
             return losses.symmetric_softmax(scores / s.temperature, step.relevant, step.allowed | step.relevant)
         negatives, mask = hardest(scores, step.allowed & ~step.relevant, s.negatives, random=not s.hard_negatives)
