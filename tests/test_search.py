@@ -282,11 +282,11 @@ def test_auto_is_exact_for_few_rows_on_a_cpu_and_hnsw_for_many(monkeypatch):
     assert isinstance(build_neighbours(rows, "exact", **settings_of), ExactNeighbours)
 
 
-def test_augmented_retrieval_sees_every_bag_row_and_every_centroid_of_a_label():
-    bags, offsets = np.arange(8, dtype=np.float32).reshape(4, 2), np.array([0, 1, 1, 4])
+def test_augmented_retrieval_sees_every_bag_row_and_every_centroid_of_a_label_at_unit_norm():
+    bags, offsets = np.array([[0, 1], [0.6, 0.8], [1, 0], [-0.8, 0.6]], np.float32), np.array([0, 1, 1, 4])
     rows = augmented_rows(bags, offsets, -np.ones((3, 2), np.float32))
     assert rows.label.tolist() == [0, 2, 2, 2, 0, 1, 2] and rows.num_labels == 3
-    assert (rows.rows == np.concatenate([bags, -np.ones((3, 2))])).all()
+    np.testing.assert_allclose(rows.rows, np.concatenate([bags, -np.full((3, 2), np.sqrt(0.5))]), rtol=1e-6)
     assert augmented_rows(bags, offsets, np.zeros((0, 2), np.float32)).label.tolist() == [0, 2, 2, 2]
 
 
