@@ -3,7 +3,8 @@
 python -m benchmarks.quality params.yaml --seeds 0 1 2 --variant "both:" --variant "text:encoder.modalities=[text]"
 
 Each run is the whole pipeline in a folder of its own (under --work, kept, so that a killed run goes on); download and
-curate are shared. `--bonsai` adds omikuji's Bonsai on TF-IDF titles of the same split (pip install .[baselines]).
+curate are shared. `--bonsai` adds omikuji's Bonsai on TF-IDF titles of the same split (pip install .[baselines]),
+`--frozen-ridge` a closed-form one-vs-all on the first run's frozen descriptors and TF-IDF titles, penalty by valid.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def main() -> None:
             print(f"{name} seed {seed}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     if args.bonsai:
         rows["Bonsai (omikuji)"] = [bonsai(base / "data/curated")]
+    if args.frozen_ridge:
+        rows["ridge, frozen + TF-IDF"] = [frozen_ridge(work / f"{args.variant[0].partition(':')[0]}-{args.seeds[0]}")]
     _tell(rows, args)
 
 
@@ -63,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("scratch/quality"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--bonsai", action="store_true")
+    parser.add_argument("--frozen-ridge", action="store_true", help="needs both encoders wholly frozen")
     return parser.parse_args()
 
 
@@ -128,6 +132,52 @@ def bonsai(curated: Path) -> dict[str, float]:
     split = data.splits["test"]
     counts = np.bincount(data.train.labels.values, minlength=len(data.labels))
     return evaluate(predictions, split.labels, split.excluded, counts, len(data.train), (0.6, 2.6))
+
+
+def frozen_ridge(run: Path) -> dict[str, float]:
+    """Ridge one-vs-all on [title descriptor, mean image descriptor, TF-IDF title], each of unit norm."""
+    import numpy as np
+    from scipy.sparse import csr_matrix, hstack
+
+    from pipeline.inputs import read_curated
+    from pipeline.xc_metrics import evaluate
+
+    data = read_curated(run / "data/curated")
+    features = _descriptors(run, data.train.product)
+    counts = np.bincount(data.train.labels.values, minlength=len(data.labels))
+    relevance = csr_matrix((np.ones(len(data.train.labels.values)), data.train.labels.values, data.train.labels.offsets),
+                           (len(data.train), len(data.labels))).toarray()
+    x = hstack([csr_matrix(f[data.train.product]) for f in features]).tocsr()
+    kernel, found = (x @ x.T).toarray(), {}
+    for penalty in (0.1, 0.3, 1.0, 3.0, 10.0):
+        weights = x.T @ np.linalg.solve(kernel + penalty * np.eye(len(kernel)), relevance - relevance.mean(0))
+        judged = {}
+        for name in ("valid", "test"):
+            split = data.splits[name]
+            scores = hstack([csr_matrix(f[split.product]) for f in features]).tocsr() @ weights + relevance.mean(0)
+            scores[split.excluded.rows(), split.excluded.values] = -np.inf
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+            judged[name] = evaluate(order, split.labels, split.excluded, counts, len(data.train), (0.6, 2.6))
+        found[penalty] = judged
+    return max(found.values(), key=lambda j: j["valid"]["P@1"] + j["valid"]["P@5"] + j["valid"]["R@10"])["test"]
+
+
+def _descriptors(run: Path, train) -> list:
+    """Title descriptors, mean image descriptors and TF-IDF titles of all products, rows of unit norm or zero."""
+    import numpy as np
+    import pyarrow.parquet as pq
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
+    folder = run / "data/precomputed"
+    images = np.concatenate([np.load(p).astype(np.float64) for p in sorted(folder.glob("image_inputs-*.npy"))])
+    offsets, rows = np.load(folder / "image_offsets.npy"), np.load(folder / "image_rows.npy")
+    mean = normalize(csr_matrix((np.ones(len(rows)), rows, offsets), (len(offsets) - 1, len(images))), norm="l1") @ images
+    text = np.load(folder / "text_inputs.npy").astype(np.float64) * (np.load(folder / "token_lengths.npy") > 0)[:, None]
+    titles = np.array(pq.read_table(run / "data/curated/products.parquet")["title"].to_pylist(), dtype=object)
+    words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b").fit(titles[train]).transform(titles)
+    return [normalize(text), normalize(mean), words]
 
 
 def _tell(rows: dict[str, list[dict]], args: argparse.Namespace) -> None:
