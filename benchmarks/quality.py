@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -188,7 +189,8 @@ def _tell(rows: dict[str, list[dict]], args: argparse.Namespace) -> None:
     for name, figures in table.items():
         print(f"{name:32s}" + "".join(f"{mean:9.2f} +-{spread:5.2f}" for mean, spread in figures.values()))
     if args.out:
-        args.out.write_text(json.dumps({"profile": args.profile.name, "seeds": args.seeds, "changes": args.set,
+        changes = [re.sub(r"(?<=[=:])/\S*/", "", change) for change in args.set]      # no machine's folders in a result
+        args.out.write_text(json.dumps({"profile": args.profile.name, "seeds": args.seeds, "changes": changes,
                                         "variants": args.variant, "machine": platform.processor() or platform.machine(),
                                         "cores": os.cpu_count(), "mean_and_spread": table}, indent=2) + "\n")
 
