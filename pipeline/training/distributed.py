@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -67,10 +68,28 @@ def gather_bags(bag: Bag, count: int) -> Bag:
     short = (0, width - bag.rows.shape[1], 0, most - len(bag.rows))
     rows = _GatherRows.apply(torch.nn.functional.pad(bag.rows, (0, 0, *short)))
     modality = _GatherRows.apply(torch.nn.functional.pad(bag.modality.to(torch.int32), short, value=-1))
-    parts = [(count * r // world(), count * (r + 1) // world()) for r in range(world())]
-    keep = torch.cat([torch.arange(b - a) + r * most for r, (a, b) in enumerate(parts)]).to(rows.device)
+    keep = _places(count, most).to(rows.device)
     torch.manual_seed(torch.initial_seed() + 1)     # shares differ in what they drew; A_C's dropout must not, see above
     return Bag(rows[keep], modality[keep].to(torch.int8))
+
+
+def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarray:
+    """The rows of all processes, (count, D) float32, from each one's `share(count)`: the same bytes in every process, so
+    that all mine the same positives and clusters from them."""
+    if world() == 1:
+        return rows
+    most = -(-count // world())
+    mine = torch.zeros(most, rows.shape[1], device=device)
+    mine[:len(rows)] = torch.from_numpy(rows).to(device)
+    out = mine.new_empty(world() * most, rows.shape[1])
+    dist.all_gather_into_tensor(out, mine)
+    return out.cpu()[_places(count, most)].numpy()
+
+
+def _places(count: int, most: int) -> Tensor:
+    """Where each of `count` items lies when every process's share is padded to `most`."""
+    parts = [(count * r // world(), count * (r + 1) // world()) for r in range(world())]
+    return torch.cat([torch.arange(b - a) + r * most for r, (a, b) in enumerate(parts)])
 
 
 def reduce_gradients(dense: list[Tensor], sparse: list[Tensor], after: list[Tensor]) -> None:

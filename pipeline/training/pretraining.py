@@ -65,15 +65,21 @@ class Pretraining:
         since = epoch - s.random_epochs
         if since < 0 or since % s.refresh_epochs or not (s.hard_positives or s.batching == "clusters"):
             return
-        anchors = embed(self.model, self.store, self.anchors, self.machine.device, self.machine.precision).vectors
+        anchors = self._vectors(self.anchors)
         if s.hard_positives:
-            others = embed(self.model, self.store, self.others, self.machine.device, self.machine.precision).vectors
-            self.eligible = eligible_positives(self.graph, self._similarity(anchors, others), s.positive_threshold)
+            similarity = self._similarity(anchors, self._vectors(self.others))
+            self.eligible = eligible_positives(self.graph, similarity, s.positive_threshold)
         if s.batching == "clusters":
             groups = balanced_clusters(anchors[self.usable], max(s.batch_size // 8, 2), generator(self.seed, epoch, 7))
             self.cluster = np.zeros(len(self.anchors), np.int64)
             for number, group in enumerate(groups):
                 self.cluster[self.usable[group]] = number
+
+    def _vectors(self, products: np.ndarray) -> np.ndarray:
+        """Current vectors of `products`, (n, D); each process embeds its share."""
+        device, mine = self.machine.device, products[distributed.share(len(products))]
+        return distributed.gather_rows(embed(self.model, self.store, mine, device, self.machine.precision).vectors,
+                                       len(products), device)
 
     def _similarity(self, anchors: np.ndarray, others: np.ndarray) -> np.ndarray:
         """<z, x> of each pair of the graph, (nnz,), a million pairs at a time."""
