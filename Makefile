@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# dvc runs a stage's `python` from PATH
+export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: repro test lint setup help
 
@@ -12,7 +14,6 @@ help:
 
 repro: $(VENV)/ready
 	$(BIN)/dvc repro
-	@$(BIN)/dvc metrics show metrics/evaluate.json --md | head -5 || true
 
 test: $(VENV)/ready
 	$(BIN)/ruff check pipeline tests benchmarks

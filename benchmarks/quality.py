@@ -2,14 +2,17 @@
 
 python -m benchmarks.quality params.yaml --seeds 0 1 2 --variant "both:" --variant "text:encoder.modalities=[text]"
 
-Each run is the whole pipeline in a folder of its own (under --work, kept, so that a killed run goes on); download and
-curate are shared. `--bonsai` adds omikuji's Bonsai on TF-IDF titles of the same split (pip install .[baselines]),
-`--frozen-ridge` a closed-form one-vs-all on the first run's frozen descriptors and TF-IDF titles, penalty by valid.
+Each run is the whole pipeline in a folder of its own (under --work, kept, so that a killed run goes on; with other
+settings or code it is refused); download and curate are shared. `--bonsai` adds omikuji's Bonsai on TF-IDF titles of the
+same split, five times (pip install -e '.[baselines]'), `--frozen-ridge` a closed-form one-vs-all on the first run's frozen
+descriptors and TF-IDF titles, its penalty chosen on valid.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import json
 import os
 import platform
@@ -37,6 +40,8 @@ def main() -> None:
     rows: dict[str, list[dict]] = {}
     for text in args.variant:
         name, _, changes = text.partition(":")
+        if any(change.startswith(SHARED) for change in changes.split()):
+            raise SystemExit(f"{changes}: download and curate are shared by all variants; change them by --set")
         for seed in args.seeds:
             folder = work / f"{name}-{seed}"
             _settings(args.profile, [*args.set, *changes.split(), f"seed={seed}"], folder)
@@ -51,7 +56,7 @@ def main() -> None:
                 rows.setdefault(f"{name}, {method}", []).append(report[method])
             print(f"{name} seed {seed}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     if args.bonsai:
-        rows["Bonsai (omikuji)"] = [bonsai(base / "data/curated")]
+        rows["Bonsai (omikuji)"] = [bonsai(base / "data/curated") for _ in range(5)]       # it draws its trees without a seed
     if args.frozen_ridge:
         rows["ridge, frozen + TF-IDF"] = [frozen_ridge(work / f"{args.variant[0].partition(':')[0]}-{args.seeds[0]}")]
     _tell(rows, args)
@@ -85,8 +90,14 @@ def _settings(profile: Path, changes: list[str], folder: Path) -> None:
             raise SystemExit(f"{name} is not a parameter of {profile}")
         section[key] = yaml.load(value)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "params.yaml", "w") as file:
-        yaml.dump(content, file)
+    with io.StringIO() as text:
+        yaml.dump(content, text)
+        wanted = text.getvalue()
+    code = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "pipeline").rglob("*.py")))).hexdigest()
+    for name, content in (("params.yaml", wanted), ("code.txt", code)):
+        if (folder / name).exists() and (folder / name).read_text() != content:
+            raise SystemExit(f"{folder} holds a run of other {name.split('.')[0]}; remove it or name another --work")
+        (folder / name).write_text(content)
 
 
 def _stages(folder: Path, stages: tuple[str, ...]) -> None:

@@ -36,6 +36,7 @@ SCHEMAS = {
 
 
 LARGE = 2**28
+WRITING = "while writing "      # begins the note that `publish` leaves on an error: libraries do not say which file it was
 
 
 class ArtifactError(MufinError):
@@ -44,7 +45,10 @@ class ArtifactError(MufinError):
 
 @contextlib.contextmanager
 def publish(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` (make a file or a folder of it) that replaces `target` on success only."""
+    """A temporary path beside `target` (make a file or a folder of it) that replaces `target` on success only.
+
+    An error from within passes with a note that names `target`.
+    """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -54,6 +58,9 @@ def publish(target: Path) -> Iterator[Path]:
         if target.is_dir() and not target.is_symlink():
             os.replace(target, scratch / f"{target.name}.old")
         os.replace(scratch / target.name, target)
+    except Exception as error:
+        error.add_note(f"{WRITING}{target}")
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

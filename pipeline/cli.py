@@ -24,6 +24,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 def use(profile: str, params: Path = Path("params.yaml")):
     """Put a profile of params/ in the place of params.yaml."""
     names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
+    if not names:
+        _fail(f"{PROFILES} has no profiles; use a checkout of the project (pip install -e .)")
     if profile not in names:
         near = difflib.get_close_matches(profile, names, 1, 0.4)
         _fail(f"{profile} is not a profile; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"))
@@ -80,8 +82,11 @@ def _answers(served: Recommender, uids: list[str], title: str, images: list[Path
 def _guarded(function, *args):
     try:
         return function(*args)
-    except MufinError as error:
-        _fail(str(error))
+    except Exception as error:
+        sentence = str(error) if isinstance(error, MufinError) else runtime.refused(error)
+        if sentence is None:
+            raise
+        _fail(sentence)
 
 
 def _fail(sentence: str) -> None:

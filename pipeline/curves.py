@@ -7,14 +7,12 @@ from pathlib import Path
 
 from pipeline.artifacts import publish
 
-STEADY = ("epoch", "member", "loss")      # what a rerun repeats; wall times go to the metrics
-
 
 def write_curve(members: list[list[dict[str, float]]], path: Path) -> None:
-    """One row an epoch and member: epoch, member, loss and the figures on valid, if any; no times, so reruns compare."""
-    rows = [{"member": m, **{k: v for k, v in row.items() if k in STEADY or k.startswith("valid_")}}
-            for m, rows in enumerate(members) for row in rows]
+    """One row an epoch: epoch, then loss and the figures on valid (if any), means over members; no times, so reruns compare."""
+    steady = [name for name in members[0][0] if name == "loss" or name.startswith("valid_")]
     with publish(path) as scratch, open(scratch, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(k for row in rows for k in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *steady])
+        for rows in zip(*members):
+            writer.writerow([rows[0]["epoch"], *(sum(row[name] for row in rows) / len(rows) for name in steady)])

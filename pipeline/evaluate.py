@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,11 +114,13 @@ def _mufin(network: Network, data: Curated, titles: list[str]) -> tuple[dict, di
     ridge = {name: _ridge_scores(network.index.ridge, splits[name], s.candidates, titles) for name, s in scored.items()}
     frequency = np.log1p(network.index.frequency).astype(np.float32)
     sweep = [Mix(*m) for m in itertools.product(e.betas, e.frequency_weights, e.ridge_weights)]
+    if not len(splits["valid"]):
+        sweep = [Mix(e.beta)]               # nothing to choose by
     valid, truth = scored["valid"], (splits["valid"].labels, splits["valid"].excluded)
     best, table = choose_mix(valid.candidates, valid.classifier, valid.similarity, *truth, sweep, frequency, ridge["valid"])
     mixes = {"mufin": Mix(e.beta), "mufin_chosen": best}
     if network.index.ridge is not None:
-        alone = [m for m in sweep if not m.ridge_weight] or [Mix(e.beta)]
+        alone = list(dict.fromkeys(replace(m, ridge_weight=0.0) for m in sweep))
         mixes["mufin_without_ridge"], _ = choose_mix(valid.candidates, valid.classifier, valid.similarity, *truth, alone,
                                                      frequency)
     ranked: dict = {method: {n: _ranked(s, splits[n], mix, frequency, ridge[n]) for n, s in scored.items()}
@@ -164,7 +166,7 @@ def _module_one(params: Params, data: Curated, vectors: dict[str, np.ndarray]) -
     """Module I alone: the labels by similarity, over bags and centroids and over z^1 (Table 4, MUFIN-P-I)."""
     out: dict = {}
     for kind in ("bag", "vec"):
-        found = search(vectors, params, kind, ("valid", "test"))
+        found = search(vectors, params, kind, {n: data.splits[n].excluded for n in ("valid", "test")})
         out[f"module_1_{kind}"] = {n: rank(labels, np.zeros_like(a), a, 0.0, data.splits[n].excluded, width=WIDTH)
                                    for n, (labels, a) in found.items()}
     return out
@@ -184,7 +186,7 @@ def _unseen(network: Network, curated: Path, name: str) -> dict:
     rows = augmented_rows(joint_rows(labels), labels[0].offsets, none)
     k = min(network.params.evaluate.shortlist, len(products))
     found, a = build_neighbours(rows, "auto", m=16, ef_construction=200, ef=800, device=runtime.device(),
-                                seed=0).search(joint_vectors(x), k)
+                                seed=0).search(joint_vectors(x), k, split.excluded)
     c = classifier_scores(label_sides(network.members, labels, runtime.device(), alpha_one=True), x, found,
                           runtime.device())
     ranked, _ = rank(found, c, a, network.params.evaluate.beta, split.excluded, width=WIDTH)

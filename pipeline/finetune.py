@@ -6,7 +6,6 @@ python -m pipeline.finetune            one process; torchrun --nproc-per-node=<n
 from __future__ import annotations
 
 import contextlib
-import shutil
 from pathlib import Path
 
 from pipeline import runtime
@@ -40,21 +39,22 @@ def main(
     data, store = read_curated(curated), open_store(precomputed, params)
     lists = {n: Lists.of_column(read_table(shortlists / f"{n}.parquet", "shortlist")["labels"])
              for n in ("train", "valid")}
-    settings = (params.seed, params.encoder, params.attention, params.finetune)
+    settings = (params.seed, params.encoder.modalities, params.finetune)       # the rest is in what transfer wrote
     with runtime.measured(metrics) as report:
         members, curves, machines = load_members(start, precomputed), [], []
         for number, network in enumerate(members):
             machines.append(machine("finetune", settings, [curated, precomputed, shortlists, start], number))
             curves.append(_train(network, data, store, lists, params, params.seed + number, machines[-1]))
             network.cpu()
-        report |= {"items": sum(len(data.train) * len(c) for c in curves), "loss": curves[-1][-1]["loss"],
+        report |= {"items": round(sum(len(data.train) * row["part"] for c in curves for row in c)),
+                   "loss": curves[-1][-1]["loss"],
                    "optimiser": "AdamW; SparseAdam for eta, alpha and lexical vectors", "device": str(runtime.device()),
                    "alpha_mean": round(float(members[0].classifiers.mix.weight.detach().sigmoid().mean()), 4)}
     if distributed.rank() == 0:
         write_curve(curves, curve)
         save_members(members, model)
         for used in machines:
-            shutil.rmtree(used.scratch)
+            runtime.discard(used.scratch)
     distributed.barrier()
 
 

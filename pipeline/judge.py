@@ -66,10 +66,10 @@ class Judge:
         rows = [(method, number + 1, round(value, 4)) for method, p in predictions.items()
                 for number, value in enumerate(xc_metrics.recall_by_bin(p, test.labels, test.excluded, bins, 10))]
         _write_csv(("method", "bin", "R@10"), rows, popularity)
-        names = np.array([c[0] if c else "" for c in self.products["category"].to_pylist()], dtype=object)
+        names = _categories([self.products["category"][p].as_py() for p in test.product])
         rows = [(method, category, count, round(value, 4)) for method, p in predictions.items()
                 for category, (count, value) in xc_metrics.precision_by_category(
-                    p, test.labels, test.excluded, names[test.product], 5).items()]
+                    p, test.labels, test.excluded, names, 5).items()]
         _write_csv(("method", "category", "datapoints", "P@5"), rows, categories)
 
     def tell(self, report: dict) -> None:
@@ -79,6 +79,14 @@ class Judge:
         print(f"{'':20s}" + "".join(f"{n:>10s}" for n in names))
         for method, figures in report["test"].items():
             print(f"{method:20s}" + "".join(f"{figures[n]:10.2f}" for n in names))
+
+
+def _categories(paths: list[list[str]]) -> np.ndarray:
+    """(n,) object: each path's name on the first level where the paths part ('' where it ends before)."""
+    depth = max(map(len, paths), default=0)
+    levels = [[path[level] if level < len(path) else "" for path in paths] for level in range(depth)]
+    return np.array(next((names for names in levels if len(set(names) - {""}) > 1), levels[0] if levels else [""] * len(paths)),
+                    dtype=object)
 
 
 def judged(predictions: np.ndarray, truth: Lists, excluded: Lists, ks: tuple, recall_ks: tuple) -> dict[str, float]:

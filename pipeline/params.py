@@ -226,9 +226,10 @@ class Hnsw:
     ef_construction: int
     ef: int
 
-    def __post_init__(self):
-        _at_least(self, "hnsw", 2, "m")
-        _at_least(self, "hnsw", 1, "ef_construction", "ef")
+
+def _check_hnsw(section: str, hnsw: Hnsw) -> None:
+    _at_least(hnsw, f"{section}.hnsw", 2, "m")
+    _at_least(hnsw, f"{section}.hnsw", 1, "ef_construction", "ef")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +242,7 @@ class Retrieve:
     hnsw: Hnsw
 
     def __post_init__(self):
+        _check_hnsw("retrieve", self.hnsw)
         _at_least(self, "retrieve", 1, "shortlist")
 
 
@@ -296,6 +298,7 @@ class Index:
     title_ridge: float
 
     def __post_init__(self):
+        _check_hnsw("index", self.hnsw)
         _at_least(self, "index", 0, "title_ridge")
 
 
@@ -326,7 +329,8 @@ class Evaluate:
             _check(0 <= beta <= 1, "evaluate.betas", beta, "each must lie in [0, 1]")
         for name in ("betas", "frequency_weights", "ridge_weights"):
             _check(bool(getattr(self, name)), f"evaluate.{name}", [], "it needs at least one value")
-        _at_least(self, "evaluate", 1, "shortlist", "tail")
+        _at_least(self, "evaluate", 100, "shortlist")           # as wide as predictions are
+        _at_least(self, "evaluate", 1, "tail")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +355,8 @@ class Params:
                f"it must divide encoder.dim ({self.encoder.dim})")
         _check(self.finetune.candidates == "all" or self.finetune.negatives + self.finetune.random_negatives > 0,
                "finetune.negatives", self.finetune.negatives, "with candidates: shortlist a step needs negatives")
+        _check(self.finetune.select == "last" or self.curate.valid > 0, "finetune.select", self.finetune.select,
+               "with curate.valid: 0 there is nothing to select by")
         _check(self.index.title_ridge > 0 or self.evaluate.ridge_weights == [0.0], "evaluate.ridge_weights",
                self.evaluate.ridge_weights, "without index.title_ridge it must be [0.0]")
 

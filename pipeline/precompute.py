@@ -5,11 +5,12 @@ python -m pipeline.precompute
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Iterator
+from typing import BinaryIO, Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def main(
 
 
 def _images(params: Params, column, raw: Path, known: np.ndarray, folder: Path) -> dict:
-    """Pixels and frozen activations of the distinct pictures in use; facts for the manifest."""
+    """Pixels of the distinct pictures in use and, where part of E_V is frozen, what it gives; facts for the manifest."""
     lists = Lists.of_column(column)
     keys, inverse = np.unique(np.asarray(lists.values, dtype=object).astype(str), return_inverse=True)
     s = params.encoder.image
@@ -176,15 +177,50 @@ class _ShardWriter:
     def _finish(self) -> None:
         self.file.seek(0)
         self._header(self.rows)
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
+        _close(self.file)
         self.file = None
 
     def close(self) -> list[str]:
         if self.file is not None:
             self._finish()
         return self.files
+
+
+class _RowFile:
+    """A `.npy` array of zeros whose rows are then written in any order, in bounded memory.
+
+    By plain writes: on a full disk these raise OSError, where a write through a memory map kills the process (SIGBUS).
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
+        empty = np.lib.format.open_memmap(path, "w+", dtype, shape)         # the header and the length, no more
+        self.dtype, self.start, self.row_bytes = empty.dtype, empty.offset, empty.nbytes // shape[0]
+        self.file = open(path, "r+b")
+        _take_space(self.file.fileno(), self.start + empty.nbytes)
+
+    def write(self, row: int, values: np.ndarray) -> None:
+        """The first numbers of a row; what they do not reach stays zero."""
+        self.file.seek(self.start + row * self.row_bytes)
+        self.file.write(np.ascontiguousarray(values, self.dtype).data)
+
+    def close(self) -> None:
+        _close(self.file)
+
+
+def _take_space(file: int, size: int) -> None:
+    """Make the file system set `size` bytes aside now: better here than after hours of encoding. Not all can."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
+def _close(file: BinaryIO) -> None:
+    """Close after all is on the disk: some file systems say only then that they are full."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
 
 
 @torch.inference_mode()
@@ -225,7 +261,7 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, folder: Path) 
 
 
 def _text_inputs(encoder: TextEncoder, tokens: np.ndarray, lengths: np.ndarray, known: np.ndarray, folder: Path) -> None:
-    """(P, H) descriptors or (P, T, H) activations, memory-mapped, made in buckets of like lengths."""
+    """(P, H) descriptors or (P, T, H) activations, made in buckets of like lengths."""
     order, target, size = np.argsort(lengths, kind="stable"), None, _batch_size()
     for start in progress(range(0, len(order), size), "frozen text"):
         rows = order[start:start + size]
@@ -234,14 +270,13 @@ def _text_inputs(encoder: TextEncoder, tokens: np.ndarray, lengths: np.ndarray, 
                       torch.from_numpy(np.maximum(lengths[rows], 1).astype(np.int64)))
         if target is None:
             shape = (len(tokens), *((tokens.shape[1], out.shape[-1]) if out.ndim == 3 else out.shape[1:]))
-            target = np.lib.format.open_memmap(folder / "text_inputs.npy", "w+", out.dtype, shape)
-        if out.ndim == 3:
-            target[rows, :longest] = out
-        else:
-            target[rows] = out
-    target.flush()
+            target = _RowFile(folder / "text_inputs.npy", out.dtype, shape)
+        for row, values in zip(rows, out):
+            target.write(row, values)
+    target.close()
     if encoder.kind == "descriptors":
-        _statistics(np.asarray(target)[known][lengths[known] > 0], folder, "text")
+        every = np.load(folder / "text_inputs.npy", mmap_mode="r")
+        _statistics(every[known][lengths[known] > 0], folder, "text")
 
 
 def _statistics(descriptors: np.ndarray, folder: Path, name: str) -> None:

@@ -5,7 +5,6 @@ python -m pipeline.pretrain            one process; torchrun --nproc-per-node=<n
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from pipeline import runtime
@@ -39,13 +38,14 @@ def main(
             network = new_mufin(params, precomputed, params.seed + number)
             curves.append(_train(network, data, store, params, params.seed + number, machines[-1]))
             members.append(network.cpu())
-        report |= {"items": sum(len(data.labels) * len(c) for c in curves), "loss": curves[-1][-1]["loss"],
+        report |= {"items": round(sum(len(data.labels) * row["part"] for c in curves for row in c)),
+                   "loss": curves[-1][-1]["loss"],
                    "optimiser": "AdamW; SparseAdam for lexical vectors", "device": str(runtime.device())}
     if distributed.rank() == 0:
         write_curve(curves, curve)
         save_members(members, model)
         for used in machines:
-            shutil.rmtree(used.scratch)
+            runtime.discard(used.scratch)
     distributed.barrier()
 
 

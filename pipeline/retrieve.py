@@ -34,7 +34,7 @@ def main(
     params, data = load_params(), read_curated(curated)
     with runtime.measured(metrics) as report:
         vectors = _embeddings(load_members(model, precomputed), open_store(precomputed, params), data)
-        found = search(vectors, params, params.retrieve.vectors)
+        found = search(vectors, params, params.retrieve.vectors, dict.fromkeys(data.splits))
         with publish(embeddings) as scratch:
             save_file(vectors, scratch)
         with publish(shortlists) as folder:
@@ -64,8 +64,11 @@ def read_embeddings(path: Path) -> dict[str, np.ndarray]:
     return load_file(path)
 
 
-def search(vectors: dict[str, np.ndarray], params: Params, kind: str, splits=("train", "valid", "test")):
-    """{split: (labels (n, K) int, -1 padded, similarity (n, K))} over bag rows and centroids, or over z^1 (`vec`)."""
+def search(vectors: dict[str, np.ndarray], params: Params, kind: str, excluded: dict[str, Lists | None]):
+    """{split: (labels (n, K) int, -1 padded, similarity (n, K))} over bag rows and centroids, or over z^1 (`vec`).
+
+    For the splits that `excluded` names, without the labels that it lists for a datapoint (None: all labels).
+    """
     if kind == "vec":
         z = vectors["label_vectors"]
         rows = LabelRows(z, np.arange(len(z)), len(z))
@@ -75,7 +78,7 @@ def search(vectors: dict[str, np.ndarray], params: Params, kind: str, splits=("t
     neighbours = build_neighbours(rows, s.search, m=s.hnsw.m, ef_construction=s.hnsw.ef_construction, ef=s.hnsw.ef,
                                   device=runtime.device(), seed=params.seed)
     k = min(s.shortlist, rows.num_labels)
-    return {name: neighbours.search(vectors[name], k) for name in splits}
+    return {name: neighbours.search(vectors[name], k, lists) for name, lists in excluded.items()}
 
 
 def _write_shortlist(labels: np.ndarray, similarity: np.ndarray, path: Path) -> None:

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import resource
+import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Callable, Iterator
@@ -21,8 +25,14 @@ from typing import Callable, Iterator
 import torch
 import typer
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import WRITING, write_json
 from pipeline.errors import MufinError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EROFS)
+LOOK_SECONDS = 1.0      # between two looks at how much memory is in use
+LOCK = "running"        # the file of a scratch folder that its process holds locked
+_locks: dict[Path, int] = {}        # scratch folder -> the open lock; the kernel lets go of it when the process ends, however
 
 
 def device() -> torch.device:
@@ -61,10 +71,74 @@ def workers() -> int:
 
 
 def scratch(stage: str, fingerprint: str) -> Path:
-    """`$MUFIN_SCRATCH/<stage>/<fingerprint>/`, made if need be: where a killed stage finds what it had."""
-    folder = Path(os.environ.get("MUFIN_SCRATCH", "scratch")) / stage / fingerprint
-    folder.mkdir(parents=True, exist_ok=True)
+    """`$MUFIN_SCRATCH/<stage>/<fingerprint>/`, made if need be: where a killed stage finds what it had.
+
+    This process's alone until `discard` or its end, whichever way it ends; under torchrun the first process's, for all.
+    Raises MufinError where another process has it.
+    """
+    folder = _scratch_root() / stage / fingerprint
+    if _first():
+        _take(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def discard(folder: Path) -> None:
+    """Remove a scratch folder whose stage is done."""
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / LOCK).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):          # another process may have come in at once
+        folder.rmdir()
+    if (lock := _locks.pop(folder.resolve(), None)) is not None:
+        os.close(lock)
+
+
+def _scratch_root() -> Path:
+    return Path(os.environ.get("MUFIN_SCRATCH", "scratch"))
+
+
+def _first() -> bool:
+    """Whether this is the only process of the run, or the first of torchrun's."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _take(folder: Path) -> None:
+    """Make `folder` and hold its lock file."""
+    path = folder / LOCK
+    if folder.resolve() in _locks and _names(path, _locks[folder.resolve()]):
+        return
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue                            # the process that had it has just finished and removed it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.read(lock, 200).decode(errors="replace") or "unknown"
+            os.close(lock)
+            raise MufinError(f"another process (pid {who}) is running this stage in {folder}; wait for it or stop it") from None
+        except OSError:                         # a network file system without locks
+            pass
+        if _names(path, lock):
+            os.ftruncate(lock, 0)
+            with contextlib.suppress(OSError):  # on a full disk; the lock holds without the name too
+                os.write(lock, f"{os.getpid()} on {os.uname().nodename}".encode())
+            _locks[folder.resolve()] = lock
+            return
+        os.close(lock)
+
+
+def _names(path: Path, file: int) -> bool:
+    """Whether `path` is still the open file: it may have been removed, and made anew, since."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def checkpoint_seconds() -> float:
@@ -73,18 +147,98 @@ def checkpoint_seconds() -> float:
 
 @contextlib.contextmanager
 def measured(metrics: Path) -> Iterator[dict]:
-    """A dict to fill with what the stage counted; published with wall time (s), peak memory (MB) and the device."""
+    """A dict to fill with what the stage counted; published with wall time (s), peak memory (MB) and throughput.
+
+    `peak_memory_mb`: the most that this process and those it started had resident together, as a look every second found
+    it, and at least this process's own peak, which the kernel keeps. A page that two processes share counts twice.
+    `items`, if the stage counts them, become `items_per_second`: only what this process did may be counted.
+    """
     start = time.monotonic()
     report: dict = {}
-    yield report
+    with _family_peak() as peak:
+        yield report
     report["seconds"] = round(time.monotonic() - start, 2)
-    report["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    report["peak_memory_mb"] = round(max(own, *peak), 1)
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         report["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    if items := report.pop("items", None):
+    if (items := report.pop("items", None)) is not None:
         report["items_per_second"] = round(items / max(report["seconds"], 1e-9), 2)
-    if int(os.environ.get("RANK", 0)) == 0:
+    if _first():
         write_json(report, metrics)
+
+
+@contextlib.contextmanager
+def _family_peak() -> Iterator[list[float]]:
+    """[MB] that a thread keeps at the most it has seen. The kernel's own figure for children (RUSAGE_CHILDREN) is of
+    those waited for alone: it has no worker that a forkserver started."""
+    peak, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
+            peak[0] = max(peak[0], _family_memory())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def _family_memory() -> float:
+    """MB resident in this process and all below it; 0 where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    pages: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):                              # it has ended
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()      # after the name: state, parent, ...
+            pages[pid := int(stat.parent.name)] = int(fields[21])       # proc(5): the 24th, rss
+            children.setdefault(int(fields[1]), []).append(pid)
+    family = [os.getpid()]
+    for pid in family:                                                  # grows as it goes
+        family += children.get(pid, [])
+    return sum(pages.get(pid, 0) for pid in family) * resource.getpagesize() / 2**20
+
+
+def refused(error: BaseException) -> str | None:
+    """One sentence if `error` means that a file could not be written, in whichever class a library says it; else None."""
+    link: BaseException | None = error
+    while link is not None and (why := _refusal(link)) is None:
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    if link is None:
+        return None
+    notes = [n.removeprefix(WRITING) for n in getattr(error, "__notes__", []) if n.startswith(WRITING)]
+    place = notes[-1] if notes else getattr(link, "filename", None) or "a file"
+    if why in map(os.strerror, CLOSED):
+        place = getattr(link, "filename", None) or place
+        return f"{place} cannot be opened or written: {why}; give this user the right to, or choose another place"
+    free: dict[int, str] = {}                   # of each disk that it may be
+    for folder in map(_there, ([place] if place != "a file" else []) + [_scratch_root()]):
+        free.setdefault(folder.stat().st_dev, f"{folder} has {shutil.disk_usage(folder).free >> 20} MB free")
+    return (f"{place} cannot be written: {why}; free or choose another place: {', '.join(free.values())} "
+            "(MUFIN_SCRATCH moves the scratch folder). What was there before is as it was; where dvc removed it first, "
+            "`dvc checkout` brings it back")
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Why the system did not write. safetensors, tokenizers and polars put its errno into their text, numpy drops it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        number = error.errno
+    elif found := re.search(r"os error (\d+)", text):
+        number = int(found[1])
+    else:
+        cut = isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", text)
+        return f"{text}, as where no space or quota is left" if cut else None
+    return os.strerror(number) if number in FULL + CLOSED else None
+
+
+def _there(path: Path | str) -> Path:
+    """The folder nearest to `path`, upwards, that exists."""
+    path = Path(path).resolve()
+    return next(p for p in (path, *path.parents) if p.is_dir())
 
 
 def run(main: Callable) -> None:
@@ -94,11 +248,10 @@ def run(main: Callable) -> None:
             return main(*args, **kwargs)
         except MufinError as error:
             _fail(str(error))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        except Exception as error:
+            if (sentence := refused(error)) is None:
                 raise
-            _fail(f"{error.filename or 'a file'} cannot be written: {error.strerror}; free or choose another place "
-                  "(MUFIN_SCRATCH moves the scratch folder). What was there before is as it was")
+            _fail(sentence)
 
     guarded.__doc__, guarded.__annotations__ = main.__doc__, main.__annotations__
     guarded.__wrapped__, guarded.__name__ = main, main.__name__

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import tempfile
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,8 @@ from pipeline.corpus.tokens import load_tokenizer, terms_of, tokenise
 from pipeline.errors import MufinError
 from pipeline.inputs import open_store
 from pipeline.model_files import load_members
-from pipeline.nn.encoders import load_image_encoder, load_text_encoder
-from pipeline.params import Params
+from pipeline.nn.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
+from pipeline.params import Encoder, Params
 from pipeline.precompute import frozen_inputs
 from pipeline.ragged import Lists
 from pipeline.ranking import Mix, rank
@@ -46,6 +48,11 @@ class Recommender:
         self.sides = label_sides(self.members, self.index.labels, self.device)
         self.mix = _mix(params, home / "metrics/evaluate.json")
 
+    @cached_property
+    def encoders(self) -> Encoders:
+        """Loaded by the first question about a product that the catalog has not."""
+        return load_encoders(self.precomputed, self.params.encoder.modalities, self.device)
+
     def recommend(self, uids: list[str], k: int = 10) -> list[list[dict]]:
         """The k best labels of each product of the catalog, never the product itself; MufinError for an unknown uid."""
         if unknown := [u for u in uids if u not in self.row_of]:
@@ -59,7 +66,7 @@ class Recommender:
     def recommend_new(self, titles: list[str], pictures: list[list[bytes]], k: int = 10) -> list[list[dict]]:
         """The k best labels of products by title ('' for none) and picture bytes alone; MufinError for a broken picture."""
         with tempfile.TemporaryDirectory() as folder:
-            store = newcomers(titles, pictures, self.precomputed, self.params, Path(folder))
+            store = newcomers(titles, pictures, self.encoders, self.params.encoder, Path(folder))
             return self._best(store, np.arange(len(titles)), titles, k)
 
     def _best(self, store: DescriptorStore, rows: np.ndarray, titles: list[str], k: int,
@@ -91,31 +98,49 @@ def _mix(params: Params, metrics: Path) -> Mix:
     return Mix(chosen["beta"], chosen["frequency_weight"], chosen["ridge_weight"])
 
 
-def newcomers(titles: list[str], pictures: list[list[bytes]], precomputed: Path, params: Params,
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """What `precompute` kept of the encoders; None for a modality that is not asked for."""
+
+    image: ImageEncoder | None
+    text: TextEncoder | None
+    tokenizer: object | None
+    terms: dict[str, int] | None        # lexical id of each term
+
+
+def load_encoders(precomputed: Path, modalities: list[str], device: torch.device) -> Encoders:
+    """The encoders of `data/precomputed`; ArtifactError where they are missing."""
+    home, has_text = precomputed / "encoders", "text" in modalities
+    terms = {t: i for i, t in enumerate(read_json(precomputed / "lexical_terms.json"))} if "lexical" in modalities else None
+    return Encoders(load_image_encoder(home / "image").to(device) if "image" in modalities else None,
+                    load_text_encoder(home / "text").to(device) if has_text else None,
+                    load_tokenizer(str(home / "text")) if has_text else None, terms)
+
+
+def newcomers(titles: list[str], pictures: list[list[bytes]], encoders: Encoders, settings: Encoder,
               folder: Path) -> DescriptorStore:
-    """A store of products outside the catalog, made in `folder` with the encoders that `precompute` kept."""
-    manifest: dict = {"products": len(titles), "modalities": list(params.encoder.modalities)}
-    if "image" in params.encoder.modalities:
-        manifest["image"] = {"shards": _pictures(pictures, precomputed, params.encoder.image.size, folder)}
-    if "text" in params.encoder.modalities:
-        manifest["text"] = {"array": _titles(titles, precomputed, params.encoder.text.max_tokens, folder)}
-    if "lexical" in params.encoder.modalities:
-        ids = {term: i for i, term in enumerate(read_json(precomputed / "lexical_terms.json"))}
-        rows = [[ids[t] for t in terms_of(title, params.encoder.lexical.ngrams) if t in ids] for title in titles]
+    """A store of products outside the catalog, made in `folder`."""
+    manifest: dict = {"products": len(titles), "modalities": list(settings.modalities)}
+    if encoders.image is not None:
+        manifest["image"] = {"shards": _pictures(pictures, encoders.image, settings.image.size, folder)}
+    if encoders.text is not None:
+        manifest["text"] = {"array": _titles(titles, encoders, settings.text.max_tokens, folder)}
+    if encoders.terms is not None:
+        ids = encoders.terms
+        rows = [[ids[t] for t in terms_of(title, settings.lexical.ngrams) if t in ids] for title in titles]
         lists = Lists.of_rows(rows, np.int32)
         np.save(folder / "lexical_offsets.npy", lists.offsets)
         np.save(folder / "lexical_ids.npy", lists.values)
     write_json(manifest, folder / "manifest.json")
-    return DescriptorStore(folder, list(params.encoder.modalities))
+    return DescriptorStore(folder, list(settings.modalities))
 
 
-def _pictures(pictures: list[list[bytes]], precomputed: Path, size: int, folder: Path) -> list[str]:
+def _pictures(pictures: list[list[bytes]], encoder: ImageEncoder, size: int, folder: Path) -> list[str]:
     """Decodes and encodes what is frozen; file names of the image arrays."""
     decoded = [decode(content, size) for product in pictures for content in product]
     if broken := [reason for reason in decoded if isinstance(reason, str)]:
         raise MufinError(f"a picture gives no image ({broken[0]}); give another or none")
     pixels = np.stack(decoded) if decoded else np.zeros((1, size, size, 3), np.uint8)       # 1: encoders need a batch
-    encoder = load_image_encoder(precomputed / "encoders/image").to(runtime.device())
     inputs = pixels if encoder.kind == "inputs" else frozen_inputs(encoder, torch.from_numpy(pixels))
     np.save(folder / "inputs.npy", inputs)
     np.save(folder / "image_offsets.npy", np.cumsum([0, *map(len, pictures)]).astype(np.int64))
@@ -123,13 +148,12 @@ def _pictures(pictures: list[list[bytes]], precomputed: Path, size: int, folder:
     return ["inputs.npy"]
 
 
-def _titles(titles: list[str], precomputed: Path, max_tokens: int, folder: Path) -> str:
+def _titles(titles: list[str], encoders: Encoders, max_tokens: int, folder: Path) -> str:
     """Tokenises and encodes what is frozen; the file name of the text array."""
-    encoder = load_text_encoder(precomputed / "encoders/text").to(runtime.device())
-    tokens, lengths = tokenise(load_tokenizer(str(precomputed / "encoders/text")), titles, max_tokens)
+    inputs, lengths = tokenise(encoders.tokenizer, titles, max_tokens)
     np.save(folder / "token_lengths.npy", lengths)
-    inputs = tokens
-    if encoder.kind != "inputs":
-        inputs = frozen_inputs(encoder, torch.from_numpy(tokens), torch.from_numpy(np.maximum(lengths, 1).astype(np.int64)))
+    if encoders.text.kind != "inputs":
+        inputs = frozen_inputs(encoders.text, torch.from_numpy(inputs),
+                               torch.from_numpy(np.maximum(lengths, 1).astype(np.int64)))
     np.save(folder / "texts.npy", inputs)
     return "texts.npy"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -155,6 +157,32 @@ def test_the_pictures_stored_and_those_dropped_by_reason_add_up(damaged, stored)
     assert manifest["text"]["titles"] == sum(t != "" for t in products(damaged)["title"].to_pylist())
     assert sum(len(np.load(stored[1] / name, mmap_mode="r")) for name in manifest["image"]["shards"]) \
         == manifest["image"]["count"]
+
+
+def test_pixels_are_stored_and_beside_them_what_the_frozen_part_gives(stored):
+    kinds = ["pixels"] if stored[0] == "inputs" else ["image_inputs", "pixels"]
+    assert sorted(p.name for p in stored[1].glob("*-*.npy")) == [f"{kind}-00000.npy" for kind in kinds]
+
+
+def test_rows_written_in_any_order_are_those_of_an_array_also_where_no_space_can_be_set_aside(tmp_path, monkeypatch):
+    rng, contents = np.random.default_rng(0), []
+    values, lengths, order = rng.normal(size=(20, 5, 3)).astype(np.float16), rng.integers(0, 6, 20), rng.permutation(20)
+    whole = np.where(np.arange(5)[:, None] < lengths[:, None, None], values, 0).astype(np.float16)
+    for supported in (True, False):
+        if not supported:
+            monkeypatch.setattr(os, "posix_fallocate", unsupported)
+        file = precompute._RowFile(tmp_path / "rows.npy", np.dtype(np.float16), whole.shape)
+        for row in order:
+            file.write(row, values[row, :lengths[row]])
+        file.close()
+        assert np.array_equal(np.load(tmp_path / "rows.npy", mmap_mode="r"), whole)
+        contents.append((tmp_path / "rows.npy").read_bytes())
+    np.save(tmp_path / "whole.npy", whole)
+    assert contents == [(tmp_path / "whole.npy").read_bytes()] * 2
+
+
+def unsupported(*_):
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
 
 def test_all_that_is_stored_is_finite(stored):

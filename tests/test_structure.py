@@ -53,16 +53,6 @@ def test_deps_are_exactly_the_files_that_the_stage_imports(stage):
     assert declared == closure(ROOT / f"pipeline/{stage}.py")
 
 
-@pytest.mark.parametrize("stage", ORDER)
-def test_params_are_the_sections_that_the_stage_and_what_it_calls_read(stage):
-    source = (ROOT / f"pipeline/{stage}.py").read_text()
-    declared = {p.split(".")[0] for p in STAGES[stage]["params"]}
-    read = {s for s in ("download", "curate", "pretrain", "retrieve", "transfer", "finetune", "index", "evaluate")
-            if f"params.{s}." in source or f"params.{s}\n" in source or f"params.{s})" in source
-            or f"load_params().{s}" in source}
-    assert read <= declared, read - declared
-
-
 def test_stages_are_the_nine_in_their_order_run_as_modules():
     assert list(STAGES) == ORDER
     assert all(STAGES[s]["cmd"] == f"python -m pipeline.{s}" for s in ORDER)
@@ -71,6 +61,15 @@ def test_stages_are_the_nine_in_their_order_run_as_modules():
 @pytest.mark.parametrize("path", sorted(p for d in PACKAGES for p in (ROOT / "pipeline" / d).glob("*.py")), ids=str)
 def test_packages_touch_no_params_artifacts_runtime_or_typer(path):
     assert not imports(path) & FORBIDDEN
+
+
+LEVELS = {"nn": {"nn"}, "ann": {"ann"}, "corpus": {"corpus"}, "baselines": {"baselines"}, "training": {"training", "nn"}}
+
+
+@pytest.mark.parametrize("path", sorted(p for d in PACKAGES for p in (ROOT / "pipeline" / d).glob("*.py")), ids=str)
+def test_no_package_imports_one_above_it(path):
+    packages = {m.split(".")[1] for m in imports(path) if m.startswith("pipeline.") and m.split(".")[1] in PACKAGES}
+    assert packages <= LEVELS[path.parent.name]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipeline/nn").glob("*.py")), ids=str)

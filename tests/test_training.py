@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from pipeline.errors import MufinError
 from pipeline.nn.classifiers import LabelClassifiers
 from pipeline.ragged import Lists
-from pipeline.training import distributed
+from pipeline.training import checkpoints, distributed
+from pipeline.training.checkpoints import save_checkpoint
 from pipeline.training.finetuning import Finetuning
 from pipeline.training.free_vectors import ridge_classifiers
 from pipeline.training.loop import Machine, train
@@ -158,12 +161,64 @@ def test_a_finetune_step_changes_eta_and_alpha_of_its_batch_alone(tmp_path):
         assert not (changed & ~touched).any() and changed[touched].any()
 
 
-def test_a_loss_that_is_not_finite_says_where_and_what_to_try(tmp_path):
-    job, optimisers = pretraining(machine(tmp_path / "a"))
+@pytest.mark.parametrize("make, changes, rows, table", [
+    (pretraining, {}, "labels", "labels"), (pretraining, {"batching": "clusters"}, "labels", "labels"),
+    (pretraining, {"batching": "datapoints", "batch_size": 15}, "datapoints", "train"), (finetuning, {}, "datapoints", "train"),
+])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_loss_that_is_not_finite_names_step_and_products_and_what_to_try(make, changes, rows, table, precision, tmp_path):
+    where = machine(tmp_path / "a")
+    where = Machine(where.device, precision, where.scratch, 1e9)
+    job, optimisers = make(where, **changes)
     loss, count = job.loss, iter(range(100))
-    job.loss = lambda s: loss(s) * (float("nan") if next(count) == 4 else 1.0)
-    with pytest.raises(MufinError, match=r"loss of pretrain is nan at epoch 2, step 2 .*lower pretrain.lr"):
-        train(job, optimisers, 1, 10, machine(tmp_path / "a"))
+    job.loss = lambda s: loss(s) * (float("nan") if next(count) == job.steps + 1 else 1.0)
+    with pytest.raises(MufinError) as error:
+        train(job, optimisers, 1, 10, where)
+    batch = job.plan(1)[1]
+    named = ", ".join(map(str, batch[:8])) + ", ..." * (len(batch) > 8)
+    assert (len(batch) > 8) == ("batch_size" in changes)
+    assert str(error.value) == (
+        f"the loss of {job.name} is nan at epoch 2, step 2 of {job.steps}, whose batch begins with the {rows} {named} (rows of "
+        f"{table}.parquet); look at these products, and lower {job.name}.lr"
+        + " or set MUFIN_PRECISION=fp32" * (precision == torch.bfloat16))
+
+
+@pytest.mark.parametrize("make", [pretraining, finetuning])
+def test_the_curve_says_which_part_of_each_epoch_this_process_ran(make, tmp_path):
+    job, optimisers = make(machine(tmp_path / "a"), select="last")
+    assert [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "whole"))] == [1.0] * job.epochs
+    job, optimisers = make(machine(tmp_path / "a"), select="last")
+    with pytest.raises(Killed):
+        train(killed_after(job, job.steps + 2), optimisers, 5, 10, machine(tmp_path / "a"))
+    job, optimisers = make(machine(tmp_path / "a"), select="last")
+    parts = [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "a"))]
+    assert parts == [0.0, pytest.approx(1 - 2 / job.steps)] + [1.0] * (job.epochs - 2)
+    job, optimisers = make(machine(tmp_path / "a"), select="last")
+    assert [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "a"))] == [0.0] * job.epochs
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_an_error_that_names_it_and_the_one_before_stays(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.safetensors"
+    _, optimisers = pretraining(machine(tmp_path))
+    save_checkpoint(path, optimisers, {}, {"epoch": 1})
+    before = path.read_bytes()
+
+    def full(tensors, part, metadata):
+        part.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        save_checkpoint(path, optimisers, {}, {"epoch": 2})
+    assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_broken_checkpoint_says_what_to_do(tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
+    job, optimisers = pretraining(machine(tmp_path))
+    with pytest.raises(MufinError, match=r"checkpoint.safetensors cannot be read \(.*\); delete it, and the stage begins at"):
+        train(job, optimisers, 1, 10, machine(tmp_path))
 
 
 def test_a_step_of_module_one_knows_the_truth_between_its_labels_and_datapoints(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import hnswlib
@@ -120,10 +121,12 @@ class HnswNeighbours:
     def save(self, folder: Path) -> None:
         """The graph, `ef` and what the graph is known by: hnswlib itself reads a broken one, and may crash over it.
 
-        The rows (`source`) are the caller's to keep.
+        The rows (`source`) are the caller's to keep. Raises OSError where the disk did not take the whole graph, which
+        hnswlib does not look at.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.graph.save_index(str(folder / "hnsw.bin"))
+        _check_whole(folder / "hnsw.bin", self.graph.index_file_size())
         facts = {"ef": self.ef, "shape": self.source.rows.shape, "sha256": file_hash(folder / "hnsw.bin")}
         (folder / "hnsw.json").write_text(json.dumps(facts) + "\n")
 
@@ -135,6 +138,14 @@ class HnswNeighbours:
         if self.graph.get_current_count() != count:
             raise MufinError(f"{graph} holds {self.graph.get_current_count()} rows and the index beside it {count}; they "
                              "are not of one run: run `dvc repro index` again")
+
+
+def _check_whole(path: Path, size: int) -> None:
+    """Raises OSError, in the words of numpy's `tofile`, where less than `size` bytes reached the disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())                 # some file systems say only here that they are full
+    if (written := path.stat().st_size) != size:
+        raise OSError(f"{size} requested and {written} written")
 
 
 def file_hash(path: Path) -> str:

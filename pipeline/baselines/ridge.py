@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pipeline.errors import MufinError
 from pipeline.ragged import Lists
 
-MOST = 20_000       # train datapoints: the kernel of more would take over 3 GB in float64
+MOST = 20_000       # train datapoints: there the kernel takes 3.2 GB of float64, its sparse form for a moment as much again
+CHUNK = 2048        # labels solved at once
 
 
 class TitleRidge:
@@ -35,17 +37,21 @@ class TitleRidge:
         if len(titles) > MOST:
             raise MufinError(f"index.title_ridge needs the kernel of all {len(titles)} train datapoints, more than {MOST}; "
                              "set it to 0")
-        relevance = np.zeros((len(titles), num_labels))
-        relevance[truth.rows(), truth.values] = 1
-        mean, vectorizer = relevance.mean(0), _vectorizer(None)
+        counts, vectorizer = np.bincount(truth.values, minlength=num_labels), _vectorizer(None)
+        mean = (counts / max(len(titles), 1)).astype(np.float32)
         if not any(map(vectorizer.build_analyzer(), titles)):
-            return cls([], np.zeros(0), np.zeros((0, num_labels), np.float32), mean.astype(np.float32))
+            return cls([], np.zeros(0), np.zeros((0, num_labels), np.float32), mean)
         x = vectorizer.fit_transform(titles)
         kernel = (x @ x.T).toarray()
         kernel[np.diag_indices_from(kernel)] += penalty
-        weights = x.T @ np.linalg.solve(kernel, relevance - mean)
-        return cls(vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, weights.astype(np.float32),
-                   mean.astype(np.float32))
+        factor, by_label = cho_factor(kernel, overwrite_a=True, check_finite=False), truth.transpose(num_labels)
+        weights = np.empty((x.shape[1], num_labels), np.float32)
+        for start in range(0, num_labels, CHUNK):
+            some = by_label.take(np.arange(start, min(start + CHUNK, num_labels)))
+            relevance = np.zeros((len(titles), len(some)))
+            relevance[some.values, some.rows()] = 1
+            weights[:, start:start + CHUNK] = x.T @ cho_solve(factor, relevance - relevance.mean(0), check_finite=False)
+        return cls(vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, weights, mean)
 
     def scores(self, titles: list[str]) -> np.ndarray:
         """(n, L) float32; a title without a known word gets each label's mean."""

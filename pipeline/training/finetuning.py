@@ -106,12 +106,12 @@ class Finetuning:
             return losses.cosine_hinge(pairs, kind, ~kind, s.gamma) * len(pairs) / len(step.datapoint_at)
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """With `select: valid`, valid's figures after the epoch; keeps the weights of the best."""
+        """With `select: valid`, valid's figures after the epoch; keeps the weights of the best, the later of equals."""
         if self.settings.select != "valid":
             return {}
         figures = self.validate(self.model)
         merit = sum(figures.values())
-        if self.best is None or merit > self.best[0]:
+        if self.best is None or merit >= self.best[0]:
             self.best = merit, trained_state(self.model)
         return {f"valid_{name}": value for name, value in figures.items()}
 

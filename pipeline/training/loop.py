@@ -28,7 +28,8 @@ from pipeline.training.optimisers import Optimisers, one_cycle
 class Job(Protocol):
     """What differs between Module I and Module IV."""
 
-    name: str
+    name: str                                                   # of its section of params
+    settings: object                                            # that section
     epochs: int
     steps: int                                                  # steps an epoch
 
@@ -56,7 +57,10 @@ def generator(seed: int, *at: int) -> np.random.Generator:
 
 
 def train(job: Job, optimisers: Optimisers, seed: int, warmup: int, machine: Machine) -> list[dict[str, float]]:
-    """Run `job` from its last checkpoint to its end; the curve, one row an epoch: epoch, loss, seconds, steps a second."""
+    """Run `job` from its last checkpoint to its end; the curve, one row an epoch.
+
+    epoch, loss, seconds, steps a second, and `part`: how much of the epoch this process ran, 0 of what a checkpoint told.
+    """
     path, model = machine.scratch / "checkpoint.safetensors", optimisers.model
     curve, epoch, step = _resume(path, job, optimisers)
     losses: list[float] = list(curve.pop()["losses"]) if curve and "losses" in curve[-1] else []
@@ -83,15 +87,16 @@ def train(job: Job, optimisers: Optimisers, seed: int, warmup: int, machine: Mac
             pending.append(loss.detach())
             step += 1
             if machine.device.type == "cpu" or len(pending) == 50 or step == job.steps:
-                losses += _finite(pending, job.name, epoch, step)
+                losses += _finite(pending, job, epoch, step, machine.precision)
                 pending = []
                 if distributed.world() == 1 and step < job.steps and time.monotonic() - saved > machine.checkpoint_seconds:
                     save(epoch, step, curve + [{"losses": losses}])
                     saved = time.monotonic()
         seconds = time.monotonic() - start
         model.eval()
-        curve.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "seconds": round(seconds, 3),
-                      "steps_per_second": round((job.steps - first) / max(seconds, 1e-9), 2), **job.end_epoch(epoch)})
+        ran = job.steps - first
+        curve.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "part": ran / job.steps, "seconds": round(seconds, 3),
+                      "steps_per_second": round(ran / max(seconds, 1e-9), 2), **job.end_epoch(epoch)})
         losses, step = [], 0
         if time.monotonic() - saved > machine.checkpoint_seconds or epoch + 1 == job.epochs:
             save(epoch + 1, 0, curve)
@@ -106,23 +111,31 @@ def _resume(path: Path, job: Job, optimisers: Optimisers) -> tuple[list[dict], i
         return [], 0, 0
     tensors, facts = found
     job.load_state(tensors, facts["job"])
-    return facts["curve"], facts["epoch"], facts["step"]
+    return [row | {"part": 0.0} for row in facts["curve"]], facts["epoch"], facts["step"]
 
 
 def _torch_seed(seed: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, step, 1]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _finite(losses: list[Tensor], name: str, epoch: int, step: int) -> list[float]:
+def _finite(losses: list[Tensor], job: Job, epoch: int, step: int, precision: torch.dtype) -> list[float]:
     """The losses as floats; raises MufinError at the first that is not finite. One wait for the device, not one a step."""
     values = torch.stack(losses).tolist()
     for back, value in enumerate(values):
         if not np.isfinite(value):
             at = step - len(values) + back
-            raise MufinError(f"the loss of {name} is {value} at epoch {epoch + 1}, step {at + 1} (batch {at} of that "
-                             f"epoch's plan); lower {name}.lr, raise {name}.warmup_iterations, or set "
-                             "MUFIN_PRECISION=fp32")
+            remedy = f"lower {job.name}.lr" + (" or set MUFIN_PRECISION=fp32" if precision != torch.float32 else "")
+            raise MufinError(f"the loss of {job.name} is {value} at epoch {epoch + 1}, step {at + 1} of {job.steps}, whose "
+                             f"batch begins with {_first_rows(job, job.plan(epoch)[at])}; look at these products, and {remedy}")
     return values
+
+
+def _first_rows(job: Job, anchors: np.ndarray, count: int = 8) -> str:
+    """The first anchors of a step by their rows of the curated tables: Module I's are labels, unless it batches datapoints."""
+    by_label = getattr(job.settings, "batching", "datapoints") != "datapoints"
+    what, table = ("labels", "labels") if by_label else ("datapoints", "train")
+    more = ", ..." if len(anchors) > count else ""
+    return f"the {what} {', '.join(map(str, anchors[:count]))}{more} (rows of {table}.parquet)"
 
 
 def _prefetched(job: Job, seed: int, epoch: int, first: int, device: torch.device) -> Iterator[tuple[int, object]]:
