@@ -5,10 +5,12 @@ python -m pipeline.download
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,10 +18,10 @@ import pyarrow.parquet as pq
 from pipeline import runtime
 from pipeline.artifacts import SCHEMAS, fingerprint, publish, write_json, write_table
 from pipeline.corpus import sources, xmlrepo
-from pipeline.corpus.fetch import Fetcher, Limits, fetch_all
+from pipeline.corpus.fetch import Fetcher, Limits, fetch_all, is_url
 from pipeline.corpus.image_store import FetchLog, ImageWriter
 from pipeline.corpus.sample import sample_catalog
-from pipeline.corpus.sources import Product
+from pipeline.corpus.sources import File, Folders, Product
 from pipeline.errors import MufinError
 from pipeline.params import Download, load_params
 from pipeline.progress import progress
@@ -37,24 +39,40 @@ def main(out: Path = Path("data/raw"), metrics: Path = Path("metrics/download.js
         elif s.source == "mm-amazontitles":
             facts = _released(s, folder)
         else:
-            facts = _catalog(s, _products(s), _root(s), folder)
+            facts = _files(s, folder)
         _enough(facts, s)
         write_json({"source": s.source, "released": False} | facts, folder / "source.json")
         report |= {"items": facts["products"]} | {k: v for k, v in facts.items() if k != "released"}
 
 
-def _products(s: Download) -> Iterator[Product]:
-    """The products of all files of `download.location`."""
+def _limits(s: Download) -> Limits:
+    return Limits(s.timeout, s.max_bytes, s.retries, s.per_host, s.max_redirects, s.private_addresses)
+
+
+def _files(s: Download, folder: Path) -> dict:
+    """A catalog of your own, or a dump: the files of `download.location`, those at a URL fetched first."""
+    files = sources.files_of(s.location, partial(_fetched, Fetcher(_limits(s))))
+    folders = Folders(files if s.source == "catalog" else [])              # the dumps have URLs alone
+    fetcher = Fetcher(_limits(s), folders.root, folders.marked)
+    return _catalog(s, _products(s, files, folders), folder, fetcher, fetcher.fetch)
+
+
+def _fetched(fetcher: Fetcher, url: str) -> Path:
+    return fetcher.save(url, runtime.scratch("download", fingerprint(("file", url), [], [])) / sources.name_of(url))
+
+
+def _products(s: Download, files: list[File], folders: Folders) -> Iterator[Product]:
+    """The products of all files, in their order."""
     columns = {n: getattr(s.columns, n) for n in ("id", "title", "images", "related", "category")}
-    readers = {"amazon-2018": sources.amazon_2018, "amazon-2014": sources.amazon_2014,
-               "catalog": lambda path: sources.catalog(path, columns)}
-    for path in sources.paths_of(s.location):
-        yield from readers[s.source](path)
-
-
-def _root(s: Download) -> Path | None:
-    """The folder whose files a catalog's image paths may name; the dumps have URLs alone."""
-    return sources.paths_of(s.location)[0].resolve().parent if s.source == "catalog" else None
+    for file in files:
+        if s.source == "amazon-2018":
+            yield from sources.amazon_2018(file.path)
+        elif s.source == "amazon-2014":
+            yield from sources.amazon_2014(file.path)
+        else:
+            for product in sources.catalog(file.path, columns):
+                product.images = [folders.reference(image, file) for image in product.images]
+                yield product
 
 
 def _sample(s: Download, folder: Path) -> dict:
@@ -66,32 +84,28 @@ def _sample(s: Download, folder: Path) -> dict:
     return counts | _store(got, folder) | {"sample": facts}
 
 
-def _catalog(s: Download, products: Iterable[Product], root: Path | None, folder: Path,
-             given: Iterable[tuple[str, bytes, str]] = (), released: bool = False) -> dict:
-    """Products to Parquet, then their pictures: from the scratch log what is there, the rest fetched."""
+def _catalog(s: Download, products: Iterable[Product], folder: Path, fetcher: Fetcher,
+             local: Callable[[str], tuple[bytes, str]], released: bool = False) -> dict:
+    """Products to Parquet, then their pictures: from the scratch log what is there, the rest fetched.
+
+    `local` gives the bytes, or the reason, of a reference that is no URL: those are read each time.
+    """
     counts = _write_products(_cut(products, s.max_images), folder / "products.parquet")
     if not counts["products"]:
         raise MufinError(f"download.location {s.location} holds no product; look at download.source")
     if not counts["relations"] and not released:
-        raise MufinError(f"no product of {s.location} has related ids; set download.columns.related "
-                         f"(now {s.columns.related!r}) to the column that holds them")
+        remedy = f"set download.columns.related (now {s.columns.related!r}) to the column that holds them"
+        raise MufinError(f"no product of {s.location} has related ids; "
+                         + (remedy if s.source == "catalog" else "look at download.source: the dumps are of two forms"))
     log = FetchLog(runtime.scratch("download", fingerprint((s.source, s.location), [], [])) / "fetched.log")
-    for record in given:
-        if record[0] not in log.done:
-            log.add(*record)
-    limits = Limits(s.timeout, s.max_bytes, s.retries, s.per_host, s.max_redirects, s.private_addresses)
-    fetcher, references = Fetcher(limits, root), folder / "products.parquet"
-    todo = (ref for ref in _references(references) if _is_url(ref) and ref not in log.done)
+    references = folder / "products.parquet"
+    todo = (ref for ref in _references(references) if is_url(ref) and ref not in log.done)
     for record in progress(fetch_all(todo, fetcher, THREADS * runtime.workers()), "fetch pictures"):
         log.add(*record)
     log.close()
     with log.reader() as record_of:
-        got = (record_of(ref) or (ref, *fetcher.fetch(ref)) for ref in _references(references))   # files are read each time
+        got = (record_of(ref) or (ref, *local(ref)) for ref in _references(references))
         return counts | _store(got, folder)
-
-
-def _is_url(reference: str) -> bool:
-    return reference.lower().startswith(("http://", "https://"))
 
 
 def _cut(products: Iterable[Product], most: int) -> Iterator[Product]:
@@ -102,10 +116,16 @@ def _cut(products: Iterable[Product], most: int) -> Iterator[Product]:
 
 def _released(s: Download, folder: Path) -> dict:
     """The XML Repository's data set, from its zip or an unpacked folder, in either layout (METHOD, Task and data)."""
-    home = xmlrepo.open_source(s.location, runtime.scratch("download", fingerprint(("zip", s.location), [], [])), s.timeout)
-    layout = xmlrepo.read(home)
-    counts = _catalog(s, layout.products, layout.home, folder, xmlrepo.stored_images(layout, s.max_images),
-                      bool(layout.splits))
+    scratch = runtime.scratch("download", fingerprint(("zip", s.location), [], []))
+    layout = xmlrepo.read(xmlrepo.open_source(s.location, scratch, Fetcher(_limits(s))))
+    fetcher, store = Fetcher(_limits(s), layout.home), layout.home / "images/img.bin"
+    with open(store, "rb") if store.is_file() else contextlib.nullcontext() as stored:
+        def local(reference: str) -> tuple[bytes, str]:
+            if stored and reference.startswith(xmlrepo.STORED):
+                return xmlrepo.stored_picture(stored, reference, s.max_bytes)
+            return fetcher.fetch(reference)
+
+        counts = _catalog(s, layout.products, folder, fetcher, local, bool(layout.splits))
     if layout.splits:
         write_table({"uid": layout.labels}, "released_labels", folder / "released/labels.parquet")
         for name, (uids, labels, excluded) in layout.splits.items():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.corpus.cleaning import best_rows, clean_relations, clean_title, clean_titles, image_keys
+from pipeline.corpus.cleaning import LONGEST, best_rows, clean_relations, clean_title, clean_titles, image_keys
 from pipeline.corpus.lookup import Lookup, hashes
 
 REAL = Path(os.environ.get("MUFIN_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -29,6 +29,10 @@ QUIRKS = st.lists(st.sampled_from(PIECES)).map("".join)
     ('<span class="a-size-medium a-color-secondary"', ""),            # seen 3,153 times in one file of the 2018 dump
     (' Magazines" />', ""),                                           # seen there too
     ("Lamp <span class=x", "Lamp"),
+    ("Lamp <SPAN", "Lamp"), ("Lamp <br /", "Lamp"), ("Lamp <div styl", "Lamp"), ('Lamp <a href="x.html', "Lamp"),
+    ("Lamp <b id = x", "Lamp"), ("<b>Lamp</b", "Lamp"), ("Lamp &lt;img src", "Lamp"),
+    ("Hex bolt <M8 zinc", "Hex bolt <M8 zinc"), ("Size <S", "Size <S"), ("Fits <Small dogs", "Fits <Small dogs"),
+    ("Bulb <H4 12V", "Bulb <H4 12V"), ("a<b", "a<b"), ("Toys <3 a=b", "Toys <3 a=b"),      # no markup: kept whole
     ("<b>Red</b><br/>chair", "Red chair"),
     ("&lt;b&gt;Red&lt;/b&gt; chair", "Red chair"),
     ("Chair<!-- a > b --> low", "Chair low"),
@@ -41,6 +45,11 @@ QUIRKS = st.lists(st.sampled_from(PIECES)).map("".join)
 ])
 def test_a_title_is_left_without_entities_markup_control_characters_and_blanks(found, clean):
     assert clean_title(found) == clean
+
+
+@pytest.mark.parametrize("text", ["<script>", "<!--", "&amp;", "amp;", "<a ", "x =", "&#" + "9" * 5000 + ";", "<b", '"/>', "é"])
+def test_a_title_of_a_million_characters_does_no_harm_and_is_cut(text):
+    assert len(clean_title("&" + text * (10**6 // len(text)))) <= LONGEST
 
 
 @given(QUIRKS)

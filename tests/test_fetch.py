@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -13,6 +14,8 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Iterator
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -36,13 +39,13 @@ PICTURE = jpeg()
 
 
 class Server(ThreadingHTTPServer):
-    """Counts requests by path, and how many are under way at once."""
+    """Counts requests by path, keeps when each came, and how many are under way at once."""
 
     daemon_threads = True
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked, self.now, self.most = Counter(), 0, 0
+    def __init__(self, handler=None):
+        super().__init__(("127.0.0.1", 0), handler or Handler)
+        self.asked, self.times, self.now, self.most = Counter(), [], 0, 0
         self.lock, self.over = threading.Lock(), threading.Event()
         self.slow = 0.0                              # seconds that the pictures of /pic/slow take
 
@@ -57,9 +60,10 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        server = self.server
+        server, self.path = self.server, unquote(self.path)
         with server.lock:
             server.asked[self.path] += 1
+            server.times.append((self.path, time.monotonic()))
         try:
             getattr(self, "_" + self.path.partition("?")[0].split("/")[1].replace("-", "_"))(server.asked[self.path])
         except OSError:
@@ -120,35 +124,16 @@ class Handler(BaseHTTPRequestHandler):
     def _circle(self, n):
         self.answer(302, Location="/circle/b" if self.path.endswith("a") else "/circle/a")
 
-    def _redirect(self, n):
-        self.answer(301, Location="/busy")
-
-    def _to_file(self, n):
-        self.answer(302, Location="file:///etc/hostname")
-
-    def _to_ftp(self, n):
-        self.answer(302, Location="ftp://127.0.0.1/a.jpg")
-
-    def _to_nothing(self, n):
-        self.answer(302, Location="http://[")
+    def _to(self, n):
+        self.answer(302, Location=self.path.partition("?")[2])
 
     def _404(self, n):
-        self.answer(404)
+        self.answer(int(self.path[1:4]))
 
-    def _403(self, n):
-        self.answer(403)
+    _403 = _500 = _404
 
-    def _429_once(self, n):
-        self.answer(429, Retry_After="7") if n == 1 else self.answer(body=PICTURE)
-
-    def _429_long(self, n):
-        self.answer(429, Retry_After="86400") if n == 1 else self.answer(body=PICTURE)
-
-    def _429_date(self, n):
-        self.answer(429, Retry_After="Wed, 21 Oct 2037 07:28:00 GMT") if n == 1 else self.answer(body=PICTURE)
-
-    def _500(self, n):
-        self.answer(500)
+    def _429(self, n):
+        self.answer(429, Retry_After=self.path.partition("?")[2]) if n == 1 else self.answer(body=PICTURE)
 
     def _500_once(self, n):
         self.answer(500) if n == 1 else self.answer(body=PICTURE)
@@ -184,24 +169,28 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes(4096))
 
 
-@pytest.fixture
-def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    with server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server
         server.over.set()
         server.shutdown()
-        thread.join()
+
+
+@pytest.fixture
+def server():
+    with serving(Server()) as server:
+        yield server
 
 
 @pytest.fixture
 def sleeps(monkeypatch) -> list[float]:
-    """The waits that the fetcher asked for; none is waited."""
+    """The waits that the fetcher asked for; none is waited, but its clock goes on as if."""
     asked: list[float] = []
 
     class Clock:
-        sleep, monotonic = staticmethod(asked.append), staticmethod(time.monotonic)
+        sleep, monotonic = staticmethod(asked.append), staticmethod(lambda: time.monotonic() + sum(asked))
 
     monkeypatch.setattr(fetch, "time", Clock)
     return asked
@@ -214,11 +203,11 @@ def limits(**changes) -> Limits:
 
 @pytest.mark.parametrize("path, content, reason, asked", [
     ("/pic/1.jpg", jpeg(1), "", 1),
-    ("/redirect", PICTURE, "", 1),
+    ("/to?/busy", PICTURE, "", 1),
     ("/wrong-type", PICTURE, "", 1),
     ("/wrong-length", PICTURE, "", 1),
     ("/truncated", jpeg(side=200)[:700], "", 1),       # its head is a picture's; precompute says what becomes of the rest
-    ("/429-once", PICTURE, "", 2),
+    ("/429?7", PICTURE, "", 2),
     ("/500-once", PICTURE, "", 2),
     ("/drops-once", PICTURE, "", 2),
     ("/500", b"", "HTTP 500", 3),
@@ -233,9 +222,9 @@ def limits(**changes) -> Limits:
     ("/empty", b"", "empty", 1),
     ("/endless", b"", "too many bytes", 1),
     ("/announced", b"", "too many bytes", 1),
-    ("/to-file", b"", "redirect to another scheme", 1),
-    ("/to-ftp", b"", "redirect to another scheme", 1),
-    ("/to-nothing", b"", "not a URL", 1),
+    ("/to?file:///etc/hostname", b"", "redirect to another scheme", 1),
+    ("/to?ftp://127.0.0.1/a.jpg", b"", "redirect to another scheme", 1),
+    ("/to?http://[", b"", "not a URL", 1),
 ])
 def test_an_answer_is_its_bytes_or_one_reason_and_another_try_is_made_only_where_it_may_help(
         server, sleeps, path, content, reason, asked):
@@ -262,11 +251,34 @@ def test_a_host_that_cannot_be_reached_is_a_failed_connection(sleeps):
     assert len(sleeps) == 1
 
 
-@pytest.mark.parametrize("path, low, high", [("/429-once", 7, 7), ("/429-long", 60, 60), ("/429-date", 60, 60),
-                                             ("/500-once", 0.25, 0.75)])
+@pytest.mark.parametrize("path, low, high", [
+    ("/429?7", 7, 7), ("/429?86400", 60, 60), ("/429?Wed, 21 Oct 2037 07:28:00 GMT", 60, 60), ("/429?soon", 60, 60),
+    ("/429?Wed, 21 Oct 2015 07:28:00 GMT", 0.25, 0.75), ("/500-once", 0.25, 0.75)])
 def test_the_wait_is_what_the_server_asks_for_up_to_a_minute_else_the_backoff(server, sleeps, path, low, high):
     assert Fetcher(limits()).fetch(server.url(path)) == (PICTURE, "")
     assert len(sleeps) == 1 and low <= sleeps[0] <= high
+
+
+def test_a_host_that_asks_for_a_wait_is_asked_for_nothing_meanwhile_and_others_go_on(server):
+    other = server.url("/busy?other").replace("127.0.0.1", "localhost")
+    references = [server.url(path) for path in ("/429?2", "/busy?1", "/busy?2")] + [other]
+
+    def in_turn():
+        for reference in references:
+            yield reference
+            while not server.times:
+                time.sleep(0.01)
+    got = list(fetch_all(in_turn(), Fetcher(limits(per_host=1)), 4))
+    assert sorted(reference for reference, content, _ in got if content == PICTURE) == sorted(references)
+    waits = {path: at - server.times[0][1] for path, at in server.times[1:]}
+    assert waits.pop("/busy?other") < 1.9 and len(waits) == 3 and min(waits.values()) >= 1.95
+
+
+def test_a_host_that_asks_for_nothing_but_waits_is_given_up(server, sleeps, monkeypatch):
+    monkeypatch.setattr(Handler, "_429", lambda self, n: self.answer(429, Retry_After="60"))
+    fetcher = Fetcher(limits())
+    reasons = [fetcher.fetch(server.url(f"/429?{i}"))[1] for i in range(6)]
+    assert reasons == ["HTTP 429"] * 3 + ["the host asks to wait again and again"] * 3 and sum(sleeps) < 800
 
 
 def test_backoff_doubles_with_each_try(server, sleeps):
@@ -294,8 +306,8 @@ def test_loopback_and_private_addresses_see_no_request_unless_they_are_allowed(s
 def test_a_public_address_that_redirects_to_loopback_is_refused_there_too(server, sleeps, monkeypatch):
     fetcher, get = Fetcher(limits(private_addresses=False)), Fetcher._get
 
-    def first_is_public(self, url):
-        return (server.url("/pic/1.jpg"), b"") if url == "http://shop.example/a.jpg" else get(self, url)
+    def first_is_public(self, url, *rest):
+        return (server.url("/pic/1.jpg"), b"") if url == "http://shop.example/a.jpg" else get(self, url, *rest)
 
     monkeypatch.setattr(Fetcher, "_get", first_is_public)
     assert fetcher.fetch("http://shop.example/a.jpg") == (b"", "private or loopback address")
@@ -399,8 +411,7 @@ def shop_of(folder: Path, server: Server, count: int) -> None:
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text())
     params["download"] |= {"source": "catalog", "location": "catalog.jsonl", "private_addresses": True, "timeout": 30.0}
-    with open(folder / "params.yaml", "w") as file:
-        yaml.dump(params, file)
+    yaml.dump(params, folder / "params.yaml")
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -408,10 +419,6 @@ def start(folder: Path) -> subprocess.Popen:
     environment.pop("MUFIN_SCRATCH", None)
     return subprocess.Popen([sys.executable, "-m", "pipeline.download"], cwd=folder, env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte_for_byte(server, tmp_path, monkeypatch):
@@ -435,6 +442,7 @@ def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte
     monkeypatch.chdir(tmp_path / "unbroken")
     monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
     download.main()
-    broken, whole = (files(tmp_path / name / "data/raw") for name in ("killed", "unbroken"))
+    broken, whole = ({str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+                     for folder in (tmp_path / "killed/data/raw", tmp_path / "unbroken/data/raw"))
     assert list(broken) == list(whole) == ["image_log.parquet", "images/part-00000.parquet", "products.parquet", "source.json"]
     assert broken == whole

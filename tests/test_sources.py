@@ -1,34 +1,32 @@
-"""Catalogs, Amazon's dumps and the released data set, whole and broken, through the readers and `download`."""
+"""Catalogs, whole and broken, from files, folders and URLs, through the readers and `download`."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import errno
 import gzip
 import io
 import json
+import os
 import re
 import sys
-import zipfile
 import zlib
 from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline import curate, download, runtime
-from pipeline.corpus import sources, xmlrepo
-from pipeline.corpus.fetch import Fetcher, Refused
-from pipeline.corpus.sources import Product, amazon_2014, amazon_2018, catalog
+from pipeline import download, runtime
+from pipeline.corpus import fetch, sources
+from pipeline.corpus.fetch import Fetcher
+from pipeline.corpus.sources import Product, catalog
 from pipeline.errors import MufinError
+from tests.test_fetch import Handler, Server, limits, serving
 
 ROOT = Path(__file__).parents[1]
-DUMPS = Path(__file__).parents[2] / "shared/data/amazon-metadata"
 COLUMNS = {"id": "ASIN", "title": "title", "images": "images", "related": "also_buy", "category": "category"}
 
 
@@ -161,7 +159,7 @@ ZIPPED = gzip.compress(GOOD * 400 + json.dumps([zlib.crc32(bytes([i % 256, i // 
     ("a.jsonl", GOOD + b'\n{"ASIN": "b", "ti', r"a.jsonl line 3 is not JSON .*cut off\? mend or delete it"),
     ("a.jsonl", GOOD + b"[1, 2]\n", r"a.jsonl line 2 is a JSON list, not an object; one product a line"),
     ("a.jsonl", GOOD.replace(b"ASIN", b"asin"), r"a.jsonl line 1 has no column 'ASIN' .*set download.columns.id to asin$"),
-    ("a.csv", b"ASIN,title,alsobuy\na,table,b\n", r"a.csv line 2 has no column 'also_buy' .*columns.related to alsobuy$"),
+    ("a.csv", b"ASIN,title,alsobuy\na,table,b\n", r"a.csv line 1 has no column 'also_buy' .*columns.related to alsobuy$"),
     ("a.jsonl", GOOD + GOOD + b'{"ASIN": 7}\n', r"a.jsonl line 3 has the id 7 of another type .*make all ids in ASIN texts"),
     ("a.jsonl", GOOD + b'{"title": "chair"}\n', r"a.jsonl line 2 has the id None of another type"),
     ("a.jsonl", b'{"ASIN": 1.5}\n', r"a.jsonl line 1 has the id 1.5 in ASIN; an id is a text or a whole number"),
@@ -171,7 +169,22 @@ ZIPPED = gzip.compress(GOOD * 400 + json.dumps([zlib.crc32(bytes([i % 256, i // 
     ("a.csv", b"ASIN,title,also_buy\n", r"a.csv is empty; a catalog has one product a line"),
     ("a.csv", b"ASIN,also_buy\n\n\na,b,c\n", r"a.csv line 4 has more cells than the header; quote cells"),
     ("a.csv", b"ASIN,title,also_buy\na,b\n", r"a.csv line 2 has fewer cells than the header; quote cells"),
-    ("a.csv", b'ASIN,also_buy\na,"b\n' + b"c,d\n" * 40_000, r"a.csv line \d+ cannot be read .*is a quote before it"),
+    ("a.csv", b'ASIN,also_buy\na,"b\n' + b"c,d\n" * 40_000, r"a.csv line 2 cannot be read .*is a quote left open there"),
+    ("a.csv", b'ASIN,also_buy\na,b\n\nc,"d\ne,f\n', r"a.csv line 4 cannot be read .*end of the file.*is a quote left open"),
+    ("a.tsv", b'ASIN\talso_buy\ta\n"c\td\te\n\ng\th\ti\n', r"a.tsv line 2 cannot be read .*end of the file"),
+    ("a.csv", b"ASIN,title,also_buy,title\na,b,c,d\n", r"a.csv has the column 'title' 2 times; leave one, or rename"),
+    ("a.csv.gz", b"", r"a.csv.gz is empty; a catalog has one product a line"),
+    ("a.jsonl", b'{"ASIN": "a", "ASIN": "b"}\n', r"a.jsonl line 1 has 'ASIN' 2 times; leave one of them"),
+    ("a.jsonl", b'{"ASIN": ' + b"9" * 5000 + b"}\n", r"a.jsonl line 1 is JSON that is no product; mend or delete it"),
+    ("a.jsonl", b'{"ASIN": "a", "images": ' + b"[" * 100_000 + b"\n", r"a.jsonl line 1 is JSON that is no product"),
+    ("a.jsonl", b'{"ASIN": "a", "images": "' + b"[" * 100_000 + b'"}\n', r"line 1 has '\[+' in images, which is no JSON list"),
+    ("a.jsonl", b'{"ASIN": "a", "title": {"en": "b"}}\n', r"a.jsonl line 1 has {'en': 'b'} in title; a title is a text"),
+    ("a.jsonl", b'{"ASIN": "a", "images": [{}]}\n', r"a.jsonl line 1 has {} inside images; it must be a list of texts"),
+    ("a.jsonl", b'{"ASIN": "' + b" " * 10**6 + b'"}\n', r"a.jsonl line 1 has the id ' +\.\.\. in ASIN; an id is a text or"),
+    ("a.jsonl", '{"ASIN": "a"}\n'.encode("utf-16"), r"a.jsonl line 1 is not UTF-8 text; convert the file"),
+    ("a.jsonl", GOOD + "\ufffd".encode() + b"\n" + b"\xe9\n", r"a.jsonl line 2 is not JSON|line 3 is not UTF-8"),
+    ("a.jsonl", gzip.compress(GOOD * 9)[:-20], r"a.jsonl is a broken or cut-off gzip file; fetch it again"),
+    ("a.jsonl.gz", gzip.compress(b"\xe9" + ZIPPED * 9)[:-4000], r"a.jsonl.gz line 1 is not UTF-8 text; convert the file"),
     ("a.jsonl", b'{"ASIN": "a", "title": "table"}\n', r"no product of a.jsonl has related ids; set download.columns.rel"),
     ("a.jsonl.gz", ZIPPED[:-500], r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again"),
     ("a.jsonl.gz", ZIPPED[:12] + b"\xff" * 200 + ZIPPED[212:], r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again"),
@@ -194,11 +207,6 @@ def test_a_parquet_file_with_broken_pages_is_named(workplace):
     Path("a.parquet").write_bytes(content[:4] + b"\xff" * 3000 + content[3004:])
     settings(download__source="catalog", download__location="a.parquet")
     refused(r"a.parquet is not a whole Parquet file .*write it again")
-
-
-def test_a_location_that_is_not_there_is_named(workplace):
-    settings(download__source="catalog", download__location=["gone/*.jsonl"])
-    refused(r"download.location names gone/\*.jsonl, which is not there; give a file, a folder or a glob")
 
 
 def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_finds_them(workplace):
@@ -252,249 +260,176 @@ def test_a_file_that_changed_under_its_name_is_read_again_by_the_next_run(workpl
         assert pq.read_table("data/raw/images")["bytes"].to_pylist() == [jpeg(number)]
 
 
-# Amazon's dumps
+# Where files lie
 
-@pytest.mark.parametrize("url, whole", [
-    ("https://m.example/images/I/51a._SX38_SY50_CR,0,0,38,50_.jpg", "https://m.example/images/I/51a.jpg"),
-    ("https://m.example/images/I/51a._SS40_.jpg", "https://m.example/images/I/51a.jpg"),
-    ("http://m.example/I/41a-b%2BL._SY300_.png", "http://m.example/I/41a-b%2BL.png"),
-    ("https://m.example/images/I/51a_b_.jpg", "https://m.example/images/I/51a_b_.jpg"),
-    ("https://m._x_.example/I/51a.jpg", "https://m._x_.example/I/51a.jpg"),
-])
-def test_thumbnail_markers_are_taken_out_of_the_urls_of_both_releases(tmp_path, url, whole):
-    path = tmp_path / "meta.json"
-    for key in ("image", "imageURL", "imageURLHighRes"):
-        path.write_text(json.dumps({"asin": "A", "title": "t", key: [url], "also_buy": ["B"], "category": ["c", "d"]}) + "\n")
-        assert list(amazon_2018(path)) == [Product("A", "t", [whole], ["B"], ["c", "d"])]
-    path.write_text(repr({"asin": "A", "title": "it's", "imUrl": url, "related": {"also_bought": ["B"], "also_viewed": ["C"]},
-                          "categories": [["c", "d"], ["e"]]}) + "\n")
-    assert list(amazon_2014(path)) == [Product("A", "it's", [whole], ["B"], ["c", "d"])]
+def test_files_of_a_folder_a_glob_and_a_list_are_found_in_order_and_each_once(tmp_path):
+    for name in ("meta_b.json.gz", "meta_a.json", "other.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "only").mkdir()
 
+    def names(*where):
+        return [file.path.name for file in sources.files_of([str(tmp_path / one) for one in where], lambda url: None)]
 
-def test_the_large_pictures_of_the_2018_dump_go_before_the_small_and_all_but_the_id_may_be_missing(tmp_path):
-    path = tmp_path / "meta.json"
-    path.write_text(json.dumps({"asin": "A", "imageURL": ["s.jpg"], "imageURLHighRes": ["l.jpg"], "rank": []}) + "\n"
-                    + json.dumps({"asin": "B", "imageURL": ["s.jpg"], "imageURLHighRes": [], "rank": "1 in x"}) + "\n"
-                    + json.dumps({"asin": "C", "title": None, "also_buy": None, "image": ""}) + "\n")
-    assert list(amazon_2018(path)) == [Product("A", "", ["l.jpg"]), Product("B", "", ["s.jpg"]), Product("C")]
-    path.write_text("{'asin': 'A'}\n{'asin': 'B', 'related': {}, 'categories': []}\n")
-    assert list(amazon_2014(path)) == [Product("A"), Product("B")]
-
-
-@pytest.mark.parametrize("source, content, message", [
-    ("amazon-2018", b"{'asin': 'A'}\n", r"meta_x.json line 1 is not JSON"),
-    ("amazon-2018", b'{"title": "A"}\n', r"meta_x.json line 1 has the id None in asin"),
-    ("amazon-2018", b"", r"holds no product; look at download.source"),
-    ("amazon-2014", b"{'asin': 'A', 'related': {'also_bought': ['B']}}\n{'asin': 'B', 'ti", r"x.json line 2 is not a Py"),
-    ("amazon-2014", b"__import__('os').remove('params.yaml')\n", r"meta_x.json line 1 is not a Python literal of a product"),
-])
-def test_a_broken_dump_ends_in_a_sentence(workplace, source, content, message):
-    Path("meta_x.json").write_bytes(content)
-    settings(download__source=source, download__location=".")
-    refused(message)
-    assert Path("params.yaml").exists()
-
-
-@pytest.mark.skipif(not DUMPS.is_dir(), reason="the dumps are not here")
-def test_the_real_dumps_become_distinct_clean_products_whose_split_does_not_leak(workplace, monkeypatch):
-    def follow(self, url):
-        assert url.startswith("http") and "._" not in url.rpartition("/")[2]
-        if zlib.crc32(url.encode()) % 10 == 0:
-            raise Refused("HTTP 404")
-        return PICTURES[len(url) % len(PICTURES)]
-
-    monkeypatch.setattr(Fetcher, "_follow", follow)
-    settings(download__source="amazon-2018", download__location=str(DUMPS / "*.gz"))
-    download.main()
-    curate.main()
-    raw, products = (pl.read_parquet(f"data/{name}/products.parquet") for name in ("raw", "curated"))
-    log = pl.read_parquet("data/raw/image_log.parquet")
-    assert set(log["reason"]) == {"", "HTTP 404"} and raw["uid"].n_unique() < len(raw)      # the same asin twice
-    assert products["uid"].is_unique().all() and set(products["uid"]) <= set(raw["uid"])
-    assert ((products["title"] != "") | (products["images"].list.len() > 0)).all()
-    assert not products["title"].str.contains(r"</?[a-zA-Z]|&(?:\w+|#\d+);|^\s|\s$|getTime").any()
-    assert raw["title"].str.contains("<span").any()
-
-    related: dict[str, set[str]] = {}
-    for uid, ids in zip(raw["uid"], raw["related"]):
-        related.setdefault(uid, set()).update(ids.to_list())
-    uids, labels = products["uid"].to_list(), pl.read_parquet("data/curated/labels.parquet")["product"].to_list()
-    split = {name: pl.read_parquet(f"data/curated/{name}.parquet") for name in ("train", "valid", "test")}
-    for rows in split.values():
-        assert len(rows)
-        for product, row in zip(rows["product"], rows["labels"]):
-            assert {uids[labels[label]] for label in row} <= related[uids[product]]
-    held = set(split["valid"]["product"]) | set(split["test"]["product"])
-    assert not held & (set(split["train"]["product"]) | set(labels))
-    assert not set(split["valid"]["product"]) & set(split["test"]["product"])
-
-
-PICTURES = [jpeg(i) for i in range(7)]
-
-
-# The released data set
-
-TITLES = {"train": [("A", "a tablé->round"), ("B", "b"), ("C", "")], "test": [("D", "d"), ("A", "a tablé->round")],
-          "label": [("B", "b"), ("D", "d"), ("E", "e")]}
-SPLIT = {"train": ([[1, 0], [], [2]], [[], [0], []]), "test": ([[0, 2], [1]], [[1], []])}
-IMAGES = {"A": [b"1", b"2"], "D": [b"3"]}
-
-
-def release(home: Path, titles: str = "txt", images: str = "") -> Path:
-    """A tiny release in the text layout; titles: txt, json, json.gz; images: img.bin or img.urls.txt."""
-    (home / "raw_data").mkdir(parents=True)
-    for name, rows in TITLES.items():
-        if titles == "txt":
-            (home / f"raw_data/{name}.raw.txt").write_bytes("".join(f"{u}->{t}\n" for u, t in rows).encode("latin-1"))
-        else:
-            as_file(home / f"raw_data/{name}.{titles}", [{"uid": u, "title": t} for u, t in rows])
-    for name, short in (("train", "trn"), ("test", "tst")):
-        labels, excluded = SPLIT[name]
-        lines = [f"{len(labels)} 3", *(" ".join(f"{label}:1.0" for label in row) for row in labels)]
-        (home / f"{short}_X_Y.txt").write_text("\n".join(lines) + "\n")
-        pairs = [f"{i} {label}\n" for i, row in enumerate(excluded) for label in row]
-        (home / f"filter_labels_{name}.txt").write_text("".join(pairs))
-    if images == "img.bin":
-        (home / "images").mkdir()
-        lines = [f"{uid}\t{base64.b64encode(jpeg(content[0])).decode()}\n" for uid, all in IMAGES.items() for content in all]
-        (home / "images/img.bin").write_text("".join(lines) + "E\t!!no base64!!\n")
-    elif images:
-        (home / images).write_text("".join(f"{uid}\thttp://m.example/{uid}{i}.jpg\n" for uid, all in IMAGES.items()
-                                           for i in range(len(all))))
-    return home
-
-
-def zipped(home: Path, path: Path) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(p for p in home.rglob("*") if p.is_file()):
-            archive.write(file, Path("MM-AmazonTitles") / file.relative_to(home))
-    return path
-
-
-@pytest.mark.parametrize("titles", ["txt", "json", "json.gz"])
-@pytest.mark.parametrize("images", ["", "img.bin", "img.urls.txt", "raw_data/img.urls.txt"])
-@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_each_layout_keeps_titles_pictures_split_and_filter_pairs_as_released(tmp_path, titles, images, packed):
-    home = release(tmp_path / "home", titles, images)
-    where = zipped(home, tmp_path / "a.zip") if packed else home
-    layout = xmlrepo.read(xmlrepo.open_source(str(where), tmp_path / "scratch", 1.0))
-    products = {p.uid: p for p in layout.products}
-    assert {uid: p.title for uid, p in products.items()} == dict(sum(TITLES.values(), []))
-    assert layout.labels == ["B", "D", "E"]
-    for name, (uids, labels, excluded) in layout.splits.items():
-        assert uids == [uid for uid, _ in TITLES[name]]
-        assert [row.tolist() for row in map(labels.__getitem__, range(len(labels)))] == SPLIT[name][0]
-        assert [row.tolist() for row in map(excluded.__getitem__, range(len(excluded)))] == SPLIT[name][1]
-    count = {uid: len(p.images) for uid, p in products.items() if p.images}
-    assert count == ({} if not images else {"A": 2, "D": 1, "E": 1} if images == "img.bin" else {"A": 2, "D": 1})
-    if images == "img.bin":
-        stored = {reference: (content, reason) for reference, content, reason in xmlrepo.stored_images(layout, 15)}
-        assert [stored[r] for r in products["A"].images] == [(jpeg(b"1"[0]), ""), (jpeg(b"2"[0]), "")]
-        assert [stored[r] for r in products["E"].images] == [(b"", "broken base64")]
-        assert len(list(xmlrepo.stored_images(layout, 1))) == 3
-
-
-def test_a_zip_through_download_and_curate_keeps_the_released_split(workplace):
-    zipped(release(workplace / "home", "txt", "img.bin"), Path("a.zip"))
-    settings(download__source="mm-amazontitles", download__location="a.zip", curate__valid=0.0, curate__split="cold")
-    download.main()
-    facts = json.loads(Path("data/raw/source.json").read_text())
-    assert facts["released"] and facts["pictures"] == 3 and facts["failed"] == {"broken base64": 1}
-    curate.main()
-    uids = pl.read_parquet("data/curated/products.parquet")["uid"].to_list()
-    assert [uids[i] for i in pl.read_parquet("data/curated/labels.parquet")["product"]] == ["B", "D", "E"]
-    for name in ("train", "test"):
-        rows = pl.read_parquet(f"data/curated/{name}.parquet")
-        assert [uids[i] for i in rows["product"]] == [uid for uid, _ in TITLES[name]]
-        assert [sorted(row) for row in rows["labels"]] == [sorted(row) for row in SPLIT[name][0]]
-        assert rows["excluded"].to_list() == SPLIT[name][1]
-
-
-@pytest.mark.parametrize("form", ["lines", "list", "gz"])
-def test_the_plain_json_form_has_products_and_no_split(tmp_path, form):
-    rows = [{"ASIN": p.uid, "title": p.title, "images": p.images, "also_buy": p.related} for p in PRODUCTS]
-    text = json.dumps(rows, indent=1) if form == "list" else "".join(json.dumps(row) + "\n" for row in rows)
-    path = tmp_path / ("a.json.gz" if form == "gz" else "a.json")
-    path.write_bytes(gzip.compress(text.encode()) if form == "gz" else text.encode())
-    layout = xmlrepo.read(tmp_path)
-    assert layout.splits == {} and layout.labels == []
-    assert list(layout.products) == [Product(p.uid, p.title, p.images, p.related) for p in PRODUCTS]
-
-
-@pytest.mark.parametrize("name, content, message", [
-    ("trn_X_Y.txt", "4 3\n\n\n\n\n", r"trn_X_Y.txt line 1 says 4 3, but the title files have 3 rows and 3 labels"),
-    ("tst_X_Y.txt", "2 9\n\n\n", r"tst_X_Y.txt line 1 says 2 9, .*the files are not of one release"),
-    ("trn_X_Y.txt", "", r"trn_X_Y.txt line 1 says , but"),
-    ("trn_X_Y.txt", "3 3\n0:1\n", r"trn_X_Y.txt has 1 rows where its header says 3; it is cut off: fetch it again"),
-    ("trn_X_Y.txt", "3 3\n0:1\nx:1\n\n", r"trn_X_Y.txt line 3 is not a list of label:value; fetch the file again"),
-    ("trn_X_Y.txt", "3 3\n0:1\n1:1 3:1\n\n", r"trn_X_Y.txt line 3 names label 3 of 3; fetch the file again"),
-    ("filter_labels_train.txt", "3 0\n", r"filter_labels_train.txt names a datapoint or label that the split has not"),
-    ("filter_labels_test.txt", "0 3\n", r"filter_labels_test.txt names a datapoint or label that the split has not"),
-    ("filter_labels_test.txt", "0 -1\n", r"filter_labels_test.txt names a datapoint or label that the split has not"),
-    ("filter_labels_test.txt", "0 1\n0\n", r"filter_labels_test.txt is not one `datapoint label` pair a line; fetch"),
-    ("raw_data/train.raw.txt", "A->a\nB b\n", r"train.raw.txt line 2 has no `->` between UID and title; fetch the file again"),
-    ("raw_data/test.raw.txt", None, r"test.raw.txt is missing, and so is test.json; the released split needs one"),
-    ("img.urls.txt", "A http://m.example/a.jpg\n", r"img.urls.txt line 1 has no tab between UID and URL; fetch the file again"),
-])
-def test_a_broken_release_ends_in_a_sentence_and_leaves_data_raw_alone(workplace, name, content, message):
-    path = release(workplace / "home") / name
-    path.unlink(missing_ok=True)
-    if content is not None:
-        path.write_text(content)
-    settings(download__source="mm-amazontitles", download__location="home")
-    refused(message)
-
-
-@pytest.mark.parametrize("content, message", [
-    (b'[{"ASIN": "a"}, 7]', r"a.json product 2 is '7', not a JSON object; fetch it again"),
-    (b'[{"ASIN": "a"},\n {"AS', r"a.json line 2 is not JSON .*fetch it again"),
-    (b'{"ASIN": "a"}\n{"AS', r"a.json line 2 is not JSON"),
-    (None, r"home has neither trn_X_Y.txt nor a JSON file of products; is it MM-AmazonTitles-300K\?"),
-])
-def test_a_broken_plain_json_form_ends_in_a_sentence(workplace, content, message):
-    Path("home").mkdir()
-    if content is not None:
-        Path("home/a.json").write_bytes(content)
-    settings(download__source="mm-amazontitles", download__location="home")
-    refused(message)
-
-
-@pytest.mark.parametrize("harm", ["cut off", "bytes changed", "no zip"])
-def test_a_broken_zip_is_named_and_a_whole_one_in_its_place_is_read(workplace, harm):
-    home = release(workplace / "home")
-    (home / "extra.txt").write_text(" ".join(str(zlib.crc32(bytes([i]))) for i in range(256)))
-    good = zipped(home, Path("a.zip")).read_bytes()
-    Path("a.zip").write_bytes({"cut off": good[:-200], "bytes changed": good[:80] + b"\xff" * 300 + good[380:],
-                               "no zip": b"<html>" * 9}[harm])
-    settings(download__source="mm-amazontitles", download__location="a.zip")
-    refused(r"a.zip is not a whole zip; delete it and fetch it again")
-    Path("a.zip").write_bytes(good)
-    download.main()
-    assert json.loads(Path("data/raw/source.json").read_text())["released"]
-
-
-@pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/evil"])
-def test_a_zip_whose_paths_leave_its_folder_is_refused_before_anything_is_written(workplace, member):
-    with zipfile.ZipFile("a.zip", "w") as archive:
-        archive.writestr("good.json", GOOD)
-        archive.writestr(member, "x")
-    settings(download__source="mm-amazontitles", download__location="a.zip")
-    refused(rf"a.zip holds '{re.escape(member)}', a path that leaves its folder; it is not the data set")
-    assert not list(workplace.rglob("evil")) and not list(workplace.rglob("good.json"))
+    assert names("") == ["meta_a.json", "meta_b.json.gz"]
+    assert names("o*", "meta_a.json", "*.json") == ["other.json", "meta_a.json"]
 
 
 @pytest.mark.parametrize("location, message", [
-    ("gone.zip", r"download.location is gone.zip, which is not there; give the zip, its folder, a URL or an id"),
-    (["a.zip", "b.zip"], r"download.location is a list of 2; the released data set is one zip or folder"),
+    (["gone/*.jsonl"], r"download.location names gone/\*.jsonl, which is not there; give a file, a folder, a glob or a URL"),
+    ("data", r"download.location names data, a folder without meta_\*.json\* files; name the files .* data/\*.jsonl"),
+    ("da*", r"download.location names da\*, which is not there; give a file, a folder, a glob or a URL"),
+    ("~nobody-here/a.jsonl", r"download.location names ~nobody-here/a.jsonl, which cannot be looked at .*; give a file"),
+    ("x" * 5000, r"download.location names x{200}, which cannot be looked at \(File name too long\); give a file"),
 ])
-def test_a_release_that_is_not_there_is_named(workplace, location, message):
-    settings(download__source="mm-amazontitles", download__location=location)
+def test_a_location_that_is_no_file_is_named(workplace, location, message):
+    settings(download__source="catalog", download__location=location)
     refused(message)
 
 
-def test_files_of_a_folder_a_glob_and_a_list_are_found_in_order(tmp_path):
-    for name in ("meta_b.json.gz", "meta_a.json", "other.json"):
-        (tmp_path / name).touch()
-    assert [p.name for p in sources.paths_of(str(tmp_path))] == ["meta_a.json", "meta_b.json.gz"]
-    assert [p.name for p in sources.paths_of([str(tmp_path / "o*"), str(tmp_path / "meta_a.json")])] == [
-        "other.json", "meta_a.json"]
+def stores(*names: str) -> None:
+    """Folders, each with a catalog of one product, its own picture under one name, and ways out of the folder."""
+    for number, name in enumerate(names):
+        folder = Path(name)
+        (folder / "img").mkdir(parents=True)
+        (folder / "img/a.jpg").write_bytes(jpeg(number))
+        (folder / "link.jpg").symlink_to(Path(names[number - 1], "img/a.jpg").resolve())
+        others = [f"../{Path(names[number - 1]).name}/img/a.jpg", str(Path(names[number - 1], "img/a.jpg").resolve()),
+                  Path(names[number - 1], "img/a.jpg").resolve().as_uri(), "link.jpg"]
+        row = {"ASIN": name, "images": ["img/a.jpg", "./img/../img/a.jpg", str((folder / "img/a.jpg").resolve()), *others],
+               "also_buy": list(names)}
+        as_file(folder / "a.jsonl", [row])
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("shop/one", "shop/two"), ("shop", "shop/two")])
+def test_pictures_are_looked_for_in_the_folder_of_their_own_file_and_nowhere_else(workplace, names):
+    stores(*names)
+    settings(download__source="catalog", download__location=[f"{name}/a.jsonl" for name in names], download__max_failed=1.0)
+    download.main()
+    products = pq.read_table("data/raw/products.parquet").to_pylist()
+    log = {r["url"]: r for r in pq.read_table("data/raw/image_log.parquet").to_pylist()}
+    store = {r["key"]: r["bytes"] for r in pq.read_table("data/raw/images").to_pylist()}
+    for number, product in enumerate(products):
+        own, other = ([log[url] for url in part] for part in (product["images"][:3], product["images"][3:]))
+        assert [store[r["key"]] for r in own] == [jpeg(number)] * 3
+        inside = names[number] == "shop"                         # the other folder is in this one
+        assert [r["reason"] for r in other[1:]] == ([""] if inside else ["path outside the catalog's folder"]) * 3
+        assert other[0]["reason"] == ("no such file" if inside and other[0]["reason"] == "no such file" else
+                                      "path outside the catalog's folder")
+    assert len({url for p in products for url in p["images"]}) == 14
+
+
+def test_a_pipe_in_the_folder_is_no_picture_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    assert Fetcher(limits(), tmp_path).fetch("a.jpg") == (b"", "no such file")
+
+
+# Files at URLs
+
+class Shelf(Handler):
+    """Files at their paths, in part where that is asked for; `torn` breaks off the first answer there."""
+
+    torn: dict[str, int] = {}
+
+    def do_GET(self):
+        self.server.asked[self.path] += 1
+        body = self.server.files.get(self.path, self.server.files.get(self.path.partition("?")[0]))
+        if body is None:
+            return self.answer(404)
+        start, end, size = 0, len(body), str(len(body))
+        if (wanted := self.headers.get("Range")) and self.headers.get("If-Range") == self.server.tag:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(body):
+            return self.answer(416, Content_Range=f"bytes */{size}")
+        if self.server.asked[self.path] == 1 and self.path in self.torn:
+            end = self.torn[self.path]
+        kind = "text/html; charset=utf-8" if body.startswith(b"<") else "application/octet-stream"
+        some = {"Content_Range": f"bytes {start}-{len(body) - 1}/{size}"} if start else {}
+        self.close_connection = True
+        self.answer(206 if start else 200, body[start:end], Content_Length=str(len(body) - start), Content_Type=kind,
+                    ETag=self.server.tag, **some)
+
+
+@pytest.fixture
+def shelf(monkeypatch):
+    monkeypatch.setattr(fetch.random, "random", lambda: -0.5)    # no wait between tries
+    with serving(Server(Shelf)) as server:
+        server.files, server.tag = {"/pic/1.jpg": jpeg(1), "/shop/img/2.jpg": jpeg(2)}, '"1"'
+        yield server
+
+
+CATALOG = (b"ASIN,also_buy,images\r\na,b,img/2.jpg\r\nb,a,../pic/1.jpg|file:///etc/hostname|//[|img/none.jpg\r\n")
+DUMP = b'{"asin": "A", "also_buy": ["B"], "related": {"also_bought": ["B"]}}\n{"asin": "B"}\n'
+
+
+@pytest.mark.parametrize("source, path, content, counts", [
+    ("catalog", "/shop/a%20b.csv?key=x/y", CATALOG, (2, 2)), ("catalog", "/shop/a.csv.gz", gzip.compress(CATALOG), (2, 2)),
+    ("amazon-2018", "/meta_x.json.gz", gzip.compress(DUMP), (2, 0)), ("amazon-2018", "/x", gzip.compress(DUMP), (2, 0)),
+    ("amazon-2014", "/meta_x.json", DUMP, (2, 0)),
+], ids=["catalog", "catalog gz", "2018", "2018 without ending", "2014"])
+def test_a_file_at_a_url_is_fetched_once_and_its_pictures_are_found_beside_it(workplace, shelf, source, path, content, counts):
+    shelf.files[path.partition("?")[0]] = content
+    settings(download__source=source, download__location=shelf.url(path), download__private_addresses=True,
+             download__max_bytes=700, download__max_failed=1.0)
+    for _ in range(2):
+        download.main()
+        facts = json.loads(Path("data/raw/source.json").read_text())
+        assert (facts["products"], facts["pictures"]) == counts and shelf.asked[path] == 1
+    if source == "catalog":
+        assert facts["failed"] == {"a path in a source of URLs": 1, "not a URL": 1, "HTTP 404": 1}
+
+
+def test_files_here_and_at_urls_go_together_and_the_far_ones_read_nothing_here(workplace, shelf):
+    Path("a.jpg").write_bytes(jpeg(3))
+    here = Path("a.jpg").resolve().as_uri()
+    shelf.files["/shop/a.csv"] = CATALOG.replace(b"file:///etc/hostname", here.encode() + b"|a.jpg")
+    as_file(Path("b.jsonl"), [{"ASIN": "c", "images": ["a.jpg", here], "also_buy": ["a"]}])
+    settings(download__source="catalog", download__location=[shelf.url("/shop/a.csv"), "b.jsonl"], download__max_failed=1.0,
+             download__private_addresses=True)
+    download.main()
+    facts = json.loads(Path("data/raw/source.json").read_text())
+    assert facts["pictures"] == 3
+    assert facts["failed"] == {"HTTP 404": 2, "not a URL": 1, "a path in a source of URLs": 1}
+
+
+@pytest.mark.parametrize("torn, changed", [(100, False), (100, True), (len(CATALOG), False)])
+def test_a_file_whose_first_answer_breaks_off_is_whole_in_the_end_and_of_one_version(tmp_path, shelf, torn, changed):
+    target = tmp_path / "a.csv"
+    if torn < len(CATALOG):
+        Path(f"{target}.part").write_bytes(b"x" * torn if changed else CATALOG[:torn])
+        Path(f"{target}.part.version").write_text('"0"' if changed else '"1"')
+    else:                                                        # killed before it got its name
+        Path(f"{target}.part").write_bytes(CATALOG)
+        Path(f"{target}.part.version").write_text('"1"')
+    shelf.files["/a.csv"] = CATALOG
+    assert Fetcher(limits()).save(shelf.url("/a.csv"), target).read_bytes() == CATALOG
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"] and shelf.asked.total() == 1
+
+
+def test_a_file_that_breaks_off_is_gone_on_with_by_the_next_try(tmp_path, shelf, monkeypatch):
+    shelf.files["/a.csv"] = CATALOG
+    monkeypatch.setattr(Shelf, "torn", {"/a.csv": 50})
+    assert Fetcher(limits()).save(shelf.url("/a.csv"), tmp_path / "a.csv").read_bytes() == CATALOG
+    assert shelf.asked["/a.csv"] == 2
+
+
+def test_a_full_disk_is_not_taken_for_a_failed_connection(tmp_path, shelf):
+    shelf.files["/a.csv"] = CATALOG
+    (tmp_path / "a.csv.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        Fetcher(limits()).save(shelf.url("/a.csv"), tmp_path / "a.csv")
+    assert shelf.asked.total() == 1
+
+
+@pytest.mark.parametrize("path, private, message", [
+    ("/none.csv", True, r"none.csv cannot be fetched \(HTTP 404\); set download.location to what is there"),
+    ("/page.csv", True, r"page.csv cannot be fetched \(a web page instead of the file\); set download.location to what"),
+    ("/a.csv", False, r"a.csv cannot be fetched \(private or loopback address\); set download.private_addresses to true"),
+    ("/torn.csv", True, r"torn.csv cannot be fetched \(connection failed\); what came is kept and the next run goes on"),
+    ("/empty.csv", True, r"empty.csv is empty; a catalog has one product a line"),
+])
+def test_a_url_that_gives_no_file_is_named(workplace, shelf, monkeypatch, path, private, message):
+    shelf.files |= {"/page.csv": b"<html>log in</html>", "/a.csv": CATALOG, "/torn.csv": CATALOG, "/empty.csv": b"\n"}
+    monkeypatch.setattr(Shelf, "torn", {"/torn.csv": 50})
+    settings(download__source="catalog", download__location=shelf.url(path), download__private_addresses=private,
+             download__retries=0)
+    refused(message)

@@ -11,13 +11,17 @@ import polars as pl
 from pipeline.corpus.lookup import Lookup, hashes
 from pipeline.ragged import Lists
 
-ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|\w+);")
+ENTITY = re.compile(r"&(?:#\d{1,9}|#[xX][0-9a-fA-F]{1,9}|\w+);")
 HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE)  # with its text
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<![^<>]*>")       # not `<3 and >`: a tag's name follows its bracket at once
-OPEN_TAG = re.compile(r"</?[a-zA-Z][^<>]*$")            # `<span class=...` without an end: what follows is no title
+OPEN_TAG = re.compile(                                  # a tag without an end: what follows is no title. It shows by being
+    r"<(?:/[a-zA-Z]"                                    # a closing one; by a name that is no word or size, unlike `Size <S`
+    r"|(?:blockquote|br|div|font|html|iframe|img|script|span|strong|style|svg|tbody|td|textarea|tr)(?=[\s/]|$)"
+    r"|[a-zA-Z][\w:-]*\s(?:[^<>]*\s)?[\w:-]+\s*=)[^<>]*$", re.IGNORECASE)       # by an attribute, unlike `Bolt <M8 zinc`
 TAG_END = re.compile(r'^[^<>]*"\s*/>')                  # ` Magazines" />`: the end of a tag that was cut off
 SCRIPT = re.compile(r"getTime\(\)|function\s*\(\w*\)\s*\{")       # a page's script in place of its title
 BREAKS = re.compile(r"[\s\u0000-\u001f\u007f-\u009f\u200b\ufeff]+")
+LONGEST = 10_000        # characters of a title that are looked at; encoders read some dozens of words
 SUSPECT = r"[<>&\x00-\x1f\x7f-\x9f\u200b\ufeff{]|getTime|\s\s|^\s|\s$|[^\S ]"
 
 
@@ -26,7 +30,7 @@ def clean_title(title: str | None) -> str:
 
     Entities are resolved until none is left (`&amp;amp;` occurs), before tags go: an escaped tag is a tag.
     """
-    text, before = title or "", None
+    text, before = (title or "")[:LONGEST], None
     while text != before:                                # ends: each change makes it shorter, or resolves an entity
         before = text
         text = ENTITY.sub(lambda m: html.unescape(m[0]), text)
@@ -38,7 +42,7 @@ def clean_title(title: str | None) -> str:
 
 def clean_titles(titles: pl.Series) -> pl.Series:
     """`clean_title` of each; only those that hold something suspect cost Python's time."""
-    titles = titles.fill_null("")
+    titles = titles.fill_null("").str.slice(0, LONGEST)
     suspect = np.flatnonzero(titles.str.contains(SUSPECT).to_numpy())
     return titles.scatter(suspect, [clean_title(t) for t in titles.gather(suspect)]) if len(suspect) else titles
 

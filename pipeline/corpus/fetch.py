@@ -1,16 +1,20 @@
-"""Pictures from URLs and files: bounded, polite, safe; what fails is a reason, never an exception."""
+"""Pictures from URLs and files: bounded, polite, safe; what fails is a reason, never an exception. And whole files."""
 
 from __future__ import annotations
 
+import errno
 import io
 import ipaddress
 import random
+import stat
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import BinaryIO, Callable, Iterable, Iterator
 from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
@@ -19,9 +23,17 @@ import urllib3
 from PIL import Image
 from requests.adapters import HTTPAdapter
 
+from pipeline.errors import MufinError
+from pipeline.progress import progress
+
 AGAIN = {408, 425, 429, 500, 502, 503, 504}      # statuses that may pass
 LONGEST_WAIT = 60.0                              # seconds; a longer Retry-After is cut to it
+LONGEST_PAUSE = 600.0                            # seconds a host may ask for in all between two good answers
 TOTAL = 10                                       # times `timeout`: the most one answer may take in all
+SLOWEST = 2**20                                  # bytes of a whole file that must come in that time
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}      # the disk's faults, not the network's
+MARK = "/./"                                     # in `<folder>/./<path>`: between the folder that is not left and the path
+PRIVATE = "private or loopback address"
 
 
 class Refused(Exception):
@@ -56,7 +68,7 @@ class _GuardedConnection:
         address = sock.getpeername()[0]
         if not ipaddress.ip_address(address.partition("%")[0]).is_global:
             sock.close()
-            raise Refused("private or loopback address")
+            raise Refused(PRIVATE)
         return sock
 
 
@@ -82,51 +94,114 @@ class _PublicOnly(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
-class Fetcher:
-    """Fetches one reference at a time for many threads; at most `per_host` requests to a host are under way."""
+class _Host:
+    """What one host is asked: so many requests at once, and none during a pause that it asked for."""
 
-    def __init__(self, limits: Limits, root: Path | None = None):
-        self.limits, self.root = limits, root.resolve() if root else None
-        self.hosts: dict[str, threading.Semaphore] = {}
+    def __init__(self, per_host: int):
+        self.slots, self.lock = threading.Semaphore(per_host), threading.Lock()
+        self.until = self.paused = 0.0               # end of the pause; seconds of pauses since the last good answer
+
+    def pause(self, seconds: float) -> None:
+        with self.lock:
+            now = time.monotonic()
+            self.paused += max(now + seconds - max(self.until, now), 0.0)
+            self.until = max(self.until, now + seconds)
+
+    def wait(self) -> None:
+        """Returns when no pause is on; raises Refused for a host that asks for nothing but pauses."""
+        if self.paused > LONGEST_PAUSE:
+            raise Refused("the host asks to wait again and again")
+        while (left := self.until - time.monotonic()) > 0:
+            time.sleep(left)
+
+
+Take = Callable[[requests.Response], tuple[str | None, bytes]]      # of an answer: where to go on, or what is in it
+
+
+class Fetcher:
+    """Fetches one reference at a time for many threads; at most `per_host` requests to a host are under way.
+
+    Paths are those of files under `root`; where it is `marked`, under the folder of `root` that stands before their MARK.
+    """
+
+    def __init__(self, limits: Limits, root: Path | None = None, marked: bool = False):
+        self.limits, self.root, self.marked = limits, root.resolve() if root else None, marked
+        self.hosts: dict[str, _Host] = {}
         self.lock, self.local = threading.Lock(), threading.local()
 
     def fetch(self, reference: str) -> tuple[bytes, str]:
         """(bytes, '') or (b'', reason)."""
         try:
-            scheme = urlsplit(reference).scheme.lower()
-            if scheme in ("http", "https"):
-                content = self._with_retries(reference)
+            if is_url(reference):
+                content = self._with_retries(lambda: self._follow(reference, lambda answer: (None, self._body(answer))))
             else:
-                content = self._file(reference, scheme)
-            return _picture(content), ""
+                content = self._file(*self._place(reference))
+            return picture(content), ""
         except (Refused, Failed) as error:
             return b"", str(error)
         except ValueError:
             return b"", "not a URL"
 
-    def _file(self, reference: str, scheme: str) -> bytes:
+    def save(self, url: str, target: Path, page: Callable[[str], str] | None = None) -> Path:
+        """`target`, the whole file at `url`, of any size: asked for once, going on where an earlier try stopped.
+
+        `page` turns a web page that comes first into the URL to go on with. Raises MufinError.
+        """
+        part = target.with_name(target.name + ".part")
+
+        def once() -> bytes:
+            have = part.stat().st_size if part.exists() else 0
+            return self._follow(url, lambda answer: self._append(answer, part, have, page), _resuming(part, have))
+
+        try:
+            if not target.exists():
+                self._with_retries(once)
+                part.rename(target)
+                _version(part).unlink(missing_ok=True)
+            return target
+        except Failed as error:
+            raise MufinError(f"{url} cannot be fetched ({error}); what came is kept and the next run goes on, or set "
+                             "download.location to a local copy") from None
+        except (Refused, ValueError) as error:
+            why = str(error) if isinstance(error, Refused) else "not a URL"
+            remedy = "set download.private_addresses to true if it is meant" if why == PRIVATE else \
+                "set download.location to what is there, or to a local copy"
+            raise MufinError(f"{url} cannot be fetched ({why}); {remedy}") from None
+
+    def _place(self, reference: str) -> tuple[Path | None, str]:
+        """The folder that a path must not leave, and the path in it."""
+        folder, mark, path = reference.partition(MARK)
+        if not self.marked or self.root is None:
+            return self.root, reference
+        return (self.root / folder, path) if mark else (None, reference)
+
+    def _file(self, root: Path | None, reference: str) -> bytes:
         """Bytes of a file under the catalog's folder; symbolic links are followed before the look."""
+        scheme = urlsplit(reference).scheme.lower()
         if scheme not in ("", "file"):
-            raise Refused(f"scheme {scheme} is not fetched")
-        if self.root is None:
+            raise Refused(f"scheme {scheme[:20]} is not fetched")
+        if root is None:
             raise Refused("a path in a source of URLs")
         try:
-            path = (self.root / (url2pathname(urlsplit(reference).path) if scheme else reference)).resolve()
+            path = (root / (url2pathname(urlsplit(reference).path) if scheme else reference)).resolve()
         except RuntimeError:                                     # before Python 3.13: links in a circle
             raise Refused("no such file") from None
-        if not path.is_relative_to(self.root):
+        if not path.is_relative_to(root):
             raise Refused("path outside the catalog's folder")
         try:
-            if path.stat().st_size > self.limits.max_bytes:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):                 # a pipe would be waited for
+                raise Refused("no such file")
+            if status.st_size > self.limits.max_bytes:
                 raise Refused("too many bytes")
             return path.read_bytes()
         except (OSError, ValueError):
             raise Refused("no such file") from None
 
-    def _with_retries(self, url: str) -> bytes:
+    def _with_retries(self, ask: Callable[[], bytes]) -> bytes:
         for attempt in range(self.limits.retries + 1):
             try:
-                return self._follow(url)
+                return ask()
             except Failed as error:
                 if attempt == self.limits.retries:
                     raise
@@ -134,35 +209,49 @@ class Fetcher:
                 time.sleep(min(max(error.after, backoff), LONGEST_WAIT))
         raise AssertionError("unreachable")
 
-    def _follow(self, url: str) -> bytes:
-        """The body at the end of the redirects, each of them looked at like the first URL."""
+    def _follow(self, url: str, take: Take, headers: dict[str, str] | None = None) -> bytes:
+        """What `take` finds at the end of the redirects, each of them looked at like the first URL."""
         for _ in range(self.limits.max_redirects + 1):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise Refused("redirect to another scheme")
-            with self._host(parts.hostname):
-                target, content = self._get(url)
+            host = self._host(parts.hostname)
+            with host.slots:
+                host.wait()
+                try:
+                    target, content = self._get(url, take, headers or {})
+                except Failed as error:
+                    host.pause(error.after)                      # all that ask this host wait, not this URL alone
+                    raise
+                except Refused:
+                    host.paused = 0.0
+                    raise
+                host.paused = 0.0
             if target is None:
                 return content
             url = urljoin(url, target)
         raise Refused("too many redirects")
 
-    def _get(self, url: str) -> tuple[str | None, bytes]:
+    def _get(self, url: str, take: Take, headers: dict[str, str]) -> tuple[str | None, bytes]:
+        good = (200, 206, 416) if "Range" in headers else (200,)
         try:
-            with self._session().get(url, stream=True, allow_redirects=False, timeout=self.limits.timeout) as answer:
+            with self._session().get(url, stream=True, allow_redirects=False, timeout=self.limits.timeout,
+                                     headers=headers) as answer:
                 if answer.is_redirect:
                     return answer.headers["Location"], b""
                 if answer.status_code in AGAIN:
                     raise Failed(f"HTTP {answer.status_code}", _retry_after(answer.headers.get("Retry-After")))
-                if answer.status_code != 200:
+                if answer.status_code not in good:
                     raise Refused(f"HTTP {answer.status_code}")
-                return None, self._body(answer)
+                return take(answer)
         except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
             raise Failed("timed out") from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema,
                 UnicodeError):
             raise Refused("not a URL") from None
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError):
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
             raise Failed("connection failed") from None
 
     def _body(self, answer: requests.Response) -> bytes:
@@ -179,6 +268,40 @@ class Fetcher:
             parts.append(part)
         return b"".join(parts)
 
+    def _append(self, answer: requests.Response, part: Path, have: int,
+                page: Callable[[str], str] | None) -> tuple[str | None, bytes]:
+        """The body at the end of `part`, which has `have` bytes; or from the start where the server begins anew."""
+        if "text/html" in answer.headers.get("Content-Type", "").lower():
+            if page is None:
+                raise Refused("a web page instead of the file")
+            return page(self._body(answer).decode(errors="replace")), b""
+        said, status = answer.headers.get("Content-Range", ""), answer.status_code
+        if status == 416 and said == f"bytes */{have}":          # all of it was there
+            return None, b""
+        if status != 200 and not said.startswith(f"bytes {have}-"):
+            part.unlink(missing_ok=True)
+            raise Failed("not the part that was asked for")
+        if status == 200:
+            _version(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
+        with open(part, "ab" if status == 206 else "wb") as file:
+            for _ in progress(self._megabytes(answer, file), f"fetch {part.stem}, MB"):
+                pass
+        return None, b""
+
+    def _megabytes(self, answer: requests.Response, file: BinaryIO) -> Iterator[int]:
+        """Writes the body as it comes, undecoded, and tells each megabyte; raises Failed where next to nothing comes."""
+        size = told = 0
+        due, end = SLOWEST, time.monotonic() + TOTAL * self.limits.timeout
+        while piece := answer.raw.read1(2**18, decode_content=False):
+            file.write(piece)
+            size += len(piece)
+            if time.monotonic() > end:
+                if size < due:
+                    raise Failed("timed out")
+                due, end = size + SLOWEST, time.monotonic() + TOTAL * self.limits.timeout
+            while told < size >> 20:
+                yield (told := told + 1)
+
     def _session(self) -> requests.Session:
         """One a thread. Proxies of the environment count only where private addresses may be reached: a proxy is one."""
         if not hasattr(self.local, "session"):
@@ -191,19 +314,43 @@ class Fetcher:
             self.local.session = session
         return self.local.session
 
-    def _host(self, name: str) -> threading.Semaphore:
+    def _host(self, name: str) -> _Host:
         with self.lock:
-            return self.hosts.setdefault(name, threading.Semaphore(self.limits.per_host))
+            return self.hosts.setdefault(name, _Host(self.limits.per_host))
+
+
+def is_url(reference: str) -> bool:
+    return reference.lower().startswith(("http://", "https://"))
+
+
+def _version(part: Path) -> Path:
+    return part.with_name(part.name + ".version")
+
+
+def _resuming(part: Path, have: int) -> dict[str, str]:
+    """Headers that ask for the rest of the same version of a file, byte for byte as it is stored."""
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        version = _version(part).read_text() if _version(part).exists() else ""
+        if version and not version.startswith("W/"):             # a weak tag says nothing about bytes
+            headers["If-Range"] = version
+    return headers
 
 
 def _retry_after(value: str | None) -> float:
-    """Seconds; the header's date form is answered with the longest wait."""
+    """Seconds of the header, a number or a date; the longest wait where it is neither."""
     if value is None:
         return 0.0
-    return min(float(value), LONGEST_WAIT) if value.strip().isdigit() else LONGEST_WAIT
+    if value.strip().isdecimal():
+        return min(float(value), LONGEST_WAIT)
+    try:
+        return min(max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_WAIT)
+    except (ValueError, TypeError, OverflowError):               # TypeError: a date without a zone
+        return LONGEST_WAIT
 
 
-def _picture(content: bytes) -> bytes:
+def picture(content: bytes) -> bytes:
     """The content if its first bytes are a picture's, whatever its Content-Type said; else raises Refused."""
     if not content:
         raise Refused("empty")

@@ -70,10 +70,11 @@ def _record(file: BinaryIO) -> tuple[str, bytes, str] | None:
     """The record that starts here; None where there is no whole one."""
     try:
         head = json.loads(file.readline())
-    except ValueError:
+        url, reason, size = head["url"], head["reason"], head["size"]
+    except (ValueError, KeyError, TypeError):        # cut off in the middle, or damaged
         return None
-    content = file.read(head["size"] + 1)
-    return (head["url"], content[:-1], head["reason"]) if len(content) == head["size"] + 1 else None
+    content = file.read(size + 1)
+    return (url, content[:-1], reason) if len(content) == size + 1 else None
 
 
 class ImageWriter:
