@@ -6,13 +6,16 @@ import copy
 
 import huggingface_hub.constants
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from transformers import AutoModel, BertConfig
 
 from pipeline.corpus.tokens import load_tokenizer
 from pipeline.errors import MufinError
 from pipeline.nn.encoders import (
+    ImageEncoder,
     _class_token_block,
     create_image_encoder,
     create_text_encoder,
@@ -30,6 +33,21 @@ TEXTS = {"bert": BERT, "distilbert": {"dim": 32, "n_layers": DEPTH, "n_heads": 2
          "modernbert": {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2, "intermediate_size": 48,
                         "pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}}
 PARTS = [0, 1, 2, DEPTH, "all"]
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": DEPTH, "num_heads": 2}
+BART = {"d_model": 32, "encoder_layers": DEPTH, "encoder_attention_heads": 2, "encoder_ffn_dim": 48,
+        "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 48}
+GPT2 = {"n_embd": 32, "n_layer": DEPTH, "n_head": 2}
+XLNET = {"d_model": 32, "n_layer": DEPTH, "n_head": 2, "d_inner": 48}
+CLIP = {"text_config": BERT | {"vocab_size": VOCABULARY}, "vision_config": BERT | {"image_size": 32, "patch_size": 16}}
+CUTTABLE = {"roberta": BERT, "mpnet": BERT, "electra": BERT | {"embedding_size": 32}, "deberta-v2": BERT, "llama": BERT}
+WHOLE = {"albert": BERT, "gpt2": GPT2, "xlnet": XLNET, "t5": T5, "bart": BART, "clip": CLIP, "clip_text_model": BERT,
+         "electra": BERT}                              # by default ELECTRA's embeddings are narrower than its layers
+FAMILIES = {"vit_tiny_patch16_224": {"depth": 2}, "deit_tiny_patch16_224": {"depth": 2},
+            "deit_tiny_distilled_patch16_224": {"depth": 2}, "beit_base_patch16_224": {"depth": 1},
+            "eva02_tiny_patch14_224": {"depth": 2}, "swin_tiny_patch4_window7_224": {"depths": (1, 1, 1, 1)},
+            "mixer_s32_224": {}, "crossvit_tiny_240": {}, "maxvit_pico_rw_256": {}, "efficientvit_b0": {},
+            "resnet18": {}, "mobilenetv3_small_100": {}, "mobilenetv2_100": {}, "lcnet_050": {}, "vgg11": {},
+            "convnext_atto": {}, "efficientnet_b0": {}}
 
 
 def image_encoder(trainable, seed: int = 0, **options):
@@ -38,10 +56,10 @@ def image_encoder(trainable, seed: int = 0, **options):
     return shaken(encoder, seed)
 
 
-def text_encoder(trainable, name: str = "bert", seed: int = 0):
+def text_encoder(trainable, name: str = "bert", seed: int = 0, options: dict | None = None):
     """The same weights for the same seed, whatever trains."""
     torch.manual_seed(seed)
-    return create_text_encoder(name, "random", TEXTS[name], trainable, VOCABULARY)
+    return create_text_encoder(name, "random", options or TEXTS[name], trainable, VOCABULARY)
 
 
 def shaken(encoder: nn.Module, seed: int) -> nn.Module:
@@ -91,6 +109,77 @@ def test_frozen_then_forward_is_the_whole_text_encoder(trainable, name):
     ours, theirs = encoder(stored(encoder, tokens, lengths), lengths), whole(tokens, lengths)
     assert ours.shape == (10, 32) == (10, encoder.width) and theirs.std() > 0.1
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_image_model_gives_the_width_that_it_states_and_what_timms_gives(name, size):
+    encoder = create_image_encoder(name, "random", FAMILIES[name], size, 0)
+    pixels = torch.randint(0, 256, (2, size, size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mean, std = encoder.facts["mean"], encoder.facts["std"]
+    with torch.no_grad():
+        theirs = encoder.model.eval()(((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2))
+        whole = ImageEncoder(encoder.model, encoder.width, "all", mean, std, True).eval()(pixels)
+    assert theirs.shape == (2, encoder.width)
+    for ours in (encoder(encoder.frozen(pixels)), whole):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("name, options, trainable", [
+    *((n, o, t) for n, o in CUTTABLE.items() for t in (0, 1, "all")),
+    *((n, o, t) for n, o in WHOLE.items() for t in (0, "all"))],
+    ids=lambda value: None if isinstance(value, dict) else str(value))
+def test_any_text_model_gives_the_width_that_it_states_from_its_parts_as_whole_whatever_its_padding(
+        name, options, trainable, tmp_path):
+    encoder, whole = text_encoder(trainable, name, 0, options).eval(), text_encoder("all", name, 0, options).eval()
+    tokens, lengths = some_tokens(4)
+    theirs = whole(tokens, lengths)
+    assert theirs.shape == (4, encoder.width) and encoder.kind == {0: "descriptors", 1: "activations"}.get(trainable, "inputs")
+    garbage = torch.where(torch.arange(TOKENS) < lengths[:, None], tokens, 7)
+    for given in (tokens, garbage):
+        assert torch.allclose(encoder(stored(encoder, given, lengths), lengths), theirs, atol=1e-5)
+    for i, length in enumerate(lengths):
+        alone = encoder(stored(encoder, tokens[i:i + 1, :length], lengths[i:i + 1]), lengths[i:i + 1])
+        assert torch.allclose(alone[0], theirs[i], atol=1e-5)
+    save_encoder(encoder, tmp_path)
+    assert torch.equal(outputs(load_text_encoder(tmp_path), tokens, lengths), outputs(encoder, tokens, lengths))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_text_model_that_cannot_be_cut_between_layers_is_refused_only_where_layers_are_counted(name):
+    with pytest.raises(MufinError, match="encoder.text.trainable_layers is 1, and .* set it to 0 or all") as error:
+        text_encoder(1, name, 0, WHOLE[name])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name, options", [("t5", T5), ("bart", BART), ("clip", CLIP)])
+def test_of_an_encoder_decoder_and_of_clip_only_what_reads_titles_is_kept(name, options):
+    names = [n for n, _ in text_encoder("all", name, 0, options).named_parameters()]
+    assert names and not any("decoder" in n or "vision" in n for n in names)
+
+
+def test_zero_is_the_pad_of_every_fresh_text_model():
+    """RoBERTa's own is 1, which is [UNK] in the vocabularies that are learnt here."""
+    words = text_encoder("all", "roberta", 0, BERT).model.embeddings.word_embeddings.weight
+    assert not words[0].any() and words[1].any()
+
+
+def test_text_weights_stored_in_half_precision_are_read_as_float32(tmp_path):
+    model = AutoModel.from_config(BertConfig(vocab_size=VOCABULARY, **BERT))
+    model.to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    encoder = create_text_encoder(str(tmp_path / "model"), "pretrained", {}, 1)
+    save_encoder(encoder, tmp_path / "saved")
+    for e in (encoder, load_text_encoder(tmp_path / "saved")):
+        assert {p.dtype for p in e.parameters()} == {torch.float32} == {outputs(e, *some_tokens()).dtype}
+    assert torch.equal(encoder.model.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight.float())
+
+
+def test_one_block_of_a_distilled_deit_is_trained_for_both_its_tokens():
+    torch.manual_seed(0)
+    encoder = create_image_encoder("deit_tiny_distilled_patch16_224", "random", {"depth": 2}, 48, 1).eval()
+    whole = ImageEncoder(encoder.model, encoder.width, "all", encoder.facts["mean"], encoder.facts["std"], True).eval()
+    pixels = some_pixels(3)
+    assert torch.allclose(encoder(encoder.frozen(pixels)), whole(pixels), atol=1e-5)
 
 
 def test_an_image_model_without_blocks_is_frozen_whole_or_trains_whole():
@@ -257,6 +346,63 @@ def test_a_seed_leaves_weights_of_a_checkpoint_alone(tmp_path):
     assert torch.allclose(outputs(load_image_encoder(tmp_path / "a", seed=3), pixels), outputs(source, pixels), atol=1e-5)
 
 
+# Picture sizes
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_100", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_asking_for_the_size_and_the_width_draws_no_random_number(name):
+    told = {} if name in ("resnet10t", "mobilenetv2_100") else {"img_size": 64}
+    torch.manual_seed(3)
+    theirs, after = timm.create_model(name, num_classes=0, **told).state_dict(), torch.get_rng_state()
+    torch.manual_seed(3)
+    ours = create_image_encoder(name, "random", {}, 64, 0).model
+    assert torch.equal(torch.get_rng_state(), after) and ours.training
+    assert all(torch.equal(w, theirs[n]) for n, w in ours.state_dict().items())
+
+
+def image_file(name: str, options: dict, folder):
+    """Weights of `name` at its own size, with a head, as timm's users have them: a file in a folder that names the model."""
+    torch.manual_seed(1)
+    timm.models.save_for_hf(timm.create_model(name, **options), folder, model_args=options, safe_serialization=True)
+    return folder / "model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "beit_base_patch16_224",
+                                  "swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_weights_of_another_picture_size_are_interpolated_as_timm_does(name, tmp_path):
+    options, path = FAMILIES[name], image_file(name, FAMILIES[name], tmp_path)
+    encoder = create_image_encoder(name, str(path), options, 64, 0)
+    told = {} if name == "convnext_atto" else {"img_size": 64}
+    theirs = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, num_classes=0,
+                               **told, **options).state_dict()
+    assert all(torch.equal(w, theirs[n]) for n, w in encoder.model.state_dict().items())
+
+
+@pytest.mark.parametrize("how", ["folder", "local-dir"])
+def test_a_local_folder_is_read_at_another_size_than_its_own_and_saved_so(how, tmp_path):
+    path = image_file("vit_tiny_patch16_224", VIT, tmp_path)
+    folder = str(tmp_path) if how == "folder" else f"local-dir:{tmp_path}"
+    pixels = some_pixels(3)
+    for size in (48, 32):
+        encoder = create_image_encoder(folder, "pretrained", {}, size, 1)
+        same = create_image_encoder("vit_tiny_patch16_224", str(path), {**VIT, "img_size": size}, size, 1)
+        ours = outputs(encoder, pixels[:, :size, :size])
+        assert torch.equal(ours, outputs(same, pixels[:, :size, :size]))
+        save_encoder(encoder, tmp_path / "saved")
+        assert torch.equal(outputs(load_image_encoder(tmp_path / "saved"), pixels[:, :size, :size]), ours)
+
+
+@pytest.mark.parametrize("name, size, own, weights", [
+    ("mixer_s32_224", 128, 224, "file"), ("mixer_s32_224", 128, 224, "pretrained"), ("efficientformer_l1", 128, 224, "random"),
+    ("eca_halonext26ts", 128, 256, "random"), ("vit_tiny_patch16_224", 64, 48, "random")])
+def test_a_size_that_a_model_cannot_take_is_one_sentence_on_construction(name, size, own, weights, tmp_path):
+    options = VIT if name == "vit_tiny_patch16_224" else {}
+    file = image_file(name, options, tmp_path / name) if weights != "random" else None
+    source, weights = (str(tmp_path / name) if weights == "pretrained" else name), str(file) if weights == "file" else weights
+    with pytest.raises(MufinError, match=f"encoder.image.size is {size}, .*{name} .* its own size is {own}") as error:
+        create_image_encoder(source, weights, options, size, 0)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
 # Names and settings that fail
 
 @pytest.fixture
@@ -272,6 +418,9 @@ def offline(monkeypatch):
     (lambda: create_image_encoder("vit_tiny_patch16_224", "random", {"no_such": 1}, 48, 0), "encoder.image.name is .*no_such"),
     (lambda: create_image_encoder("vit_tiny_patch16_224", "random", {**VIT, "num_heads": 7}, 48, 0), "encoder.image.name"),
     (lambda: create_image_encoder("vit_tiny_patch16_224", "no/file", VIT, 48, 0), "encoder.image.weights is 'no/file'"),
+    (lambda: create_image_encoder("vit_tiny_patch16_224", "random", VIT | {"global_pool": ""}, 48, 0), "encoder.image.options"),
+    (lambda: create_image_encoder("resnet10t", "random", {"img_size": 48}, 48, 0), "encoder.image.name is .*img_size"),
+    (lambda: create_text_encoder("vit", "random", BERT, 0, 60), "encoder.text.name gives a ViTModel"),
     (lambda: create_text_encoder("no-such-model", "pretrained", {}, 1), "encoder.text.name is 'no-such-model'"),
     (lambda: create_text_encoder("no-such/model", "pretrained", {}, 1), "encoder.text.name is 'no-such/model'"),
     (lambda: create_text_encoder("no-such-type", "random", {}, 1, 60), "encoder.text.name is 'no-such-type'"),
@@ -288,3 +437,13 @@ def test_a_checkpoint_of_another_model_says_what_it_lacks(tmp_path):
     save_file({"head.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(MufinError, match="encoder.image.weights is .* lacks .* is it of another model"):
         create_image_encoder("vit_tiny_patch16_224", str(tmp_path / "other.safetensors"), VIT, 48, 0)
+
+
+@pytest.mark.parametrize("content", [b"no weights", None], ids=["not a checkpoint", "of another width"])
+def test_a_checkpoint_that_cannot_be_used_says_so_in_one_sentence(content, tmp_path):
+    path = image_file("vit_tiny_patch16_224", VIT, tmp_path)
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(MufinError, match="encoder.image.weights is .* does not fit .* is it of another model") as error:
+        create_image_encoder("vit_tiny_patch16_224", str(path), VIT | {"embed_dim": 32}, 48, 0)
+    assert "\n" not in str(error.value)

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
+import pipeline.corpus.tokens as tokens_module
 from pipeline.corpus.tokens import learn_wordpiece, lexical_terms, load_tokenizer, save_tokenizer, terms_of, tokenise
 from pipeline.errors import MufinError
 
@@ -109,6 +112,28 @@ def test_a_folder_without_a_tokenizer_gives_one_sentence_that_names_the_setting(
     with pytest.raises(MufinError, match=r"encoder\.text\.name is .* tokenizer cannot be had") as error:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_that_dies_without_a_word_is_one_sentence_all_the_same(monkeypatch):
+    def dies(name):
+        raise AssertionError
+    monkeypatch.setattr(tokens_module.AutoTokenizer, "from_pretrained", dies)
+    with pytest.raises(MufinError, match=r"tokenizer cannot be had \(AssertionError\)"):
+        load_tokenizer("some/model")
+
+
+def test_a_tokenizer_without_ends_of_titles_is_cut_at_its_own_words(tmp_path):
+    """GPT-2's way: no [CLS], no [SEP], byte pairs, a vocabulary that does not start with special tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=300, show_progress=False,
+                                                             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    save_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer), tmp_path)
+    titles = ["kettle lamp", "", "mug " * 9]
+    tokens, lengths = tokenise(load_tokenizer(str(tmp_path)), titles, 6)
+    for title, row, length in zip(titles, tokens, lengths):
+        ids = tokenizer.encode(title).ids[:6]
+        assert row.tolist() == ids + [0] * (6 - len(ids)) and length == len(ids)
 
 
 # Lexical terms

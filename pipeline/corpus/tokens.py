@@ -52,7 +52,8 @@ def load_tokenizer(name: str):
     try:
         return AutoTokenizer.from_pretrained(name)
     except Exception as error:                # hubs and folders fail in many classes of their own
-        raise MufinError(f"encoder.text.name is {name!r} and its tokenizer cannot be had ({str(error).splitlines()[0][:160]}); "
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise MufinError(f"encoder.text.name is {name!r} and its tokenizer cannot be had ({reason}); "
                          "without a network name a local folder") from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from transformers import AutoConfig, AutoModel
 from pipeline.errors import MufinError
 
 Kind = Literal["inputs", "activations", "descriptors"]
+PROBE = torch.arange(4)[None], torch.tensor([3])         # a title of three tokens and a pad, and its length
 
 
 def _kind(trainable: int | str, depth: int) -> Kind:
@@ -38,9 +40,9 @@ class ImageEncoder(nn.Module):
     need all tokens, Q, O and the MLP one (the same result, a fraction of the work).
     """
 
-    def __init__(self, model: nn.Module, trainable: int | str, mean: tuple, std: tuple, freeze_norms: bool):
+    def __init__(self, model: nn.Module, width: int, trainable: int | str, mean: tuple, std: tuple, freeze_norms: bool):
         super().__init__()
-        self.model, self.trainable, self.freeze_norms = model, trainable, freeze_norms
+        self.model, self.width, self.trainable, self.freeze_norms = model, width, trainable, freeze_norms
         vit = isinstance(model, VisionTransformer)
         if not vit and trainable not in (0, "all"):
             raise MufinError(f"encoder.image.trainable_blocks is {trainable} and {type(model).__name__} has no blocks to "
@@ -48,7 +50,6 @@ class ImageEncoder(nn.Module):
         depth = len(model.blocks) if vit else 1
         self.kind: Kind = _kind(trainable, depth)
         self.first = 0 if self.kind == "inputs" else depth - trainable if self.kind == "activations" else depth
-        self.width = model.num_features
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
         if self.kind != "inputs":
@@ -95,7 +96,7 @@ class ImageEncoder(nn.Module):
         m = self.model
         x = x.to(m.norm.weight.dtype if hasattr(m.norm, "weight") else torch.float32)
         blocks = list(m.blocks)[self.first:]
-        alone = m.global_pool == "token" and m.attn_pool is None and _plain(blocks[-1])
+        alone = m.global_pool == "token" and m.attn_pool is None and _plain(blocks[-1]) and _reads_one_token(m)
         for block in blocks[:-1] if alone else blocks:
             x = block(x)
         if alone:
@@ -106,6 +107,11 @@ class ImageEncoder(nn.Module):
 def _plain(block: nn.Module) -> bool:
     """Whether `_class_token_block` knows this block: timm's own, without a gate."""
     return type(block) is Block and getattr(block.attn, "gate", None) is None
+
+
+def _reads_one_token(model: VisionTransformer) -> bool:
+    """Whether the head is the ViT's own: a distilled DeiT's reads a second token."""
+    return type(model).forward_head is VisionTransformer.forward_head
 
 
 def _class_token_block(block: Block, x: Tensor) -> Tensor:
@@ -126,29 +132,47 @@ class TextEncoder(nn.Module):
     """E_T (Sec. 3): masked mean over tokens, (n, width).
 
     `forward` takes int tokens (n, T) (kind inputs), hidden states (n, T, H) (kind activations) or descriptors (n, H).
+    Of an encoder-decoder it is the encoder, of a CLIP the text model.
     """
 
     def __init__(self, model: nn.Module, trainable: int | str):
         super().__init__()
-        layers, depth = _layers(model), len(_layers(model))
-        self.trainable, self.kind = trainable, _kind(trainable, depth)
-        self.width = model.config.hidden_size
-        self.first = depth - trainable if self.kind == "activations" else 0
+        model = _reader(model).float()        # weights stored in half precision are for inference
+        model.config.use_cache = False        # nothing is generated; a cache counts layers, and the tail has fewer
+        layers = nn.ModuleList() if trainable in (0, "all") else _layers(model, trainable)
+        self.trainable, self.kind = trainable, _kind(trainable, len(layers))
+        self.first = len(layers) - trainable if self.kind == "activations" else 0
+        whole = _asked(model)
+        self.width = whole.shape[1]
         if self.kind == "activations":
             # The tail is the same model with the hidden states in the embeddings' place and the last layers alone;
             # the trunk keeps one layer more than it uses: hidden states are read before a final norm, if there is one.
             self.tail = copy.deepcopy(model)
-            _set_layers(self.tail, _layers(self.tail)[self.first:])
+            _set_layers(self.tail, _layers(self.tail, trainable)[self.first:])
             self.tail.embeddings = _Given()
             _set_layers(model, layers[:self.first + 1])
         self.model = model
         if self.kind != "inputs":
             model.requires_grad_(False)
+        if self.kind == "activations" and not self._adds_up_to(whole):
+            raise MufinError(_uncut(self.tail, trainable))
+
+    @torch.no_grad()
+    def _adds_up_to(self, whole: Tensor) -> bool:
+        """Whether trunk and tail give what the whole model gave: not where more than the hidden states goes between layers
+        (T5's position bias, BART's positions)."""
+        training = self.model.training
+        try:
+            parts = self(self.frozen(*PROBE), PROBE[1])
+        except Exception:                     # the tail of an architecture that BERT's surgery does not suit fails anywhere
+            return False
+        self.train(training)
+        return torch.allclose(parts, whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max()))
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         if self.kind == "descriptors":
             return inputs.float()
-        mask = (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
+        mask = _mask(inputs, lengths)
         if self.kind == "inputs":
             hidden = self.model(input_ids=inputs.long(), attention_mask=mask).last_hidden_state
         else:
@@ -160,11 +184,31 @@ class TextEncoder(nn.Module):
     def frozen(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """What the frozen part gives for tokens (n, T), in eval mode: (n, T, H) or (n, H)."""
         self.eval()
-        mask = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]).long()
+        mask = _mask(tokens, lengths)
         out = self.model(input_ids=tokens.long(), attention_mask=mask, output_hidden_states=True)
         if self.kind == "descriptors":
             return _masked_mean(out.last_hidden_state, mask)
         return out.hidden_states[self.first]
+
+
+@torch.no_grad()
+def _asked(model: nn.Module) -> Tensor:
+    """What the model gives for `PROBE`, (1, width), in eval mode; raises MufinError where it reads no titles."""
+    training, mask = model.training, _mask(*PROBE)
+    try:
+        whole = _masked_mean(model.eval()(input_ids=PROBE[0], attention_mask=mask).last_hidden_state, mask)
+    except Exception as error:                # an architecture for other inputs fails anywhere
+        raise MufinError(f"encoder.text.name gives a {type(model).__name__}, which cannot be run on tokens and a mask "
+                         f"({_reason(error)}); change encoder.text.options, or take another model") from None
+    model.train(training)
+    return whole
+
+
+def _reader(model: nn.Module) -> nn.Module:
+    """The part of the model that reads titles."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        return model.get_encoder()
+    return getattr(model, "text_model", model)
 
 
 class _Given(nn.Module):
@@ -174,22 +218,28 @@ class _Given(nn.Module):
         return inputs_embeds if inputs_embeds is not None else next(a for a in args if a is not None and a.dim() == 3)
 
 
+def _mask(inputs: Tensor, lengths: Tensor) -> Tensor:
+    """(n, T) of 1 where a token is and 0 where there is a pad."""
+    return (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
+
+
 def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
-def _holder(model: nn.Module) -> tuple[nn.Module, str]:
-    for owner, name in (("encoder", "layer"), ("transformer", "layer"), ("encoder", "layers"), ("", "layers"),
-                        ("encoder", "block")):
+def _holder(model: nn.Module) -> tuple[nn.Module, str] | None:
+    """Who holds the layers and under which name: as in BERT, DistilBERT, SqueezeBERT, ModernBERT."""
+    for owner, name in (("encoder", "layer"), ("transformer", "layer"), ("encoder", "layers"), ("", "layers")):
         parent = getattr(model, owner, None) if owner else model
         if isinstance(getattr(parent, name, None), nn.ModuleList):
             return parent, name
-    raise MufinError(f"encoder.text.name gives a {type(model).__name__}, whose layers are not where BERT's, DistilBERT's "
-                     "or ModernBERT's are; set encoder.text.trainable_layers to 0 or all, or take another model")
+    return None
 
 
-def _layers(model: nn.Module) -> nn.ModuleList:
+def _layers(model: nn.Module, trainable: int) -> nn.ModuleList:
+    if _holder(model) is None:
+        raise MufinError(_uncut(model, trainable))
     parent, name = _holder(model)
     return getattr(parent, name)
 
@@ -201,36 +251,67 @@ def _set_layers(model: nn.Module, layers: nn.ModuleList) -> None:
         model.config.num_hidden_layers = len(layers)
 
 
+def _uncut(model: nn.Module, trainable: int) -> str:
+    return (f"encoder.text.trainable_layers is {trainable}, and {type(model).__name__} cannot be cut between two layers as "
+            "BERT can; set it to 0 or all, or take another model")
+
+
 def create_image_encoder(name: str, weights: str, options: dict, size: int, trainable: int | str) -> ImageEncoder:
     """E_V by timm name, `local-dir:<folder>` or folder; raises MufinError where it is not to be had."""
     source = f"local-dir:{name}" if Path(name).is_dir() else name
-    options = dict(options)
-    try:
-        model = timm.create_model(source, pretrained=weights == "pretrained", num_classes=0,
-                                  **_sized(source, options, size))
-    except Exception as error:                # hubs, folders and options fail in a dozen classes of their own
-        raise MufinError(_unavailable("encoder.image", name, weights, error)) from None
-    if weights not in ("pretrained", "random"):
-        _load_into(model, weights, "encoder.image.weights")
+    model, given, width = _image_model(source, weights, options, size)
     config = timm.data.resolve_data_config({}, model=model)
-    encoder = ImageEncoder(model, trainable, config["mean"], config["std"], weights != "random")
+    encoder = ImageEncoder(model, width, trainable, config["mean"], config["std"], weights != "random")
     encoder.facts = {"name": (model.pretrained_cfg or {}).get("architecture") or name, "size": size,
-                     "options": {**_model_args(source), **options}, "trainable": trainable,
+                     "options": {**_model_args(source), **given}, "trainable": trainable,
                      "mean": list(config["mean"]), "std": list(config["std"]), "random": weights == "random"}
     return encoder
 
 
-def _sized(source: str, options: dict, size: int) -> dict:
-    """`img_size` for models that must know it: their position embedding is interpolated."""
-    architecture = source.removeprefix("local-dir:")
-    vit = "vit" in Path(architecture).name or "deit" in Path(architecture).name
-    return {"img_size": size, **options} if vit else options
+def _image_model(source: str, weights: str, options: dict, size: int) -> tuple[nn.Module, dict, int]:
+    """A timm model without its head, the options it was made with, and the width of what it gives for pictures of `size`.
+
+    Models that must know the size (`img_size`; position embeddings are interpolated) are told; those that refuse, or
+    whose weights then do not fit, are tried without. Raises MufinError where neither gives a vector.
+    """
+    state = torch.get_rng_state()
+    for told in (size, None):                 # None: timm's word for not given
+        torch.set_rng_state(state)
+        model, given = None, {"img_size": told, **options}
+        try:
+            model = timm.create_model(source, pretrained=weights == "pretrained", num_classes=0, **given)
+            if weights not in ("pretrained", "random"):
+                _load_into(model, weights, "encoder.image.weights")
+            return model, given, _vector_width(model, size)
+        except Exception as failed:           # hubs, folders and options fail in a dozen classes of their own
+            error = failed
+        if isinstance(error, OSError):        # no hub or no file: as well without the size
+            break
+    if isinstance(error, MufinError):
+        raise error
+    if model is None:
+        raise MufinError(_unavailable("encoder.image", source, weights, error))
+    own = given["img_size"] or model.pretrained_cfg["input_size"][-1]
+    raise MufinError(f"encoder.image.size is {size}, for which {source} gives no vectors ({_reason(error)}); its own size "
+                     f"is {own}: set encoder.image.size to that, or take another model")
+
+
+@torch.no_grad()
+def _vector_width(model: nn.Module, size: int) -> int:
+    """By asking: `num_features` is the width of another layer in MobileNetV3, LCNet, VGG and more."""
+    out = model.eval()(torch.zeros(1, 3, size, size))
+    model.train()
+    if out.dim() != 2:
+        raise MufinError(f"encoder.image.options make {type(model).__name__} give {tuple(out.shape)} for one picture, where a "
+                         "vector is wanted; leave global_pool as it is")
+    return out.shape[1]
 
 
 def _model_args(source: str) -> dict:
-    """The architecture's own arguments that a local folder brings along."""
+    """The architecture's own arguments that a local folder brings along, its head's aside."""
     config = Path(source.removeprefix("local-dir:")) / "config.json"
-    return json.loads(config.read_text()).get("model_args", {}) if source.startswith("local-dir:") else {}
+    args = json.loads(config.read_text()).get("model_args", {}) if source.startswith("local-dir:") else {}
+    return {name: value for name, value in args.items() if name != "num_classes"}
 
 
 def create_text_encoder(name: str, weights: str, options: dict, trainable: int | str,
@@ -238,11 +319,12 @@ def create_text_encoder(name: str, weights: str, options: dict, trainable: int |
     """E_T by AutoModel name or folder, or a fresh model of type `name` with random weights (`vocabulary_size` given)."""
     try:
         if weights == "random":
-            config = AutoConfig.for_model(name, vocab_size=vocabulary_size, **options)
+            # 0 is [PAD] in vocabularies learnt here; RoBERTa and others would take their 1, [UNK], for it
+            config = AutoConfig.for_model(name, **{"vocab_size": vocabulary_size, "pad_token_id": 0, **options})
             model = AutoModel.from_config(config)
         else:
             model = AutoModel.from_pretrained(name, **options)
-    except Exception as error:                # as above
+    except Exception as error:                # as for pictures
         raise MufinError(_unavailable("encoder.text", name, weights, error)) from None
     if weights not in ("pretrained", "random"):
         _load_into(model, weights, "encoder.text.weights")
@@ -252,17 +334,27 @@ def create_text_encoder(name: str, weights: str, options: dict, trainable: int |
     return encoder
 
 
+def _reason(error: Exception) -> str:
+    """In one line; an assertion may say nothing but its name."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
 def _unavailable(section: str, name: str, weights: str, error: Exception) -> str:
-    return (f"{section}.name is {name!r} with weights {weights!r} and cannot be had ({str(error).splitlines()[0][:160]}); "
+    return (f"{section}.name is {name!r} with weights {weights!r} and cannot be had ({_reason(error)}); "
             "without a network name a local folder, or set the weights to random or to a checkpoint file")
 
 
 def _load_into(model: nn.Module, path: str, setting: str) -> None:
-    """A checkpoint file into `model`; only heads may be missing on either side."""
+    """A checkpoint file into `model`, position embeddings interpolated as timm does; only heads may be missing on either
+    side."""
     if not Path(path).is_file():
         raise MufinError(f"{setting} is {path!r}; it must be pretrained, random or the path of a checkpoint file")
-    state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
-    missing = model.load_state_dict(state, strict=False).missing_keys
+    fitted = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", lambda state, _: state)
+    try:
+        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+        missing = model.load_state_dict(fitted(state, model), strict=False).missing_keys
+    except Exception as error:                # other formats and other models fail in classes of their own
+        raise MufinError(f"{setting} is {path!r}, which does not fit ({_reason(error)}); is it of another model?") from None
     if missing:
         raise MufinError(f"{setting} is {path!r}, which lacks {len(missing)} weights ({missing[0]}, ...); is it of "
                          "another model?")
@@ -283,9 +375,8 @@ def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
     facts = json.loads((folder / "encoder.json").read_text())
     if fresh := facts["random"] and seed is not None:
         torch.manual_seed(seed)
-    model = timm.create_model(facts["name"], pretrained=False, num_classes=0,
-                              **_sized(facts["name"], facts["options"], facts["size"]))
-    encoder = ImageEncoder(model, facts["trainable"], facts["mean"], facts["std"], not facts["random"])
+    model, _, width = _image_model(facts["name"], "random", facts["options"], facts["size"])
+    encoder = ImageEncoder(model, width, facts["trainable"], facts["mean"], facts["std"], not facts["random"])
     encoder.facts = facts
     return _filled(encoder, folder, fresh)
 
