@@ -27,7 +27,7 @@ def main(home: Path = Path("."), queries: int = 200, k: int = 10, out: Annotated
     uids = iter([served.uids[i] for i in rng.integers(len(served.uids), size=queries + 1)])
     picture = pq.read_table(home / "data/raw/images").slice(0, 1)["bytes"][0].as_py()
     seconds = interleaved({"uid of the catalog": lambda: served.recommend([next(uids)], k)}, queries)
-    seconds |= interleaved({"title and picture, encoders read anew":
+    seconds |= interleaved({"title and picture":
                             lambda: served.recommend_new([served.titles[0]], [[picture]], k)}, max(queries // 10, 1))
     tell(f"one query, k {k}, {len(served.index.products)} labels, {len(served.members)} members, {runtime.device()}",
          {name: spread(s) for name, s in seconds.items()}, out)
