@@ -1,0 +1,1 @@
+"""MUFIN, multi-modal extreme classification, in nine stages: docs/architecture.md."""

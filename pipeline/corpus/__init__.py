@@ -1,0 +1,1 @@
+"""Products in: sources, fetching, cleaning, splits, pixels, tokens, batches, the sample."""
