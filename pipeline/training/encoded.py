@@ -32,7 +32,7 @@ def encoders_held(model: Mufin, store, device: torch.device, precision: torch.dt
     encoded = copy.copy(store)
     model.eval()
     for name, encoder in held.items():
-        encoded.hold(name, _outputs(encoder, store, name, device, precision, batch_size))
+        encoded.hold(name, encoder_outputs(encoder, store, name, device, precision, batch_size))
         model.encoders[name] = _Passing(encoder.width)
     try:
         yield encoded
@@ -42,7 +42,7 @@ def encoders_held(model: Mufin, store, device: torch.device, precision: torch.dt
 
 
 @torch.inference_mode()
-def _outputs(encoder: nn.Module, store, name: str, device, precision, batch_size: int) -> np.ndarray:
+def encoder_outputs(encoder: nn.Module, store, name: str, device, precision, batch_size: int = 512) -> np.ndarray:
     """(rows, width) float32: the encoder's output for every title, or every picture, of the store."""
     count = store.num_products if name == "text" else store.num_images
     out = np.zeros((count, encoder.width), np.float32)
