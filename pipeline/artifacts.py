@@ -72,6 +72,23 @@ def write_table(columns: dict, schema: str, path: Path) -> None:
         pq.write_table(table, scratch, compression="zstd")
 
 
+def write_ranking(labels: np.ndarray, scores: np.ndarray, path: Path, schema: str = "predictions") -> None:
+    """Publish (n, width) label ids, -1 padded, and their scores as ragged rows, best first (`predictions`, `shortlist`)."""
+    keep, (_, score) = labels >= 0, SCHEMAS[schema].names
+    offsets = np.concatenate([[0], np.cumsum(keep.sum(1))])
+    write_table({"labels": Lists(offsets, labels[keep]).to_arrow(pa.int32()),
+                 score: Lists(offsets, scores[keep]).to_arrow(pa.float32())}, schema, path)
+
+
+def read_ranking(path: Path, schema: str = "predictions") -> np.ndarray:
+    """(n, longest) int64 label ids, -1 padded, of what `write_ranking` wrote."""
+    lists = Lists.of_column(read_table(path, schema, ["labels"])["labels"])
+    lengths = np.diff(lists.offsets)
+    out = np.full((len(lists), int(lengths.max(initial=0))), -1, np.int64)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = lists.values
+    return out
+
+
 def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.Table:
     """The Parquet file of `SCHEMAS[schema]`; raises ArtifactError where it is missing or of another form."""
     try:
