@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.artifacts import ArtifactError, publish, read_json, write_json
+from pipeline.nn.attention import cross_attention
 from pipeline.nn.classifiers import LabelClassifiers
 from pipeline.nn.encoders import load_image_encoder, load_text_encoder
 from pipeline.nn.mufin import IMAGE, LexicalBag, Mufin, Projection
@@ -27,7 +28,7 @@ def new_mufin(params: Params, precomputed: Path, seed: int) -> Mufin:
         "standardise": encoder.standardise, "dropouts": {"text": encoder.input_dropout, "image": encoder.image_dropout},
         "modality_dropout": encoder.modality_dropout, "gates": attention.gates, "image_gate": attention.image_gate,
         "heads": attention.heads, "dropout": attention.dropout, "lexical_terms": _lexical_terms(params, precomputed),
-        "classifiers": None,
+        "a_s": attention.a_s, "a_c": "attention", "classifiers": None,
     }
     return _network(facts, precomputed, seed)
 
@@ -47,7 +48,7 @@ def _network(facts: dict, precomputed: Path, seed: int | None) -> Mufin:
         projections[name] = Projection(encoders[name].width, facts["dim"], facts["projection"],
                                        facts["dropouts"][name], mean, std)
     model = Mufin(encoders, projections, facts["dim"], facts["heads"], facts["dropout"], facts["gates"],
-                  facts["modality_dropout"])
+                  facts["modality_dropout"], facts["a_s"], facts["a_c"])
     model.facts = facts
     if model.gates is not None:
         model.gates.data[IMAGE] = facts["image_gate"]
@@ -89,7 +90,8 @@ def load_members(folder: Path, precomputed: Path) -> list[Mufin]:
 
 
 def _load(member: Path, precomputed: Path) -> Mufin:
-    model = _network(read_json(member / "model.json"), precomputed, None)
+    facts = {"a_s": "attention", "a_c": "attention"} | read_json(member / "model.json")      # older models name neither
+    model = _network(facts, precomputed, None)
     try:
         model.load_state_dict(load_file(member / "model.safetensors"))
     except (RuntimeError, SafetensorError, OSError) as error:
@@ -102,6 +104,13 @@ def with_classifiers(model: Mufin, num_labels: int, alpha: float, outer_norm: bo
     """`model` with one-vs-all classifiers of `num_labels` labels added (Module III)."""
     model.classifiers = LabelClassifiers(num_labels, model.dim, alpha, outer_norm)
     model.facts = {**model.facts, "classifiers": {"labels": num_labels, "outer_norm": outer_norm}}
+    return model
+
+
+def with_cross_attention(model: Mufin, kind: str) -> Mufin:
+    """`model` with A_C, or what stands in its place, at its start (Module III)."""
+    model.cross_attention = cross_attention(kind, model.dim, model.facts["heads"], model.facts["dropout"])
+    model.facts = {**model.facts, "a_c": kind}
     return model
 
 

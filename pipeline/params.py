@@ -177,6 +177,7 @@ class Encoder:
 class Attention:
     """Attention blocks A_S and A_C (Fig. 2d)."""
 
+    a_s: Literal["attention", "feedforward", "none"]
     heads: int
     dropout: float
     gates: bool
@@ -250,6 +251,7 @@ class Retrieve:
 class Transfer:
     """Module III (MUFIN Sec. 3.1)."""
 
+    a_c: Literal["attention", "concat", "none"]
     free_vectors: Literal["xavier", "centroid", "ridge"]
     ridge: float
     alpha: float

@@ -69,7 +69,7 @@ class LabelSides:
 @torch.inference_mode()
 def label_sides(members: list[Mufin], labels: list[Embedded], device: torch.device, alpha_one: bool = False,
                 chunk: int = 8192) -> LabelSides:
-    """K, V.O and w of all labels (`alpha_one`: w = z^1, which needs no training of the label)."""
+    """What the scores need of all labels (`alpha_one`: w = z^1, which needs no training of the label)."""
     sides = []
     for member, embedded in zip(members, labels):
         member.to(device)
@@ -79,10 +79,10 @@ def label_sides(members: list[Mufin], labels: list[Embedded], device: torch.devi
             ids = np.arange(start, min(start + chunk, len(embedded.offsets) - 1))
             bags, z = embedded.bags(ids, device, width), torch.from_numpy(embedded.vectors[ids]).to(device)
             w = z if alpha_one else member.classifier(torch.from_numpy(ids).to(device), z)
-            parts.append(label_side(member, bags, w).tensors())
-        columns = [list(field) for field in zip(*parts)]
+            parts.append(label_side(member, bags, w))
+        kind, columns = type(parts[0]), [list(field) for field in zip(*(part.tensors() for part in parts))]
         parts.clear()                            # so that one field alone is held twice: 12 GB in all for 300,000 labels
-        sides.append(LabelSide(*(torch.cat(columns.pop(0)) for _ in range(len(columns)))))
+        sides.append(kind(*(torch.cat(columns.pop(0)) for _ in range(len(columns)))))
     return LabelSides(members, sides)
 
 
@@ -98,8 +98,8 @@ def classifier_scores(labels: LabelSides, datapoints: list[Embedded], candidates
     every = width * 4 >= num_labels          # so many candidates that scoring all labels at once is the cheaper way
     if device.type == "cuda" and not every:
         budget *= 16                         # a dozen datapoints at a time would leave a GPU idle between launches
-    per = (num_labels if every else width * labels.sides[0].values.shape[1] * 4) * labels.sides[0].gram.shape[1]
-    chunk = int(max(1, budget // max(per * (1 if every else labels.members[0].dim // 8), 1)))
+    per = (num_labels if every else width) * labels.sides[0].numbers(own=not every)
+    chunk = int(max(1, budget // max(per, 1)))
     out = np.empty((n, width), np.float32)
     for start in range(0, n, chunk):
         rows = np.arange(start, min(start + chunk, n))

@@ -12,7 +12,7 @@ import torch
 
 from pipeline import runtime
 from pipeline.inputs import Curated, read_curated
-from pipeline.model_files import load_members, save_members, with_classifiers
+from pipeline.model_files import load_members, save_members, with_classifiers, with_cross_attention
 from pipeline.params import Params, load_params
 from pipeline.retrieve import read_embeddings
 from pipeline.training.free_vectors import ridge_classifiers
@@ -34,13 +34,14 @@ def main(
         for number, member in enumerate(members):
             torch.manual_seed(params.seed + number)
             with_classifiers(member, len(data.labels), params.transfer.alpha, params.finetune.normalise_classifier)
+            with_cross_attention(member, params.transfer.a_c)
             part = slice(number * member.dim, (number + 1) * member.dim)
             free = _free_vectors(params, data, vectors["train"][:, part], vectors["centroids"][:, part])
             if free is not None:
                 member.classifiers.free.weight.data = torch.from_numpy(np.ascontiguousarray(free, np.float32))
         save_members(members, model)
-        report |= {"items": len(data.labels), "labels": len(data.labels), "free_vectors": params.transfer.free_vectors,
-                   "alpha": params.transfer.alpha}
+        report |= {"items": len(data.labels), "labels": len(data.labels), "a_c": params.transfer.a_c,
+                   "free_vectors": params.transfer.free_vectors, "alpha": params.transfer.alpha}
 
 
 def _free_vectors(params: Params, data: Curated, train: np.ndarray, centroids: np.ndarray) -> np.ndarray | None:

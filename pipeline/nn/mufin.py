@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool1d, normalize
 
-from pipeline.nn.attention import AttentionBlock
+from pipeline.nn.attention import ConCat, FeedForward, cross_attention, self_attention
 from pipeline.nn.classifiers import LabelClassifiers
 
 TEXT, IMAGE, LEXICAL = 0, 1, 2          # codes of the modalities in `Bag.modality`; -1 is padding
@@ -54,16 +54,18 @@ class Mufin(nn.Module):
     """E_V, E_T, A_S, A_C and (from Module III on) the classifiers; see docs/architecture.md for the arrows.
 
     `encoders` and `projections` have one entry a modality in use; `gates` adds a learnt weight a modality to the sum of
-    a bag's rows (off: the paper's plain sum), so that a noisy modality need not weigh as much as a telling one.
+    a bag's rows (off: the paper's plain sum), so that a noisy modality need not weigh as much as a telling one. `a_s` and
+    `a_c` put Table 4's variants in the place of A_S and A_C, under the same names.
     """
 
     def __init__(self, encoders: dict[str, nn.Module], projections: dict[str, nn.Module], dim: int, heads: int = 1,
-                 dropout: float = 0.1, gates: bool = False, modality_dropout: float = 0.0):
+                 dropout: float = 0.1, gates: bool = False, modality_dropout: float = 0.0, a_s: str = "attention",
+                 a_c: str = "attention"):
         super().__init__()
         self.dim, self.modality_dropout = dim, modality_dropout
         self.encoders, self.projections = nn.ModuleDict(encoders), nn.ModuleDict(projections)
-        self.self_attention = AttentionBlock(dim, heads, dropout)
-        self.cross_attention = AttentionBlock(dim, heads, dropout)
+        self.self_attention = self_attention(a_s, dim, heads, dropout)
+        self.cross_attention = cross_attention(a_c, dim, heads, dropout)
         self.gates = nn.Parameter(torch.zeros(3)) if gates else None      # log weights of text, image, lexical
         self.classifiers: LabelClassifiers | None = None
 
@@ -88,7 +90,14 @@ class Mufin(nn.Module):
     def bag(self, batch) -> Bag:
         """X^1 = A_S(X^0): the bag embeddings of a batch, (n, m, D)."""
         pre = self._drop_modalities(self.pre_embeddings(batch))
-        return Bag(self.self_attention(pre.rows, pre.rows, pre.mask, pre.mask), pre.modality)
+        return Bag(self._self_attended(pre.rows, pre.mask), pre.modality)
+
+    def _self_attended(self, rows: Tensor, mask: Tensor) -> Tensor:
+        if self.self_attention is None:
+            return rows.masked_fill(~mask.unsqueeze(-1), 0.0)
+        if isinstance(self.self_attention, FeedForward):
+            return self.self_attention(rows, mask)
+        return self.self_attention(rows, rows, mask, mask)
 
     def row_weights(self, modality: Tensor) -> Tensor:
         """The weight of each row in a bag's sum, (n, m): 1 without gates, exp(gate) with, 0 for padding."""
@@ -101,7 +110,15 @@ class Mufin(nn.Module):
         return normalize((bag.rows * self.row_weights(bag.modality).unsqueeze(-1)).sum(-2), dim=-1)
 
     def adapted(self, x: Bag, z: Bag) -> Tensor:
-        """x^{2,l} = N(sum of the rows of A_C(X^1, Z^1)) for n aligned pairs of bags, (n, D)  (Fig. 2c)."""
+        """x^{2,l} = N(sum of the rows of A_C(X^1, Z^1)) for n aligned pairs of bags, (n, D)  (Fig. 2c).
+
+        With `a_c` none it is x^1, with concat N(F([x^1; z^1])) (App. F); zero for an empty bag of a datapoint, always.
+        """
+        if self.cross_attention is None:
+            return self.vector(x)
+        if isinstance(self.cross_attention, ConCat):
+            joined = self.cross_attention(self.vector(x), self.vector(z))
+            return normalize(joined, dim=-1) * x.mask.any(-1, keepdim=True)
         rows = self.cross_attention(x.rows, z.rows, x.mask, z.mask)
         return self.vector(Bag(rows, x.modality))
 

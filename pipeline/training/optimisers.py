@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pipeline.errors import MufinError
 from pipeline.nn.mufin import Mufin
 
 
@@ -32,7 +33,7 @@ class Rates:
     new: float          # projections, A_S
     gates: float        # log weights of the modalities: three numbers that must move far
     lexical: float
-    attention: float    # A_C
+    attention: float    # A_C, or what stands in its place
     free: float         # eta and alpha
 
 
@@ -56,6 +57,9 @@ class Optimisers:
         device = next(model.parameters()).device
         dense = [{"params": groups[g], "group": g} for g in ("encoder", "new", "gates", "attention") if groups[g]]
         sparse = [{"params": groups[g], "group": g} for g in ("lexical", "free") if groups[g]]
+        if not dense + sparse:
+            raise MufinError("attention.a_s is none, the encoders are frozen and the projection is maxpool, so nothing is left "
+                             "to train; set attention.a_s: feedforward or encoder.projection: linear")
         self.all: list[torch.optim.Optimizer] = []
         if dense:
             self.all.append(torch.optim.AdamW(dense, weight_decay=weight_decay, fused=device.type == "cuda"))
