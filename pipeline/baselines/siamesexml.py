@@ -1,0 +1,262 @@
+"""SiameseXML on titles (Dahiya et al., "SiameseXML: Siamese Networks meet Extreme Classifiers with 100M Labels", ICML 2021).
+
+As published: one encoder for datapoints and labels, words' vectors summed by TF-IDF and rectified; Module I trains it in
+batches of labels, each with one of its datapoints and the hardest other labels' datapoints of the batch as negatives, by
+the paper's probabilistic contrastive loss on cosines, P[y = 1] = c exp(d (cosine - 1)); Module II takes the union of two
+searches, the nearest labels and the labels of the nearest train datapoints; Module IV freezes the encoder and trains
+w_l = N(z_l + eta_l) and a residual layer on datapoints, by the same loss on positives and shortlisted negatives; the
+final score mixes classifier and similarity.
+
+What differs: no pretrained word vectors (fastText) are to be had, words start at random; word bigrams may stand beside
+words; the searches are exact (matrix products in chunks) where the paper has HNSW; the weight beta is chosen on valid;
+no ensemble of several learners; sizes and rates are those that suit a few thousand titles.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from pipeline.baselines.task import WIDTH, Predict, Task
+from pipeline.baselines.text_bags import BagEncoder, Bags, Residual, title_bags
+from pipeline.progress import progress
+from pipeline.ragged import Lists, is_in
+from pipeline.ranking import rank
+from pipeline.xc_metrics import precision_at_k, recall_at_k
+
+BUDGET = 2**24              # cosines (float32) held at once by a search: 64 MB
+BETAS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+class SiameseXML(nn.Module):
+    """z_l, x_i = N(ReLU(E words)); w_l = N(z_l + eta_l); the classifiers' datapoint is N(x + dropout(ReLU(R x)))."""
+
+    def __init__(self, num_terms: int, num_labels: int, dim: int, dropout: float):
+        super().__init__()
+        self.encoder = BagEncoder(num_terms, dim, dropout)
+        self.residual = Residual(dim, dropout)
+        self.eta = nn.Embedding(num_labels, dim, sparse=True)
+        nn.init.zeros_(self.eta.weight)
+
+    def classifiers(self, z: Tensor, labels: Tensor) -> Tensor:
+        """(..., dim) w_l of `labels` (...), from the labels' vectors `z` (L, dim)."""
+        return normalize(z[labels] + self.eta(labels), dim=-1)
+
+    def refined(self, x: Tensor) -> Tensor:
+        """(n, dim) the classifiers' datapoints from the encoder's (n, dim)."""
+        return normalize(self.residual(x), dim=-1)
+
+
+def contrastive(cosine: Tensor, c: float, d: float) -> tuple[Tensor, Tensor]:
+    """-log P and -log(1 - P) over d, with P = c exp(d (cosine - 1)): the loss of a pair if it is relevant, and if not."""
+    return (1 - cosine) - math.log(c) / d, -torch.log1p(-c * torch.exp(d * (cosine - 1))) / d
+
+
+def siamesexml(task: Task, seed: int, *, dim: int = 256, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
+               pretrain_epochs: int = 40, pretrain_batch: int = 512, pretrain_lr: float = 0.01, hard: int = 5,
+               epochs: int = 20, batch: int = 128, lr: float = 0.005, near_labels: int = 100, near_datapoints: int = 20,
+               negatives: int = 100) -> Predict:
+    """Trained on train; beta chosen on valid. Text only.
+
+    `hard` negatives a label in Module I; a shortlist is the union of the `near_labels` nearest labels and those of the
+    `near_datapoints` nearest train datapoints; `negatives` of it a datapoint in Module IV.
+    """
+    with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        bags, num_terms = title_bags(task.titles, ngrams, min_count)
+        model = SiameseXML(num_terms, task.num_labels, dim, dropout).to(task.device)
+        _pretrain(model.encoder, bags, task, rng, pretrain_epochs, pretrain_batch, pretrain_lr, hard)
+        vectors = {name: normalize(model.encoder.all(some), dim=1) for name, some in bags.items()}
+        search = Shortlists(vectors["labels"], vectors["train"], task.truth["train"], near_labels, near_datapoints)
+        found, _ = search.of(vectors["train"], task.excluded["train"], own=True)
+        _finetune(model, vectors, task, found, rng, epochs, batch, lr, negatives)
+    model.eval()
+    return _predict(model, vectors, search, task)
+
+
+def known_pairs(task: Task) -> sp.csr_matrix:
+    """(N, L) int8 of train: 1 where relevant, 2 where a filter pair, which is neither a positive nor a negative."""
+    truth, excluded = task.truth["train"].minus(task.excluded["train"]), task.excluded["train"]
+    values = np.concatenate([np.ones(len(truth.values), np.int8), np.full(len(excluded.values), 2, np.int8)])
+    where = np.concatenate([truth.rows(), excluded.rows()]), np.concatenate([truth.values, excluded.values])
+    pairs = sp.coo_matrix((values, where), (len(truth), task.num_labels)).tocsr()
+    pairs.data = np.minimum(pairs.data, 2)
+    return pairs
+
+
+def _pretrain(encoder: BagEncoder, bags: dict[str, Bags], task: Task, rng: np.random.Generator, epochs: int, size: int,
+              lr: float, hard: int) -> None:
+    """Module I: batches of labels, one random datapoint of each, the `hard` nearest irrelevant datapoints of the batch."""
+    known = known_pairs(task).T.tocsr()
+    of_label = task.truth["train"].minus(task.excluded["train"]).transpose(task.num_labels)
+    labels = np.flatnonzero(np.diff(of_label.offsets))
+    optimiser = torch.optim.SparseAdam(encoder.parameters(), lr=lr)
+    for epoch in progress(range(epochs), "SiameseXML, Module I"):
+        encoder.train()
+        _rate(optimiser, lr, epoch, epochs)
+        for some in np.array_split(rng.permutation(labels), max(1, math.ceil(len(labels) / size))):
+            lengths = np.diff(of_label.offsets)[some]
+            datapoints = of_label.values[of_label.offsets[some] + (rng.random(len(some)) * lengths).astype(np.int64)]
+            relation = torch.from_numpy(known[some][:, datapoints].toarray()).to(task.device)
+            cosine = normalize(encoder(bags["labels"], some), dim=1) @ normalize(encoder(bags["train"], datapoints), dim=1).T
+            loss = siamese_loss(cosine, relation, hard)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+
+def siamese_loss(cosine: Tensor, relation: Tensor, hard: int, c: float = 0.9, d: float = 1.5) -> Tensor:
+    """The mean over labels of all relevant datapoints' losses and the `hard` largest of the irrelevant ones'.
+
+    `cosine` (labels, datapoints), `relation` of the same shape: 1 relevant, 0 not, 2 a filter pair that counts for nothing.
+    """
+    positive, negative = contrastive(cosine, c, d)
+    hardest = negative.masked_fill(relation != 0, 0.0).topk(min(hard, cosine.shape[1]), 1).values
+    return ((positive * (relation == 1)).sum() + hardest.sum()) / len(cosine)
+
+
+def _rate(optimiser: torch.optim.Optimizer, lr: float, epoch: int, epochs: int) -> None:
+    """Cosine decay to nothing."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlists:
+    """Module II: the union of the nearest labels and the labels of the nearest train datapoints, exact, by cosine."""
+
+    labels: Tensor              # (L, dim), unit norm
+    datapoints: Tensor          # (N, dim), unit norm
+    truth: Lists                # of the train datapoints
+    near_labels: int
+    near_datapoints: int
+
+    def of(self, queries: Tensor, excluded: Lists, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """(n, K) distinct labels, -1 padded, and the similarity of each: the larger of what the two searches give.
+
+        At least `near_labels` beside the filter pairs where L allows. `own`: query i is train datapoint i, not its own
+        neighbour.
+        """
+        most = int(np.diff(excluded.offsets).max(initial=0))
+        labels, cosine = nearest(queries, self.labels, self.near_labels + most)
+        rows = np.repeat(np.arange(len(queries)), labels.shape[1])
+        points, similar = nearest(queries, self.datapoints, self.near_datapoints, own)
+        theirs = self.truth.take(points.reshape(-1))
+        query = np.repeat(np.arange(len(queries)), points.shape[1])[theirs.rows()]
+        return union(np.concatenate([rows, query]), np.concatenate([labels.reshape(-1), theirs.values]),
+                     np.concatenate([cosine.reshape(-1), similar.reshape(-1)[theirs.rows()]]), len(queries))
+
+
+def union(rows: np.ndarray, labels: np.ndarray, similarity: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, K) each row's distinct labels by id, -1 padded, and the largest similarity of each, 0 beside the padding."""
+    order = np.lexsort((-similarity, labels, rows))
+    rows, labels, similarity = rows[order], labels[order], similarity[order]
+    first = np.ones(len(rows), bool)
+    first[1:] = (rows[1:] != rows[:-1]) | (labels[1:] != labels[:-1])
+    lengths = np.bincount(rows[first], minlength=n)
+    found, best = np.full((n, int(lengths.max(initial=0))), -1, np.int64), np.zeros((n, int(lengths.max(initial=0))), np.float32)
+    place = np.arange(found.shape[1]) < lengths[:, None]
+    found[place], best[place] = labels[first], similarity[first]
+    return found, best
+
+
+@torch.no_grad()
+def nearest(queries: Tensor, keys: Tensor, k: int, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(n, min(k, m)) the rows of `keys` (m, dim) with the largest products, and these; `own`: row i is not found for i."""
+    k, step = min(k, len(keys) - own), max(1, BUDGET // max(len(keys), 1))
+    index, values = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)
+    for start in range(0, len(queries), step):
+        scores = queries[start:start + step] @ keys.T
+        if own:
+            here = torch.arange(len(scores), device=scores.device)
+            scores[here, here + start] = -torch.inf
+        best = scores.topk(k, 1)
+        index[start:start + step], values[start:start + step] = best.indices.cpu().numpy(), best.values.cpu().numpy()
+    return index, values
+
+
+def _finetune(model: SiameseXML, vectors: dict[str, Tensor], task: Task, found: np.ndarray, rng: np.random.Generator,
+              epochs: int, size: int, lr: float, negatives: int) -> None:
+    """Module IV: eta and the residual layer, on all positives and `negatives` shortlisted labels; the encoder rests."""
+    truth, excluded = task.truth["train"].minus(task.excluded["train"]), task.excluded["train"]
+    wrong = np.where(is_in(found, truth) | is_in(found, excluded), -1, found)
+    optimisers = [torch.optim.SparseAdam(model.eta.parameters(), lr=lr), torch.optim.Adam(model.residual.parameters(), lr=lr)]
+    useful = np.flatnonzero(np.diff(truth.offsets))
+    for epoch in progress(range(epochs), "SiameseXML, Module IV"):
+        model.train()
+        for optimiser in optimisers:
+            _rate(optimiser, lr, epoch, epochs)
+        for rows in np.array_split(rng.permutation(useful), max(1, math.ceil(len(useful) / size))):
+            labels, target = batch_pairs(truth.take(rows), wrong[rows], negatives, rng)
+            ids = torch.from_numpy(np.maximum(labels, 0)).to(task.device)
+            w = model.classifiers(vectors["labels"], ids)
+            x = model.refined(vectors["train"][torch.from_numpy(rows).to(task.device)])
+            loss = classifier_loss(torch.einsum("nkd,nd->nk", w, x), torch.from_numpy(target).to(task.device))
+            for optimiser in optimisers:
+                optimiser.zero_grad()
+            loss.backward()
+            for optimiser in optimisers:
+                optimiser.step()
+
+
+def batch_pairs(truth: Lists, wrong: np.ndarray, negatives: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(n, K) label ids, -1 padded, and their targets: 1 for all of `truth`, 0 for `negatives` of `wrong`, -1 for padding."""
+    lengths = np.diff(truth.offsets)
+    labels = np.full((len(truth), int(lengths.max(initial=0))), -1, np.int64)
+    labels[np.arange(labels.shape[1]) < lengths[:, None]] = truth.values
+    drawn = np.argsort(rng.random(wrong.shape) + (wrong < 0), axis=1)[:, :negatives]
+    chosen = np.take_along_axis(wrong, drawn, 1)
+    target = np.concatenate([np.where(labels >= 0, 1, -1), np.where(chosen >= 0, 0, -1)], 1)
+    return np.concatenate([labels, chosen], 1), target
+
+
+def classifier_loss(cosine: Tensor, target: Tensor, c: float = 0.75, d: float = 3.0, threshold: float = 0.05) -> Tensor:
+    """The mean over datapoints of the pairs' losses; an irrelevant pair's below `threshold` counts for nothing."""
+    positive, negative = contrastive(cosine, c, d)
+    negative = negative.masked_fill((target != 0) | (negative < threshold), 0.0)
+    return ((positive * (target == 1)).sum() + negative.sum()) / len(cosine)
+
+
+def _predict(model: SiameseXML, vectors: dict[str, Tensor], search: Shortlists, task: Task) -> Predict:
+    """The mix beta sigmoid-free: beta c + (1 - beta) a over the shortlist, beta by P@1 + P@5 + R@10 on valid."""
+    beta = _chosen_beta(model, vectors, search, task)
+
+    def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
+        found, classifier, similarity = _scores(model, vectors, search, task, split)
+        return rank(found, classifier, similarity, beta, task.excluded[split], width=WIDTH)
+
+    return predict
+
+
+def _chosen_beta(model: SiameseXML, vectors: dict[str, Tensor], search: Shortlists, task: Task) -> float:
+    if not len(vectors["valid"]):
+        return 0.5
+    found, classifier, similarity = _scores(model, vectors, search, task, "valid")
+    truth, excluded = task.truth["valid"], task.excluded["valid"]
+
+    def quality(beta: float) -> float:
+        labels, _ = rank(found, classifier, similarity, beta, excluded, width=10)
+        return sum(precision_at_k(labels, truth, k, excluded) for k in (1, 5)) + recall_at_k(labels, truth, 10, excluded)
+
+    return max(BETAS, key=quality)
+
+
+@torch.no_grad()
+def _scores(model: SiameseXML, vectors: dict[str, Tensor], search: Shortlists, task: Task,
+            split: str, chunk: int = 1024) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, K) the shortlist of each datapoint of `split`, its classifiers' cosines and its similarities."""
+    found, similarity = search.of(vectors[split], task.excluded[split])
+    classifier = np.zeros(found.shape, np.float32)
+    for start in range(0, len(found), chunk):
+        ids = torch.from_numpy(np.maximum(found[start:start + chunk], 0)).to(task.device)
+        x = model.refined(vectors[split][start:start + chunk])
+        w = model.classifiers(vectors["labels"], ids)
+        classifier[start:start + chunk] = torch.einsum("nkd,nd->nk", w, x).cpu().numpy()
+    return found, classifier, similarity
