@@ -82,11 +82,7 @@ def write_ranking(labels: np.ndarray, scores: np.ndarray, path: Path, schema: st
 
 def read_ranking(path: Path, schema: str = "predictions") -> np.ndarray:
     """(n, longest) int64 label ids, -1 padded, of what `write_ranking` wrote."""
-    lists = Lists.of_column(read_table(path, schema, ["labels"])["labels"])
-    lengths = np.diff(lists.offsets)
-    out = np.full((len(lists), int(lengths.max(initial=0))), -1, np.int64)
-    out[np.arange(out.shape[1]) < lengths[:, None]] = lists.values
-    return out
+    return Lists.of_column(read_table(path, schema, ["labels"])["labels"]).padded().astype(np.int64)
 
 
 def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.Table:

@@ -68,6 +68,13 @@ class Lists:
         counts = np.bincount(self.values, minlength=size)
         return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), self.rows()[order])
 
+    def padded(self) -> np.ndarray:
+        """(n, longest), -1 where a row is shorter."""
+        lengths = np.diff(self.offsets)
+        out = np.full((len(self), int(lengths.max(initial=0))), -1, self.values.dtype)
+        out[np.arange(out.shape[1]) < lengths[:, None]] = self.values
+        return out
+
     def to_arrow(self, dtype: pa.DataType) -> pa.Array:
         return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values, dtype))
 

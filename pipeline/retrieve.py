@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from safetensors.numpy import load_file, save_file
 
 from pipeline import runtime
 from pipeline.ann import LabelRows, build_neighbours
-from pipeline.artifacts import ArtifactError, publish, write_table
+from pipeline.artifacts import ArtifactError, publish, write_ranking
 from pipeline.inputs import Curated, open_store, read_curated
 from pipeline.model_files import load_members
 from pipeline.params import Params, load_params
@@ -40,7 +39,7 @@ def main(
         with publish(shortlists) as folder:
             folder.mkdir()
             for name, (labels, similarity) in found.items():
-                _write_shortlist(labels, similarity, folder / f"{name}.parquet")
+                write_ranking(labels, similarity, folder / f"{name}.parquet", "shortlist")
         report["items"] = sum(len(v[0]) for v in found.values())
         for name, (labels, _) in found.items():
             report[f"{name}_recall"] = round(_recall(labels, data.splits[name].labels), 2)
@@ -79,13 +78,6 @@ def search(vectors: dict[str, np.ndarray], params: Params, kind: str, excluded: 
                                   device=runtime.device(), seed=params.seed)
     k = min(s.shortlist, rows.num_labels)
     return {name: neighbours.search(vectors[name], k, lists) for name, lists in excluded.items()}
-
-
-def _write_shortlist(labels: np.ndarray, similarity: np.ndarray, path: Path) -> None:
-    keep = labels >= 0
-    offsets = np.concatenate([[0], np.cumsum(keep.sum(1))])
-    write_table({"labels": Lists(offsets, labels[keep]).to_arrow(pa.int32()), "similarity":
-                 Lists(offsets, similarity[keep]).to_arrow(pa.float32())}, "shortlist", path)
 
 
 def _recall(labels: np.ndarray, truth: Lists) -> float:

@@ -96,7 +96,7 @@ def touches(settings: dict[str, object]) -> str:
     for name in settings:
         fits = [n for n in TOUCHES if f"{name}.".startswith(f"{n}.")]
         if not fits:
-            raise MufinError(f"{name} cannot differ between variants: they share download and curate; seeds have a line of their own")
+            raise MufinError(f"{name} cannot differ between variants: all share download and curate, seeds have their own line")
         first = min(first, TOUCHES[max(fits, key=len)], key=order.index)
     return first
 

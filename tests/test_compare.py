@@ -1,0 +1,254 @@
+"""The comparison: a variant differs from MUFIN in its line alone, a change reruns that row alone, a crash costs one row."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.errors import MufinError
+from pipeline.params import load_params
+from pipeline.rival import FUNCTIONS
+from pipeline.rows import LEARNT, OF_MUFIN, PLAIN, ROWS, read_variants, results
+from pipeline.variant import MADE, TOUCHES, changed, touches
+from tests.test_pipeline import SMALL, environment, run
+from tests.test_structure import ROOT, closure
+
+PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+COMPARE = YAML(typ="safe").load((ROOT / "compare/dvc.yaml").read_text())["stages"]
+PROFILES = {"sample": "compare/variants.yaml"} | {
+    p.stem: f"params/variants/{p.name}" for p in sorted((ROOT / "params/variants").glob("*.yaml"))}
+WANTED = {      # the settings of the paper's ablations, by the names that they have here
+    "no_hard_positives": {"pretrain.hard_positives"},
+    "no_hard_negatives": {"pretrain.hard_positives", "pretrain.hard_negatives"},
+    "concat": {"transfer.a_c"}, "no_a_s": {"attention.a_s"}, "no_a_c": {"transfer.a_c"}, "alpha_1": {"transfer.alpha"},
+    "text_only": {"encoder.modalities"}, "image_only": {"encoder.modalities"},
+    "datapoint_batches": {"pretrain.batching"}, "cluster_batches": {"pretrain.batching"},
+}
+
+
+def flat(content: dict, prefix: str = "") -> dict[str, object]:
+    out: dict[str, object] = {}
+    for name, value in content.items():
+        nested = isinstance(value, dict) and name not in ("options", "hnsw", "propensity")
+        out |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return out
+
+
+def settings_of(text: str) -> dict[str, object]:
+    return flat(YAML(typ="safe", pure=True).load(text))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_variant_differs_from_its_reference_in_the_named_settings_alone_and_is_valid(profile, tmp_path):
+    params, wanted = ROOT / f"params/{profile}.yaml", read_variants(ROOT / PROFILES[profile])
+    texts = {name: changed(params, settings) for name, settings in wanted.variants.items()}
+    for name, text in texts.items():
+        (tmp_path / "params.yaml").write_text(text)
+        load_params(tmp_path / "params.yaml")
+        reference = "triplet" if name in ("no_hard_positives", "no_hard_negatives") and "triplet" in texts else "mufin"
+        before, after = settings_of(texts[reference]), settings_of(text)
+        differs = {n for n in before if before[n] != after[n]}
+        assert set(before) == set(after)
+        if name in WANTED:
+            assert differs == WANTED[name], name
+        elif name not in ("mufin", "triplet"):
+            assert differs and all(n.startswith(("encoder.image.", "encoder.text.", "attention.a_s")) for n in differs), name
+    assert settings_of(texts["mufin"]) == settings_of(params.read_text())
+
+
+def test_a_variant_reruns_from_the_first_stage_that_reads_one_of_its_settings():
+    declared = {stage: PIPELINE[stage]["params"] for stage in MADE}
+    for name in settings_of((ROOT / "params.yaml").read_text()):
+        if name.startswith(("download", "curate", "seed", "members")):
+            continue
+        readers = [s for s in MADE if any(f"{name}.".startswith(f"{d}.") for d in declared[s])]
+        first = min(readers, key=list(MADE).index)
+        longest = max((n for n in TOUCHES if f"{name}.".startswith(f"{n}.")), key=len)
+        assert list(MADE).index(TOUCHES[longest]) == list(MADE).index(first), name
+    assert touches({}) == "transfer" and touches({"evaluate.beta": 0.5}) == "transfer"
+    assert touches({"finetune.gamma": 0.1, "attention.heads": 2}) == "pretrain"
+
+
+@pytest.mark.parametrize("settings", [{"curate.split": "warm"}, {"download.max_images": 3}, {"gama": 1}])
+def test_settings_that_variants_share_are_refused(settings):
+    with pytest.raises(MufinError, match=next(iter(settings)).partition(".")[0]):
+        touches(settings)
+
+
+def test_a_setting_that_is_none_is_refused_by_name():
+    with pytest.raises(MufinError, match="finetune.gama is not a setting"):
+        changed(ROOT / "params.yaml", {"finetune.gama": 1})
+
+
+@pytest.mark.parametrize("text, said", [
+    ("seeds: []\nvariants: {mufin: {}}", "seeds is"), ("seeds: [0]\nvariants: {other: {}}", "mufin among them"),
+    ("variants: {mufin: {}}", "must have"), ("seeds: [0]\nvariants: {mufin: 3}", "must have"),
+    ("seeds: [-1]\nvariants: {mufin: {}}", "seeds is")])
+def test_a_broken_file_of_variants_is_one_sentence(tmp_path, text, said):
+    (tmp_path / "variants.yaml").write_text(text)
+    with pytest.raises(MufinError, match=said):
+        read_variants(tmp_path / "variants.yaml")
+
+
+def test_the_pipeline_of_the_comparison_names_every_row_and_every_file_that_a_row_imports():
+    wanted = read_variants(ROOT / "compare/variants.yaml")
+    assert COMPARE["variant"]["matrix"]["name"] == [n for n in ROWS if n in wanted.variants] == list(wanted.variants)
+    assert COMPARE["rival"]["matrix"]["name"] == list(LEARNT) and COMPARE["first_try"]["matrix"]["name"] == list(PLAIN)
+    assert set(FUNCTIONS) == {*LEARNT, *PLAIN} and set(ROWS) == {*wanted.variants, *OF_MUFIN, *LEARNT, *PLAIN}
+    stages = {s: closure(ROOT / f"pipeline/{s}.py") for s in (*MADE, "variant", "rival", "compare", "report")}
+
+    def files(stage):
+        return {d for d in COMPARE[stage]["deps"] if d.endswith(".py")}
+
+    assert files("base") == stages["variant"].union(*(stages[s] for s in ("precompute", "pretrain", "retrieve")))
+    assert files("variant") == stages["variant"].union(*(stages[s] for s in MADE))
+    assert files("table") == stages["compare"] and files("report") == stages["report"]
+    for stage, names in (("rival", LEARNT), ("first_try", PLAIN)):
+        for name in names:
+            mine = {d.replace("${item.name}", name) for d in files(stage)}
+            assert closure(ROOT / f"pipeline/baselines/{FUNCTIONS[name][0]}.py") | stages["rival"] <= mine, name
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Path:
+    """A copy of the project with a small sample and few variants, compared at two seeds."""
+    folder = tmp_path_factory.mktemp("compared")
+    for name in ("pipeline", "compare", "params"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    shutil.rmtree(folder / "compare/.dvc", ignore_errors=True)
+    (folder / "compare/dvc.lock").unlink(missing_ok=True)
+    few = {"members": 1, "evaluate.mix": "fixed", "index.title_ridge": 0.0, "evaluate.ridge_weights": [0.0],
+           "evaluate.frequency_weights": [0.0], "encoder.modalities": ["text", "image"]}
+    (folder / "params.yaml").write_text(changed(ROOT / "params.yaml", SMALL | few))
+    narrow(folder, "no_a_c: {transfer.a_c: none}", [0, 1])
+    # a library that crashes as napkinXC may: the row is lost, the run is not
+    crash = folder / "crash/napkinxc"
+    crash.mkdir(parents=True)
+    (crash / "__init__.py").write_text("")
+    (crash / "models.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    for words in (["git", "init", "-q"], ["git", "config", "user.email", "t@example.org"], ["git", "config", "user.name", "t"],
+                  ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
+        assert run(folder, *words).returncode == 0
+    for target in ((), ("compare/dvc.yaml",)):
+        done = run(folder, "dvc", "repro", *target, PYTHONPATH=str(folder / "crash"))
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (folder / "told.txt").write_text(done.stdout)
+    return folder
+
+
+def narrow(folder: Path, line: str, seeds: list[int]) -> None:
+    """variants.yaml and dvc.yaml with MUFIN, one more variant, two rivals and two first tries."""
+    (folder / "compare/variants.yaml").write_text(f"seeds: {seeds}\nvariants:\n  mufin: {{}}\n  {line}\n")
+    yaml = YAML()
+    content = yaml.load((ROOT / "compare/dvc.yaml").read_text())
+    content["stages"]["variant"]["matrix"]["name"] = ["mufin", "no_a_c"]
+    with open(folder / "compare/dvc.yaml", "w") as file:
+        yaml.dump(content, file)
+
+
+def report(folder: Path) -> dict[str, dict]:
+    return {row["row"]: row for row in json.loads((folder / "metrics/compare.json").read_text())["rows"]}
+
+
+def test_the_table_has_every_row_with_mean_and_spread_of_what_the_predictions_give(compared):
+    rows = report(compared)
+    assert set(rows) == {"mufin", "no_a_c", *OF_MUFIN, *LEARNT, *PLAIN}
+    test = pq.read_table(compared / "data/curated/test.parquet")
+    truth = [set(t) - set(e) for t, e in zip(test["labels"].to_pylist(), test["excluded"].to_pylist())]
+    for name in ("mufin", "no_a_c", "siamesexml"):
+        figures = []
+        for seed in (0, 1):
+            predicted = pq.read_table(compared / f"data/compare/{name}@{seed}/test.parquet")["labels"].to_pylist()
+            figures.append(100 * np.mean([len(set(p[:5]) & t) / 5 for p, t in zip(predicted, truth)]))
+        assert rows[name]["metrics"]["P@5"] == pytest.approx([np.mean(figures), statistics.stdev(figures)], abs=2e-3)
+    best = max(r["metrics"]["P@5"][0] for r in rows.values() if r["metrics"])
+    told = (compared / "told.txt").read_text()
+    assert f"**{best:.2f}" in told and all(r["title"] in told for r in rows.values())
+
+
+def test_mufin_of_the_comparison_is_mufin_of_the_pipeline(compared):
+    ours = json.loads((compared / "metrics/evaluate.json").read_text())["test"]
+    facts = pq.read_table(compared / "data/compare/mufin@0/test.parquet")
+    assert facts.equals(pq.read_table(compared / "data/predictions/test.parquet"))
+    assert ours["mufin"]["P@5"] >= 0
+
+
+def test_a_rival_that_crashes_costs_its_row_and_says_so(compared):
+    row = report(compared)["xt"]
+    assert not row["metrics"] and "SIGSEGV" in row["failed"]
+    assert "SIGSEGV" in (compared / "told.txt").read_text()
+
+
+def test_every_other_rival_beats_popularity(compared):
+    rows = report(compared)
+    for name in {*LEARNT, *PLAIN} - {"xt", "popular"}:
+        assert rows[name]["metrics"]["P@5"][0] > rows["popular"]["metrics"]["P@5"][0], name
+
+
+def test_a_second_run_is_a_no_op_and_a_changed_line_reruns_that_variant_alone(compared):
+    done = run(compared, "dvc", "repro", "compare/dvc.yaml")
+    assert done.returncode == 0 and "Running stage" not in done.stdout, done.stdout
+    narrow(compared, "no_a_c: {transfer.a_c: none, finetune.gamma: 0.4}", [0, 1])
+    done = run(compared, "dvc", "repro", "compare/dvc.yaml")
+    assert done.returncode == 0, done.stderr[-2000:]
+    ran = {line.split("'")[1].rpartition(":")[2] for line in done.stdout.splitlines() if line.startswith("Running stage")}
+    assert ran == {"variant@no_a_c-0", "variant@no_a_c-1", "table", "report"}
+
+
+def test_an_incomplete_comparison_says_what_to_run(compared, tmp_path):
+    shutil.copytree(compared / "data/compare", tmp_path / "compare")
+    shutil.rmtree(tmp_path / "compare/mach@1")
+    with pytest.raises(MufinError, match="mach@1/facts.json is missing"):
+        results(tmp_path / "compare", read_variants(compared / "compare/variants.yaml"))
+
+
+def test_a_variant_whose_stage_fails_costs_its_row(compared, tmp_path):
+    folder = copied(compared, tmp_path)
+    (folder / "pipeline/evaluate.py").write_text("raise SystemExit('error: gone')\n")
+    done = run(folder, "python", "-m", "pipeline.variant", "no_a_c", "1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "data/compare/no_a_c@1/facts.json").read_text())["failed"] == "evaluate: gone"
+    done = run(folder, "python", "-m", "pipeline.variant", "mufin", "1")              # nothing can be compared without it
+    assert done.returncode == 1 and "error: evaluate: gone" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_variant_killed_between_two_stages_goes_on_to_the_same_predictions(compared, tmp_path):
+    folder = copied(compared, tmp_path)
+    target, scratch = folder / "data/compare/no_a_c@1/test.parquet", folder / "scratch/variant"
+    before = target.read_bytes()
+    shutil.rmtree(target.parent)
+    process = subprocess.Popen([sys.executable, "-m", "pipeline.variant", "no_a_c", "1"], cwd=folder, env=environment(),
+                               start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not list(scratch.glob("*/metrics/finetune.json")):
+        assert process.poll() is None and time.monotonic() < end, "finished before it could be killed"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finetuned = next(scratch.glob("*/metrics/finetune.json")).stat().st_mtime_ns
+    assert not target.exists() and finetuned
+    assert run(folder, "python", "-m", "pipeline.variant", "no_a_c", "1").returncode == 0
+    assert target.read_bytes() == before
+    assert not list(scratch.iterdir())
+
+
+def copied(compared: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(compared, folder, symlinks=True, ignore=shutil.ignore_patterns(".dvc", ".git"))
+    return folder
