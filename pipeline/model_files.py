@@ -14,8 +14,8 @@ from torch import nn
 from pipeline.artifacts import ArtifactError, publish, read_json, write_json
 from pipeline.nn.attention import cross_attention
 from pipeline.nn.classifiers import LabelClassifiers
-from pipeline.nn.encoders import load_image_encoder, load_text_encoder
 from pipeline.nn.mufin import IMAGE, LexicalBag, Mufin, Projection
+from pipeline.nn.vision_language import load_encoder
 from pipeline.params import Params
 
 
@@ -36,17 +36,21 @@ def new_mufin(params: Params, precomputed: Path, seed: int) -> Mufin:
 def _network(facts: dict, precomputed: Path, seed: int | None) -> Mufin:
     encoders: dict[str, nn.Module] = {}
     projections: dict[str, nn.Module] = {}
-    loaders = {"text": load_text_encoder, "image": load_image_encoder}
     for name in facts["modalities"]:
         if name == "lexical":
             encoders[name] = LexicalBag(facts["lexical_terms"], facts["dim"])
             projections[name] = nn.Identity()
             continue
-        encoders[name] = loaders[name](precomputed / "encoders" / name, seed=seed)
+        encoders[name] = load_encoder(precomputed / "encoders" / name, seed)
         frozen = encoders[name].kind == "descriptors"          # statistics of what trains would go stale
         mean, std = _statistics(precomputed, name) if facts["standardise"] and frozen else (None, None)
         projections[name] = Projection(encoders[name].width, facts["dim"], facts["projection"],
                                        facts["dropouts"][name], mean, std)
+    if getattr(encoders.get("text"), "reads_pictures", False):
+        # VisualBERT reads E_V's frozen features: standardised, but as wide as they are
+        width, image = encoders.pop("image").width, projections["image"]
+        projections["image"] = Projection(width, width, "maxpool", facts["dropouts"]["image"])
+        projections["image"].mean, projections["image"].scale = image.mean, image.scale
     model = Mufin(encoders, projections, facts["dim"], facts["heads"], facts["dropout"], facts["gates"],
                   facts["modality_dropout"], facts["a_s"], facts["a_c"])
     model.facts = facts

@@ -115,11 +115,14 @@ class ImageEncoder:
     options: dict
     size: int
     trainable_blocks: int | Literal["all"]
+    kind: Literal["timm", "clip"] = "timm"
 
     def __post_init__(self):
         _at_least(self, "encoder.image", 8, "size")
         _check(self.trainable_blocks == "all" or self.trainable_blocks >= 0, "encoder.image.trainable_blocks",
                self.trainable_blocks, "it must be `all` or at least 0")
+        _check(self.kind == "timm" or self.trainable_blocks in (0, "all"), "encoder.image.trainable_blocks",
+               self.trainable_blocks, f"with encoder.image.kind: {self.kind} it must be 0 or all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +135,17 @@ class TextEncoder:
     vocabulary: int
     max_tokens: int
     trainable_layers: int | Literal["all"]
+    kind: Literal["auto", "clip", "visualbert"] = "auto"
 
     def __post_init__(self):
         _at_least(self, "encoder.text", 64, "vocabulary")
         _at_least(self, "encoder.text", 3, "max_tokens")
         _check(self.trainable_layers == "all" or self.trainable_layers >= 0, "encoder.text.trainable_layers",
                self.trainable_layers, "it must be `all` or at least 0")
+        _check(self.kind == "auto" or self.trainable_layers in (0, "all"), "encoder.text.trainable_layers",
+               self.trainable_layers, f"with encoder.text.kind: {self.kind} it must be 0 or all")
+        _check(self.kind != "clip" or self.weights == "random" or self.max_tokens <= 77, "encoder.text.max_tokens",
+               self.max_tokens, "CLIP reads 77 tokens at most")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +179,11 @@ class Encoder:
         _at_least(self, "encoder", 1, "dim")
         for name in ("input_dropout", "image_dropout", "modality_dropout"):
             _check(0 <= getattr(self, name) < 1, f"encoder.{name}", getattr(self, name), "it must lie in [0, 1)")
+        if self.text.kind == "visualbert":
+            _check(set(self.modalities) == {"text", "image"}, "encoder.modalities", self.modalities,
+                   "with encoder.text.kind: visualbert, which fuses titles and pictures, it must be [text, image]")
+            _check(self.image.trainable_blocks == 0, "encoder.image.trainable_blocks", self.image.trainable_blocks,
+                   "with encoder.text.kind: visualbert it must be 0, for VisualBERT reads features computed once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

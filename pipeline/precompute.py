@@ -21,8 +21,14 @@ from pipeline.artifacts import publish, read_labels, read_split, read_table, wri
 from pipeline.corpus.pixels import decode_all
 from pipeline.corpus.tokens import learn_wordpiece, lexical_terms, load_tokenizer, save_tokenizer, tokenise
 from pipeline.errors import MufinError
-from pipeline.nn.encoders import ImageEncoder, TextEncoder, create_image_encoder, create_text_encoder, save_encoder
-from pipeline.params import Params, load_params
+from pipeline.nn.encoders import create_image_encoder, create_text_encoder, save_encoder
+from pipeline.nn.vision_language import (
+    Encoder,
+    create_clip_image_encoder,
+    create_clip_text_encoder,
+    create_visualbert_encoder,
+)
+from pipeline.params import Params, TextEncoder, load_params
 from pipeline.progress import progress
 from pipeline.ragged import Lists
 
@@ -63,7 +69,8 @@ def _images(params: Params, column, raw: Path, known: np.ndarray, folder: Path) 
     lists = Lists.of_column(column)
     keys, inverse = np.unique(np.asarray(lists.values, dtype=object).astype(str), return_inverse=True)
     s = params.encoder.image
-    encoder = create_image_encoder(s.name, s.weights, s.options, s.size, s.trainable_blocks)
+    create = create_clip_image_encoder if s.kind == "clip" else create_image_encoder
+    encoder = create(s.name, s.weights, s.options, s.size, s.trainable_blocks)
     save_encoder(encoder, folder / "encoders/image")
     encoder.to(runtime.device())
     row_of, drops, shards, kept = np.full(len(keys), -1, np.int64), {}, _ShardWriter(folder, "pixels"), 0
@@ -224,7 +231,7 @@ def _close(file: BinaryIO) -> None:
 
 
 @torch.inference_mode()
-def frozen_inputs(encoder: ImageEncoder | TextEncoder, *inputs: torch.Tensor) -> np.ndarray:
+def frozen_inputs(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
     """What the frozen part gives: descriptors as float32, activations as float16."""
     device, precision = runtime.device(), runtime.precision()
     with torch.autocast(device.type, precision, precision != torch.float32):
@@ -245,10 +252,11 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, folder: Path) 
     if not any(titles[p] for p in known):
         raise MufinError("no train product has a title; take text out of encoder.modalities, or look at "
                          "download.columns.title")
-    random = s.weights == "random"
-    tokenizer = (learn_wordpiece([titles[p] for p in known], s.vocabulary, s.max_tokens) if random
-                 else load_tokenizer(s.name))
-    encoder = create_text_encoder(s.name, s.weights, s.options, s.trainable_layers, len(tokenizer) if random else None)
+    # VisualBERT's weights on the hub come without their vocabulary, which is BERT's
+    own = s.kind != "visualbert" or Path(s.name).is_dir()
+    tokenizer = (learn_wordpiece([titles[p] for p in known], s.vocabulary, s.max_tokens) if s.weights == "random"
+                 else load_tokenizer(s.name if own else "google-bert/bert-base-uncased"))
+    encoder = _text_encoder(s, tokenizer, folder)
     save_encoder(encoder, folder / "encoders/text")
     save_tokenizer(tokenizer, folder / "encoders/text")
     tokens, lengths = tokenise(tokenizer, titles, s.max_tokens)
@@ -260,7 +268,19 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, folder: Path) 
         lengths[lengths > 0].mean()), 2), "array": "tokens.npy" if encoder.kind == "inputs" else "text_inputs.npy"}
 
 
-def _text_inputs(encoder: TextEncoder, tokens: np.ndarray, lengths: np.ndarray, known: np.ndarray, folder: Path) -> None:
+def _text_encoder(s: TextEncoder, tokenizer, folder: Path) -> Encoder:
+    """E_T of the kind asked for; VisualBERT is made for the picture features that are in `folder` already."""
+    vocabulary = len(tokenizer) if s.weights == "random" else None
+    if s.kind == "auto":
+        return create_text_encoder(s.name, s.weights, s.options, s.trainable_layers, vocabulary)
+    asked = s.name, s.weights, s.options, s.trainable_layers, s.max_tokens
+    if s.kind == "clip":
+        return create_clip_text_encoder(*asked, vocabulary)
+    width = len(np.load(folder / "image_mean.npy"))
+    return create_visualbert_encoder(*asked, width, tokenizer("")["input_ids"], vocabulary)
+
+
+def _text_inputs(encoder: Encoder, tokens: np.ndarray, lengths: np.ndarray, known: np.ndarray, folder: Path) -> None:
     """(P, H) descriptors or (P, T, H) activations, made in buckets of like lengths."""
     order, target, size = np.argsort(lengths, kind="stable"), None, _batch_size()
     for start in progress(range(0, len(order), size), "frozen text"):

@@ -11,7 +11,7 @@ from pipeline.artifacts import read_table
 from pipeline.baselines.task import Task
 from pipeline.corpus.descriptors import DescriptorStore
 from pipeline.inputs import Curated, read_curated
-from pipeline.nn.encoders import load_image_encoder, load_text_encoder
+from pipeline.nn.vision_language import load_encoder
 from pipeline.training.encoded import encoder_outputs
 
 
@@ -35,10 +35,11 @@ def frozen_descriptors(precomputed: Path, device: torch.device, precision: torch
     """{text, image}: (P, width) float32, each product's descriptors by the encoders as Module I finds them, before any
     training; the mean over pictures, zeros where there is none."""
     out: dict[str, np.ndarray] = {}
-    for name, load in (("text", load_text_encoder), ("image", load_image_encoder)):
+    for name in ("text", "image"):
         if not (precomputed / "encoders" / name).exists():
             continue
-        store, encoder = DescriptorStore(precomputed, [name], device), load(precomputed / "encoders" / name).to(device).eval()
+        store = DescriptorStore(precomputed, [name], device)
+        encoder = load_encoder(precomputed / "encoders" / name).to(device).eval()
         rows = encoder_outputs(encoder, store, name, device, precision)
         out[name] = rows if name == "text" else _mean_of_pictures(rows, store)
     return out

@@ -19,7 +19,8 @@ from pipeline.corpus.tokens import load_tokenizer, terms_of, tokenise
 from pipeline.errors import MufinError
 from pipeline.inputs import open_store
 from pipeline.model_files import load_members
-from pipeline.nn.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
+from pipeline.nn.encoders import ImageEncoder, TextEncoder
+from pipeline.nn.vision_language import ClipImageEncoder, ClipTextEncoder, VisualBertEncoder, load_encoder
 from pipeline.params import Encoder, Params
 from pipeline.precompute import frozen_inputs
 from pipeline.ragged import Lists
@@ -102,8 +103,8 @@ def _mix(params: Params, metrics: Path) -> Mix:
 class Encoders:
     """What `precompute` kept of the encoders; None for a modality that is not asked for."""
 
-    image: ImageEncoder | None
-    text: TextEncoder | None
+    image: ImageEncoder | ClipImageEncoder | None
+    text: TextEncoder | ClipTextEncoder | VisualBertEncoder | None
     tokenizer: object | None
     terms: dict[str, int] | None        # lexical id of each term
 
@@ -112,8 +113,8 @@ def load_encoders(precomputed: Path, modalities: list[str], device: torch.device
     """The encoders of `data/precomputed`; ArtifactError where they are missing."""
     home, has_text = precomputed / "encoders", "text" in modalities
     terms = {t: i for i, t in enumerate(read_json(precomputed / "lexical_terms.json"))} if "lexical" in modalities else None
-    return Encoders(load_image_encoder(home / "image").to(device) if "image" in modalities else None,
-                    load_text_encoder(home / "text").to(device) if has_text else None,
+    return Encoders(load_encoder(home / "image").to(device) if "image" in modalities else None,
+                    load_encoder(home / "text").to(device) if has_text else None,
                     load_tokenizer(str(home / "text")) if has_text else None, terms)
 
 
@@ -135,7 +136,7 @@ def newcomers(titles: list[str], pictures: list[list[bytes]], encoders: Encoders
     return DescriptorStore(folder, list(settings.modalities))
 
 
-def _pictures(pictures: list[list[bytes]], encoder: ImageEncoder, size: int, folder: Path) -> list[str]:
+def _pictures(pictures: list[list[bytes]], encoder: ImageEncoder | ClipImageEncoder, size: int, folder: Path) -> list[str]:
     """Decodes and encodes what is frozen; file names of the image arrays."""
     decoded = [decode(content, size) for product in pictures for content in product]
     if broken := [reason for reason in decoded if isinstance(reason, str)]:

@@ -121,6 +121,11 @@ class DescriptorStore:
         """Give `outputs` ((rows, width) float32: what the text or image encoder makes) in place of that encoder's inputs."""
         setattr(self, "text" if name == "text" else "images", self._held([outputs]))
 
+    def hold_fused(self, outputs: np.ndarray, there: np.ndarray) -> None:
+        """Give `outputs` ((P, width) float32: titles and pictures fused) as the one descriptor of the products `there`."""
+        self.modalities, self.lengths = ["text"], there.astype(np.int64)
+        self.hold("text", outputs)
+
     def text_rows(self, products: np.ndarray) -> tuple[Tensor, Tensor]:
         """Titles of `products`, cut to the longest of them (padding beyond it is work for nothing), and their lengths."""
         lengths = self.lengths[products]

@@ -50,7 +50,10 @@ def _trained(titles: list[str], size: int, first: list[str]) -> Tokenizer:
 def load_tokenizer(name: str):
     """The tokenizer of an AutoModel name or folder; raises MufinError where it is not to be had."""
     try:
-        return AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        if len(tokenizer) <= len(SPECIAL):      # from a config alone transformers makes one that knows no words
+            raise MufinError("it has no vocabulary")
+        return tokenizer
     except Exception as error:                # hubs and folders fail in many classes of their own
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise MufinError(f"encoder.text.name is {name!r} and its tokenizer cannot be had ({reason}); "

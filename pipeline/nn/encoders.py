@@ -172,7 +172,7 @@ class TextEncoder(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         if self.kind == "descriptors":
             return inputs.float()
-        mask = _mask(inputs, lengths)
+        mask = token_mask(inputs, lengths)
         if self.kind == "inputs":
             hidden = self.model(input_ids=inputs.long(), attention_mask=mask).last_hidden_state
         else:
@@ -184,7 +184,7 @@ class TextEncoder(nn.Module):
     def frozen(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """What the frozen part gives for tokens (n, T), in eval mode: (n, T, H) or (n, H)."""
         self.eval()
-        mask = _mask(tokens, lengths)
+        mask = token_mask(tokens, lengths)
         out = self.model(input_ids=tokens.long(), attention_mask=mask, output_hidden_states=True)
         if self.kind == "descriptors":
             return _masked_mean(out.last_hidden_state, mask)
@@ -194,7 +194,7 @@ class TextEncoder(nn.Module):
 @torch.no_grad()
 def _asked(model: nn.Module) -> Tensor:
     """What the model gives for `PROBE`, (1, width), in eval mode; raises MufinError where it reads no titles."""
-    training, mask = model.training, _mask(*PROBE)
+    training, mask = model.training, token_mask(*PROBE)
     try:
         whole = _masked_mean(model.eval()(input_ids=PROBE[0], attention_mask=mask).last_hidden_state, mask)
     except Exception as error:                # an architecture for other inputs fails anywhere
@@ -218,7 +218,7 @@ class _Given(nn.Module):
         return inputs_embeds if inputs_embeds is not None else next(a for a in args if a is not None and a.dim() == 3)
 
 
-def _mask(inputs: Tensor, lengths: Tensor) -> Tensor:
+def token_mask(inputs: Tensor, lengths: Tensor) -> Tensor:
     """(n, T) of 1 where a token is and 0 where there is a pad."""
     return (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
 
@@ -281,7 +281,7 @@ def _image_model(source: str, weights: str, options: dict, size: int) -> tuple[n
         try:
             model = timm.create_model(source, pretrained=weights == "pretrained", num_classes=0, **given)
             if weights not in ("pretrained", "random"):
-                _load_into(model, weights, "encoder.image.weights")
+                load_into(model, weights, "encoder.image.weights")
             return model, given, _vector_width(model, size)
         except Exception as failed:           # hubs, folders and options fail in a dozen classes of their own
             error = failed
@@ -290,7 +290,7 @@ def _image_model(source: str, weights: str, options: dict, size: int) -> tuple[n
     if isinstance(error, MufinError):
         raise error
     if model is None:
-        raise MufinError(_unavailable("encoder.image", source, weights, error))
+        raise MufinError(unavailable("encoder.image", source, weights, error))
     own = given["img_size"] or model.pretrained_cfg["input_size"][-1]
     raise MufinError(f"encoder.image.size is {size}, for which {source} gives no vectors ({_reason(error)}); its own size "
                      f"is {own}: set encoder.image.size to that, or take another model")
@@ -325,9 +325,9 @@ def create_text_encoder(name: str, weights: str, options: dict, trainable: int |
         else:
             model = AutoModel.from_pretrained(name, **options)
     except Exception as error:                # as for pictures
-        raise MufinError(_unavailable("encoder.text", name, weights, error)) from None
+        raise MufinError(unavailable("encoder.text", name, weights, error)) from None
     if weights not in ("pretrained", "random"):
-        _load_into(model, weights, "encoder.text.weights")
+        load_into(model, weights, "encoder.text.weights")
     original = model.config.to_dict()         # before TextEncoder cuts layers off
     encoder = TextEncoder(model, trainable)
     encoder.facts, encoder.original = {"trainable": trainable, "random": weights == "random"}, original
@@ -339,12 +339,12 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
-def _unavailable(section: str, name: str, weights: str, error: Exception) -> str:
+def unavailable(section: str, name: str, weights: str, error: Exception) -> str:
     return (f"{section}.name is {name!r} with weights {weights!r} and cannot be had ({_reason(error)}); "
             "without a network name a local folder, or set the weights to random or to a checkpoint file")
 
 
-def _load_into(model: nn.Module, path: str, setting: str) -> None:
+def load_into(model: nn.Module, path: str, setting: str) -> None:
     """A checkpoint file into `model`, position embeddings interpolated as timm does; only heads may be missing on either
     side."""
     if not Path(path).is_file():
@@ -378,7 +378,7 @@ def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
     model, _, width = _image_model(facts["name"], "random", facts["options"], facts["size"])
     encoder = ImageEncoder(model, width, facts["trainable"], facts["mean"], facts["std"], not facts["random"])
     encoder.facts = facts
-    return _filled(encoder, folder, fresh)
+    return filled(encoder, folder, fresh)
 
 
 def load_text_encoder(folder: Path, seed: int | None = None) -> TextEncoder:
@@ -390,10 +390,10 @@ def load_text_encoder(folder: Path, seed: int | None = None) -> TextEncoder:
     config = AutoConfig.for_model(original["model_type"], **{k: v for k, v in original.items() if k != "model_type"})
     encoder = TextEncoder(AutoModel.from_config(config), facts["trainable"])
     encoder.facts, encoder.original = facts, original
-    return _filled(encoder, folder, fresh)
+    return filled(encoder, folder, fresh)
 
 
-def _filled(encoder: nn.Module, folder: Path, fresh: bool) -> nn.Module:
+def filled(encoder: nn.Module, folder: Path, fresh: bool) -> nn.Module:
     """The saved weights in `encoder`; with `fresh` those of the frozen part alone, which made the stored activations."""
     state = load_file(folder / "weights.safetensors")
     trained = {n for n, p in encoder.named_parameters() if p.requires_grad} if fresh else set()

@@ -71,6 +71,8 @@ class Mufin(nn.Module):
 
     def pre_embeddings(self, batch) -> Bag:
         """The bags X^0 of a `DescriptorBatch`: each descriptor encoded and projected, before A_S (Fig. 2a)."""
+        if self.fuses:
+            return self._fused_bags(batch)
         parts, slots = [], []
         if batch.text is not None and len(batch.text_bag):
             encoded = self.encoders["text"](batch.text, batch.text_lengths)
@@ -86,6 +88,35 @@ class Mufin(nn.Module):
         if parts:
             rows = rows.index_copy(0, torch.cat(slots), torch.cat([p.float() for p in parts]))
         return Bag(rows.view(batch.num_bags, batch.width, self.dim), batch.modality)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether E_T reads the pictures too, so that a bag has one row (early fusion, App. C.1)."""
+        return "text" in self.encoders and getattr(self.encoders["text"], "reads_pictures", False)
+
+    def _fused_bags(self, batch) -> Bag:
+        """X^0 where E_T fuses title and pictures: (n, 1, D), the row a text's; empty where a product has neither."""
+        # a modality that is dropped must be dropped before it is fused
+        modality = self._drop_modalities(Bag(batch.modality, batch.modality)).modality
+        there = (modality >= 0).any(-1).nonzero().squeeze(1)
+        rows = torch.zeros(batch.num_bags, self.dim, device=modality.device)
+        kinds = torch.full((batch.num_bags, 1), -1, dtype=modality.dtype, device=modality.device)
+        if len(there):
+            encoded = self.projections["text"](self.fused(batch, modality, there))
+            rows, kinds = rows.index_copy(0, there, encoded.float()), kinds.index_fill(0, there, TEXT)
+        return Bag(rows.unsqueeze(1), kinds)
+
+    def fused(self, batch, modality: Tensor, products: Tensor) -> Tensor:
+        """E_T's vectors (len(products), width) of title and pictures together, of those that `modality` (n, m) keeps."""
+        n, device = batch.num_bags, modality.device
+        tokens, lengths = batch.text.new_zeros(n, batch.text.shape[1]), torch.zeros(n, dtype=torch.int64, device=device)
+        tokens[batch.text_bag], lengths[batch.text_bag] = batch.text, batch.text_lengths
+        lengths = lengths * (modality == TEXT).any(-1)
+        features = self.projections["image"](batch.images)          # frozen: the store has descriptors
+        pictures = features.new_zeros(n, batch.width, features.shape[1])
+        pictures[batch.image_bag, batch.image_row] = features
+        pictures, seen = pictures[:, 1:], modality[:, 1:] == IMAGE   # row 0 of a bag is the title's
+        return self.encoders["text"](tokens[products], lengths[products], pictures[products], seen[products])
 
     def bag(self, batch) -> Bag:
         """X^1 = A_S(X^0): the bag embeddings of a batch, (n, m, D)."""

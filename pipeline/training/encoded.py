@@ -32,7 +32,10 @@ def encoders_held(model: Mufin, store, device: torch.device, precision: torch.dt
     encoded = copy.copy(store)
     model.eval()
     for name, encoder in held.items():
-        encoded.hold(name, encoder_outputs(encoder, store, name, device, precision, batch_size))
+        if model.fuses:
+            encoded.hold_fused(*fused_outputs(model, store, device, precision))
+        else:
+            encoded.hold(name, encoder_outputs(encoder, store, name, device, precision, batch_size))
         model.encoders[name] = _Passing(encoder.width)
     try:
         yield encoded
@@ -53,3 +56,20 @@ def encoder_outputs(encoder: nn.Module, store, name: str, device, precision, bat
         with torch.autocast(device.type, precision, precision != torch.float32):
             out[part] = encoder(*inputs).float().cpu().numpy()
     return out
+
+
+@torch.inference_mode()
+def fused_outputs(model: Mufin, store, device, precision, batch_size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """(P, width) float32, what E_T makes of each product's title and pictures together, and (P,) bool, who has either."""
+    out = np.zeros((store.num_products, model.encoders["text"].width), np.float32)
+    there = np.zeros(store.num_products, bool)
+    for start in progress(range(0, store.num_products, batch_size), "encode titles with pictures"):
+        batch = store.batch(np.arange(start, min(start + batch_size, store.num_products)))
+        some = (batch.modality >= 0).any(-1).nonzero().squeeze(1)
+        if not len(some):
+            continue
+        batch, rows = batch.to(device), start + some.numpy()
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            out[rows] = model.fused(batch, batch.modality, some.to(device)).float().cpu().numpy()
+        there[rows] = True
+    return out, there
