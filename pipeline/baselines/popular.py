@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.ragged import Lists
+from pipeline.baselines.task import WIDTH, Predict, Task
+from pipeline.ragged import Lists, is_in
 from pipeline.ranking import rank
 
 
@@ -17,3 +18,41 @@ def popular(train_labels: Lists, num_labels: int, n: int, k: int,
     candidates = np.broadcast_to(best, (n, len(best)))
     score = np.broadcast_to(frequency[best], candidates.shape)
     return rank(candidates, score, score, 1.0, excluded, width=k)
+
+
+def most_popular(task: Task, seed: int) -> Predict:
+    """Labels by train frequency, whatever is asked; nothing is drawn, so that `seed` changes nothing."""
+    def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
+        return popular(task.truth["train"], task.num_labels, len(task.titles[split]), WIDTH, task.excluded[split])
+    return predict
+
+
+def filled(task: Task, split: str, labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`labels` and `scores` (n, WIDTH), best first: where a row ends early, the most popular other labels follow.
+
+    What a shop does where a rival finds few labels or none (a title without a known word); their scores lie below all
+    others', in the order of popularity.
+    """
+    more, frequency = popular(task.truth["train"], task.num_labels, 1, WIDTH + widened(task, split))
+    more = np.repeat(more, len(labels), 0)
+    there = labels >= 0
+    found = Lists(np.concatenate([[0], np.cumsum(there.sum(1))]), labels[there])
+    more[is_in(more, found)] = -1
+    lowest = scores[there].min(initial=0)
+    below = np.broadcast_to(lowest - 2 + frequency / frequency.max(), more.shape)
+    both, score = np.concatenate([labels, more], 1), np.concatenate([scores, below], 1)
+    return rank(both, score, score, 1.0, task.excluded[split], width=WIDTH)
+
+
+def filled_pairs(task: Task, split: str, found: list[list[tuple[int, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """`filled`, from each datapoint's (label, score) in any number and order, filter pairs among them."""
+    shape = len(found), max(map(len, found), default=0)
+    labels, scores = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+    for i, row in enumerate(found):
+        labels[i, :len(row)], scores[i, :len(row)] = [label for label, _ in row], [score for _, score in row]
+    return filled(task, split, *rank(labels, scores, scores, 1.0, task.excluded[split], width=WIDTH))
+
+
+def widened(task: Task, split: str) -> int:
+    """Labels to ask for so that WIDTH remain: WIDTH and the most filter pairs that a datapoint of `split` has."""
+    return WIDTH + int(np.diff(task.excluded[split].offsets).max(initial=0))

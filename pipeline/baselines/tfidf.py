@@ -6,10 +6,42 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from pipeline.baselines.popular import filled
+from pipeline.baselines.task import WIDTH, Predict, Task
+from pipeline.errors import MufinError
 from pipeline.ragged import Lists
 from pipeline.ranking import best_first, rank
 
 BUDGET = 2**23      # similarities (float32) held dense at once: 32 MB, and about five times that while they are sorted
+NEIGHBOURS = 20     # train datapoints that vote in the rivals
+
+
+def tfidf_labels(task: Task, seed: int) -> Predict:
+    """The labels whose titles are nearest by TF-IDF, then the most popular; nothing is drawn: `seed` changes nothing."""
+    def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
+        return filled(task, split, *tfidf_to_labels(task.titles["labels"], task.titles[split], WIDTH, task.excluded[split]))
+    return predict
+
+
+def tfidf_datapoints(task: Task, seed: int) -> Predict:
+    """The labels of the 20 datapoints with the nearest titles by TF-IDF, then the most popular; `seed` changes nothing."""
+    def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
+        return filled(task, split, *nearest_datapoints_tfidf(task.titles["train"], task.truth["train"], task.titles[split],
+                                                             task.num_labels, NEIGHBOURS, WIDTH, task.excluded[split]))
+    return predict
+
+
+def title_words(task: Task) -> dict[str, sp.csr_matrix]:
+    """TF-IDF of the titles of train, valid and test, (n, V) float64, rows of unit norm or zero; words and idf are train's.
+
+    Raises MufinError where no train title has a word.
+    """
+    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    if not any(map(vectorizer.build_analyzer(), task.titles["train"])):
+        raise MufinError(f"none of the {len(task.titles['train'])} train datapoints has a word in its title, and this rival "
+                         "learns from words alone; leave it out")
+    vectorizer.fit(task.titles["train"])
+    return {name: vectorizer.transform(task.titles[name]) for name in ("train", "valid", "test")}
 
 
 def nearest_datapoints_tfidf(train_titles: list[str], train_labels: Lists, titles: list[str], num_labels: int,
@@ -20,11 +52,18 @@ def nearest_datapoints_tfidf(train_titles: list[str], train_labels: Lists, title
     -1 and -inf where fewer labels are found; equal similarities go to the earlier datapoint, equal scores to the lower id.
     """
     nearest, similarity = _nearest(train_titles, titles, neighbours)
+    return summed_votes(nearest, similarity, train_labels, num_labels, k, excluded)
+
+
+def summed_votes(nearest: np.ndarray, similarity: np.ndarray, train_labels: Lists, num_labels: int, k: int,
+                 excluded: Lists | None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, k) and scores: the sums of `similarity` (n, neighbours) over those of `nearest` train datapoints (-1 =
+    none) that have the label; -1 and -inf where fewer labels are found."""
     relevance = sp.csr_matrix((np.ones(len(train_labels.values)), train_labels.values, train_labels.offsets),
                               (len(train_labels), num_labels))
-    labels, scores = np.full((len(titles), k), -1, np.int64), np.full((len(titles), k), -np.inf, np.float32)
-    for start in range(0, len(titles), 4096):
-        rows = np.arange(start, min(start + 4096, len(titles)))
+    labels, scores = np.full((len(nearest), k), -1, np.int64), np.full((len(nearest), k), -np.inf, np.float32)
+    for start in range(0, len(nearest), 4096):
+        rows = np.arange(start, min(start + 4096, len(nearest)))
         ids, votes = _votes(nearest[rows], similarity[rows], relevance)
         mine = excluded.take(rows) if excluded is not None else None
         labels[rows], scores[rows] = rank(ids, votes, votes, 1.0, mine, width=k)
