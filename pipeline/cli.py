@@ -22,15 +22,19 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.command()
 def use(profile: str, params: Path = Path("params.yaml")):
-    """Put a profile of params/ in the place of params.yaml."""
+    """Put a profile of params/ in the place of params.yaml, and its variants in that of compare/variants.yaml."""
     names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
     if not names:
         _fail(f"{PROFILES} has no profiles; use a checkout of the project (pip install -e .)")
     if profile not in names:
         near = difflib.get_close_matches(profile, names, 1, 0.4)
         _fail(f"{profile} is not a profile; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"))
-    with publish(params) as scratch:
-        scratch.write_bytes((PROFILES / f"{profile}.yaml").read_bytes())
+    targets = {params: PROFILES / f"{profile}.yaml"}
+    if (compare := params.parent / "compare").is_dir():
+        targets[compare / "variants.yaml"] = PROFILES / f"variants/{profile}.yaml"
+    for target, source in targets.items():
+        with publish(target) as scratch:
+            scratch.write_bytes(source.read_bytes())
     _guarded(load_params, params)
     typer.echo(f"{params} is now {profile}; `dvc repro` runs what that changes")
 

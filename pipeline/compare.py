@@ -14,7 +14,7 @@ from pipeline.artifacts import publish, read_ranking, read_table, write_json
 from pipeline.inputs import read_curated
 from pipeline.judge import Judge
 from pipeline.params import load_params
-from pipeline.rows import Result, Variants, read_variants, results, title
+from pipeline.rows import Result, Wanted, read_wanted, results, title
 
 METRICS = ("P@1", "P@5", "nDCG@5", "R@10", "R@100", "PSP@5", "AUC@100", "tail R@10")
 LEAST = ("milliseconds",)       # the lowest is the best
@@ -28,7 +28,7 @@ def main(
     table: Path = Path("metrics/compare.csv"),
 ):
     """Judge every row at every seed on test; write and print the table, the best of each column in bold."""
-    wanted, data = read_variants(variants), read_curated(curated)
+    wanted, data = read_wanted(variants), read_curated(curated)
     judge = Judge(load_params(), data, read_table(curated / "products.parquet", "products"), curated)
     rows = [_row(name, found, judge) for name, found in _by_row(results(folder, wanted)).items()]
     report = judge.facts() | {"seeds": wanted.seeds, "rows": rows}
@@ -70,7 +70,7 @@ def best(rows: list[dict]) -> dict[str, float]:
     return {m: (min if m in LEAST else max)(r[m][0] for r in ran) for m in (*METRICS, *LEAST)} if ran else {}
 
 
-def _told(report: dict, wanted: Variants) -> list[str]:
+def _told(report: dict, wanted: Wanted) -> list[str]:
     """The table as Markdown."""
     top, columns, group = best(report["rows"]), (*METRICS, *LEAST), None
     lines = [f"Test, {report['split']} split, {report['datapoints']['test']} datapoints, {report['labels']} labels, seeds "

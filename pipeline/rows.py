@@ -6,7 +6,7 @@ itself `methods/<row>.parquet`, rows that need no training of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -62,32 +62,40 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Variants:
-    """`compare/variants.yaml`: the seeds, and the settings in which each variant differs from params.yaml."""
+class Wanted:
+    """`compare/variants.yaml`: what is to be compared."""
 
     seeds: list[int]
-    variants: dict[str, dict[str, object]]      # name -> {dotted name of a setting: value}
+    variants: dict[str, dict[str, object]]      # name -> {dotted name of a setting: value} in which it differs from params.yaml
+    rivals: list[str]                           # of LEARNT
+    first_tries: list[str]                      # of PLAIN
 
     @property
     def rows(self) -> list[str]:
         """The table's rows, known ones in their order, then the variants that someone added."""
-        known = {*self.variants, *OF_MUFIN, *LEARNT, *PLAIN}
+        known = {*self.variants, *OF_MUFIN, *self.rivals, *self.first_tries}
         return [n for n in ROWS if n in known] + [n for n in self.variants if n not in ROWS]
 
 
-def read_variants(path: Path) -> Variants:
+def read_wanted(path: Path) -> Wanted:
     """Raises MufinError where the file has another form."""
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise MufinError(f"{path} is missing; `mufin use <profile>` writes one") from None
-    form = isinstance(content, dict) and set(content) == {"seeds", "variants"}
-    if not form or not all(isinstance(v, dict) for v in content["variants"].values()) or "mufin" not in content["variants"]:
-        raise MufinError(f"{path} must have `seeds`, a list, and `variants`, names (mufin among them) with their settings")
-    seeds = content["seeds"]
+    parts = [f.name for f in fields(Wanted)]
+    if not isinstance(content, dict) or set(content) != set(parts):
+        raise MufinError(f"{path} must have {', '.join(parts)} and nothing else")
+    seeds, variants = content["seeds"], content["variants"]
     if not (isinstance(seeds, list) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)):
         raise MufinError(f"{path}: seeds is {seeds!r}; it must be a list of whole numbers of at least 0")
-    return Variants(seeds, content["variants"])
+    named = isinstance(variants, dict) and all(isinstance(v, dict) for v in variants.values())
+    if not named or "mufin" not in variants:
+        raise MufinError(f"{path}: variants must be names, `mufin` among them, with the settings of each")
+    for part, known in (("rivals", LEARNT), ("first_tries", PLAIN)):
+        if not isinstance(content[part], list) or set(content[part]) - set(known):
+            raise MufinError(f"{path}: {part} is {content[part]!r}; it must be a list of {', '.join(known)}")
+    return Wanted(**content)
 
 
 def title(row: str) -> tuple[str, str]:
@@ -95,7 +103,7 @@ def title(row: str) -> tuple[str, str]:
     return ROWS.get(row, ("Variants", row))
 
 
-def results(folder: Path, wanted: Variants) -> list[Result]:
+def results(folder: Path, wanted: Wanted) -> list[Result]:
     """What lies in `data/compare` of the wanted rows and seeds; raises MufinError where one was not run."""
     out = []
     for name in wanted.rows:

@@ -20,7 +20,7 @@ from pipeline.artifacts import fingerprint, publish, read_json, write_json
 from pipeline.errors import MufinError
 from pipeline.inputs import code
 from pipeline.params import load_params
-from pipeline.rows import OF_MUFIN, read_variants
+from pipeline.rows import OF_MUFIN, read_wanted
 
 MADE = {        # stage -> what it leaves
     "precompute": ["data/precomputed"], "pretrain": ["models/pretrain"], "retrieve": ["data/embeddings", "data/shortlists"],
@@ -45,7 +45,7 @@ def main(
     out: Path = Path("data/compare"),
 ):
     """Run a variant, publish its predictions on test; a stage that fails costs the row, with its reason, not the run."""
-    settings = changes(read_variants(variants).variants, name)
+    settings = changes(read_wanted(variants).variants, name)
     text, base = changed(params, settings | {"seed": seed}), out / f"base@{seed}"
     inputs = [data / "curated", data / "precomputed"] + ([] if name == "base" else [base])
     work = runtime.scratch("variant", fingerprint((name, text), inputs, [*code(), *_stage_files()]))

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.params import load_params
+from pipeline.rows import read_wanted
 
 ROOT = Path(__file__).parents[1]
 PROFILES = sorted(p.stem for p in (ROOT / "params").glob("*.yaml"))
@@ -26,6 +27,13 @@ def test_a_profile_takes_the_place_of_params_and_is_valid(empty, profile):
     assert (empty / "params.yaml").read_bytes() == (ROOT / f"params/{profile}.yaml").read_bytes()
     load_params(empty / "params.yaml")
     assert CliRunner().invoke(app, ["check"]).exit_code == 0
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_brings_its_variants_where_there_is_a_comparison(empty, profile):
+    (empty / "compare").mkdir()
+    assert CliRunner().invoke(app, ["use", profile]).exit_code == 0
+    assert "mufin" in read_wanted(empty / "compare/variants.yaml").variants
 
 
 def test_an_unknown_profile_is_refused_with_the_nearest_and_nothing_is_written(empty):
