@@ -23,12 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from pipeline.baselines.task import WIDTH, Predict, Task
-from pipeline.baselines.text_bags import BagEncoder, Bags, Residual, title_bags
+from pipeline.baselines.shortlists import batch_pairs, decay, mixed, negatives_of, positives_of, step
+from pipeline.baselines.task import Predict, Task
+from pipeline.baselines.text_bags import Bags, Residual, WordBag, title_bags
 from pipeline.progress import progress
-from pipeline.ragged import Lists, is_in
-from pipeline.ranking import rank
-from pipeline.xc_metrics import precision_at_k, recall_at_k
+from pipeline.ragged import Lists
 
 BUDGET = 2**24              # cosines (float32) held at once by a search: 64 MB
 BETAS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -39,10 +38,14 @@ class SiameseXML(nn.Module):
 
     def __init__(self, num_terms: int, num_labels: int, dim: int, dropout: float):
         super().__init__()
-        self.encoder = BagEncoder(num_terms, dim, dropout)
+        self.words, self.dropout = WordBag(num_terms, dim), nn.Dropout(dropout)
         self.residual = Residual(dim, dropout)
         self.eta = nn.Embedding(num_labels, dim, sparse=True)
         nn.init.zeros_(self.eta.weight)
+
+    def encoded(self, bags: Bags, rows: np.ndarray) -> Tensor:
+        """(n, dim) of titles `rows`, unit norm."""
+        return normalize(self.dropout(torch.relu(self.words(bags, rows))), dim=1)
 
     def classifiers(self, z: Tensor, labels: Tensor) -> Tensor:
         """(..., dim) w_l of `labels` (...), from the labels' vectors `z` (L, dim)."""
@@ -72,18 +75,18 @@ def siamesexml(task: Task, seed: int, *, dim: int = 256, ngrams: int = 2, min_co
         rng = np.random.default_rng(seed)
         bags, num_terms = title_bags(task.titles, ngrams, min_count)
         model = SiameseXML(num_terms, task.num_labels, dim, dropout).to(task.device)
-        _pretrain(model.encoder, bags, task, rng, pretrain_epochs, pretrain_batch, pretrain_lr, hard)
-        vectors = {name: normalize(model.encoder.all(some), dim=1) for name, some in bags.items()}
+        _pretrain(model, bags, task, rng, pretrain_epochs, pretrain_batch, pretrain_lr, hard)
+        vectors = {name: normalize(torch.relu(model.words.all(some)), dim=1) for name, some in bags.items()}
         search = Shortlists(vectors["labels"], vectors["train"], task.truth["train"], near_labels, near_datapoints)
         found, _ = search.of(vectors["train"], task.excluded["train"], own=True)
         _finetune(model, vectors, task, found, rng, epochs, batch, lr, negatives)
     model.eval()
-    return _predict(model, vectors, search, task)
+    return mixed(lambda split: _scores(model, vectors, search, task, split), task, BETAS)
 
 
 def known_pairs(task: Task) -> sp.csr_matrix:
     """(N, L) int8 of train: 1 where relevant, 2 where a filter pair, which is neither a positive nor a negative."""
-    truth, excluded = task.truth["train"].minus(task.excluded["train"]), task.excluded["train"]
+    truth, excluded = positives_of(task), task.excluded["train"]
     values = np.concatenate([np.ones(len(truth.values), np.int8), np.full(len(excluded.values), 2, np.int8)])
     where = np.concatenate([truth.rows(), excluded.rows()]), np.concatenate([truth.values, excluded.values])
     pairs = sp.coo_matrix((values, where), (len(truth), task.num_labels)).tocsr()
@@ -91,25 +94,23 @@ def known_pairs(task: Task) -> sp.csr_matrix:
     return pairs
 
 
-def _pretrain(encoder: BagEncoder, bags: dict[str, Bags], task: Task, rng: np.random.Generator, epochs: int, size: int,
+def _pretrain(model: SiameseXML, bags: dict[str, Bags], task: Task, rng: np.random.Generator, epochs: int, size: int,
               lr: float, hard: int) -> None:
     """Module I: batches of labels, one random datapoint of each, the `hard` nearest irrelevant datapoints of the batch."""
     known = known_pairs(task).T.tocsr()
-    of_label = task.truth["train"].minus(task.excluded["train"]).transpose(task.num_labels)
+    of_label = positives_of(task).transpose(task.num_labels)
     labels = np.flatnonzero(np.diff(of_label.offsets))
-    optimiser = torch.optim.SparseAdam(encoder.parameters(), lr=lr)
+    optimiser = torch.optim.SparseAdam(model.words.parameters(), lr=lr)
     for epoch in progress(range(epochs), "SiameseXML, Module I"):
-        encoder.train()
-        _rate(optimiser, lr, epoch, epochs)
+        model.train()
+        decay([optimiser], lr, epoch, epochs)
         for some in np.array_split(rng.permutation(labels), max(1, math.ceil(len(labels) / size))):
             lengths = np.diff(of_label.offsets)[some]
             datapoints = of_label.values[of_label.offsets[some] + (rng.random(len(some)) * lengths).astype(np.int64)]
             relation = torch.from_numpy(known[some][:, datapoints].toarray()).to(task.device)
-            cosine = normalize(encoder(bags["labels"], some), dim=1) @ normalize(encoder(bags["train"], datapoints), dim=1).T
+            cosine = model.encoded(bags["labels"], some) @ model.encoded(bags["train"], datapoints).T
             loss = siamese_loss(cosine, relation, hard)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            step([optimiser], loss)
 
 
 def siamese_loss(cosine: Tensor, relation: Tensor, hard: int, c: float = 0.9, d: float = 1.5) -> Tensor:
@@ -120,12 +121,6 @@ def siamese_loss(cosine: Tensor, relation: Tensor, hard: int, c: float = 0.9, d:
     positive, negative = contrastive(cosine, c, d)
     hardest = negative.masked_fill(relation != 0, 0.0).topk(min(hard, cosine.shape[1]), 1).values
     return ((positive * (relation == 1)).sum() + hardest.sum()) / len(cosine)
-
-
-def _rate(optimiser: torch.optim.Optimizer, lr: float, epoch: int, epochs: int) -> None:
-    """Cosine decay to nothing."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +156,8 @@ def union(rows: np.ndarray, labels: np.ndarray, similarity: np.ndarray, n: int) 
     first = np.ones(len(rows), bool)
     first[1:] = (rows[1:] != rows[:-1]) | (labels[1:] != labels[:-1])
     lengths = np.bincount(rows[first], minlength=n)
-    found, best = np.full((n, int(lengths.max(initial=0))), -1, np.int64), np.zeros((n, int(lengths.max(initial=0))), np.float32)
+    found = np.full((n, int(lengths.max(initial=0))), -1, np.int64)
+    best = np.zeros(found.shape, np.float32)
     place = np.arange(found.shape[1]) < lengths[:, None]
     found[place], best[place] = labels[first], similarity[first]
     return found, best
@@ -185,36 +181,19 @@ def nearest(queries: Tensor, keys: Tensor, k: int, own: bool = False) -> tuple[n
 def _finetune(model: SiameseXML, vectors: dict[str, Tensor], task: Task, found: np.ndarray, rng: np.random.Generator,
               epochs: int, size: int, lr: float, negatives: int) -> None:
     """Module IV: eta and the residual layer, on all positives and `negatives` shortlisted labels; the encoder rests."""
-    truth, excluded = task.truth["train"].minus(task.excluded["train"]), task.excluded["train"]
-    wrong = np.where(is_in(found, truth) | is_in(found, excluded), -1, found)
+    truth, wrong = positives_of(task), negatives_of(found, task)
     optimisers = [torch.optim.SparseAdam(model.eta.parameters(), lr=lr), torch.optim.Adam(model.residual.parameters(), lr=lr)]
     useful = np.flatnonzero(np.diff(truth.offsets))
     for epoch in progress(range(epochs), "SiameseXML, Module IV"):
         model.train()
-        for optimiser in optimisers:
-            _rate(optimiser, lr, epoch, epochs)
+        decay(optimisers, lr, epoch, epochs)
         for rows in np.array_split(rng.permutation(useful), max(1, math.ceil(len(useful) / size))):
             labels, target = batch_pairs(truth.take(rows), wrong[rows], negatives, rng)
             ids = torch.from_numpy(np.maximum(labels, 0)).to(task.device)
             w = model.classifiers(vectors["labels"], ids)
             x = model.refined(vectors["train"][torch.from_numpy(rows).to(task.device)])
             loss = classifier_loss(torch.einsum("nkd,nd->nk", w, x), torch.from_numpy(target).to(task.device))
-            for optimiser in optimisers:
-                optimiser.zero_grad()
-            loss.backward()
-            for optimiser in optimisers:
-                optimiser.step()
-
-
-def batch_pairs(truth: Lists, wrong: np.ndarray, negatives: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(n, K) label ids, -1 padded, and their targets: 1 for all of `truth`, 0 for `negatives` of `wrong`, -1 for padding."""
-    lengths = np.diff(truth.offsets)
-    labels = np.full((len(truth), int(lengths.max(initial=0))), -1, np.int64)
-    labels[np.arange(labels.shape[1]) < lengths[:, None]] = truth.values
-    drawn = np.argsort(rng.random(wrong.shape) + (wrong < 0), axis=1)[:, :negatives]
-    chosen = np.take_along_axis(wrong, drawn, 1)
-    target = np.concatenate([np.where(labels >= 0, 1, -1), np.where(chosen >= 0, 0, -1)], 1)
-    return np.concatenate([labels, chosen], 1), target
+            step(optimisers, loss)
 
 
 def classifier_loss(cosine: Tensor, target: Tensor, c: float = 0.75, d: float = 3.0, threshold: float = 0.05) -> Tensor:
@@ -222,30 +201,6 @@ def classifier_loss(cosine: Tensor, target: Tensor, c: float = 0.75, d: float = 
     positive, negative = contrastive(cosine, c, d)
     negative = negative.masked_fill((target != 0) | (negative < threshold), 0.0)
     return ((positive * (target == 1)).sum() + negative.sum()) / len(cosine)
-
-
-def _predict(model: SiameseXML, vectors: dict[str, Tensor], search: Shortlists, task: Task) -> Predict:
-    """The mix beta sigmoid-free: beta c + (1 - beta) a over the shortlist, beta by P@1 + P@5 + R@10 on valid."""
-    beta = _chosen_beta(model, vectors, search, task)
-
-    def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
-        found, classifier, similarity = _scores(model, vectors, search, task, split)
-        return rank(found, classifier, similarity, beta, task.excluded[split], width=WIDTH)
-
-    return predict
-
-
-def _chosen_beta(model: SiameseXML, vectors: dict[str, Tensor], search: Shortlists, task: Task) -> float:
-    if not len(vectors["valid"]):
-        return 0.5
-    found, classifier, similarity = _scores(model, vectors, search, task, "valid")
-    truth, excluded = task.truth["valid"], task.excluded["valid"]
-
-    def quality(beta: float) -> float:
-        labels, _ = rank(found, classifier, similarity, beta, excluded, width=10)
-        return sum(precision_at_k(labels, truth, k, excluded) for k in (1, 5)) + recall_at_k(labels, truth, 10, excluded)
-
-    return max(BETAS, key=quality)
 
 
 @torch.no_grad()

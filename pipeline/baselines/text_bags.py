@@ -1,10 +1,11 @@
-"""Titles as TF-IDF-weighted bags of words, and the encoder that SiameseXML and ECLARE share (Dahiya et al. 2021)."""
+"""Titles as TF-IDF-weighted bags of learnt word vectors: the text encoder of SiameseXML and ECLARE (WWW and ICML 2021)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor, nn
@@ -28,6 +29,10 @@ class Bags:
         arrays = self.terms.values[positions], offsets[:-1], self.weights[positions]
         return tuple(torch.from_numpy(a).to(device) for a in arrays)
 
+    def matrix(self, num_terms: int) -> sp.csr_matrix:
+        """(n, num_terms) the weights."""
+        return sp.csr_matrix((self.weights, self.terms.values, self.terms.offsets), (len(self), num_terms))
+
 
 def title_bags(titles: dict[str, list[str]], ngrams: int, min_count: int) -> tuple[dict[str, Bags], int]:
     """The bags of each list of titles, and the number of terms: those in `min_count` titles of train and labels.
@@ -36,45 +41,42 @@ def title_bags(titles: dict[str, list[str]], ngrams: int, min_count: int) -> tup
     """
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", ngram_range=(1, ngrams), min_df=min_count,
                                  dtype=np.float32)
-    known = titles["train"] + titles["labels"]
     try:
-        vectorizer.fit(known)
-    except ValueError:          # scikit-learn's word for: no term is left
-        return {name: _bags(None, len(some), 0) for name, some in titles.items()}, 1
+        vectorizer.fit(titles["train"] + titles["labels"])
+    except ValueError:          # how scikit-learn says that no term is left
+        return {name: bags_of(sp.csr_matrix((len(some), 0), dtype=np.float32)) for name, some in titles.items()}, 1
     size = len(vectorizer.vocabulary_)
-    return {name: _bags(vectorizer.transform(some) if some else None, len(some), size) for name, some in titles.items()}, size + 1
+    empty = sp.csr_matrix((0, size), dtype=np.float32)
+    return {name: bags_of(vectorizer.transform(some) if some else empty) for name, some in titles.items()}, size + 1
 
 
-def _bags(matrix, n: int, no_words: int) -> Bags:
-    lengths = np.diff(matrix.indptr) if matrix is not None else np.zeros(n, np.int64)
+def bags_of(matrix: sp.csr_matrix) -> Bags:
+    """The rows of `matrix` (n, V) of TF-IDF; an empty one gets the term V, weight 1."""
+    lengths = np.diff(matrix.indptr)
     offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths, 1))]).astype(np.int64)
-    ids, weights = np.full(offsets[-1], no_words, np.int64), np.ones(offsets[-1], np.float32)
-    if matrix is not None:
-        there = np.repeat(lengths > 0, np.maximum(lengths, 1))
-        ids[there], weights[there] = matrix.indices, matrix.data
+    ids, weights = np.full(offsets[-1], matrix.shape[1], np.int64), np.ones(offsets[-1], np.float32)
+    there = np.repeat(lengths > 0, np.maximum(lengths, 1))
+    ids[there], weights[there] = matrix.indices, matrix.data
     return Bags(Lists(offsets, ids), weights)
 
 
-class BagEncoder(nn.Module):
-    """x -> ReLU(E x), dropout: the sum of learnt word vectors by TF-IDF (Astec's and SiameseXML's text encoder)."""
+class WordBag(nn.Module):
+    """x -> E x: the sum of learnt word vectors by TF-IDF, each word's gradient sparse."""
 
-    def __init__(self, num_terms: int, dim: int, dropout: float):
+    def __init__(self, num_terms: int, dim: int):
         super().__init__()
         self.words = nn.EmbeddingBag(num_terms, dim, mode="sum", sparse=True)
         nn.init.normal_(self.words.weight, std=dim ** -0.5)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, bags: Bags, rows: np.ndarray) -> Tensor:
-        """(n, dim) of titles `rows`; each word's gradient is sparse."""
+        """(n, dim) of titles `rows`."""
         ids, offsets, weights = bags.batch(rows, self.words.weight.device)
-        return self.dropout(torch.relu(self.words(ids, offsets, weights)))
+        return self.words(ids, offsets, weights)
 
     @torch.no_grad()
     def all(self, bags: Bags, chunk: int = 8192) -> Tensor:
-        """(n, dim) of all titles, without dropout; leaves the encoder in evaluation mode."""
-        self.eval()
-        starts = range(0, len(bags), chunk)
-        parts = [self(bags, np.arange(s, min(s + chunk, len(bags)))) for s in starts]
+        """(n, dim) of all titles."""
+        parts = [self(bags, np.arange(s, min(s + chunk, len(bags)))) for s in range(0, len(bags), chunk)]
         return torch.cat(parts) if parts else self.words.weight.new_zeros(0, self.words.embedding_dim)
 
 

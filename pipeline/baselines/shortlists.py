@@ -1,0 +1,77 @@
+"""What rivals that score a shortlist share: the pairs a batch trains on, the decay of the rate, the mix chosen on valid."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable
+
+import numpy as np
+import torch
+
+from pipeline.baselines.task import WIDTH, Predict, Task
+from pipeline.ragged import Lists, is_in
+from pipeline.ranking import rank
+from pipeline.xc_metrics import precision_at_k, recall_at_k
+
+# a split -> its shortlists (n, K) of distinct labels, -1 padded, and two scores of each: the classifiers', the search's
+Scores = Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def positives_of(task: Task) -> Lists:
+    """The relevant labels of each train datapoint, no filter pair among them."""
+    return task.truth["train"].minus(task.excluded["train"])
+
+
+def negatives_of(found: np.ndarray, task: Task) -> np.ndarray:
+    """(N, K) the train datapoints' shortlists `found` with -1 in place of relevant labels and of filter pairs."""
+    return np.where(is_in(found, task.truth["train"]) | is_in(found, task.excluded["train"]), -1, found)
+
+
+def batch_pairs(truth: Lists, wrong: np.ndarray, negatives: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(n, K) label ids, -1 padded, and their targets: 1 for all of `truth`, 0 for `negatives` of `wrong`, -1 for padding."""
+    lengths = np.diff(truth.offsets)
+    labels = np.full((len(truth), int(lengths.max(initial=0))), -1, np.int64)
+    labels[np.arange(labels.shape[1]) < lengths[:, None]] = truth.values
+    drawn = np.argsort(rng.random(wrong.shape) + (wrong < 0), axis=1)[:, :negatives]
+    chosen = np.take_along_axis(wrong, drawn, 1)
+    target = np.concatenate([np.where(labels >= 0, 1, -1), np.where(chosen >= 0, 0, -1)], 1)
+    return np.concatenate([labels, chosen], 1), target
+
+
+def decay(optimisers: list[torch.optim.Optimizer], lr: float, epoch: int, epochs: int) -> None:
+    """The rate of `epoch`: from `lr` to nothing along a cosine."""
+    for group in (g for optimiser in optimisers for g in optimiser.param_groups):
+        group["lr"] = lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def step(optimisers: list[torch.optim.Optimizer], loss: torch.Tensor) -> None:
+    """One step down the gradient of `loss`, dense parameters and sparse ones."""
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+    loss.backward()
+    for optimiser in optimisers:
+        optimiser.step()
+
+
+def mixed(scores: Scores, task: Task, betas: tuple[float, ...]) -> Predict:
+    """beta classifier + (1 - beta) search, the beta with the best P@1 + P@5 + R@10 on valid; 0.5's nearest without one."""
+    beta = _best_beta(scores, task, betas)
+
+    def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
+        found, classifier, search = scores(split)
+        return rank(found, classifier, search, beta, task.excluded[split], width=WIDTH)
+
+    return predict
+
+
+def _best_beta(scores: Scores, task: Task, betas: tuple[float, ...]) -> float:
+    if not task.titles["valid"]:
+        return min(betas, key=lambda beta: abs(beta - 0.5))
+    found, classifier, search = scores("valid")
+    truth, excluded = task.truth["valid"], task.excluded["valid"]
+
+    def quality(beta: float) -> float:
+        labels, _ = rank(found, classifier, search, beta, excluded, width=10)
+        return sum(precision_at_k(labels, truth, k, excluded) for k in (1, 5)) + recall_at_k(labels, truth, 10, excluded)
+
+    return max(betas, key=quality)
