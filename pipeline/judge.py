@@ -65,12 +65,12 @@ class Judge:
         bins = xc_metrics.popularity_bins(self.frequency, test.labels, bins=5)
         rows = [(method, number + 1, round(value, 4)) for method, p in predictions.items()
                 for number, value in enumerate(xc_metrics.recall_by_bin(p, test.labels, test.excluded, bins, 10))]
-        _write_csv(("method", "bin", "R@10"), rows, popularity)
-        names = _categories([self.products["category"][p].as_py() for p in test.product])
+        write_csv(("method", "bin", "R@10"), rows, popularity)
+        names = categories_of([self.products["category"][p].as_py() for p in test.product])
         rows = [(method, category, count, round(value, 4)) for method, p in predictions.items()
                 for category, (count, value) in xc_metrics.precision_by_category(
                     p, test.labels, test.excluded, names, 5).items()]
-        _write_csv(("method", "category", "datapoints", "P@5"), rows, categories)
+        write_csv(("method", "category", "datapoints", "P@5"), rows, categories)
 
     def tell(self, report: dict) -> None:
         """A table for the person who waited."""
@@ -81,7 +81,7 @@ class Judge:
             print(f"{method:20s}" + "".join(f"{figures[n]:10.2f}" for n in names))
 
 
-def _categories(paths: list[list[str]]) -> np.ndarray:
+def categories_of(paths: list[list[str]]) -> np.ndarray:
     """(n,) object: each path's name on the first level where the paths part ('' where it ends before)."""
     depth = max(map(len, paths), default=0)
     levels = [[path[level] if level < len(path) else "" for path in paths] for level in range(depth)]
@@ -99,7 +99,7 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
-def _write_csv(header: tuple, rows: list[tuple], path: Path) -> None:
+def write_csv(header: tuple, rows: list[tuple], path: Path) -> None:
     with publish(path) as scratch, open(scratch, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 ORDER = ["download", "curate", "precompute", "pretrain", "retrieve", "transfer", "finetune", "index", "evaluate"]
-PACKAGES = ("corpus", "nn", "training", "ann", "baselines")
+PACKAGES = ("corpus", "nn", "training", "ann", "baselines", "analysis")
 FORBIDDEN = {"pipeline.params", "pipeline.artifacts", "pipeline.runtime", "typer", "pipeline.cli"}
 
 
@@ -63,7 +63,8 @@ def test_packages_touch_no_params_artifacts_runtime_or_typer(path):
     assert not imports(path) & FORBIDDEN
 
 
-LEVELS = {"nn": {"nn"}, "ann": {"ann"}, "corpus": {"corpus"}, "baselines": {"baselines"}, "training": {"training", "nn"}}
+LEVELS = {"nn": {"nn"}, "ann": {"ann"}, "corpus": {"corpus"}, "baselines": {"baselines"}, "training": {"training", "nn"},
+          "analysis": {"analysis"}}
 
 
 @pytest.mark.parametrize("path", sorted(p for d in PACKAGES for p in (ROOT / "pipeline" / d).glob("*.py")), ids=str)

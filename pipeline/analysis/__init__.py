@@ -1,0 +1,1 @@
+"""What the report shows, from plain arrays: breakdowns, movement, classifiers, claims, drawings and the page."""
