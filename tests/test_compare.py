@@ -103,8 +103,9 @@ FORM = {"seeds": [0], "variants": {"mufin": {}}, "rivals": [], "first_tries": []
 
 @pytest.mark.parametrize("change, said", [
     ({"seeds": []}, "seeds is"), ({"seeds": [-1]}, "seeds is"), ({"seeds": 3}, "seeds is"),
-    ({"variants": {}}, "`mufin` among them"), ({"variants": {"mufin": 3}}, "the settings of each"), ({"rivals": ["bonsay"]}, "rivals is"),
-    ({"first_tries": ["bonsai"]}, "first_tries is"), ({"more": 1}, "nothing else")], ids=str)
+    ({"variants": {}}, "`mufin` among them"), ({"variants": {"mufin": 3}}, "the settings of each"),
+    ({"rivals": ["bonsay"]}, "rivals is"), ({"first_tries": ["bonsai"]}, "first_tries is"), ({"more": 1}, "nothing else"),
+], ids=str)
 def test_a_broken_file_of_variants_is_one_sentence(tmp_path, change, said):
     (tmp_path / "variants.yaml").write_text(json.dumps(FORM))
     read_wanted(tmp_path / "variants.yaml")
