@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, normalize
 
-from pipeline.baselines.shortlists import batch_pairs, decay, mixed, negatives_of, positives_of, step
+from pipeline.baselines.shortlists import batch_pairs, decay, distinct, mixed, negatives_of, positives_of, step
 from pipeline.baselines.task import WIDTH, Predict, Task
 from pipeline.baselines.text_bags import Bags, Residual, WordBag, bags_of, title_bags
 from pipeline.progress import progress
@@ -34,9 +34,9 @@ from pipeline.ragged import Lists
 BETAS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-def eclare(task: Task, seed: int, *, dim: int = 256, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
+def eclare(task: Task, seed: int, *, dim: int = 128, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
            walk: int = 400, restart: float = 0.8, neighbours: int = 10, most_popular: int = 500, leaf: int = 4,
-           words_epochs: int = 20, meta_epochs: int = 10, epochs: int = 20, batch: int = 128, lr: float = 0.01,
+           words_epochs: int = 20, meta_epochs: int = 10, epochs: int = 20, batch: int = 256, lr: float = 0.01,
            beam: int = 50, negatives: int = 100) -> Predict:
     """Trained on train; the weight of the joint score chosen on valid. Text only.
 
@@ -200,10 +200,9 @@ class Head(nn.Module):
         return self.document(x) @ self.vectors(ids).T + self.bias(ids)[:, 0]
 
     def logits(self, x: Tensor, ids: np.ndarray) -> Tensor:
-        """(n, K) for the labels `ids` (n, K) of each datapoint; each distinct label's vector is made once."""
-        distinct, place = np.unique(ids, return_inverse=True)
-        labels, place = (torch.from_numpy(a).to(x.device) for a in (distinct, place.reshape(ids.shape)))
-        return torch.einsum("nkd,nd->nk", self.vectors(labels)[place], self.document(x)) + self.bias(labels)[place, 0]
+        """(n, K) for the labels `ids` (n, K) of each datapoint; what stands beside -1 means nothing."""
+        labels, place = distinct(ids, x.device)
+        return (self.document(x) @ self.vectors(labels).T + self.bias(labels)[:, 0]).gather(1, place)
 
     @torch.no_grad()
     def log_probability(self, x: Tensor, ids: np.ndarray, chunk: int = 1024) -> np.ndarray:
@@ -211,7 +210,7 @@ class Head(nn.Module):
         self.eval()
         out = np.zeros(ids.shape, np.float32)
         for rows in (slice(s, s + chunk) for s in range(0, len(ids), chunk)):
-            out[rows] = logsigmoid(self.logits(x[rows], np.maximum(ids[rows], 0))).cpu().numpy()
+            out[rows] = logsigmoid(self.logits(x[rows], ids[rows])).cpu().numpy()
         return np.where(ids >= 0, out, 0)
 
     def optimisers(self, lr: float, words: WordBag | None = None) -> list[torch.optim.Optimizer]:
@@ -280,7 +279,7 @@ def label_head(vectors: dict[str, Tensor], truth: Lists, graph: sp.csr_matrix, w
         head.train()
         for rows in plan.batches(useful):
             ids, target = batch_pairs(truth.take(rows), wrong[rows], negatives, plan.rng)
-            logits = head.logits(vectors["train"][torch.from_numpy(rows).to(plan.device)], np.maximum(ids, 0))
+            logits = head.logits(vectors["train"][torch.from_numpy(rows).to(plan.device)], ids)
             target = torch.from_numpy(target).to(plan.device)
             loss = binary_cross_entropy_with_logits(logits, target.clamp(min=0).float(), reduction="none")
             step(optimisers, loss.masked_fill(target < 0, 0).sum() / len(rows))

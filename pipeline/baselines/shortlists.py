@@ -38,6 +38,12 @@ def batch_pairs(truth: Lists, wrong: np.ndarray, negatives: int, rng: np.random.
     return np.concatenate([labels, chosen], 1), target
 
 
+def distinct(ids: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(u,) the distinct of `ids` (n, K), -1 read as 0, and the place (n, K) of each among them: a vector is made once."""
+    labels, place = np.unique(np.maximum(ids, 0), return_inverse=True)
+    return torch.from_numpy(labels).to(device), torch.from_numpy(place.reshape(ids.shape)).to(device)
+
+
 def decay(optimisers: list[torch.optim.Optimizer], lr: float, epoch: int, epochs: int) -> None:
     """The rate of `epoch`: from `lr` to nothing along a cosine."""
     for group in (g for optimiser in optimisers for g in optimiser.param_groups):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from pipeline.baselines.shortlists import batch_pairs, decay, mixed, negatives_of, positives_of, step
+from pipeline.baselines.shortlists import batch_pairs, decay, distinct, mixed, negatives_of, positives_of, step
 from pipeline.baselines.task import Predict, Task
 from pipeline.baselines.text_bags import Bags, Residual, WordBag, title_bags
 from pipeline.progress import progress
@@ -48,8 +48,13 @@ class SiameseXML(nn.Module):
         return normalize(self.dropout(torch.relu(self.words(bags, rows))), dim=1)
 
     def classifiers(self, z: Tensor, labels: Tensor) -> Tensor:
-        """(..., dim) w_l of `labels` (...), from the labels' vectors `z` (L, dim)."""
+        """(k, dim) w_l of `labels` (k,), from the labels' vectors `z` (L, dim)."""
         return normalize(z[labels] + self.eta(labels), dim=-1)
+
+    def scores(self, z: Tensor, x: Tensor, ids: np.ndarray) -> Tensor:
+        """(n, K) cosines of datapoints `x` (n, dim) with the classifiers of `ids` (n, K); beside -1 they mean nothing."""
+        labels, place = distinct(ids, x.device)
+        return (self.refined(x) @ self.classifiers(z, labels).T).gather(1, place)
 
     def refined(self, x: Tensor) -> Tensor:
         """(n, dim) the classifiers' datapoints from the encoder's (n, dim)."""
@@ -61,7 +66,7 @@ def contrastive(cosine: Tensor, c: float, d: float) -> tuple[Tensor, Tensor]:
     return (1 - cosine) - math.log(c) / d, -torch.log1p(-c * torch.exp(d * (cosine - 1))) / d
 
 
-def siamesexml(task: Task, seed: int, *, dim: int = 256, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
+def siamesexml(task: Task, seed: int, *, dim: int = 128, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
                pretrain_epochs: int = 40, pretrain_batch: int = 512, pretrain_lr: float = 0.01, hard: int = 5,
                epochs: int = 20, batch: int = 128, lr: float = 0.005, near_labels: int = 100, near_datapoints: int = 20,
                negatives: int = 100) -> Predict:
@@ -189,11 +194,9 @@ def _finetune(model: SiameseXML, vectors: dict[str, Tensor], task: Task, found: 
         decay(optimisers, lr, epoch, epochs)
         for rows in np.array_split(rng.permutation(useful), max(1, math.ceil(len(useful) / size))):
             labels, target = batch_pairs(truth.take(rows), wrong[rows], negatives, rng)
-            ids = torch.from_numpy(np.maximum(labels, 0)).to(task.device)
-            w = model.classifiers(vectors["labels"], ids)
-            x = model.refined(vectors["train"][torch.from_numpy(rows).to(task.device)])
-            loss = classifier_loss(torch.einsum("nkd,nd->nk", w, x), torch.from_numpy(target).to(task.device))
-            step(optimisers, loss)
+            x = vectors["train"][torch.from_numpy(rows).to(task.device)]
+            cosine = model.scores(vectors["labels"], x, labels)
+            step(optimisers, classifier_loss(cosine, torch.from_numpy(target).to(task.device)))
 
 
 def classifier_loss(cosine: Tensor, target: Tensor, c: float = 0.75, d: float = 3.0, threshold: float = 0.05) -> Tensor:
@@ -210,8 +213,6 @@ def _scores(model: SiameseXML, vectors: dict[str, Tensor], search: Shortlists, t
     found, similarity = search.of(vectors[split], task.excluded[split])
     classifier = np.zeros(found.shape, np.float32)
     for start in range(0, len(found), chunk):
-        ids = torch.from_numpy(np.maximum(found[start:start + chunk], 0)).to(task.device)
-        x = model.refined(vectors[split][start:start + chunk])
-        w = model.classifiers(vectors["labels"], ids)
-        classifier[start:start + chunk] = torch.einsum("nkd,nd->nk", w, x).cpu().numpy()
+        rows = slice(start, start + chunk)
+        classifier[rows] = model.scores(vectors["labels"], vectors[split][rows], found[rows]).cpu().numpy()
     return found, classifier, similarity
