@@ -20,6 +20,7 @@ from tests.test_precompute import inside
 
 QUICK = {"pretrain.epochs": 2, "pretrain.batch_size": 32, "finetune.epochs": 2, "finetune.batch_size": 32,
          "finetune.train_encoders": True}
+TOWER = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "projection_dim": 24}
 
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,10 @@ def recorded(monkeypatch) -> set[str]:
     {"retrieve.search": "hnsw", "index.search": "hnsw", "finetune.candidates": "all", "curate.max_products": 120},
     {"finetune.loss": "softmax", "finetune.random_negatives": 8, "finetune.normalise_classifier": False, "seed": 3},
     {"transfer.alpha": 1.0, "curate.split": "warm"},
+    {"encoder.image.kind": "clip", "encoder.image.options": TOWER | {"patch_size": 16},
+     "encoder.text.kind": "clip", "encoder.text.options": TOWER},
+    {"encoder.modalities": ["text", "image"], "encoder.text.kind": "visualbert", "attention.a_s": "none",
+     "encoder.image.name": "resnet10t", "encoder.image.options": {}, "finetune.train_encoders": False},
 ], ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()))
 def test_every_setting_gives_full_predictions_of_unique_labels_and_each_stage_reads_declared_settings_alone(
         tmp_path, monkeypatch, changes):
