@@ -22,6 +22,7 @@ from pipeline.judge import Judge, judged
 from pipeline.model_files import load_members
 from pipeline.nn.mufin import IMAGE, LEXICAL, TEXT
 from pipeline.params import Params, load_params
+from pipeline.popularity_mix import fit
 from pipeline.ragged import Lists
 from pipeline.ranking import Mix, choose_mix, rank
 from pipeline.recommender import (
@@ -36,6 +37,7 @@ from pipeline.recommender import (
 from pipeline.retrieve import read_embeddings, search
 from pipeline.served import Index, load_index
 from pipeline.training.embedding import Embedded
+from pipeline.xc_metrics import inverse_propensity
 
 WIDTH = 100     # predictions kept a datapoint, where L allows
 
@@ -76,6 +78,8 @@ def main(
             report[name] = {m: judge.metrics(by_split[name][0], name) for m, by_split in ranked.items()}
         report["unseen"] = {name: _unseen(network, curated, name) for name in ("valid", "test")}
         judge.write_breakdowns({m: by_split["test"][0] for m, by_split in ranked.items()}, popularity, categories)
+        for method, by_split in ranked.items():
+            _write_predictions(*by_split["test"], predictions.parent / f"methods/{method}.parquet")
         _write_predictions(*ranked["mufin_chosen" if params.evaluate.mix == "chosen" else "mufin"]["test"], predictions)
     judge.tell(report)
 
@@ -126,25 +130,42 @@ def _mufin(network: Network, data: Curated, titles: list[str]) -> tuple[dict, di
     ranked: dict = {method: {n: _ranked(s, splits[n], mix, frequency, ridge[n]) for n, s in scored.items()}
                     for method, mix in mixes.items()}
     predicted = mixes["mufin_chosen" if e.mix == "chosen" else "mufin"]
-    ranked |= _parts(network, splits, embedded, full, predicted, frequency)
+    one = network.sides(True)
+    alpha_one = {n: replace(s, classifier=classifier_scores(one, embedded[n], s.candidates, runtime.device()))
+                 for n, s in scored.items()}
+    ranked["alpha_1"] = {n: _ranked(s, splits[n], predicted, frequency, None) for n, s in alpha_one.items()}
+    ranked["mufin_rare_and_popular"], learnt = _rare_and_popular(network, data, scored, alpha_one, frequency)
+    ranked |= _parts(network, splits, full, predicted, frequency)
     count = max(len(splits["test"]), 1)
-    return ranked, {"chosen": asdict(best) | {"on_valid": table},
+    return ranked, {"chosen": asdict(best) | {"on_valid": table}, "popularity_mix": learnt,
                     "milliseconds_a_datapoint": round(1000 * scored["test"].seconds / count, 3)}
 
 
-def _parts(network: Network, splits: dict[str, Split], embedded: dict, full: LabelSides, mix: Mix,
-           frequency: np.ndarray) -> dict:
-    """alpha = 1, and title alone or pictures alone at prediction time; without the ridge, which is no part of these."""
-    others = {"alpha_1": (None, network.sides(True))}
-    if "image" in network.params.encoder.modalities and len(network.params.encoder.modalities) > 1:
-        others |= {"text_only": ({TEXT, LEXICAL}, full), "image_only": ({IMAGE}, full)}
-    ranked: dict = {}
-    for method, (modalities, sides) in others.items():
-        ranked[method] = {}
-        for name, split in splits.items():
-            x = network.embed(split.product, modalities) if modalities else embedded[name]
-            ranked[method][name] = _ranked(network.score(x, sides, split.excluded), split, mix, frequency, None)
-    return ranked
+def _rare_and_popular(network: Network, data: Curated, scored: dict[str, Scored], alpha_one: dict[str, Scored],
+                      frequency: np.ndarray) -> tuple[dict, dict]:
+    """{split: (labels, scores)} by the mix for rare and popular labels, learnt on valid, and its weights.
+
+    Valid's are out of fold, but for the share of the rare expert, which is chosen on all of them.
+    """
+    e, index = network.params.evaluate, network.index
+    features = {n: np.stack([s.classifier, alpha_one[n].classifier, s.similarity]) for n, s in scored.items()}
+    weights = inverse_propensity(index.frequency, len(data.train), e.propensity.a, e.propensity.b)
+    valid, test = data.splits["valid"], data.splits["test"]
+    mix, out_of_fold, table = fit(scored["valid"].candidates, features["valid"], frequency, valid.labels, valid.excluded,
+                                  weights, np.flatnonzero(index.frequency < e.tail), e.beta)
+    scores = {"valid": out_of_fold,
+              "test": mix.scores(scored["test"].candidates, features["test"], frequency, test.excluded)}
+    ranked = {n: rank(scored[n].candidates, s, s, 1.0, data.splits[n].excluded, width=WIDTH) for n, s in scores.items()}
+    return ranked, mix.readable() | {"on_valid": table}
+
+
+def _parts(network: Network, splits: dict[str, Split], full: LabelSides, mix: Mix, frequency: np.ndarray) -> dict:
+    """Title alone or pictures alone at prediction time; without the ridge, which is no part of these."""
+    if "image" not in network.params.encoder.modalities or len(network.params.encoder.modalities) < 2:
+        return {}
+    return {method: {name: _ranked(network.score(network.embed(split.product, modalities), full, split.excluded), split, mix,
+                                   frequency, None) for name, split in splits.items()}
+            for method, modalities in {"text_only": {TEXT, LEXICAL}, "image_only": {IMAGE}}.items()}
 
 
 def _ridge_scores(ridge: TitleRidge | None, split: Split, candidates: np.ndarray, titles: list[str]) -> np.ndarray | None:

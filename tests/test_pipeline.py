@@ -93,10 +93,10 @@ def test_repro_makes_predictions_of_the_fixed_form_and_every_metric(project):
         assert len(set(row)) == len(row) == len(score) == min(100, labels)
         assert score == sorted(score, reverse=True)
     report = json.loads((project / "metrics/evaluate.json").read_text())
-    methods = {"mufin", "mufin_chosen", "mufin_without_ridge", "alpha_1", "text_only", "image_only", "module_1_bag",
-               "module_1_vec", "popular", "tfidf_datapoints", "ridge"}
+    methods = {"mufin", "mufin_chosen", "mufin_without_ridge", "mufin_rare_and_popular", "alpha_1", "text_only", "image_only",
+               "module_1_bag", "module_1_vec", "popular", "tfidf_datapoints", "ridge"}
     for split in ("valid", "test"):
-        assert set(report[split]) == methods
+        assert set(report[split]) == methods == {f.stem for f in (project / "data/predictions/methods").iterdir()}
         for figures in report[split].values():
             assert {"P@1", "P@5", "nDCG@5", "R@10", "R@100", "PSP@5", "PSnDCG@5", "AUC@100", "tail R@10"} <= set(figures)
             assert all(0 <= v <= 100 for v in figures.values())
