@@ -34,9 +34,9 @@ from pipeline.ragged import Lists
 BETAS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-def eclare(task: Task, seed: int, *, dim: int = 128, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
+def eclare(task: Task, seed: int, *, dim: int = 256, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
            walk: int = 400, restart: float = 0.8, neighbours: int = 10, most_popular: int = 500, leaf: int = 4,
-           words_epochs: int = 20, meta_epochs: int = 10, epochs: int = 20, batch: int = 256, lr: float = 0.01,
+           words_epochs: int = 20, meta_epochs: int = 10, epochs: int = 20, batch: int = 128, lr: float = 0.01,
            beam: int = 50, negatives: int = 100) -> Predict:
     """Trained on train; the weight of the joint score chosen on valid. Text only.
 
@@ -97,8 +97,8 @@ def random_walks(truth: Lists, num_labels: int, walk: int, restart: float, rng: 
             here = _drawn(truth, _drawn(by_label, np.where(again, home[there], here), rng), rng)
             visited[there, i] = here
         rows = np.repeat(np.arange(len(home)), walk)
-        parts.append(sp.coo_matrix((np.full(rows.size, 1 / walk, np.float32), (rows, visited.reshape(-1))),
-                                   (len(home), num_labels)).tocsr())
+        visits = sp.coo_matrix((np.ones(rows.size, np.float32), (rows, visited.reshape(-1))), (len(home), num_labels))
+        parts.append(visits.tocsr() / walk)
     return sp.vstack(parts, "csr")
 
 

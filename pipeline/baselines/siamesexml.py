@@ -66,7 +66,7 @@ def contrastive(cosine: Tensor, c: float, d: float) -> tuple[Tensor, Tensor]:
     return (1 - cosine) - math.log(c) / d, -torch.log1p(-c * torch.exp(d * (cosine - 1))) / d
 
 
-def siamesexml(task: Task, seed: int, *, dim: int = 128, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
+def siamesexml(task: Task, seed: int, *, dim: int = 256, ngrams: int = 2, min_count: int = 2, dropout: float = 0.3,
                pretrain_epochs: int = 40, pretrain_batch: int = 512, pretrain_lr: float = 0.01, hard: int = 5,
                epochs: int = 20, batch: int = 128, lr: float = 0.005, near_labels: int = 100, near_datapoints: int = 20,
                negatives: int = 100) -> Predict:
