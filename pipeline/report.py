@@ -70,13 +70,14 @@ def main(
         catalog = Catalog(products, data.labels, test, raw / "images")
         own = {r.name: r.predictions[r.seeds.index(params.seed) if params.seed in r.seeds else 0] for r in rows}
         pictures = _pictures(products, network.store)[test.product]
+        titles = {r.name: r.title for r in rows}
         attention = cross_attention(network, catalog, own.get("mufin"))
         shown = classifiers(network, catalog)
         said = _claims(table, rows, by_bin, by_category, attention, shown)
         context = {
             "facts": _facts(table, products, data, params), "table": _table(table), "bins": by_bin, "categories": by_category,
             "pictures": _by_pictures(rows, test, pictures), "modalities": _by_modality(rows, test, products, pictures),
-            "attention": attention, "classifiers": shown, "predictions": predicted(catalog, own, {r.name: r.title for r in rows}),
+            "attention": attention, "classifiers": shown, "predictions": predicted(catalog, own, titles),
             "claims": said, "verdicts": claims.tally(said),
         }
         with publish(page) as scratch:
@@ -138,8 +139,9 @@ def _table(table: dict) -> dict:
     for row in table["rows"]:
         if not groups or groups[-1]["name"] != row["group"]:
             groups.append({"name": row["group"], "rows": []})
-        cells = [{"text": f"{row['metrics'][m][0]:.2f}", "spread": f"{row['metrics'][m][1]:.2f}" if len(row["seeds"]) > 1 else "",
-                  "best": row["metrics"][m][0] == top[m]} for m in columns] if row["metrics"] else []
+        several = len(row["seeds"]) > 1
+        cells = [{"text": f"{mean:.2f}", "spread": f"{spread:.2f}" if several else "", "best": mean == top[m]}
+                 for m in columns for mean, spread in [row["metrics"][m]]] if row["metrics"] else []
         groups[-1]["rows"].append({"name": row["row"], "title": row["title"], "cells": cells, "failed": row["failed"],
                                    "seeds": len(row["seeds"])})
     return {"columns": [{"name": "ms" if m == "milliseconds" else m} for m in columns], "groups": groups}
@@ -152,7 +154,8 @@ def _bins(rows: list[Row], test: Split, frequency: np.ndarray) -> dict | None:
     means = {r.name: breakdowns.over_seeds([breakdowns.of_bins(p, test.labels, test.excluded, frequency)
                                             for p in r.predictions])[0] for r in rows}
     edges = breakdowns.bin_frequencies(frequency, test.labels)
-    return {"means": means, "edges": edges, "best": np.max(list(means.values()), axis=0), "top": max(float(m.sum()) for m in means.values()),
+    every = np.stack(list(means.values()))
+    return {"means": means, "edges": edges, "best": every.max(0), "top": float(every.sum(1).max()),
             "lines": [{"title": r.title, "values": means[r.name], "total": float(means[r.name].sum())} for r in rows]}
 
 
@@ -217,7 +220,8 @@ def _claims(table: dict, rows: list[Row], by_bin: dict | None, by_category: dict
 def _write_plots(rows: list[Row], by_bin: dict | None, by_category: dict | None, shown: dict, popularity: Path,
                  categories: Path, tsne: Path) -> None:
     """The three CSVs of `dvc plots`; a file without rows has its header alone."""
-    lines = [(r.title, f"{i + 1}", round(float(v), 4)) for r in rows for i, v in enumerate(by_bin["means"][r.name])] if by_bin else []
+    lines = [(r.title, number + 1, round(float(v), 4)) for r in rows
+             for number, v in enumerate(by_bin["means"][r.name])] if by_bin else []
     write_csv(("row", "bin", "R@10"), lines, popularity)
     lines = [(r.title, name, int(count), round(float(v), 4)) for r in rows
              for name, count, v in zip(by_category["names"], by_category["counts"], by_category["figures"][r.name])

@@ -131,7 +131,8 @@ def _moved(network: Network, catalog: Catalog, x: Embedded, i: int, right: int, 
     ours = {label: adapted(network.first, x, i, network.labels, label) for label in (right, wrong)}
     points, share = plane(np.stack([x1, ours[right], ours[wrong], w[right], w[wrong]]))
     scores = [(label, float(x1 @ w[label]), float(ours[label] @ w[label])) for label in (right, wrong)]
-    drawing = arrows(points, ["x\u00b9", "x\u00b2\u207a", "x\u00b2\u207b", "w\u207a", "w\u207b"], [0, 0, 1, 0, 1], [(0, 1), (0, 2)],
+    names = ["x\u00b9", "x\u00b2\u207a", "x\u00b2\u207b", "w\u207a", "w\u207b"]
+    drawing = arrows(points, names, [(0, 2), (0, 0), (0, 1), (1, 0), (1, 1)], [(0, 1), (0, 2)],      # (shape, colour)
                      "The datapoint before and after cross-attention beside two classifiers")
     return {"drawing": drawing, "share": 100 * share, "wrong_title": catalog.title(catalog.labels[wrong]) or "(no title)",
             "scores": [{"name": name, "before": b, "after": a} for name, (_, b, a) in zip(("relevant", "irrelevant"), scores)]}
@@ -164,9 +165,11 @@ def predicted(catalog: Catalog, predictions: dict[str, np.ndarray], titles: dict
     wanted = {int(p) for p in test.product[rows]}
     wanted |= {int(catalog.labels[label]) for found in top.values() for label in found.ravel() if label >= 0}
     catalog.need(wanted)
-    return [{"query": catalog.shown(int(test.product[row])), "relevant": len(truth[row]),
-             "answers": [{"title": titles[name], "labels": _answers(catalog, found[n], truth, row)} for name, found in top.items()]}
-            for n, row in enumerate(rows)] if ours else []
+    if not ours:
+        return []
+    return [{"query": catalog.shown(int(test.product[row])), "relevant": len(truth[row]), "answers": [
+        {"title": titles[name], "labels": _answers(catalog, found[n], truth, row)} for name, found in top.items()]}
+        for n, row in enumerate(rows)]
 
 
 def _answers(catalog: Catalog, labels: np.ndarray, truth: Lists, row: int) -> list[dict]:

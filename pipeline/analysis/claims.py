@@ -125,7 +125,8 @@ def in_most_categories(figures: dict[str, list[float]], titles: dict[str, str], 
     won = sum(own > other for own, other in zip(figures["mufin"], best))
     part = won / len(best)
     return Claim(text, SHOWS if part >= 0.8 else NOT,
-                 [f"ahead of {', '.join(titles[n] for n in others)} in {won} of {len(best)} categories (P@5; 'almost all' is read as 80%)"])
+                 [f"ahead of {', '.join(titles[n] for n in others)} in {won} of {len(best)} categories "
+                  "(P@5; 'almost all' is read as 80%)"])
 
 
 def moves_towards_relevant(moved: Movement | None) -> Claim:

@@ -9,8 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Mean and standard deviation of <x^{2,l}, w_l> - <x^1, w_l> over `pairs` of datapoint and label."""
+    """Mean and standard deviation of <x^{2,l}, w_l> - <x^1, w_l> over `pairs` of datapoint and label; mean <x^1, w_l>."""
 
+    before: float
     mean: float
     deviation: float
     pairs: int
@@ -42,7 +43,7 @@ def movement(before: np.ndarray, after: np.ndarray, relevant: np.ndarray, there:
     if both.sum() < 2:
         return None
     gaps = _row_means(change, yes)[both] - _row_means(change, no)[both]
-    return Movement(_change(change[yes]), _change(change[no]), float(gaps.mean()),
+    return Movement(_change(before[yes], change[yes]), _change(before[no], change[no]), float(gaps.mean()),
                     float(gaps.std(ddof=1) / np.sqrt(len(gaps))), int(both.sum()))
 
 
@@ -50,8 +51,8 @@ def _row_means(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return np.where(keep, values, 0).sum(1) / np.maximum(keep.sum(1), 1)
 
 
-def _change(values: np.ndarray) -> Change:
-    return Change(float(values.mean()), float(values.std()), len(values))
+def _change(before: np.ndarray, values: np.ndarray) -> Change:
+    return Change(float(before.mean()), float(values.mean()), float(values.std()), len(values))
 
 
 def plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:

@@ -57,17 +57,28 @@ def _colour(kind: int | None) -> str:
     return GREY if kind is None else COLOURS[kind]
 
 
-def arrows(points: np.ndarray, names: list[str], kinds: list[int], moves: list[tuple[int, int]], title: str) -> Markup:
-    """A few named `points` (n, 2) with arrows `moves` from one to another, on a plane of equal axes."""
+def arrows(points: np.ndarray, names: list[str], looks: list[tuple[int, int]], moves: list[tuple[int, int]],
+           title: str) -> Markup:
+    """Named `points` (n, 2) on a plane of equal axes, `looks` (shape, colour) of each, and arrows `moves` between them."""
     width, height, edge = 360, 280, 46
     low, high = points.min(0), points.max(0)
     scale = min((width - 2 * edge) / max(high[0] - low[0], 1e-9), (height - 2 * edge) / max(high[1] - low[1], 1e-9))
     at = np.array([width / 2, height / 2]) + (points - (low + high) / 2) * scale * np.array([1, -1])
-    lines = "".join(_arrow(at[a], at[b]) for a, b in moves)
-    marks = "".join(f'<path d="M{x:.1f} {y:.1f}{SHAPES[k]}" fill="{COLOURS[k]}" stroke="#fff" stroke-width="0.6"/>'
-                    f'<text x="{x:.1f}" y="{y - 8:.1f}">{escape(name)}</text>' for (x, y), k, name in zip(at, kinds, names))
+    parts = [_arrow(at[a], at[b]) for a, b in moves]
+    for number, ((x, y), (shape, colour), name) in enumerate(zip(at, looks, names)):
+        dx, dy = 15 * _away(at, moves, number)
+        parts.append(f'<path d="M{x:.1f} {y:.1f}{SHAPES[shape]}" fill="{COLOURS[colour]}"/>'
+                     f'<text x="{x + dx:.1f}" y="{y + dy:.1f}">{escape(name)}</text>')
     return Markup(f'<svg class="figure plane" viewBox="0 0 {width} {height}" role="img"><title>{escape(title)}</title>'
-                  f'{lines}{marks}</svg>')
+                  f'{"".join(parts)}</svg>')
+
+
+def _away(at: np.ndarray, moves: list[tuple[int, int]], number: int) -> np.ndarray:
+    """The direction, of length 1, in which a point's name lies clear of its arrows; upwards for a point without any."""
+    ways = [at[b] - at[a] if b == number else at[a] - at[b] for a, b in moves if number in (a, b)]
+    way = np.sum([w / max(float(np.hypot(*w)), 1e-9) for w in ways], axis=0) if ways else np.zeros(2)
+    length = float(np.hypot(*way))
+    return way / length if length > 1e-6 else np.array([0.0, -1.0])
 
 
 def _arrow(start: np.ndarray, end: np.ndarray) -> str:
