@@ -36,22 +36,23 @@ class Settings:
 
 
 def attentionxml(task: Task, seed: int, *, trees: int = 1, leaf: int = 8, fanout: int = 8, widest: int = 2048, top: int = 64,
-                 embedding: int = 128, hidden: int = 64, linear: int = 64, dropout: float = 0.3, epochs: tuple[int, int] = (20, 10),
-                 lr: float = 2e-3, batch: int = 64) -> Predict:
+                 embedding: int = 128, hidden: int = 64, linear: int = 64, dropout: float = 0.3,
+                 epochs: tuple[int, int] = (20, 10), lr: float = 2e-3, batch: int = 64) -> Predict:
     """A label tree, and for each of its levels a BiLSTM on the words and an attention a node; beam search, product of chances.
 
     As published: words embedded, a BiLSTM, for each node a softmax attention over the words of the title and an MLP that
-    all nodes of a level share; binary cross-entropy; the tree by balanced 2-means on the labels' TF-IDF centroids, split until
-    no cluster holds more than `leaf` (M) labels, then made shallow and wide: each node has `fanout` (K) children, the
-    first level at most `widest` nodes, so depth follows from L (two levels under 16,000 labels, as here; four at 670,000). A level
-    trains on the children of `top` (C) parents, those of the relevant labels first and then the best predicted, and starts
-    from the embedding, BiLSTM and MLP of the level before; its attention starts anew. The score of a label is the product of
-    the probabilities on its path; weights are averaged over the last epochs (SWA). `trees` > 1 averages an ensemble.
+    all nodes of a level share; binary cross-entropy; the tree by balanced 2-means on the labels' TF-IDF centroids, split
+    until no cluster holds more than `leaf` (M) labels, then made shallow and wide: each node has `fanout` (K) children, the
+    first level at most `widest` nodes, so that depth follows from L (two levels under 16,000 labels, four at 670,000). A
+    level trains on the children of `top` (C) parents, those of the relevant labels first and then the best predicted, and
+    starts from the embedding, BiLSTM and MLP of the level before; its attention starts anew. The score of a label is the
+    product of the probabilities on its path; weights are averaged over the last epochs (SWA). `trees` > 1: an ensemble.
 
-    What differs: word vectors are learnt from the train titles alone (no pretrained GloVe); sizes are those of titles and
-    of thousands of datapoints (the publication: 300, 512 or more); a fixed number of epochs in place of early stopping on
-    valid; no gradient clipping; words seen once share one vector; a node that holds a filter pair's label and no relevant one is left out
-    of the loss. The publication takes no tree at all under 31,000 labels; `widest` at L / `leaf` or more comes nearest.
+    What differs: word vectors are learnt from the train titles alone (no pretrained GloVe), and words seen once share one;
+    sizes are those of titles and of thousands of datapoints (the publication: 300, 512 or more); a fixed number of epochs
+    in place of early stopping on valid; no gradient clipping; the last bias starts at -3, since few nodes are relevant; a
+    node that holds a filter pair's label and no relevant one is left out of the loss; at prediction the beam is at least so
+    wide that `WIDTH` labels are found. Under 31,000 labels the publication takes no tree at all.
     """
     settings = Settings(embedding, hidden, linear, dropout, epochs, lr, batch, top)
     words = Words(task.titles["train"])
@@ -67,14 +68,15 @@ def attentionxml(task: Task, seed: int, *, trees: int = 1, leaf: int = 8, fanout
     def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
         excluded = task.excluded[split]
         width = WIDTH + int(np.diff(excluded.offsets).max(initial=0))
-        found = [beam(tree, nets, words(task.titles[split]), top, width) for tree, nets in forest]
+        enough = max(top, -(-width // max(leaf // 2, 1)))       # clusters hold leaf / 2 labels or more
+        found = [beam(tree, nets, words(task.titles[split]), enough, width) for tree, nets in forest]
         labels, scores = found[0] if trees == 1 else mean_of(found)
         return rank(labels, scores, scores, 1.0, excluded, width=WIDTH)
     return predict
 
 
 class Words:
-    """Titles to word numbers: 0 pads, 1 is every word seen less than twice in the train titles, and the word of an untitled one."""
+    """Titles to word numbers: 0 pads, 1 is a word seen less than twice in the train titles, and stands for no title."""
 
     def __init__(self, titles: list[str]):
         counts = Counter(word for title in titles for word in self._split(title))
@@ -113,8 +115,8 @@ def label_centroids(titles: list[str], truth: Lists, num_labels: int) -> sp.csr_
 
 
 def tree_of(centroids: sp.csr_matrix, leaf: int, fanout: int, widest: int, rng: np.random.Generator) -> Tree:
-    """Halved until no cluster holds more than `leaf` labels; of the halvings each `fanout`-fold stays a level, from the last one
-    up to the first that has at most `widest` nodes. `fanout` is a power of two."""
+    """Halved until no cluster holds more than `leaf` labels; the clusters are a level, and so is each `fanout`-th part of them
+    until one has at most `widest` nodes. `fanout` is a power of two."""
     clusters, halvings = [np.arange(centroids.shape[0])], 0
     while max(map(len, clusters)) > leaf:
         clusters, halvings = [half for c in clusters for half in halves(centroids, c, rng)], halvings + 1
@@ -171,6 +173,7 @@ class Network(nn.Module):
         self.on_words, self.on_states = nn.Dropout(0.2), nn.Dropout(s.dropout)
         for weight in (self.attention.weight, self.mlp[0].weight, self.mlp[2].weight):
             nn.init.xavier_uniform_(weight)
+        nn.init.constant_(self.mlp[2].bias, -3.0)       # few nodes are relevant: training starts there and not at one half
 
     def forward(self, tokens: torch.Tensor, nodes: torch.Tensor | None = None) -> torch.Tensor:
         """(n, S) logits of `nodes` (n, S) of the level, of all of them where None; tokens (n, T) int64, 0 = padding."""

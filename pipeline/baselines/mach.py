@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from torch import nn
 from torch.nn import functional as F
@@ -18,19 +19,20 @@ BUDGET = 2**25      # scores (float32) of a chunk of datapoints against all labe
 MOST_FEATURES = 2**17
 
 
-def mach(task: Task, seed: int, *, repetitions: int = 32, buckets: int | None = None, hidden: int = 128, epochs: int = 20,
+def mach(task: Task, seed: int, *, repetitions: int = 32, buckets: int | None = None, hidden: int = 128, epochs: int = 40,
          lr: float = 2e-3, dropout: float = 0.5, batch: int = 64) -> Predict:
     """R networks on hashed titles, each from words to the buckets of its own hashing of the labels; the mean of R scores.
 
     As published: R independent 2-universal hashes of labels to B buckets; a network each, with one hidden layer of
     rectified units on feature-hashed words; binary cross-entropy, a bucket being relevant if one of its labels is; a
     label's score is the mean over r of its bucket's probability. The unbiased estimator of the publication, B / (B - 1)
-    (mean - 1 / B), is an increasing function of that mean, hence the same ranking. `buckets` None takes B = 3 sqrt(L),
+    (mean - 1 / B), is an increasing function of that mean: the same ranking. `buckets` None takes B = 3 sqrt(L),
     the publication's own proportion (20,000 for 49 million labels).
 
     What differs: hashed counts are weighted by TF-IDF and words are hashed to a size taken from the train titles, not to
-    80,000; words alone, without pairs of words and letter trigrams; dropout on the hidden layer; all R networks train
-    as one on the same batches; a bucket that holds a filter pair's label and no relevant one is left out of the loss.
+    80,000; words alone, without pairs of words and letter trigrams; dropout on the hidden layer; all R networks train as
+    one on the same batches; biases start at the buckets' log-odds; a bucket that holds a filter pair's label and no
+    relevant one is left out of the loss.
     """
     inputs, hashes = Titles(task.titles["train"]), label_hashes(task.num_labels, buckets, repetitions, seed)
     with torch.random.fork_rng():
@@ -66,8 +68,10 @@ class Titles:
         self.words = words.set_params(n_features=self.features)
         self.weights = TfidfTransformer(sublinear_tf=True).fit(self.words.transform(titles))
 
-    def __call__(self, titles: list[str]):
-        """(n, features) scipy CSR float32; an untitled one's row is empty."""
+    def __call__(self, titles: list[str]) -> csr_matrix:
+        """(n, features) float32; an untitled one's row is empty."""
+        if not titles:
+            return csr_matrix((0, self.features), dtype=np.float32)
         return self.weights.transform(self.words.transform(titles)).astype(np.float32).tocsr()
 
 
@@ -97,6 +101,8 @@ def _train(nets: Nets, inputs: Titles, task: Task, hashes: np.ndarray, epochs: i
     x, truth, excluded = inputs(task.titles["train"]), task.truth["train"], task.excluded["train"]
     sparse = torch.optim.SparseAdam([nets.first.weight], lr)
     dense = torch.optim.Adam([nets.bias, nets.second, nets.second_bias], lr)
+    with torch.no_grad():
+        nets.second_bias.copy_(log_odds(hashes, truth, nets.second.shape[2]))
     nets.train()
     for _ in range(epochs):
         order = rng.permutation(x.shape[0])
@@ -110,6 +116,12 @@ def _train(nets: Nets, inputs: Titles, task: Task, hashes: np.ndarray, epochs: i
             sparse.step(), dense.step()
 
 
+def log_odds(hashes: np.ndarray, truth: Lists, buckets: int) -> torch.Tensor:
+    """(R, 1, B) float32: what each bucket's relevance is without a title; training starts there and not at one half."""
+    counts = np.stack([np.bincount(h[truth.values], minlength=buckets) for h in hashes])
+    return torch.from_numpy(counts / len(truth)).clamp(1e-4, 0.5).logit()[:, None].float()
+
+
 def bucket_targets(hashes: np.ndarray, truth: Lists, excluded: Lists, buckets: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(R, n, B) float32 each: relevance, and 1 where it is known: not of a bucket that a filter pair alone falls into."""
     target = torch.zeros(len(hashes), len(truth), buckets)
@@ -119,9 +131,10 @@ def bucket_targets(hashes: np.ndarray, truth: Lists, excluded: Lists, buckets: i
     return target, torch.maximum(known, target)
 
 
-def _flat(x, device: torch.device) -> tuple[torch.Tensor, ...]:
-    return (torch.from_numpy(x.indices.astype(np.int64)).to(device), torch.from_numpy(x.indptr[:-1].astype(np.int64)).to(device),
-            torch.from_numpy(x.data).to(device))
+def _flat(x: csr_matrix, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Columns (nnz,), starts (n,), values (nnz,) of a CSR matrix."""
+    columns, starts = (torch.from_numpy(a.astype(np.int64)).to(device) for a in (x.indices, x.indptr[:-1]))
+    return columns, starts, torch.from_numpy(x.data).to(device)
 
 
 def label_scores(probability: torch.Tensor, hashes: torch.Tensor) -> torch.Tensor:
@@ -133,7 +146,8 @@ def label_scores(probability: torch.Tensor, hashes: torch.Tensor) -> torch.Tenso
 
 
 @torch.no_grad()
-def _predict(nets: Nets, x, hashes: np.ndarray, excluded: Lists, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def _predict(nets: Nets, x: csr_matrix, hashes: np.ndarray, excluded: Lists,
+             device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     n, num_labels = x.shape[0], hashes.shape[1]
     labels, scores = np.full((n, WIDTH), -1, np.int64), np.full((n, WIDTH), -np.inf, np.float32)
     width = min(num_labels, WIDTH + int(np.diff(excluded.offsets).max(initial=0)))
