@@ -156,7 +156,7 @@ def _fitted(design: np.ndarray, positive: np.ndarray, there: np.ndarray, weight:
     lowest = np.where(bias, -np.inf, -heat * own * spread)
     found = minimize(objective, np.zeros(len(own)), jac=True, method="L-BFGS-B", bounds=[(low, None) for low in lowest],
                      options={"maxiter": 200})
-    return np.maximum(heat * own + found.x / spread, np.where(bias, -np.inf, 0))
+    return heat * own + found.x / spread
 
 
 def _loss(w: np.ndarray, design: np.ndarray, positive: np.ndarray, there: np.ndarray,

@@ -77,7 +77,43 @@ def test_weights_of_features_are_never_negative():
     candidates, features, counts, truth = problem(4)
     features[1] *= -1                                               # the better the match, the lower: not to be learnt
     mix, _, _ = learnt(candidates, features, counts, truth)
-    assert (mix.weights[..., :3] >= 0).all()
+    assert (mix.weights[..., :3] > -1e-9).all() and (mix.weights[..., 1] < 1e-9).any()
+
+
+def slow_share(candidates, parts, own, truth, tail) -> float | None:
+    """The rule in words: the best tail R@10 of those safely above MUFIN in P@1 and P@5, else of those not below."""
+    def found(score, labels, k):
+        return [np.isin(row[np.argsort(-s, kind="stable")[:k]], labels[i]).sum() for i, (row, s) in
+                enumerate(zip(candidates, score))]
+
+    rare = [np.intersect1d(truth[i], tail) for i in range(len(truth))]
+    some = [i for i, r in enumerate(rare) if len(r)]
+    rows = [(None, own)] + [(g, _mixed(*parts, g)) for g in popularity_mix.SHARES]
+    hits = {g: (np.array(found(s, truth, 1)), np.array(found(s, truth, 5)) / 5,
+                np.mean([found(s, rare, 10)[i] / len(rare[i]) for i in some])) for g, s in rows}
+    for errors in (1, 0):
+        good = [g for g, h in hits.items() if all((h[k] - hits[None][k]).mean() >= errors * (h[k] - hits[None][k]).std()
+                                                  / np.sqrt(len(candidates)) for k in (0, 1))]
+        best = max(good, key=lambda g: hits[g][2])
+        if hits[best][2] > hits[None][2]:
+            return best
+    return None
+
+
+def test_the_share_is_that_of_the_rule_in_words():
+    chosen, kinds = set(), set()
+    for seed in range(15):
+        rng = np.random.default_rng(seed)
+        candidates, truth = np.stack([rng.permutation(20) for _ in range(12)]), Lists.of_rows(
+            [rng.choice(20, 3, replace=False) for _ in range(12)])
+        right = np.stack([np.isin(row, truth[i]) for i, row in enumerate(candidates)])
+        popular, rare = rng.normal(size=(2, 12, 20)) + np.multiply.outer([1.0, 2.0], right & (candidates % 2 > 0))
+        own, tail = rng.normal(size=(12, 20)) + rng.uniform(0.5, 2) * right, np.arange(1, 20, 2)
+        share, table = popularity_mix._best_share(candidates, np.stack([popular, rare]), own, truth, tail)
+        assert share == slow_share(candidates, (popular, rare), own, truth, tail)
+        chosen.add(share)
+        kinds.add(share is None or next(r for r in table if r["rare_share"] == share)["P@1"] > table[0]["P@1"])
+    assert len(chosen) > 3 and None in chosen and kinds == {True, False}
 
 
 def slow_loss(w, design, positive, there, weight) -> float:
