@@ -98,7 +98,7 @@ def _claim(rows: dict[str, Row], text: str, winner: str, loser: str, metrics: tu
 def tally(claims: list[Claim]) -> str:
     """How many claims have each verdict, in words."""
     verdicts = [c.verdict for c in claims]
-    return ", ".join(f"{verdicts.count(v)} {v}" for v in (SHOWS, LEANS, WITHIN, NOT, AGAINST, NOT_RUN) if v in verdicts)
+    return "; ".join(f"{v}: {verdicts.count(v)}" for v in (SHOWS, LEANS, WITHIN, NOT, AGAINST, NOT_RUN) if v in verdicts)
 
 
 def in_all_bins(bins: dict[str, list[float]], titles: dict[str, str], rivals: list[str]) -> Claim:
