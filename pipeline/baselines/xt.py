@@ -28,7 +28,7 @@ def xt(task: Task, seed: int) -> Predict:
         raise MufinError("napkinxc is not installed; pip install '.[baselines]'") from None
     words, truth = title_words(task), task.truth["train"]
     with tempfile.TemporaryDirectory() as folder:
-        model = PLT(folder, seed=seed, threads=torch.get_num_threads(), verbose=0)
+        model = PLT(folder, seed=seed, threads=torch.get_num_threads(), verbose=0, liblinear_solver="L2R_LR")
         model.fit(_features(words["train"]), [truth[i].tolist() for i in range(len(truth))])
         model.load()
 
