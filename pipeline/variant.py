@@ -6,12 +6,13 @@ python -m pipeline.variant base 0          MUFIN's Modules I and II at that seed
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import Callable
 
 from ruamel.yaml import YAML
 
@@ -48,19 +49,22 @@ def main(
     settings = changes(read_wanted(variants).variants, name)
     text, base = changed(params, settings | {"seed": seed}), out / f"base@{seed}"
     inputs = [data / "curated", data / "precomputed"] + ([] if name == "base" else [base])
-    work = runtime.scratch("variant", fingerprint((name, text), inputs, [*code(), *_stage_files()]))
+    modules = {stage: importlib.import_module(f"pipeline.{stage}") for stage in (BASE if name == "base" else MADE)}
+    work = runtime.scratch("variant", fingerprint((name, text), inputs, code()))
     (work / "params.yaml").write_text(text)
     load_params(work / "params.yaml")                   # refuses in one sentence what the settings make of it
+    # The stages run in this process: each start of torch costs seconds. All are imported first, and by name, so that the
+    # fingerprints of their checkpoints are the same after a kill, and dvc does not take the last stage for an input of the first.
     if name == "base":
         todo = BASE[BASE.index(seed_touches(seed, params)):]
         _link([data / "raw", data / "curated"] + ([] if todo[0] == "precompute" else [data / "precomputed"]), work / "data")
         for stage in todo:
-            _run(stage, work)
+            _run(stage, modules[stage].main, work)
         _publish_base(work, [made for stage in todo for made in MADE[stage]], base)
     else:
         todo = list(MADE)[list(MADE).index(touches(settings)):]
         _take(data, base, work, [made for stage in BASE if stage not in todo for made in MADE[stage]])
-        _row(name, seed, todo, work, out / f"{name}@{seed}")
+        _row(name, seed, {stage: modules[stage].main for stage in todo}, work, out / f"{name}@{seed}")
     runtime.discard(work)
 
 
@@ -109,10 +113,6 @@ def seed_touches(seed: int, params: Path) -> str:
     return "precompute" if drawn and seed != now.seed else "pretrain"
 
 
-def _stage_files() -> list[Path]:
-    return sorted(Path(__file__).parent.rglob("*.py"))
-
-
 def _link(sources: list[Path], folder: Path) -> None:
     """Symbolic links in `folder` to files of the project."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,19 +131,11 @@ def _take(data: Path, base: Path, work: Path, wanted: list[str]) -> None:
         _link([own if own.exists() else data.parent / made], (work / made).parent)
 
 
-def _run(stage: str, work: Path) -> None:
-    """The stage in `work`, unless its metrics are there: then it was run before a kill. Raises MufinError with its reason."""
-    if (work / f"metrics/{stage}.json").exists():
-        return
-    last = ""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    with subprocess.Popen([sys.executable, "-m", f"pipeline.{stage}"], cwd=work, env=environment, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True, errors="replace") as process:
-        for line in process.stderr:
-            sys.stderr.write(line)
-            last = line.strip() or last
-    if process.returncode:
-        raise MufinError(f"{stage}: " + (last.removeprefix("error: ") or f"ended with {process.returncode}"))
+def _run(stage: str, main: Callable, work: Path) -> None:
+    """The stage in `work`, unless its metrics are there: then it was run before a kill."""
+    if not (work / f"metrics/{stage}.json").exists():
+        with contextlib.chdir(work):
+            main()
 
 
 def _publish_base(work: Path, made: list[str], target: Path) -> None:
@@ -153,20 +145,20 @@ def _publish_base(work: Path, made: list[str], target: Path) -> None:
             shutil.move(work / name, folder / name)
 
 
-def _row(name: str, seed: int, todo: list[str], work: Path, target: Path) -> None:
+def _row(name: str, seed: int, todo: dict[str, Callable], work: Path, target: Path) -> None:
     """Run `todo` and publish what the row needs, or why there is none."""
     facts: dict = {"row": name, "seed": seed}
     try:
-        for stage in todo:
-            _run(stage, work)
+        for stage, main in todo.items():
+            _run(stage, main, work)
         report = read_json(work / "metrics/evaluate.json")
         facts["milliseconds_a_datapoint"] = report["milliseconds_a_datapoint"]
         facts["seconds"] = {stage: read_json(work / f"metrics/{stage}.json")["seconds"] for stage in todo}
-    except MufinError as error:
-        if name == "mufin":                             # without it there is nothing to compare with
+    except Exception as error:
+        if name == "mufin" or runtime.refused(error):   # without it there is nothing to compare with; a full disk is no row's
             raise
-        print(f"{name}, seed {seed}, failed: {error}", file=sys.stderr, flush=True)
-        facts["failed"] = str(error)
+        facts["failed"] = str(error) if isinstance(error, MufinError) else f"{stage}: {type(error).__name__}: {error}"
+        print(f"{name}, seed {seed}, failed: {facts['failed']}", file=sys.stderr, flush=True)
     with publish(target) as folder:
         folder.mkdir()
         write_json(facts, folder / "facts.json")
