@@ -41,7 +41,8 @@ def title_words(task: Task) -> dict[str, sp.csr_matrix]:
         raise MufinError(f"none of the {len(task.titles['train'])} train datapoints has a word in its title, and this rival "
                          "learns from words alone; leave it out")
     vectorizer.fit(task.titles["train"])
-    return {name: vectorizer.transform(task.titles[name]) for name in ("train", "valid", "test")}
+    none = sp.csr_matrix((0, len(vectorizer.vocabulary_)))              # scikit-learn refuses to transform nothing
+    return {name: vectorizer.transform(task.titles[name]) if task.titles[name] else none for name in ("train", "valid", "test")}
 
 
 def nearest_datapoints_tfidf(train_titles: list[str], train_labels: Lists, titles: list[str], num_labels: int,
