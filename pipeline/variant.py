@@ -49,12 +49,12 @@ def main(
     settings = changes(read_wanted(variants).variants, name)
     text, base = changed(params, settings | {"seed": seed}), out / f"base@{seed}"
     inputs = [data / "curated", data / "precomputed"] + ([] if name == "base" else [base])
+    # The stages run in this process: each start of torch costs seconds. All are imported first, so that the fingerprints of
+    # their checkpoints are the same after a kill; by name, so that the base does not depend on the last stage's code.
     modules = {stage: importlib.import_module(f"pipeline.{stage}") for stage in (BASE if name == "base" else MADE)}
     work = runtime.scratch("variant", fingerprint((name, text), inputs, code()))
     (work / "params.yaml").write_text(text)
     load_params(work / "params.yaml")                   # refuses in one sentence what the settings make of it
-    # The stages run in this process: each start of torch costs seconds. All are imported first, and by name, so that the
-    # fingerprints of their checkpoints are the same after a kill, and dvc does not take the last stage for an input of the first.
     if name == "base":
         todo = BASE[BASE.index(seed_touches(seed, params)):]
         _link([data / "raw", data / "curated"] + ([] if todo[0] == "precompute" else [data / "precomputed"]), work / "data")
