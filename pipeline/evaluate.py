@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline import runtime
 from pipeline.ann import build_neighbours
-from pipeline.artifacts import Split, read_labels, read_split, read_table, write_table
+from pipeline.artifacts import Split, read_labels, read_split, read_table, write_ranking
 from pipeline.baselines.ridge import TitleRidge
 from pipeline.inputs import Curated, open_store, read_curated
 from pipeline.judge import Judge, judged
@@ -79,8 +78,8 @@ def main(
         report["unseen"] = {name: _unseen(network, curated, name) for name in ("valid", "test")}
         judge.write_breakdowns({m: by_split["test"][0] for m, by_split in ranked.items()}, popularity, categories)
         for method, by_split in ranked.items():
-            _write_predictions(*by_split["test"], predictions.parent / f"methods/{method}.parquet")
-        _write_predictions(*ranked["mufin_chosen" if params.evaluate.mix == "chosen" else "mufin"]["test"], predictions)
+            write_ranking(*by_split["test"], predictions.parent / f"methods/{method}.parquet")
+        write_ranking(*ranked["mufin_chosen" if params.evaluate.mix == "chosen" else "mufin"]["test"], predictions)
     judge.tell(report)
 
 
@@ -213,13 +212,6 @@ def _unseen(network: Network, curated: Path, name: str) -> dict:
     ranked, _ = rank(found, c, a, network.params.evaluate.beta, split.excluded, width=WIDTH)
     return {"candidates": len(products), "unseen": len(unseen),
             "alpha_1": judged(ranked, split.labels, split.excluded, ks=(1, 5), recall_ks=(10, 100))}
-
-
-def _write_predictions(labels: np.ndarray, scores: np.ndarray, path: Path) -> None:
-    keep = labels >= 0
-    offsets = np.concatenate([[0], np.cumsum(keep.sum(1))])
-    write_table({"labels": Lists(offsets, labels[keep]).to_arrow(pa.int32()),
-                 "score": Lists(offsets, scores[keep]).to_arrow(pa.float32())}, "predictions", path)
 
 
 if __name__ == "__main__":

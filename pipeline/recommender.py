@@ -118,15 +118,7 @@ def valid_figures(model: Mufin, store, label_products: np.ndarray, split, candid
     """P@1 and P@5 on `split` by classifier score alone, over `candidates` (None: all labels); chooses an epoch."""
     labels = [embed(model, store, label_products, where.device, where.precision)]
     datapoints = [embed(model, store, split.product, where.device, where.precision)]
-    padded = padded_lists(candidates) if candidates is not None else np.tile(np.arange(len(label_products)), (len(split), 1))
+    padded = candidates.padded() if candidates is not None else np.tile(np.arange(len(label_products)), (len(split), 1))
     scores = classifier_scores(label_sides([model], labels, where.device), datapoints, padded, where.device)
     ranked, _ = rank(padded, scores, np.zeros_like(scores), 1.0, split.excluded, width=5)
     return {f"P@{k}": float(precision_at_k(ranked, split.labels, k, split.excluded)) for k in (1, 5)}
-
-
-def padded_lists(lists: Lists) -> np.ndarray:
-    """(n, longest) int64, -1 where a row is shorter."""
-    lengths = np.diff(lists.offsets)
-    out = np.full((len(lists), int(lengths.max(initial=0))), -1, np.int64)
-    out[np.arange(out.shape[1]) < lengths[:, None]] = lists.values
-    return out

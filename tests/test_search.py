@@ -16,7 +16,7 @@ from pipeline.ann import exact as exact_module
 from pipeline.ann import hnsw as hnsw_module
 from pipeline.errors import MufinError
 from pipeline.ragged import Lists
-from pipeline.recommender import augmented_rows, padded_lists
+from pipeline.recommender import augmented_rows
 
 CPU = torch.device("cpu")
 
@@ -293,6 +293,6 @@ def test_augmented_retrieval_sees_every_bag_row_and_every_centroid_of_a_label_at
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=6))
 def test_padded_lists_hold_each_row_and_minus_one_after_it(rows):
-    padded = padded_lists(Lists.of_rows(rows))
+    padded = Lists.of_rows(rows).padded()
     width = max(map(len, rows), default=0)
     assert padded.tolist() == [row + [-1] * (width - len(row)) for row in rows] and padded.shape == (len(rows), width)
