@@ -31,14 +31,30 @@ def main(
     wanted, data = read_wanted(variants), read_curated(curated)
     judge = Judge(load_params(), data, read_table(curated / "products.parquet", "products"), curated)
     rows = [_row(name, found, judge) for name, found in _by_row(results(folder, wanted)).items()]
-    report = judge.facts() | {"seeds": wanted.seeds, "rows": rows}
+    report = judge.facts() | {"seeds": wanted.seeds, "rows": rows, "notes": notes(rows)}
     write_json(report, metrics)
     with publish(table) as scratch, open(scratch, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "seeds", *(name for m in METRICS for name in (m, f"{m} spread"))])
         writer.writerows([row["row"], len(row["seeds"]), *(round(v, 4) for m in METRICS for v in row["metrics"][m])]
                          for row in rows if row["metrics"])
-    print("\n".join(_told(report, wanted)))
+    print("\n".join([*_told(report, wanted), "", *report["notes"]]))
+
+
+def notes(rows: list[dict]) -> list[str]:
+    """What a reader should not have to work out: whether the score for rare and popular labels holds what it promises,
+    no loss of P@1 and a gain of tail R@10; and which variants are to be compared with another row than MUFIN."""
+    by_name, out = {row["row"]: row for row in rows if row["metrics"]}, []
+    if {"mufin", "mufin_rare_and_popular"} <= set(by_name):
+        gains = {m: by_name["mufin_rare_and_popular"]["metrics"][m][0] - by_name["mufin"]["metrics"][m][0]
+                 for m in ("P@1", "tail R@10")}
+        kept, won = gains["P@1"] >= 0, gains["tail R@10"] > 0
+        out.append("Rare and popular labels scored differently, against MUFIN: P@1 "
+                   f"{gains['P@1']:+.2f} ({'no loss' if kept else 'LOST'}), tail R@10 {gains['tail R@10']:+.2f} "
+                   f"({'won' if won else 'NOT WON'})")
+    if "triplet" in by_name:
+        out.append("MUFIN-no +ve and MUFIN-no +ve, -ve are to be compared with the row by triplets.")
+    return out
 
 
 def _by_row(found: list[Result]) -> dict[str, list[Result]]:
