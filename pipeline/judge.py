@@ -76,9 +76,9 @@ class Judge:
         """A table for the person who waited."""
         names = ("P@1", "P@5", "nDCG@5", "R@10", "R@100", "PSP@5", "AUC@100", "tail R@10")
         print(f"test, {report['split']} split, {report['datapoints']['test']} datapoints, {report['labels']} labels")
-        print(f"{'':20s}" + "".join(f"{n:>10s}" for n in names))
+        print(f"{'':24s}" + "".join(f"{n:>10s}" for n in names))
         for method, figures in report["test"].items():
-            print(f"{method:20s}" + "".join(f"{figures[n]:10.2f}" for n in names))
+            print(f"{method:24s}" + "".join(f"{figures[n]:10.2f}" for n in names))
 
 
 def categories_of(paths: list[list[str]]) -> np.ndarray:
