@@ -31,7 +31,7 @@ RIVALS = LEARNING | {"most_popular": most_popular}
 SEEDED = {name: rival for name, rival in RIVALS.items() if name != "bonsai"}       # omikuji takes no seed
 
 
-def catalog(seed: int = 0) -> tuple[Task, Lists]:
+def catalog(seed: int = 0, noise: float = 0.25) -> tuple[Task, Lists]:
     """A shop of series: a product is related to labels of its own series, which its title names, and to one label of
     another; the frozen descriptors show the series too. And the truth of test."""
     rng = np.random.default_rng(seed)
@@ -40,7 +40,7 @@ def catalog(seed: int = 0) -> tuple[Task, Lists]:
     titles, descriptors, truth, excluded = {}, {}, {}, {}
     for name, mine in series.items():
         titles[name] = [f"s{s} kind{rng.integers(KINDS)} set" for s in mine]
-        descriptors[name] = {kind: (look[mine] + rng.normal(size=(len(mine), 16)) / 4).astype(np.float32)
+        descriptors[name] = {kind: (look[mine] + noise * rng.normal(size=(len(mine), 16))).astype(np.float32)
                              for kind in ("text", "image")}
         if name != "labels":
             own = [rng.choice(np.flatnonzero(series["labels"] == s), 3, replace=False) for s in mine]
@@ -246,8 +246,10 @@ def test_the_kernels_scores_are_those_of_scikit_learns_ridge(seed, n, penalty):
     assert KernelRidge(x @ x.T, truth, 9, penalty).scores(asked @ x.T) == pytest.approx(expected, abs=1e-8)
 
 
-def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_that_is_best_on_valid(shop):
-    task, (labels, scores) = shop[0], ridge(shop[0], 0)("test")
+@pytest.mark.parametrize("seed, noise", [(0, 0.25), (1, 1.0), (2, 2.0), (3, 4.0)])
+def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_shares_that_are_best_on_valid(seed, noise):
+    task, _ = catalog(seed, noise)
+    labels, scores = ridge(task, 0)("test")
     words, best = title_words(task), []
     dense = np.zeros((SIZES["train"], LABELS))
     dense[task.truth["train"].rows(), task.truth["train"].values] = 1
