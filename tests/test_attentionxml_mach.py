@@ -17,7 +17,7 @@ from tests.bags import random_graph
 
 TOPICS, EACH = 12, 20
 SETTINGS = axm.Settings(8, 5, 6, 0.0, (1, 1), 1e-2, 16, 3)
-QUICK = {attentionxml: dict(embedding=24, hidden=16, linear=16, top=8, epochs=(8, 4), lr=1e-2, dropout=0.1),
+QUICK = {attentionxml: dict(trees=2, batch=64, embedding=24, hidden=16, linear=16, top=8, epochs=(8, 4), lr=1e-2, dropout=0.1),
          mach: dict(repetitions=8, hidden=32, epochs=12, lr=1e-2, buckets=30)}
 both = pytest.mark.parametrize("rival", [attentionxml, mach], ids=["attentionxml", "mach"])
 
@@ -147,13 +147,24 @@ def test_attention_is_that_of_a_slow_loop():
     states, weights = (torch.randn(3, n, 4, generator=g, dtype=torch.float64) for n in (5, 6))
     lengths = [5, 1, 3]
     there = torch.arange(5) < torch.tensor(lengths)[:, None]
-    found, shared = axm.attend(states, there, weights), axm.attend(states, there, weights[0])
+    found, shared = (axm.attend(states, states, there, w) for w in (weights, weights[0]))
     for i, length in enumerate(lengths):
         for node in range(6):
             for got, w in ((found, weights[i, node]), (shared, weights[0, node])):
                 e = [float(torch.exp(w @ states[i, t])) for t in range(length)]
                 wanted = sum(e[t] / sum(e) * states[i, t] for t in range(length))
                 assert torch.allclose(got[i, node], wanted)
+
+
+def test_a_logit_is_the_shared_mlp_of_what_the_node_attends_to():
+    _, nets = forest_of_random_weights()
+    net, tokens, nodes = nets[-1], torch.from_numpy(TOKENS), torch.arange(3).expand(7, 3)
+    with torch.no_grad():
+        for i, row in enumerate(tokens):
+            words = row[row > 0][None]
+            states = net.lstm(net.embedding(words))[0]
+            attended = (net.attention.weight[:3] @ states.transpose(1, 2)).softmax(-1) @ states
+            assert torch.allclose(net(tokens, nodes)[i], net.mlp(attended)[0, :, 0], atol=1e-5)
 
 
 def forest_of_random_weights(num_labels: int = 40) -> tuple[axm.Tree, list[axm.Network]]:

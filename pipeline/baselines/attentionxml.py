@@ -35,9 +35,9 @@ class Settings:
     top: int                    # C, the parents whose children are scored
 
 
-def attentionxml(task: Task, seed: int, *, trees: int = 1, leaf: int = 8, fanout: int = 8, widest: int = 2048, top: int = 64,
-                 embedding: int = 128, hidden: int = 64, linear: int = 64, dropout: float = 0.3,
-                 epochs: tuple[int, int] = (20, 10), lr: float = 2e-3, batch: int = 64) -> Predict:
+def attentionxml(task: Task, seed: int, *, trees: int = 3, leaf: int = 8, fanout: int = 8, widest: int = 2048, top: int = 64,
+                 embedding: int = 128, hidden: int = 32, linear: int = 32, dropout: float = 0.3,
+                 epochs: tuple[int, int] = (15, 8), lr: float = 8e-3, batch: int = 32) -> Predict:
     """A label tree, and for each of its levels a BiLSTM on the words and an attention a node; beam search, product of chances.
 
     As published: words embedded, a BiLSTM, for each node a softmax attention over the words of the title and an MLP that
@@ -46,7 +46,7 @@ def attentionxml(task: Task, seed: int, *, trees: int = 1, leaf: int = 8, fanout
     first level at most `widest` nodes, so that depth follows from L (two levels under 16,000 labels, four at 670,000). A
     level trains on the children of `top` (C) parents, those of the relevant labels first and then the best predicted, and
     starts from the embedding, BiLSTM and MLP of the level before; its attention starts anew. The score of a label is the
-    product of the probabilities on its path; weights are averaged over the last epochs (SWA). `trees` > 1: an ensemble.
+    product of the probabilities on its path; weights are averaged over the last epochs (SWA). `trees`: an ensemble.
 
     What differs: word vectors are learnt from the train titles alone (no pretrained GloVe), and words seen once share one;
     sizes are those of titles and of thousands of datapoints (the publication: 300, 512 or more); a fixed number of epochs
@@ -180,8 +180,10 @@ class Network(nn.Module):
         there = tokens > 0
         packed = pack_padded_sequence(self.on_words(self.embedding(tokens)), there.sum(1).cpu(), True, False)
         states = self.on_states(pad_packed_sequence(self.lstm(packed)[0], True, total_length=tokens.shape[1])[0])
-        attended = attend(states, there, self.attention.weight if nodes is None else self.attention(nodes))
-        return self.mlp(attended).squeeze(-1)
+        weights = self.attention.weight if nodes is None else self.attention(nodes)
+        # a mean of states through the MLP's first matrix is the mean of what that makes of each state: T products, not S
+        attended = attend(states, F.linear(states, self.mlp[0].weight), there, weights) + self.mlp[0].bias
+        return self.mlp[1:](attended).squeeze(-1)
 
     def warm_start(self, before: Network) -> None:
         """Embedding, BiLSTM and MLP as the level before left them; the attention is this level's own."""
@@ -189,13 +191,13 @@ class Network(nn.Module):
             mine.load_state_dict(its.state_dict())
 
 
-def attend(states: torch.Tensor, there: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """(n, S, d): for each node the mean of the states (n, T, d), weighted by softmax over the words of <weight, state>.
+def attend(states: torch.Tensor, values: torch.Tensor, there: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(n, S, e): for each node the mean of `values` (n, T, e), weighted by softmax over words of <weight, state (n, T, d)>.
 
     `there` (n, T) bool, at least one a row; `weights` (S, d) for all datapoints or (n, S, d).
     """
     scores = (weights @ states.transpose(1, 2)).masked_fill(~there[:, None], -torch.inf)
-    return scores.softmax(-1) @ states
+    return scores.softmax(-1) @ values
 
 
 def _train(tree: Tree, words: Words, task: Task, s: Settings, rng: np.random.Generator) -> list[Network]:
