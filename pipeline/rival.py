@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -67,7 +68,8 @@ def _reason(folder: Path, exitcode: int) -> str:
 
 
 def _predict(name: str, seed: int, curated: Path, precomputed: Path | None, folder: Path) -> None:
-    """In the child: train, predict, write; raises SystemExit with what went wrong in `failed.txt`."""
+    """In the child: train, predict, write; what goes wrong is left in `failed.txt`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)            # libraries in other languages log to it
     try:
         import torch
 
