@@ -16,6 +16,7 @@ from pipeline.errors import MufinError
 
 ROWS = {        # name: (group, the paper's name), in the order of the table
     "mufin": ("MUFIN", "MUFIN"),
+    "mufin_fixed": ("MUFIN", "MUFIN, the paper's score"),
     "mufin_chosen": ("MUFIN", "MUFIN, mix chosen on valid"),
     "mufin_rare_and_popular": ("MUFIN", "MUFIN, rare and popular labels scored differently"),
     "triplet": ("Sampling", "MUFIN, Module I by triplets with hard +ve, -ve"),
@@ -46,7 +47,11 @@ ROWS = {        # name: (group, the paper's name), in the order of the table
     "tfidf_labels": ("First tries", "TF-IDF to the labels"),
     "popular": ("First tries", "most popular"),
 }
-OF_MUFIN = ("mufin_chosen", "mufin_rare_and_popular", "module_1_bag", "module_1_vec")     # evaluate makes them beside mufin
+OF_MUFIN = {        # rows that evaluate makes beside what it predicts with: its own names for them
+    "mufin_fixed": "mufin", "mufin_chosen": "mufin_chosen", "mufin_rare_and_popular": "mufin_rare_and_popular",
+    "module_1_bag": "module_1_bag", "module_1_vec": "module_1_vec",
+}
+PREDICTS = {"fixed": "mufin_fixed", "chosen": "mufin_chosen"}       # evaluate.mix: the row that is `mufin` itself
 LEARNT = ("siamesexml", "eclare", "attentionxml", "bonsai", "mach", "xt")
 PLAIN = ("ridge", "frozen_datapoints", "tfidf_datapoints", "tfidf_labels", "popular")      # the same for every seed
 

@@ -21,7 +21,7 @@ from pipeline.artifacts import fingerprint, publish, read_json, write_json
 from pipeline.errors import MufinError
 from pipeline.inputs import code
 from pipeline.params import load_params
-from pipeline.rows import OF_MUFIN, read_wanted
+from pipeline.rows import OF_MUFIN, PREDICTS, read_wanted
 
 MADE = {        # stage -> what it leaves
     "precompute": ["data/precomputed"], "pretrain": ["models/pretrain"], "retrieve": ["data/embeddings", "data/shortlists"],
@@ -164,9 +164,10 @@ def _row(name: str, seed: int, todo: dict[str, Callable], work: Path, target: Pa
         write_json(facts, folder / "facts.json")
         if "failed" not in facts:
             shutil.copy(work / "data/predictions/test.parquet", folder / "test.parquet")
-        for method in OF_MUFIN if name == "mufin" else ():
-            (folder / "methods").mkdir(exist_ok=True)
-            shutil.copy(work / f"data/predictions/methods/{method}.parquet", folder / "methods")
+        if name == "mufin":
+            (folder / "methods").mkdir()
+            for row in set(OF_MUFIN) - {PREDICTS[load_params(work / "params.yaml").evaluate.mix]}:
+                shutil.copy(work / f"data/predictions/methods/{OF_MUFIN[row]}.parquet", folder / f"methods/{row}.parquet")
 
 
 if __name__ == "__main__":

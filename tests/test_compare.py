@@ -176,7 +176,7 @@ def report(folder: Path) -> dict[str, dict]:
 
 def test_the_table_has_every_row_with_mean_and_spread_of_what_the_predictions_give(compared):
     rows = report(compared)
-    assert set(rows) == {"mufin", "no_a_c", *OF_MUFIN, *RIVALS, *FIRST}
+    assert set(rows) == {"mufin", "no_a_c", *OF_MUFIN, *RIVALS, *FIRST} - {"mufin_fixed"}         # which is `mufin` here
     test = pq.read_table(compared / "data/curated/test.parquet")
     truth = [set(t) - set(e) for t, e in zip(test["labels"].to_pylist(), test["excluded"].to_pylist())]
     for name in ("mufin", "no_a_c", "bonsai"):
