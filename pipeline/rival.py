@@ -31,7 +31,7 @@ DESCRIPTORS = ("ridge", "frozen_datapoints")        # these read what the frozen
 
 def main(
     name: str,
-    seed: int = 0,
+    seed: int,
     curated: Path = Path("data/curated"),
     precomputed: Path = Path("data/precomputed"),
     out: Path = Path("data/compare"),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.compare import LEAST, METRICS, best, notes
 from pipeline.errors import MufinError
 from pipeline.params import load_params
 from pipeline.rival import FUNCTIONS
@@ -130,6 +131,28 @@ def test_the_pipeline_of_the_comparison_names_every_row_and_every_file_that_a_ro
         for name in names:
             mine = {d.replace("${item.name}", name) for d in files(stage)}
             assert closure(ROOT / f"pipeline/baselines/{FUNCTIONS[name][0]}.py") | stages["rival"] <= mine, name
+
+
+def row(name: str, **figures: float) -> dict:
+    """A row of the table with every figure 1 but those given."""
+    return {"row": name, "title": name, "group": "MUFIN", "seeds": [0], "failed": None,
+            "metrics": {m: [figures.get(m, 1.0), 0.0] for m in (*METRICS, *LEAST)}}
+
+
+@pytest.mark.parametrize("figures, said", [
+    ({"P@1": 1.5, "tail R@10": 1.2}, "P@1 +0.50 (no loss), tail R@10 +0.20 (won)"),
+    ({"P@1": 0.5, "tail R@10": 1.2}, "P@1 -0.50 (LOST), tail R@10 +0.20 (won)"),
+    ({"P@1": 1.0, "tail R@10": 1.0}, "P@1 +0.00 (no loss), tail R@10 +0.00 (NOT WON)")])
+def test_the_table_says_whether_scoring_rare_labels_differently_paid(figures, said):
+    assert said in notes([row("mufin"), row("mufin_rare_and_popular", **figures)])[0]
+    assert said in notes([row("mufin", **{"P@1": 9.0}), row("mufin_fixed"), row("mufin_rare_and_popular", **figures)])[0]
+    assert notes([row("mufin")]) == []
+
+
+def test_the_best_of_each_column_is_the_highest_mean_and_of_milliseconds_the_lowest():
+    rows = [row("mufin", **{"P@1": 2.0, "milliseconds": 3.0}), row("bonsai", milliseconds=0.5),
+            row("xt") | {"metrics": {}, "failed": "gone"}]
+    assert best(rows)["P@1"] == 2.0 and best(rows)["milliseconds"] == 0.5 and best(rows[2:]) == {}
 
 
 @pytest.fixture(scope="module")
