@@ -134,7 +134,7 @@ def _take(data: Path, base: Path, work: Path, wanted: list[str]) -> None:
 def _run(stage: str, main: Callable, work: Path) -> None:
     """The stage in `work`, unless its metrics are there: then it was run before a kill."""
     if not (work / f"metrics/{stage}.json").exists():
-        with contextlib.chdir(work), contextlib.redirect_stdout(None):      # the table that counts comes at the end
+        with contextlib.chdir(work), contextlib.redirect_stdout(io.StringIO()):      # the table that counts comes at the end
             main()
 
 
