@@ -93,14 +93,15 @@ def _settings(profile: Path, changes: list[str], folder: Path) -> None:
 
 
 def _stages(folder: Path, stages: tuple[str, ...]) -> None:
-    """Run the stages in `folder`; one whose metrics are there has been run."""
+    """Run the stages in `folder`; one that ended well is not run again."""
     for stage in stages:
-        if (folder / f"metrics/{stage}.json").exists():
+        if (folder / f"{stage}.done").exists():
             continue
         done = subprocess.run([sys.executable, "-m", f"pipeline.{stage}"], cwd=folder, stdout=subprocess.DEVNULL,
                               env={**os.environ, "PYTHONPATH": str(ROOT)})
         if done.returncode:
             raise SystemExit(f"{stage} failed in {folder}")
+        (folder / f"{stage}.done").touch()
     shutil.rmtree(folder / "scratch", ignore_errors=True)
 
 

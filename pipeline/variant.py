@@ -132,8 +132,9 @@ def _take(data: Path, base: Path, work: Path, wanted: list[str]) -> None:
 
 
 def _run(stage: str, main: Callable, work: Path) -> None:
-    """The stage in `work`, unless its metrics are there: then it was run before a kill."""
-    if not (work / f"metrics/{stage}.json").exists():
+    """The stage in `work`, unless all that it leaves is there: then it was run before a kill. (Some stages write their
+    metrics first, some last.)"""
+    if not all((work / left).exists() for left in (f"metrics/{stage}.json", *MADE[stage])):
         with contextlib.chdir(work), contextlib.redirect_stdout(io.StringIO()):      # the table that counts comes at the end
             main()
 

@@ -7,6 +7,10 @@ from typing import Iterator
 
 import pytest
 
+from tests.projects import project
+
+__all__ = ["project"]       # a fixture of the whole run
+
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:

@@ -23,8 +23,8 @@ from pipeline.params import load_params
 from pipeline.rival import FUNCTIONS
 from pipeline.rows import LEARNT, OF_MUFIN, PLAIN, ROWS, read_wanted, results
 from pipeline.variant import MADE, TOUCHES, changed, touches
-from tests.test_pipeline import SMALL, environment, run
-from tests.test_structure import ROOT, closure
+from tests.projects import ROOT, environment, run
+from tests.test_structure import closure
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 COMPARE = YAML(typ="safe").load((ROOT / "compare/dvc.yaml").read_text())["stages"]
@@ -156,32 +156,21 @@ def test_the_best_of_each_column_is_the_highest_mean_and_of_milliseconds_the_low
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory) -> Path:
-    """A copy of the project with a small sample and few variants, compared at two seeds."""
-    folder = tmp_path_factory.mktemp("compared")
-    for name in ("pipeline", "compare", "params"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / ".dvc").mkdir()
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
-    shutil.rmtree(folder / "compare/.dvc", ignore_errors=True)
-    (folder / "compare/dvc.lock").unlink(missing_ok=True)
-    few = {"members": 1, "evaluate.mix": "fixed", "index.title_ridge": 0.0, "evaluate.ridge_weights": [0.0],
-           "evaluate.frequency_weights": [0.0], "encoder.modalities": ["text", "image"]}
-    (folder / "params.yaml").write_text(changed(ROOT / "params.yaml", SMALL | few))
+def compared(project, tmp_path_factory) -> Path:
+    """The small project with few variants and rivals, compared at two seeds."""
+    folder = tmp_path_factory.mktemp("compared") / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    shutil.copytree(ROOT / "compare", folder / "compare", ignore=shutil.ignore_patterns("dvc.lock"))
     narrow(folder, "no_a_c: {transfer.a_c: none}", [0, 1])
     # a library that crashes as napkinXC may: the row is lost, the run is not
     crash = folder / "crash/napkinxc"
     crash.mkdir(parents=True)
     (crash / "__init__.py").write_text("")
     (crash / "models.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    for words in (["git", "init", "-q"], ["git", "config", "user.email", "t@example.org"], ["git", "config", "user.name", "t"],
-                  ["git", "add", "-A"], ["git", "commit", "-qm", "start"]):
-        assert run(folder, *words).returncode == 0
-    for target in ((), ("compare/dvc.yaml",)):
-        done = run(folder, "dvc", "repro", *target, PYTHONPATH=str(folder / "crash"))
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "a comparison")
+    done = run(folder, "dvc", "repro", "compare/dvc.yaml", PYTHONPATH=str(folder / "crash"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (folder / "told.txt").write_text(done.stdout)
     return folder
 
@@ -199,7 +188,7 @@ def report(folder: Path) -> dict[str, dict]:
 
 def test_the_table_has_every_row_with_mean_and_spread_of_what_the_predictions_give(compared):
     rows = report(compared)
-    assert set(rows) == {"mufin", "no_a_c", *OF_MUFIN, *RIVALS, *FIRST} - {"mufin_fixed"}         # which is `mufin` here
+    assert set(rows) == {"mufin", "no_a_c", *OF_MUFIN, *RIVALS, *FIRST} - {"mufin_chosen"}         # which is `mufin` here
     test = pq.read_table(compared / "data/curated/test.parquet")
     truth = [set(t) - set(e) for t, e in zip(test["labels"].to_pylist(), test["excluded"].to_pylist())]
     for name in ("mufin", "no_a_c", "bonsai"):
@@ -267,7 +256,7 @@ def test_a_variant_killed_between_two_stages_goes_on_to_the_same_predictions(com
     process = subprocess.Popen([sys.executable, "-m", "pipeline.variant", "no_a_c", "1"], cwd=folder, env=environment(),
                                start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
-    while not list(scratch.glob("*/metrics/finetune.json")):
+    while not list(scratch.glob("*/metrics/finetune.json")):          # which is written just before the model is
         assert process.poll() is None and time.monotonic() < end, "finished before it could be killed"
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)

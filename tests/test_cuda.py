@@ -14,7 +14,8 @@ from pipeline.ann import ExactNeighbours, LabelRows
 from pipeline.nn.mufin import Bag
 from pipeline.nn.scoring import cross_scores, label_side
 from tests.bags import random_bag, shaken, tiny_mufin
-from tests.test_pipeline import ROOT, STAGES, run, small
+from tests.projects import ROOT, run, small
+from tests.test_pipeline import STAGES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine")
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
