@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+
+from pipeline.variant import changed
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -34,16 +35,7 @@ def run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProces
 
 def small(folder: Path, **more) -> None:
     """Write the small settings as the folder's params.yaml."""
-    yaml = YAML()
-    content = yaml.load((ROOT / "params.yaml").read_text())
-    for name, value in (SMALL | more).items():
-        *sections, key = name.split(".")
-        section = content
-        for part in sections:
-            section = section[part]
-        section[key] = value
-    with open(folder / "params.yaml", "w") as file:
-        yaml.dump(content, file)
+    (folder / "params.yaml").write_text(changed(ROOT / "params.yaml", SMALL | more))
 
 
 @pytest.fixture(scope="session")
