@@ -181,7 +181,8 @@ def by_hand(model: VisualBertModel, tokens: list[int], pictures: torch.Tensor) -
     visual = {"visual_embeds": pictures[None], "visual_attention_mask": torch.ones(1, len(pictures)),
               "visual_token_type_ids": torch.ones(1, len(pictures), dtype=torch.long)} if len(pictures) else {}
     with torch.no_grad():
-        return model(input_ids=torch.tensor([tokens]), attention_mask=torch.ones(1, len(tokens)), **visual).pooler_output[0]
+        hidden = model(input_ids=torch.tensor([tokens]), attention_mask=torch.ones(1, len(tokens)), **visual).last_hidden_state
+    return hidden[0].mean(0)
 
 
 def test_visualberts_vectors_are_those_of_each_product_alone_whatever_the_others_lengths():

@@ -178,7 +178,7 @@ class TextEncoder(nn.Module):
         else:
             dtype = next(self.tail.parameters()).dtype
             hidden = self.tail(inputs_embeds=inputs.to(dtype), attention_mask=mask).last_hidden_state
-        return _masked_mean(hidden, mask)
+        return masked_mean(hidden, mask)
 
     @torch.no_grad()
     def frozen(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class TextEncoder(nn.Module):
         mask = token_mask(tokens, lengths)
         out = self.model(input_ids=tokens.long(), attention_mask=mask, output_hidden_states=True)
         if self.kind == "descriptors":
-            return _masked_mean(out.last_hidden_state, mask)
+            return masked_mean(out.last_hidden_state, mask)
         return out.hidden_states[self.first]
 
 
@@ -196,7 +196,7 @@ def _asked(model: nn.Module) -> Tensor:
     """What the model gives for `PROBE`, (1, width), in eval mode; raises MufinError where it reads no titles."""
     training, mask = model.training, token_mask(*PROBE)
     try:
-        whole = _masked_mean(model.eval()(input_ids=PROBE[0], attention_mask=mask).last_hidden_state, mask)
+        whole = masked_mean(model.eval()(input_ids=PROBE[0], attention_mask=mask).last_hidden_state, mask)
     except Exception as error:                # an architecture for other inputs fails anywhere
         raise MufinError(f"encoder.text.name gives a {type(model).__name__}, which cannot be run on tokens and a mask "
                          f"({_reason(error)}); change encoder.text.options, or take another model") from None
@@ -223,7 +223,7 @@ def token_mask(inputs: Tensor, lengths: Tensor) -> Tensor:
     return (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]).long()
 
 
-def _masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 

@@ -31,6 +31,7 @@ from pipeline.nn.encoders import (
     load_image_encoder,
     load_into,
     load_text_encoder,
+    masked_mean,
     token_mask,
     unavailable,
 )
@@ -98,9 +99,10 @@ class ClipTextEncoder(nn.Module):
 class VisualBertEncoder(nn.Module):
     """E_T that reads a product's pictures beside its title: one vector a product, (n, width) (early fusion, App. C.1).
 
-    The vector is VisualBERT's pooled [CLS], which its sentence-image objective trains. Each picture is one visual token,
-    its feature by a frozen E_V. With `trainable` 0 it is never in training mode; its inputs are tokens all the same, since
-    what it makes of a title depends on the pictures.
+    The vector is the mean over the tokens of title and pictures, as E_T's is over the title's: the pooled [CLS], which the
+    paper may have taken (it does not say), stays nearly the same for all products where weights are random, and then
+    learns nothing. Each picture is one visual token, its feature by a frozen E_V. With `trainable` 0 it is never in
+    training mode; its inputs are tokens all the same, since what it makes of a title depends on the pictures.
     """
 
     reads_pictures = True
@@ -120,10 +122,11 @@ class VisualBertEncoder(nn.Module):
         """Tokens (n, T) and their lengths, 0 for no title: [CLS] and [SEP] alone; `pictures` (n, m, picture_width), of
         which `seen` (n, m) bool are there."""
         tokens, lengths = self._with_ends(tokens, lengths)
-        visual = {}
+        visual, mask = {}, token_mask(tokens, lengths)
         if pictures is not None and pictures.shape[1]:
             visual = {"visual_embeds": pictures, "visual_attention_mask": seen.long()}
-        return self.model(input_ids=tokens.long(), attention_mask=token_mask(tokens, lengths), **visual).pooler_output
+        hidden = self.model(input_ids=tokens.long(), attention_mask=mask, **visual).last_hidden_state
+        return masked_mean(hidden, torch.cat([mask, *([seen.long()] if visual else [])], 1))
 
     def _with_ends(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Where there is no title, the tokens of an empty one."""
