@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.nn.attention import ConCat
 from pipeline.nn.mufin import Bag, Mufin
 
-AT_ONCE = 2**25     # numbers that ConCat's hidden layer may have at once
+AT_ONCE = 2**22     # numbers that ConCat's hidden layer may have at once: more is slower on a CPU
 
 
 class LabelSide:
