@@ -9,7 +9,9 @@ final score mixes classifier and similarity.
 
 What differs: no pretrained word vectors (fastText) are to be had, words start at random; word bigrams may stand beside
 words; the searches are exact (matrix products in chunks) where the paper has HNSW; the weight beta is chosen on valid;
-no ensemble of several learners; sizes and rates are those that suit a few thousand titles.
+no ensemble of several learners; eta starts at 0, where the released code starts from graph-smoothed label text; a label's
+similarity is the larger cosine of the two searches, without the released code's sigmoids; sizes and rates are those that
+suit a few thousand titles.
 """
 
 from __future__ import annotations
