@@ -48,7 +48,7 @@ def main(
             network.cpu()
         report |= {"items": round(sum(len(data.train) * row["part"] for c in curves for row in c)),
                    "loss": curves[-1][-1]["loss"],
-                   "optimiser": "AdamW; SparseAdam for eta, alpha and lexical vectors", "device": str(runtime.device()),
+                   "optimiser": _optimiser(params.finetune), "device": str(runtime.device()),
                    "alpha_mean": round(float(members[0].classifiers.mix.weight.detach().sigmoid().mean()), 4)}
     if distributed.rank() == 0:
         write_curve(curves, curve)
@@ -78,10 +78,17 @@ def _run(network: Mufin, data: Curated, store, lists: dict[str, Lists], s: Finet
                      lists["train"], s, seed, validate)
     rates = Rates(encoder=s.lr, new=s.lr, gates=s.lr * s.gates_lr_factor, lexical=s.lr * s.lexical_lr_factor,
                   attention=s.lr * s.attention_lr_factor, free=s.lr * s.free_lr_factor)
-    rows = train(job, Optimisers(network, rates, s.weight_decay, with_cross_attention=True), seed,
-                 s.warmup_iterations, where)
+    optimisers = Optimisers(network, rates, s.weight_decay, with_cross_attention=True, dense_tables=s.free_update == "dense")
+    rows = train(job, optimisers, seed, s.warmup_iterations, where)
     job.finish()
     return rows
+
+
+def _optimiser(s: Finetune) -> str:
+    """For the metrics: which optimiser moved what."""
+    if s.free_update == "dense":
+        return "AdamW; SparseAdam for lexical vectors"
+    return "AdamW; SparseAdam for eta, alpha and lexical vectors"
 
 
 if __name__ == "__main__":

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import MufinError
 
@@ -297,6 +295,7 @@ class Finetune:
     normalise_classifier: bool
     train_encoders: bool
     select: Literal["last", "valid"]
+    free_update: Literal["rows", "dense"] = "rows"
 
     def __post_init__(self):
         _check(-1 <= self.gamma <= 1, "finetune.gamma", self.gamma, "a cosine margin lies in [-1, 1]")
@@ -379,14 +378,27 @@ class Params:
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """All settings, checked; raises ParamsError in one sentence. YAML 1.2, so `1e-05` is a number."""
     try:
-        content = YAML(typ="safe", pure=True).load(Path(path).read_text())
+        text = Path(path).read_text()
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing; `mufin use sample` writes one") from None
+    return _build(Params, _content(text, path), "")
+
+
+def _content(text: str, path: Path) -> object:
+    """What the file says. YAML contains JSON, and a file of JSON needs no YAML library: benchmarks.gpu writes one."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise ParamsError(f"{path}{f' line {where.line + 1}' if where else ''} is not YAML: "
                           f"{getattr(error, 'problem', error)}") from None
-    return _build(Params, content, "")
 
 
 def _build(kind: type, content: object, prefix: str):

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from pipeline.artifacts import read_json
 from pipeline.errors import MufinError
 
@@ -85,6 +83,8 @@ class Wanted:
 def read_wanted(path: Path) -> Wanted:
     """Raises MufinError where the file has another form."""
     try:
+        from ruamel.yaml import YAML
+
         content = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise MufinError(f"{path} is missing; `mufin use <profile>` writes one") from None

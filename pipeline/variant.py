@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from ruamel.yaml import YAML
-
 from pipeline import runtime
 from pipeline.artifacts import fingerprint, publish, read_json, write_json
 from pipeline.errors import MufinError
@@ -79,6 +77,8 @@ def changes(variants: dict[str, dict], name: str) -> dict[str, object]:
 
 def changed(params: Path, settings: dict[str, object]) -> str:
     """params.yaml with `settings` (dotted names) in place; raises MufinError on a name that it has not."""
+    from ruamel.yaml import YAML
+
     yaml = YAML()
     content = yaml.load(params.read_text())
     for name, value in settings.items():

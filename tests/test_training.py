@@ -52,7 +52,7 @@ def pretraining(where: Machine, dropout: float = 0.1, **changes):
     return job, Optimisers(model, RATES, 0.01, with_cross_attention=False)
 
 
-def finetuning(where: Machine, dropout: float = 0.1, **changes):
+def finetuning(where: Machine, dropout: float = 0.1, dense_tables: bool = False, **changes):
     model = tiny_mufin(WIDTH, dropout=dropout)
     torch.manual_seed(1)
     model.classifiers = LabelClassifiers(L, model.dim)
@@ -61,7 +61,12 @@ def finetuning(where: Machine, dropout: float = 0.1, **changes):
     calls = iter([0.3, 0.9, 0.5, 0.1, 0.1, 0.1])
     job = Finetuning(model, GivenStore(N, WIDTH), np.arange(N), np.arange(L), truth, Lists.of_rows([[]] * N), shortlist,
                      SimpleNamespace(**FINETUNE | changes), 3, lambda m: {"P@1": next(calls)})
-    return job, Optimisers(model, RATES, 0.01, with_cross_attention=True)
+    return job, Optimisers(model, RATES, 0.01, with_cross_attention=True, dense_tables=dense_tables)
+
+
+def dense_finetuning(where: Machine, dropout: float = 0.1, **changes):
+    """Module IV with AdamW over all rows of eta and alpha."""
+    return finetuning(where, dropout, True, **changes)
 
 
 def killed_after(job, steps: int):
@@ -77,7 +82,7 @@ def killed_after(job, steps: int):
     return job
 
 
-@pytest.mark.parametrize("make", [pretraining, finetuning])
+@pytest.mark.parametrize("make", [pretraining, finetuning, dense_finetuning])
 @pytest.mark.parametrize("steps", [1, 7, 11])
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["checkpoint each step", "none before the end"])
 def test_a_killed_run_resumes_to_the_same_bytes_as_an_unbroken_one(make, steps, seconds, tmp_path):
@@ -87,7 +92,7 @@ def test_a_killed_run_resumes_to_the_same_bytes_as_an_unbroken_one(make, steps, 
     with pytest.raises(Killed):
         train(killed_after(job, steps), optimisers, 5, 10, machine(tmp_path / "broken", seconds))
     job, optimisers = make(machine(tmp_path / "broken", seconds))
-    if make is finetuning and seconds == 0.0:       # the epochs already judged are not judged again
+    if make is not pretraining and seconds == 0.0:       # the epochs already judged are not judged again
         for _ in range(steps // 5):
             job.validate(None)
     resumed = train(job, optimisers, 5, 10, machine(tmp_path / "broken", seconds))
@@ -159,6 +164,34 @@ def test_a_finetune_step_changes_eta_and_alpha_of_its_batch_alone(tmp_path):
     for name, table in job.model.classifiers.state_dict().items():
         changed = (table != before[name]).any(1)
         assert not (changed & ~touched).any() and changed[touched].any()
+
+
+def test_dense_tables_are_updated_by_torchs_adamw_on_all_rows(tmp_path):
+    job, optimisers = dense_finetuning(machine(tmp_path / "a"), 0.0)
+    tables = {n: p for n, p in job.model.named_parameters() if n.startswith("classifiers.")}
+    copies = {n: torch.nn.Parameter(p.detach().clone()) for n, p in tables.items()}
+    plain = torch.optim.AdamW(copies.values(), lr=RATES.free, weight_decay=0.01)
+    for anchors in ([0, 1], [2, 3], [4, 5]):
+        step = job.prepare(np.array(anchors), np.random.default_rng(anchors[0]))
+        job.loss(step).backward()
+        for name, table in tables.items():
+            assert not table.grad.is_sparse
+            copies[name].grad = table.grad.clone()
+        before = tables["classifiers.free.weight"].detach().clone()
+        optimisers.step(1.0)
+        plain.step()
+        assert all(torch.allclose(p, copies[n], rtol=0, atol=1e-7) for n, p in tables.items())
+    outside = torch.ones(L, dtype=torch.bool)
+    outside[step.labels] = False
+    assert (tables["classifiers.free.weight"] != before)[outside].any()      # they go on by their moments
+
+
+def test_tables_by_rows_keep_gradients_of_their_rows_alone(tmp_path):
+    """Also of a model that was trained with dense tables before."""
+    job, _ = dense_finetuning(machine(tmp_path / "a"))
+    Optimisers(job.model, RATES, 0.01, with_cross_attention=True)
+    job.loss(job.prepare(np.array([0, 1]), np.random.default_rng(0))).backward()
+    assert job.model.classifiers.free.weight.grad.is_sparse and job.model.classifiers.mix.weight.grad.is_sparse
 
 
 @pytest.mark.parametrize("make, changes, rows, table", [

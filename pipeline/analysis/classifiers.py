@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.manifold import TSNE
 
 CHUNK = 1024        # labels compared with all others at once
 
@@ -34,5 +33,7 @@ def tsne(w: np.ndarray, seed: int = 0) -> np.ndarray | None:
     """(n, 2) float: t-SNE of the classifiers (n, D) at unit norm; None for fewer than 5, of which none can be made."""
     if len(w) < 5:
         return None
+    from sklearn.manifold import TSNE
+
     unit = w / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-12)
     return TSNE(2, perplexity=min(30.0, (len(w) - 1) / 3), init="pca", random_state=seed).fit_transform(unit)

@@ -7,7 +7,6 @@ import json
 import os
 from pathlib import Path
 
-import hnswlib
 import numpy as np
 import torch
 
@@ -29,6 +28,8 @@ class HnswNeighbours:
 
     def __init__(self, rows: LabelRows, m: int, ef_construction: int, ef: int, seed: int = 0, threads: int = 1,
                  graph: Path | None = None):
+        import hnswlib
+
         self.ef, self.threads = ef, threads
         self.graph = hnswlib.Index("ip", rows.rows.shape[1])
         if graph is None:

@@ -10,8 +10,6 @@ from typing import Iterator
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import normalize
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -107,6 +105,9 @@ class Tree:
 
 def label_centroids(titles: list[str], truth: Lists, num_labels: int) -> sp.csr_matrix:
     """(L, V) float32 with unit rows: the sums of the TF-IDF words of a label's train datapoints, zero where there is none."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
     if not any(map(vectorizer.build_analyzer(), titles)):
         return sp.csr_matrix((num_labels, 1), dtype=np.float32)
@@ -143,6 +144,8 @@ def _children(above: np.ndarray, below: np.ndarray, count: int) -> np.ndarray:
 def halves(centroids: sp.csr_matrix, labels: np.ndarray, rng: np.random.Generator,
            eps: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
     """Balanced spherical 2-means: two parts of `labels` whose sizes differ by at most one."""
+    from sklearn.preprocessing import normalize
+
     x, n, before, now = centroids[labels], len(labels), -np.inf, -1.0
     centers = x[np.sort(rng.choice(n, 2, replace=False))].toarray()
     while now - before >= eps:

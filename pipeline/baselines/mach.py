@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -62,6 +61,8 @@ class Titles:
     """Titles to hashed words, TF-IDF with unit norm, its weights from the train titles."""
 
     def __init__(self, titles: list[str]):
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
         words = HashingVectorizer(token_pattern=r"(?u)\b\w+\b", norm=None, alternate_sign=False, dtype=np.float32)
         distinct = len(set(words.transform(titles).indices)) if titles else 0
         self.features = min(MOST_FEATURES, 2 ** math.ceil(math.log2(max(2 * distinct, 16))))

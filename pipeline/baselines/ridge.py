@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pipeline.errors import MufinError
 from pipeline.ragged import Lists
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 MOST = 20_000       # train datapoints: there the kernel takes 3.2 GB of float64, its sparse form for a moment as much again
 CHUNK = 2048        # labels solved at once
@@ -75,4 +78,6 @@ class TitleRidge:
 
 
 def _vectorizer(terms: list[str] | None) -> TfidfVectorizer:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", vocabulary=terms or None)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor, nn
 
 from pipeline.ragged import Lists
@@ -39,6 +38,8 @@ def title_bags(titles: dict[str, list[str]], ngrams: int, min_count: int) -> tup
 
     The last term stands for a title without a known word, so that this too has a vector that learns.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", ngram_range=(1, ngrams), min_df=min_count,
                                  dtype=np.float32)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pipeline.baselines.popular import filled
 from pipeline.baselines.task import WIDTH, Predict, Task
@@ -36,6 +35,8 @@ def title_words(task: Task) -> dict[str, sp.csr_matrix]:
 
     Raises MufinError where no train title has a word.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
     if not any(map(vectorizer.build_analyzer(), task.titles["train"])):
         raise MufinError(f"none of the {len(task.titles['train'])} train datapoints has a word in its title, and this rival "
@@ -82,6 +83,8 @@ def tfidf_to_labels(label_titles: list[str], titles: list[str], k: int = 100,
 def _nearest(documents: list[str], titles: list[str], count: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, count) the documents that share words with each title, nearest first, and their cosines; -1, -inf for none."""
     index, cosine = np.full((len(titles), count), -1, np.int64), np.full((len(titles), count), -np.inf, np.float32)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
     if not any(map(vectorizer.build_analyzer(), documents)):
         return index, cosine

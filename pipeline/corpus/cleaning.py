@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
 from pipeline.corpus.lookup import Lookup, hashes
 from pipeline.ragged import Lists
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ENTITY = re.compile(r"&(?:#\d{1,9}|#[xX][0-9a-fA-F]{1,9}|\w+);")
 HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE)  # with its text
@@ -52,6 +55,8 @@ def image_keys(images: pl.Series, urls: Lookup, keys: pl.Series) -> pl.Series:
 
     `keys` holds the key of each text of `urls`.
     """
+    import polars as pl
+
     flat = pl.DataFrame({"row": np.arange(len(images)), "url": images}).explode("url").drop_nulls()
     at = urls.find(hashes(flat["url"]))
     found = pl.DataFrame({"row": flat["row"].filter(at >= 0), "key": keys.gather(at[at >= 0])})

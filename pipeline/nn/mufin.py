@@ -31,6 +31,19 @@ class Bag:
         return Bag(self.rows[index], self.modality[index])
 
 
+def max_pool(x: Tensor, dim: int) -> Tensor:
+    """Adaptive max pooling over the feature axis, (n, width) -> (n, dim)  (MUFIN Sec. 3).
+
+    Where `dim` divides `width`, as 192 does 768, that is the maximum of each group of width / dim features. It is written
+    so because torch has no deterministic backward of adaptive pooling on CUDA. Of equal features the first gets the
+    gradient, as in adaptive pooling.
+    """
+    width = x.shape[1]
+    if width % dim:
+        return adaptive_max_pool1d(x.unsqueeze(1), dim).squeeze(1)
+    return x.unflatten(1, (dim, width // dim)).max(-1).values
+
+
 class Projection(nn.Module):
     """Descriptors (n, width) -> (n, D): adaptive max pooling over the feature axis (Sec. 3), or a linear map.
 
@@ -47,7 +60,7 @@ class Projection(nn.Module):
 
     def forward(self, descriptors: Tensor) -> Tensor:
         x = self.dropout((descriptors.float() - self.mean) * self.scale)
-        return self.linear(x) if self.linear is not None else adaptive_max_pool1d(x.unsqueeze(1), self.dim).squeeze(1)
+        return self.linear(x) if self.linear is not None else max_pool(x, self.dim)
 
 
 class Mufin(nn.Module):

@@ -38,15 +38,20 @@ class Rates:
 
 
 class Optimisers:
-    """AdamW (the paper's; fused on a GPU) for dense parameters, SparseAdam for lexical vectors, eta and alpha.
+    """AdamW (the paper's; fused on a GPU) for dense parameters, SparseAdam for lexical vectors and, by rows, eta and alpha.
 
-    The tables are row-sparse: only the rows of a step's batch change, and a step costs what its batch holds. SparseAdam
-    has no weight decay: w depends on the direction of eta alone.
+    By rows (`dense_tables` false) only the rows of a step's batch change, and a step costs what its batch holds.
+    SparseAdam has no weight decay: w depends on the direction of eta alone. `dense_tables`: AdamW over all rows of eta and
+    alpha in every step. That is the paper's optimiser to the letter: rows outside the batch go on by their moments.
     """
 
-    def __init__(self, model: Mufin, rates: Rates, weight_decay: float, with_cross_attention: bool):
+    def __init__(self, model: Mufin, rates: Rates, weight_decay: float, with_cross_attention: bool,
+                 dense_tables: bool = False):
         if not with_cross_attention:                      # Module I does not use A_C
             model.cross_attention.requires_grad_(False)
+        if model.classifiers is not None:
+            for table in (model.classifiers.free, model.classifiers.mix):
+                table.sparse = not dense_tables           # the form of its gradient
         groups = {"encoder": [], "new": [], "gates": [], "lexical": [], "attention": [], "free": []}
         for name, p in model.named_parameters():
             if p.requires_grad:
@@ -55,8 +60,10 @@ class Optimisers:
         self.before, self.sparse_before = groups["encoder"] + groups["new"] + groups["gates"], groups["lexical"]
         self.after = groups["attention"] + groups["free"]
         device = next(model.parameters()).device
-        dense = [{"params": groups[g], "group": g} for g in ("encoder", "new", "gates", "attention") if groups[g]]
-        sparse = [{"params": groups[g], "group": g} for g in ("lexical", "free") if groups[g]]
+        dense_groups, sparse_groups = ["encoder", "new", "gates", "attention"], ["lexical"]
+        (dense_groups if dense_tables else sparse_groups).append("free")
+        dense = [{"params": groups[g], "group": g} for g in dense_groups if groups[g]]
+        sparse = [{"params": groups[g], "group": g} for g in sparse_groups if groups[g]]
         if not dense + sparse:
             raise MufinError("attention.a_s is none, the encoders are frozen and the projection is maxpool, so nothing is left "
                              "to train; set attention.a_s: feedforward or encoder.projection: linear")
