@@ -1,0 +1,200 @@
+"""A catalog of MM-AmazonTitles-300K's shape, invented: files of descriptors, relations, the network.
+
+Only sizes matter for speed, so descriptors are random numbers from a seed. The classes that read
+them are the pipeline's own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.on_gpu.floors import ImageWork, TextWork
+from pipeline.nn.classifiers import LabelClassifiers
+from pipeline.nn.encoders import create_image_encoder, create_text_encoder
+from pipeline.nn.mufin import Mufin, Projection
+from pipeline.params import Params, load_params
+from pipeline.ragged import Lists
+
+PROFILES = Path(__file__).resolve().parents[2] / "params"
+MOST_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How large everything is."""
+
+    products: int
+    labels: int
+    datapoints: int
+    held_images: int        # activations that fit in GPU memory; products refer to them at random
+    streamed_images: int    # activations that do not fit
+    image: dict             # of `create_image_encoder`, beyond weights and trainable blocks
+    text: dict              # of `create_text_encoder`
+    vocabulary: int
+    dim: int                # D
+    batch: int              # B of Module I, labels
+    finetune_batch: int     # B of Module IV, datapoints
+    steps: int              # measured steps with inputs in GPU memory
+    streamed_steps: int     # measured steps with inputs in host memory
+    queries: int            # of exact retrieval
+    predicted: int          # datapoints of prediction
+    pictures: int           # pixels through the frozen trunk
+
+
+FULL = Sizes(
+    products=847_317, labels=303_296, datapoints=586_781, held_images=100_000,
+    streamed_images=2_000_000,
+    image={"name": "vit_base_patch32_224", "options": {}, "size": 224},
+    text={"name": "distilbert", "options": {}}, vocabulary=30_522, dim=192, batch=1024,
+    finetune_batch=200, steps=24, streamed_steps=8, queries=20_000,
+    predicted=4096, pictures=8192)
+TINY = Sizes(
+    products=600, labels=200, datapoints=400, held_images=300, streamed_images=600,
+    image={"name": "vit_tiny_patch16_224", "size": 32,
+           "options": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2,
+                       "num_heads": 2}},
+    text={"name": "distilbert", "options": {"dim": 32, "n_layers": 1, "n_heads": 2,
+                                            "hidden_dim": 64}},
+    vocabulary=200, dim=16, batch=16, finetune_batch=8, steps=3, streamed_steps=2,
+    queries=64, predicted=16, pictures=16)
+
+# Where bf16 is compared with fp32: layers as wide, but smaller steps and a shallow frozen trunk, which
+# does not run there.
+FULL_COMPARED = replace(
+    FULL, products=30_000, labels=10_000, datapoints=20_000, held_images=8_000, batch=128,
+    finetune_batch=25, steps=5, image=FULL.image | {"options": {"depth": 2}})
+TINY_COMPARED = replace(TINY, batch=8, finetune_batch=4, steps=2)
+
+# Table 1 of the paper; the spread of lengths is not in it. Titles: log-normal, about a fifth cut at
+# 32 tokens. Images: Poisson, from 0 to 15.
+MEAN_IMAGES, LABELS_PER_DATAPOINT = 4.91, 8.13
+DATAPOINTS_PER_LABEL = 586_781 * LABELS_PER_DATAPOINT / 303_296
+TITLE_MU, TITLE_SIGMA = 2.98, 0.5
+
+
+def title_lengths(count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) int32 tokens per title, 3 to 32, 20.4 on average."""
+    lengths = np.round(rng.lognormal(TITLE_MU, TITLE_SIGMA, count))
+    return np.clip(lengths, 3, MOST_TOKENS).astype(np.int32)
+
+
+def image_counts(count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) int64 images per product, 0 to 15, 4.91 on average."""
+    return np.minimum(rng.poisson(MEAN_IMAGES, count), 15)
+
+
+def profile(name: str, folder: Path) -> Params:
+    """The settings of params/<name>.yaml, read without ruamel.yaml: by way of JSON, which is YAML.
+
+    PyYAML comes with transformers. It reads YAML 1.1, for which 1e-05 is a text: `load_params` would
+    refuse it, and no profile has such a number.
+    """
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(yaml.safe_load((PROFILES / f"{name}.yaml").read_text())))
+    return load_params(path)
+
+
+def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int,
+                      seed: int = 0) -> None:
+    """`data/precomputed` of `sizes.products` products: tokens, and `images` image activations of E_V's
+    trunk. Nothing is done where an earlier part wrote them.
+
+    The activations are one array of at most 4,000 rows that the manifest names as often as needed:
+    in GPU memory each is held as rows of its own, in host memory they share the file's pages.
+    """
+    if (folder / "manifest.json").exists():     # written last
+        return
+    folder.mkdir()
+    rng, n = np.random.default_rng(seed), sizes.products
+    counts = image_counts(n, rng)
+    np.save(folder / "image_offsets.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    rows = min(images, 4000)
+    copies = images // rows
+    np.save(folder / "image_rows.npy",
+            rng.integers(rows * copies, size=int(counts.sum()), dtype=np.int32))
+    work = image_work(network)
+    block = torch.randn(rows, work.tokens, work.width, generator=torch.Generator().manual_seed(seed))
+    np.save(folder / "image_inputs.npy", block.half().numpy())
+    lengths = title_lengths(n, rng)
+    tokens = rng.integers(1, sizes.vocabulary, (n, MOST_TOKENS), dtype=np.int32)
+    tokens[np.arange(MOST_TOKENS) >= lengths[:, None]] = 0
+    np.save(folder / "token_lengths.npy", lengths)
+    np.save(folder / "tokens.npy", tokens)
+    (folder / "manifest.json").write_text(json.dumps({
+        "products": n, "modalities": ["text", "image"], "text": {"array": "tokens.npy"},
+        "image": {"shards": ["image_inputs.npy"] * copies}}))
+
+
+def network(sizes: Sizes, dropout: bool = True, seed: int = 0) -> Mufin:
+    """MUFIN of the `paper` profile with random weights, before Module I, on the CPU.
+
+    `dropout` off: for runs that must draw the same in two precisions, which kernels do not promise.
+    """
+    torch.manual_seed(seed)
+    text, image = sizes.text, sizes.image
+    options = text["options"] | ({} if dropout else {"dropout": 0.0, "attention_dropout": 0.0})
+    encoders = {
+        "text": create_text_encoder(text["name"], "random", options, "all", sizes.vocabulary),
+        "image": create_image_encoder(image["name"], "random", image["options"], image["size"], 1)}
+    projections = {name: Projection(encoder.width, sizes.dim, "maxpool", 0.0)
+                   for name, encoder in encoders.items()}
+    return Mufin(encoders, projections, sizes.dim, 1, 0.1 if dropout else 0.0)
+
+
+def with_classifiers(model: Mufin, sizes: Sizes) -> Mufin:
+    """`model` as Module III leaves it: eta and alpha of all labels."""
+    model.classifiers = LabelClassifiers(sizes.labels, sizes.dim)
+    return model
+
+
+def text_work(model: Mufin) -> TextWork:
+    """The sizes of the network's E_T (a DistilBERT)."""
+    config = model.encoders["text"].model.config
+    return TextWork(config.n_layers, config.dim, config.hidden_dim)
+
+
+def image_work(model: Mufin) -> ImageWork:
+    """The sizes of the last block of the network's E_V (a ViT)."""
+    vit = model.encoders["image"].model
+    return ImageWork(vit.pos_embed.shape[1], vit.embed_dim, vit.blocks[-1].mlp.fc1.out_features)
+
+
+def datapoint_products(sizes: Sizes) -> np.ndarray:
+    """The products that are datapoints: the first ones."""
+    return np.arange(sizes.datapoints)
+
+
+def label_products(sizes: Sizes) -> np.ndarray:
+    """The products that are labels: the last ones, so that some products are both."""
+    return np.arange(sizes.products - sizes.labels, sizes.products)
+
+
+def truth_by_label(sizes: Sizes, used: int, seed: int = 0) -> Lists:
+    """(datapoints) rows: relevant labels of each, where the first `used` labels have 15.7 datapoints
+    each, the data set's average, and the others none: an epoch of Module I has `used` labels."""
+    rng = np.random.default_rng([seed, 1])
+    each = min(round(DATAPOINTS_PER_LABEL), sizes.datapoints)
+    keys = np.repeat(np.arange(used), each) * sizes.datapoints \
+        + rng.integers(sizes.datapoints, size=used * each)
+    label, datapoint = np.divmod(np.unique(keys), sizes.datapoints)
+    by_label = Lists(np.searchsorted(label, np.arange(used + 1)).astype(np.int64), datapoint)
+    return by_label.transpose(sizes.datapoints)
+
+
+def random_lists(rows: int, width: int, most: int, seed: int) -> Lists:
+    """`rows` rows of about `width` distinct numbers below `most`, ascending."""
+    rng = np.random.default_rng([seed, 2])
+    keys = np.repeat(np.arange(rows), width) * most + rng.integers(most, size=rows * width)
+    row, value = np.divmod(np.unique(keys), most)
+    return Lists(np.searchsorted(row, np.arange(rows + 1)).astype(np.int64), value)
+
+
+def no_pairs(rows: int) -> Lists:
+    """Filter pairs of a catalog that has none."""
+    return Lists(np.zeros(rows + 1, np.int64), np.zeros(0, np.int64))

@@ -1,0 +1,184 @@
+"""Module II's exact retrieval and prediction at the 300K shape."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from benchmarks.on_gpu import catalog
+from benchmarks.on_gpu.catalog import Sizes
+from benchmarks.on_gpu.running import Row
+from benchmarks.on_gpu.training import Place, Tell, peak_memory
+from benchmarks.timing import interleaved
+from pipeline import runtime
+from pipeline.ann import ExactNeighbours, LabelRows, build_neighbours
+from pipeline.ann.exact import _top
+from pipeline.evaluate import Network, Scored
+from pipeline.nn.mufin import IMAGE, TEXT, Mufin
+from pipeline.precompute import BATCH, frozen_inputs
+from pipeline.ranking import rank
+from pipeline.recommender import augmented_rows, joint_rows
+from pipeline.served import Index
+from pipeline.training.embedding import Embedded
+
+SHORTLIST, BETA = 100, 0.7
+CHECKED = 200               # queries of the brute-force check
+
+
+def retrieval(at: Place, tell: Tell) -> None:
+    """The 100 nearest labels of each query among all bag rows and centroids, exactly."""
+    device, sizes = runtime.device(), at.sizes
+    rows = _label_rows(sizes, device)
+    queries = _unit(sizes.queries, sizes.dim, 1, device).cpu().numpy()
+    exact = ExactNeighbours(rows, device)
+    k = min(SHORTLIST, sizes.labels)
+    exact.search(queries[:CHECKED], k)                  # warms up
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    labels, similarity = exact.search(queries, k)
+    seconds = time.perf_counter() - start
+    peak = peak_memory("exact retrieval")
+    every = sizes.products      # a shortlist for each
+    floor = None
+    if at.ceilings:
+        # every product in full float32; the scores are written once and read once
+        count = len(rows.label) * len(queries)
+        floor = 2 * count * sizes.dim / at.ceilings.fp32 + 8 * count / at.ceilings.copy
+    scale = every / len(queries)
+    size = f"{len(queries)} queries, {len(rows.label)} rows of {sizes.labels} labels"
+    tell(Row(figure="exact retrieval, top 100 labels", value=seconds, unit="s", floor=floor,
+             note=size))
+    tell(Row(figure=f"exact retrieval, scaled to {every} queries", value=seconds * scale, unit="s",
+             floor=floor and floor * scale, aim=30.0, note="computed"))
+    tell(peak)
+    _tell_check(rows, queries[:CHECKED], labels, similarity, tell)
+    _tell_steps(exact, rows, queries, k, tell)
+
+
+def _tell_steps(exact: ExactNeighbours, rows: LabelRows, queries: np.ndarray, k: int,
+                tell: Tell) -> None:
+    """Where the time goes, in one chunk of queries; and the label maxima by segment_reduce, which has
+    no atomic operations and could take scatter_reduce's place."""
+    step = max(1, exact._budget() // (len(rows.label) + rows.num_labels))
+    some = torch.from_numpy(queries[:step]).to(exact.device)
+    order = torch.from_numpy(np.argsort(rows.label, kind="stable")).to(exact.device)
+    lengths = torch.bincount(exact.label, minlength=rows.num_labels)
+    ordered, best = (exact.rows @ some.T)[order], exact._best(some)
+    ways = {
+        "products": lambda: exact.rows @ some.T,
+        "products, maxima by scatter_reduce (in use)": lambda: exact._best(some),
+        "maxima alone, by segment_reduce": lambda: torch.segment_reduce(
+            ordered, "max", lengths=lengths, axis=0, unsafe=True),
+        f"top {k}": lambda: _top(best, k)}
+    same = torch.equal(ways["maxima alone, by segment_reduce"]().T, best)
+    for name, seconds in interleaved(ways, 3).items():
+        tell(Row(figure=f"exact retrieval, {len(some)} queries: {name}", unit="ms",
+                 value=1000 * float(np.median(seconds))))
+    tell(Row(figure="exact retrieval: segment_reduce gives other maxima", value=float(not same),
+             unit="(1: yes)", aim=0))
+
+
+def _label_rows(sizes: Sizes, device: torch.device) -> LabelRows:
+    """Bag rows (a title and the images) and a centroid for each label, unit norm, made on `device`."""
+    bag = 1 + catalog.image_counts(sizes.labels, np.random.default_rng(0))
+    label = np.concatenate([np.repeat(np.arange(sizes.labels), bag), np.arange(sizes.labels)])
+    rows = _unit(len(label), sizes.dim, 0, device).cpu().numpy()
+    return LabelRows(rows, label, sizes.labels)
+
+
+def _unit(count: int, dim: int, seed: int, device: torch.device) -> torch.Tensor:
+    generator = torch.Generator(device).manual_seed(seed)
+    x = torch.randn(count, dim, generator=generator, device=device)
+    return torch.nn.functional.normalize(x, dim=-1)
+
+
+def _tell_check(rows: LabelRows, queries: np.ndarray, labels: np.ndarray, similarity: np.ndarray,
+                tell: Tell) -> None:
+    """Some queries against numpy on the CPU: all products, `np.maximum.reduceat` over each label."""
+    order = np.argsort(rows.label, kind="stable")
+    starts = np.searchsorted(rows.label[order], np.arange(rows.num_labels))
+    best = np.maximum.reduceat((rows.rows @ queries.T)[order], starts, axis=0).T        # (q, L)
+    k = labels.shape[1]
+    wanted = np.argpartition(-best, k - 1, axis=1)[:, :k]
+    values = -np.sort(-np.take_along_axis(best, wanted, 1), axis=1)
+    same = np.mean([len(set(a) & set(b)) / k for a, b in zip(wanted, labels)])
+    tell(Row(figure="exact retrieval: labels that brute force finds too", value=100 * float(same),
+             unit="%", aim=100, note=f"{len(queries)} queries; equals to rounding may differ"))
+    tell(Row(figure="exact retrieval: largest difference of a similarity", unit="",
+             value=float(np.abs(values - similarity[:len(queries)]).max())))
+
+
+def prediction(at: Place, tell: Tell) -> None:
+    """Milliseconds per datapoint: descriptors known; encoded from what is stored; from pixels."""
+    device, sizes = runtime.device(), at.sizes
+    model = catalog.with_classifiers(catalog.network(sizes), sizes).eval()
+    served = _served(at, model)
+    sides = served.sides(alpha_one=False)
+    some = np.random.default_rng(0).permutation(sizes.products)[:sizes.predicted]
+    pairs = catalog.no_pairs(len(some))
+    embedded = served.embed(some)                       # these two warm up
+    _ranked(served.score(embedded, sides, pairs))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    _ranked(served.score(embedded, sides, pairs))
+    known = (time.perf_counter() - start) / len(some)
+    start = time.perf_counter()
+    served.embed(some)
+    stored = (time.perf_counter() - start) / len(some)
+    peak = peak_memory("prediction")
+    pixels = _trunk_seconds(sizes, model)
+    note = f"{len(some)} datapoints, {sizes.labels} labels, top {min(SHORTLIST, sizes.labels)}"
+    for figure, seconds, why in (
+            ("descriptors known", known, note),
+            ("with encoding, from stored activations and tokens", known + stored, ""),
+            ("with encoding, from pixels and tokens",
+             known + stored + catalog.MEAN_IMAGES * pixels,
+             f"computed: {catalog.MEAN_IMAGES} images through the frozen trunk; decoding aside")):
+        aim = None if "pixels" in figure else 0.3
+        tell(Row(figure=f"prediction, {figure}", value=1000 * seconds, unit="ms per datapoint",
+                 aim=aim, note=why))
+    tell(Row(figure="frozen trunk of E_V, from pixels", value=1 / pixels, unit="images/s"))
+    tell(peak)
+
+
+def _served(at: Place, model: Mufin) -> Network:
+    """What evaluate predicts with, its labels' embeddings random."""
+    device, sizes = runtime.device(), at.sizes
+    bag = 1 + catalog.image_counts(sizes.labels, np.random.default_rng(0))
+    offsets = np.concatenate([[0], np.cumsum(bag)]).astype(np.int64)
+    rows = _unit(int(offsets[-1]), sizes.dim, 0, device).cpu().numpy() * sizes.dim**0.5
+    kinds = np.full(len(rows), IMAGE, np.int8)
+    kinds[offsets[:-1]] = TEXT
+    vectors, centroids = (_unit(sizes.labels, sizes.dim, seed, device).cpu().numpy()
+                          for seed in (1, 2))
+    labels = [Embedded(rows, kinds, offsets, vectors)]
+    source = augmented_rows(joint_rows(labels), offsets, centroids)
+    neighbours = build_neighbours(source, "exact", 16, 200, 800, device)
+    index = Index(labels, [], centroids, catalog.label_products(sizes),
+                  np.ones(sizes.labels, np.int64), neighbours, None)
+    settings = SimpleNamespace(evaluate=SimpleNamespace(candidates="shortlist",
+                                                        shortlist=SHORTLIST))
+    return Network(settings, [model], at.store(model, sizes.held_images), index)
+
+
+def _ranked(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
+    return rank(scored.candidates, scored.classifier, scored.similarity, BETA, None)
+
+
+def _trunk_seconds(sizes: Sizes, model: Mufin) -> float:
+    """Seconds per image of E_V's frozen part."""
+    encoder, side, batch = model.encoders["image"], sizes.image["size"], BATCH["cuda"]
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (min(batch, sizes.pictures), side, side, 3), dtype=torch.uint8,
+                           generator=generator)
+    frozen_inputs(encoder, pixels)                      # warms up
+    repeats = max(sizes.pictures // len(pixels), 1)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        frozen_inputs(encoder, pixels)
+    return (time.perf_counter() - start) / (repeats * len(pixels))
