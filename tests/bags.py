@@ -51,10 +51,10 @@ class GivenStore:
         self.text, self.images = (torch.from_numpy(rng.normal(size=(n, width)).astype(np.float32)) for _ in range(2))
 
     def batch(self, products: np.ndarray):
-        return Given_batch(self, np.asarray(products))
+        return GivenBatch(self, np.asarray(products))
 
 
-class Given_batch(SimpleNamespace):
+class GivenBatch(SimpleNamespace):
     def __init__(self, store: GivenStore, products: np.ndarray):
         n, seen = len(products), np.flatnonzero(products % 3)
         modality = np.full((n, 2), -1, np.int8)
@@ -65,6 +65,8 @@ class Given_batch(SimpleNamespace):
                          lexical_ids=None)
 
     def to(self, device):
+        """The batch itself, its tensors now on `device`."""
+        vars(self).update({n: t.to(device) for n, t in vars(self).items() if isinstance(t, torch.Tensor)})
         return self
 
 

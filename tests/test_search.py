@@ -75,12 +75,27 @@ def recall(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.mean([np.isin(w, f).mean() for f, w in zip(found, wanted)]))
 
 
+def test_a_label_with_thousands_of_rows_is_searched_like_any_other():
+    rng = np.random.default_rng(0)
+    label = np.concatenate([np.full(3000, 2), np.full(70, 5), np.arange(8)])
+    rows = LabelRows(rng.normal(size=(len(label), 4)).astype(np.float32), rng.permutation(label), 9)
+    exact = ExactNeighbours(rows, CPU)
+    assert len(exact.sizes) == exact_module.LAYERS + 2 and sorted(exact.further) == [0, 1]
+    queries = rng.normal(size=(5, 4)).astype(np.float32)
+    best = np.stack([(queries @ rows.rows[rows.label == label].T).max(1) for label in range(8)], 1)
+    found, values = exact.search(queries, 9)
+    assert found.tolist() == [[*np.argsort(-row), -1] for row in best]
+    assert np.allclose(values[:, :8], -np.sort(-best, axis=1), atol=1e-5)
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 30), st.integers(1, 12), st.integers(0, 6), st.integers(0, 15), st.booleans(), st.integers(0, 10**6))
 def test_exact_search_is_a_loop_over_each_labels_best_row_then_label_id(rows, labels, n, k, filters, seed):
     source, queries, excluded = problem(rows, labels, n, seed)
     excluded = excluded if filters else None
-    found, values = ExactNeighbours(source, CPU).search(queries, k, excluded)
+    with pytest.MonkeyPatch.context() as patch:         # labels with more rows than there are layers, every other time
+        patch.setattr(exact_module, "LAYERS", 64 if seed % 4 < 2 else 1 + seed % 3)
+        found, values = ExactNeighbours(source, CPU).search(queries, k, excluded)
     expected, numbers = slow_search(source, queries, k, excluded)
     assert found.dtype == np.int64 and values.dtype == np.float32 and found.shape == values.shape == (n, k)
     assert found.tolist() == expected and values.tolist() == numbers

@@ -15,6 +15,7 @@ from pipeline.errors import MufinError
 from pipeline.ragged import Lists
 
 BUDGET = 2**26          # scores (float32) of a chunk on a CPU, 256 MB; what is made of them needs at most as much again
+LAYERS = 64             # rows of a label that are layers, see `ExactNeighbours`; a bag has a dozen
 GPU_BUDGET = 2**30      # the same on a GPU, 4 GB, or a sixteenth of its free bytes where that is less
 
 
@@ -45,14 +46,18 @@ class LabelRows:
 
 
 class ExactNeighbours:
-    """Inner products with all rows, the maximum over each label's, then the top k (MUFIN Sec. 3.1, Module II)."""
+    """Inner products with all rows, the maximum over each label's, then the top k (MUFIN Sec. 3.1, Module II).
+
+    The rows lie in layers: the first row of each label, then the second of each that has two, and so on; labels with
+    more rows come first. So a layer's scores belong to the first labels, in their order, and the maxima over labels are
+    maxima of whole matrices: no scattering, which on a GPU takes atomic operations and has no deterministic form.
+    """
 
     def __init__(self, rows: LabelRows, device: torch.device):
         self.source, self.device = rows, device
-        kept = rows.label >= 0
-        vectors, label = (rows.rows, rows.label) if kept.all() else (rows.rows[kept], rows.label[kept])
-        self.rows = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(device)
-        self.label = torch.from_numpy(np.ascontiguousarray(label, np.int64)).to(device)
+        arrangement, self.sizes, self.further, column = _layers(rows)
+        self.rows = torch.from_numpy(np.ascontiguousarray(rows.rows[arrangement], np.float32)).to(device)
+        self.column = torch.from_numpy(column).to(device)
 
     @torch.inference_mode()
     def search(self, queries: np.ndarray, k: int, excluded: Lists | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +74,7 @@ class ExactNeighbours:
         with _full_float32():
             for start in range(0, n, step):
                 rows = np.arange(start, min(start + step, n))
-                best = self._best(torch.from_numpy(queries[rows]).to(self.device))                       # (q, L)
+                best = self._best(torch.from_numpy(queries[rows]).to(self.device))      # (q, L)
                 if excluded is not None:
                     mine = excluded.take(rows)
                     best[torch.from_numpy(mine.rows()), torch.from_numpy(mine.values.astype(np.int64))] = -torch.inf
@@ -80,9 +85,15 @@ class ExactNeighbours:
 
     def _best(self, queries: Tensor) -> Tensor:
         """(q, L) each label's maximum over its rows, -inf where it has none. A maximum knows no order: reproducible."""
-        best = torch.full((self.source.num_labels, len(queries)), -torch.inf, device=self.device)
-        best.scatter_reduce_(0, self.label[:, None].expand(-1, len(queries)), self.rows @ queries.T, "amax")
-        return best.T.contiguous()
+        best = torch.full((len(queries), self.source.num_labels), -torch.inf, device=self.device)
+        layers = self.rows.split(self.sizes) if self.sizes else ()
+        for layer in layers[:LAYERS]:
+            part = best[:, :len(layer)]
+            torch.maximum(part, queries @ layer.T, out=part)
+        for place, vectors in zip(self.further, layers[LAYERS:]):
+            part = best[:, place]
+            torch.maximum(part, (queries @ vectors.T).amax(1), out=part)
+        return best.index_select(1, self.column)
 
     def _budget(self) -> int:
         return min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 16) if self.device.type == "cuda" else BUDGET
@@ -97,6 +108,25 @@ class ExactNeighbours:
 
     def save(self, folder: Path) -> None:
         """Nothing to save: the rows are the index."""
+
+
+def _layers(rows: LabelRows) -> tuple[np.ndarray, list[int], list[int], np.ndarray]:
+    """How the rows are laid out for `_best`: row numbers in the new order; the size of each part; the place, among labels
+    by their number of rows, of each part past the layers; and (L,) each label's place.
+
+    The first `LAYERS` rows of labels are layers. What some label has beyond is a part of its own: a layer of a few rows
+    costs as much as one of thousands.
+    """
+    kept = np.flatnonzero(rows.label >= 0)
+    kept = kept[np.argsort(rows.label[kept], kind="stable")]
+    counts = np.bincount(rows.label[kept], minlength=rows.num_labels)
+    place = np.empty(rows.num_labels, np.int64)
+    place[np.argsort(-counts, kind="stable")] = np.arange(rows.num_labels)
+    layer = np.arange(len(kept)) - np.repeat(np.cumsum(counts) - counts, counts)
+    part = np.where(layer < LAYERS, layer, LAYERS + place[rows.label[kept]])
+    order = np.lexsort((layer, place[rows.label[kept]], part))
+    numbers, sizes = np.unique(part, return_counts=True)
+    return kept[order], sizes.tolist(), (numbers[numbers >= LAYERS] - LAYERS).tolist(), place
 
 
 def checked(queries: np.ndarray, dim: int) -> np.ndarray:
