@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
+from benchmarks.on_gpu.running import run_part, warm_up
+
 NEEDED = ("torch", "torchvision", "timm", "transformers", "numpy", "scipy", "pyarrow", "safetensors",
-          "tokenizers", "typer", "tqdm", "PIL", "requests", "pytest", "hypothesis", "yaml")
+          "tokenizers", "tqdm", "PIL", "requests", "pytest", "hypothesis", "yaml")
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET = 480.0      # seconds that the parts' own limits are made for
 RESERVE = 8.0       # seconds kept for the last part's end and the table
@@ -31,28 +36,32 @@ WORTH = 5.0         # a part with fewer seconds left is not begun
 
 
 def main(
-    minutes: float = 8.0,
-    tiny: bool = False,
-    only: Annotated[list[str] | None, "parts to run; all by default"] = None,
-    out: Path | None = None,
-    commit: str = "",
+    minutes: Annotated[float, typer.Option(help="Time for everything, start included.")] = 8.0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Rehearse on a CPU, small; figures mean "
+                                       "nothing.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="A part to run; may be given several "
+                                                   "times.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON; default "
+                                             "benchmarks/results/gpu-<card>.json.")] = None,
+    commit: Annotated[str, typer.Option(help="For a copy of the project without git.")] = "",
 ):
     """Run the parts in their order within `minutes`, print one table, write JSON after every part.
 
     Exit code 1 where a part failed; not where the time was over.
     """
     start = time.monotonic()
-    _check(tiny, only)
-    from benchmarks.on_gpu import catalog, parts
-    from benchmarks.on_gpu.running import run_part
-    from benchmarks.on_gpu.training import Place
-
+    _check_packages()
     if tiny:
         # one thread: steps of a millisecond gain nothing from more, and lose much on a busy machine
         os.environ |= {"MUFIN_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "MUFIN_WORKERS": "1"}
+    warm_up()
+    _check(tiny, only)
+    from benchmarks.on_gpu import catalog, parts
+    from benchmarks.on_gpu.training import Place
+
     report = {"question": __doc__.splitlines()[0], "sizes": "tiny" if tiny else "300K",
               "minutes": minutes, "commit": commit or _commit(), "machine": {}, "parts": {}}
-    with tempfile.TemporaryDirectory(dir=_scratch()) as scratch:
+    with tempfile.TemporaryDirectory(dir=_scratch(), prefix="mufin-gpu-") as scratch:
         at = Place(catalog.TINY if tiny else catalog.FULL, tiny, Path(scratch), None)
 
         def run(name: str, part, most: float):
@@ -80,11 +89,14 @@ def main(
         raise SystemExit(1)
 
 
-def _check(tiny: bool, only: list[str] | None) -> None:
+def _check_packages() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         _fail(f"this Python ({sys.executable}) has no {', '.join(missing)}; run `make setup`, or set "
               "PYTHON to one that has them")
+
+
+def _check(tiny: bool, only: list[str] | None) -> None:
     import torch
 
     from benchmarks.on_gpu.parts import PARTS
@@ -164,6 +176,6 @@ def _fail(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    import typer
-
+    # ended politely, it removes its files, of which some are in memory, and ends its parts
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     typer.run(main)

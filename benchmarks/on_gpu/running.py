@@ -14,6 +14,7 @@ import signal
 import time
 import traceback
 from dataclasses import asdict, dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Callable
 
@@ -66,6 +67,12 @@ def run_part(name: str, part: Callable, arguments: tuple, limit: float, log: Pat
     elif failure is None and process.exitcode:
         failure = _exit(process.exitcode)
     return Outcome(name, round(time.monotonic() - start, 1), told, failure, late)
+
+
+def warm_up() -> None:
+    """Begin the server's imports now, beside what the caller does next."""
+    _context()
+    forkserver.ensure_running()
 
 
 def _context() -> multiprocessing.context.BaseContext:
