@@ -388,7 +388,7 @@ def _content(text: str, path: Path) -> object:
     """What the file says. YAML contains JSON, and a file of JSON needs no YAML library: benchmarks.gpu writes one."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):        # not JSON, or nested deeper than Python follows
         pass
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError

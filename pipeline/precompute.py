@@ -236,7 +236,8 @@ def frozen_inputs(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
     device, precision = runtime.device(), runtime.precision()
     with torch.autocast(device.type, precision, precision != torch.float32):
         out = encoder.frozen(*(t.to(device) for t in inputs))
-    return out.float().cpu().numpy().astype(np.float32 if encoder.kind == "descriptors" else np.float16)
+    dtype = torch.float32 if encoder.kind == "descriptors" else torch.float16
+    return out.float().to(dtype).cpu().numpy()      # made small before it leaves the device
 
 
 def _titles(params: Params, titles: list[str], known: np.ndarray, folder: Path) -> dict:

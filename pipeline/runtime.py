@@ -51,6 +51,8 @@ def device() -> torch.device:
                              "set it to cpu or to one that is there")
         torch.cuda.set_device(chosen)
         torch.set_float32_matmul_precision("high")
+        # cuDNN plans its attention anew for each size of a batch, and each step has another number of titles and images
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return chosen
 
 

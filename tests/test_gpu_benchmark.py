@@ -36,7 +36,7 @@ SECTIONS = {        # part: words of figures that it must tell of
                   "time with deterministic algorithms, fp32"],
     "module-one": ["held in GPU memory: one step", "streamed from host memory: an epoch of",
                    "200 epochs", "images", "utilisation", "peak GPU memory", "the GPU waits",
-                   "one checkpoint", "refresh"],
+                   "one checkpoint", "refresh", "with cuDNN", "without cuDNN"],
     "module-four": ["by rows (SparseAdam): steps", "dense (fused AdamW): steps", "an epoch of",
                     "peak GPU memory"],
     "retrieval": ["top 100 labels", "scaled to", "brute force", "peak GPU memory"],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def test_the_paper_profile_has_the_papers_numbers():
     assert (f.loss, f.gamma, f.positives, f.negatives, f.batch_size, f.epochs, f.lr, f.train_encoders) == (
         "hinge", 0.5, 2, 12, 200, 20, 5e-5, True)
     assert (p.retrieve.vectors, p.retrieve.shortlist, p.evaluate.beta, p.transfer.alpha) == ("bag", 100, 0.7, 0.5)
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)
+def test_params_in_json_are_the_same_settings(path, tmp_path):
+    content = YAML(typ="safe").load(path.read_text())
+    (tmp_path / "params.yaml").write_text(json.dumps(content))
+    assert load_params(tmp_path / "params.yaml") == load_params(path)
+
+
+def test_a_misnamed_setting_in_json_is_named_as_in_yaml(tmp_path):
+    content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    content["finetune"]["free_updates"] = content["finetune"].pop("free_update")
+    (tmp_path / "params.yaml").write_text(json.dumps(content))
+    with pytest.raises(ParamsError, match="finetune.free_updates is not a parameter; did you mean finetune.free_update?"):
+        load_params(tmp_path / "params.yaml")
 
 
 def changed(tmp_path: Path, change) -> Path:

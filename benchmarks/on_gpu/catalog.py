@@ -52,7 +52,7 @@ FULL = Sizes(
     streamed_images=2_000_000,
     image={"name": "vit_base_patch32_224", "options": {}, "size": 224},
     text={"name": "distilbert", "options": {}}, vocabulary=30_522, dim=192, batch=1024,
-    finetune_batch=200, steps=24, streamed_steps=8, queries=20_000,
+    finetune_batch=200, steps=24, streamed_steps=16, queries=20_000,
     predicted=4096, pictures=8192)
 TINY = Sizes(
     products=600, labels=200, datapoints=400, held_images=300, streamed_images=600,
@@ -71,7 +71,7 @@ FULL_COMPARED = replace(
     finetune_batch=25, steps=5, image=FULL.image | {"options": {"depth": 2}})
 TINY_COMPARED = replace(TINY, batch=8, finetune_batch=4, steps=2)
 
-# Table 1 of the paper; the spread of lengths is not in it. Titles: log-normal, about a fifth cut at
+# Table 1 of the paper; the spread of lengths is not in it. Titles: log-normal, about a sixth cut at
 # 32 tokens. Images: Poisson, from 0 to 15.
 MEAN_IMAGES, LABELS_PER_DATAPOINT = 4.91, 8.13
 DATAPOINTS_PER_LABEL = 586_781 * LABELS_PER_DATAPOINT / 303_296
@@ -110,7 +110,7 @@ def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int,
     """
     if (folder / "manifest.json").exists():     # written last
         return
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     rng, n = np.random.default_rng(seed), sizes.products
     counts = image_counts(n, rng)
     np.save(folder / "image_offsets.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
@@ -132,7 +132,7 @@ def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int,
 
 
 def network(sizes: Sizes, dropout: bool = True, seed: int = 0) -> Mufin:
-    """MUFIN of the `paper` profile with random weights, before Module I, on the CPU.
+    """MUFIN of the paper with random weights, before Module I, on the CPU: pictures of 224 pixels.
 
     `dropout` off: for runs that must draw the same in two precisions, which kernels do not promise.
     """

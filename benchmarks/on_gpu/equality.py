@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
@@ -18,18 +17,33 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def equality(at: Place, tell: Tell) -> None:
     """Runs the tests, those for the GPU and the same ones for the CPU."""
-    report = at.folder / "tests.xml"
     os.chdir(ROOT)
     # what pytest prints goes to the log on stderr: standard output is for the table
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    pytest.main(["tests/test_cuda.py", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
-                 f"--basetemp={at.folder / 'pytest'}"])
-    cases = list(ET.parse(report).getroot().iter("testcase"))
-    failed = [c.get("name") for c in cases if {child.tag for child in c} & {"failure", "error"}]
-    reasons = Counter(skip.get("message") for case in cases for skip in case.iter("skipped"))
-    tell(Row(figure="tests/test_cuda.py: passed", unit="tests",
-             value=len(cases) - len(failed) - reasons.total()))
-    tell(Row(figure="tests/test_cuda.py: failed", value=len(failed), unit="tests", aim=0,
-             note=", ".join(failed)))
-    tell(Row(figure="tests/test_cuda.py: skipped", value=reasons.total(), unit="tests",
-             note="; ".join(f"{count}: {reason}" for reason, count in reasons.items())))
+    counts = Counts(tell)
+    end = pytest.main(["tests/test_cuda.py", "-q", "-p", "no:cacheprovider",
+                       f"--basetemp={at.folder / 'pytest'}"], plugins=[counts])
+    tell(Row(figure="tests/test_cuda.py: passed", value=counts.passed, unit="tests"))
+    tell(Row(figure="tests/test_cuda.py: failed", value=counts.failed, unit="tests", aim=0,
+             note="" if end in (0, 1) else f"pytest ended with {end!r}"))
+    tell(Row(figure="tests/test_cuda.py: skipped", value=counts.skipped.total(), unit="tests",
+             note="; ".join(f"{count}: {reason}" for reason, count in counts.skipped.items())))
+
+
+class Counts:
+    """Counts outcomes as they come, and tells of a failure at once: the part may be stopped."""
+
+    def __init__(self, tell: Tell):
+        self.tell, self.passed, self.failed = tell, 0, 0
+        self.skipped: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed += 1
+            reason = str(report.longrepr).strip().splitlines()[-1][:200]
+            self.tell(Row(figure=f"failed: {report.nodeid.partition('::')[2]}"[:72], value=1,
+                          unit="test", aim=0, note=reason))
+        elif report.skipped:
+            self.skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
+        elif report.when == "call":
+            self.passed += 1

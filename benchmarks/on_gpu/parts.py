@@ -55,7 +55,7 @@ def read_ceilings(rows: list[dict]) -> Ceilings | None:
 PARTS = {
     "ceilings": Part("ceilings of the card", ceilings, 40),
     "equality": Part("1. GPU equals CPU", equality, 110),
-    "precision": Part("2. bf16 against fp32, deterministic algorithms", precision, 90),
+    "precision": Part("2. bf16 against fp32, deterministic algorithms", precision, 110),
     "module-one": Part("3. Module I at the 300K shape", module_one, 120),
     "module-four": Part("4. Module IV at the 300K shape", module_four, 90),
     "retrieval": Part("5. exact retrieval", retrieval, 60),

@@ -15,7 +15,7 @@ from benchmarks.on_gpu.training import Place, Tell, peak_memory
 from benchmarks.timing import interleaved
 from pipeline import runtime
 from pipeline.ann import ExactNeighbours, LabelRows, build_neighbours
-from pipeline.ann.exact import _layers, _top
+from pipeline.ann.exact import _full_float32, _layers, _top
 from pipeline.evaluate import Network, Scored
 from pipeline.nn.mufin import IMAGE, TEXT, Mufin
 from pipeline.precompute import BATCH, frozen_inputs
@@ -65,18 +65,20 @@ def _tell_steps(exact: ExactNeighbours, rows: LabelRows, queries: np.ndarray, k:
     step = max(1, exact._budget() // (len(rows.label) + rows.num_labels))
     some = torch.from_numpy(queries[:step]).to(exact.device)
     label = torch.from_numpy(rows.label[_layers(rows)[0]]).to(exact.device)
-    best = exact._best(some)
 
     def scattered() -> torch.Tensor:
         empty = torch.full((rows.num_labels, len(some)), -torch.inf, device=exact.device)
         index = label[:, None].expand(-1, len(some))
         return empty.scatter_reduce_(0, index, exact.rows @ some.T, "amax").T
 
-    ways = {"products": lambda: exact.rows @ some.T,
-            "products and label maxima, in layers": lambda: exact._best(some),
-            "products and label maxima, by scatter_reduce": scattered,
-            f"top {k}": lambda: _top(best, k)}
-    for name, seconds in interleaved(ways, 3).items():
+    with _full_float32():
+        best = exact._best(some)
+        ways = {"products": lambda: exact.rows @ some.T,
+                "products and label maxima, in layers": lambda: exact._best(some),
+                "products and label maxima, by scatter_reduce": scattered,
+                f"top {k}": lambda: _top(best, k)}
+        times = interleaved(ways, 3)
+    for name, seconds in times.items():
         tell(Row(figure=f"exact retrieval, {len(some)} queries: {name}", unit="ms",
                  value=1000 * float(np.median(seconds))))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import tempfile
 import time
@@ -125,27 +126,30 @@ def precision(at: Place, tell: Tell) -> None:
     small = catalog.TINY_COMPARED if at.tiny else catalog.FULL_COMPARED
     at = dataclasses.replace(at, sizes=small, folder=at.folder / "compared")
     at.folder.mkdir()
-    for name in ("Module I", "Module IV"):
-        full, half = (_short_run(at, name, p, False) for p in (torch.float32, torch.bfloat16))
+    start = {"Module I": catalog.network(small, dropout=False)}
+    start["Module IV"] = catalog.with_classifiers(copy.deepcopy(start["Module I"]), small)
+    plain = {}
+    for name, model in start.items():
+        full, half = (_short_run(at, model, p, False) for p in (torch.float32, torch.bfloat16))
         _tell_difference(name, full, half, tell)
-        again = [_short_run(at, name, torch.float32, True) for _ in range(2)]
+        plain[name] = full.seconds, half.seconds
+    for name, model in start.items():
+        again = [_short_run(at, model, torch.float32, True) for _ in range(2)]
         differ = sum(not torch.equal(t, again[1].state[n]) for n, t in again[0].state.items())
         tell(Row(figure=f"{name}, deterministic fp32 twice: tensors that differ", value=differ,
                  unit="tensors", aim=0, note=f"of {len(again[0].state)}"))
-        deterministic = _short_run(at, name, torch.bfloat16, True)
-        for dtype, a, b in (("fp32", again[1], full), ("bf16", deterministic, half)):
+        half = _short_run(at, model, torch.bfloat16, True)
+        for dtype, seconds, without in zip(("fp32", "bf16"), (again[1].seconds, half.seconds),
+                                           plain[name]):
             tell(Row(figure=f"{name}, time with deterministic algorithms, {dtype}",
-                     value=a.seconds / b.seconds, unit="times that without"))
+                     value=seconds / without, unit="times that without"))
 
 
-def _short_run(at: Place, name: str, dtype: torch.dtype, deterministic: bool) -> Run:
-    """Ten epochs of five steps, of Module I or IV, always from the same weights."""
-    device, sizes = runtime.device(), at.sizes
-    torch.set_float32_matmul_precision("highest")       # runtime.device allows TF32
-    model = catalog.network(sizes, dropout=False)
+def _short_run(at: Place, start: Mufin, dtype: torch.dtype, deterministic: bool) -> Run:
+    """Ten epochs of five steps from the weights of `start`: of Module IV if it has classifiers."""
+    device, sizes, model = runtime.device(), at.sizes, copy.deepcopy(start)
     store = at.store(model, sizes.held_images)
-    if name == "Module IV":
-        catalog.with_classifiers(model, sizes)
+    torch.set_float32_matmul_precision("highest")       # after runtime.device, which allows TF32
     model.to(device)
 
     def vectors() -> np.ndarray:
@@ -156,7 +160,7 @@ def _short_run(at: Place, name: str, dtype: torch.dtype, deterministic: bool) ->
     torch.use_deterministic_algorithms(deterministic)
     try:
         with at.machine(device, dtype) as where:
-            if name == "Module I":
+            if model.classifiers is None:
                 job, optimisers = pretraining(at, model, store, sizes.steps, 10, where)
             else:
                 job, optimisers = finetuning(at, model, store, sizes.steps, 10, False)
@@ -214,6 +218,8 @@ def module_one(at: Place, tell: Tell) -> None:
         if images == sizes.held_images:
             _tell_refresh(at, model, store, seconds * question.epoch_steps, tell)
             _tell_checkpoint(at, "Module I", optimisers, tell)
+        del optimisers                  # its moments are no part of the next question's memory
+    _tell_attention(tell)
 
 
 def _tell_refresh(at: Place, model: Mufin, store, epoch_seconds: float, tell: Tell) -> None:
@@ -228,7 +234,7 @@ def _tell_refresh(at: Place, model: Mufin, store, epoch_seconds: float, tell: Te
     refresh = (at.sizes.labels + at.sizes.datapoints) / rate
     tell(Row(figure="Module I, embedding (a refresh of hard positives): rate", value=rate,
              unit="products/s"))
-    tell(Row(figure="Module I, 200 epochs with 40 refreshes", unit="hours",
+    tell(Row(figure="Module I, held in GPU memory: 200 epochs, 40 refreshes", unit="hours",
              value=(200 * epoch_seconds + 40 * refresh) / 3600,
              note=f"computed: 40 refreshes of {refresh:.0f} s"))
 
@@ -250,6 +256,7 @@ def module_four(at: Place, tell: Tell) -> None:
         _, optimisers = _tell_speed(at, question, job, tell)
         if dense:
             _tell_checkpoint(at, "Module IV", optimisers, tell)
+        del optimisers
 
 
 def _tell_speed(at: Place, question: Question, make: Callable,
@@ -330,14 +337,20 @@ def _floor(ceilings: Ceilings | None, work: StepWork, question: Question) -> flo
 
 
 def _tell_wait(at: Place, title: str, make: Callable, tell: Tell) -> None:
+    figure = f"{title}: share of time the GPU waits"
     with at.machine(runtime.device(), runtime.precision()) as where:
         busy = Busy(where.device, where.scratch)
         job, optimisers = make(where, steps=max(at.sizes.streamed_steps, 2))
-        train(Watched(job, busy), optimisers, 0, 1000, where)
-    tell(Row(figure=f"{title}: share of time the GPU waits",
-             value=None if busy.share is None else 100 * (1 - busy.share), unit="%",
-             note="no GPU" if busy.share is None else
-             f"profiled: {1000 * busy.seconds / job.steps:.0f} ms per step"))
+        try:
+            train(Watched(job, busy), optimisers, 0, 1000, where)
+        except Exception as error:      # a profiler that cannot start here costs this row alone
+            tell(Row(figure=figure, value=None, unit="%", note=f"{type(error).__name__}: {error}"))
+            return
+    if busy.share is None:
+        tell(Row(figure=figure, value=None, unit="%", note="the trace has no kernel: no GPU?"))
+    else:
+        tell(Row(figure=figure, value=100 * (1 - busy.share), unit="%",
+                 note=f"profiled: {1000 * busy.seconds / job.steps:.0f} ms per step"))
 
 
 def _tell_checkpoint(at: Place, title: str, optimisers: Optimisers, tell: Tell) -> None:
@@ -346,4 +359,30 @@ def _tell_checkpoint(at: Place, title: str, optimisers: Optimisers, tell: Tell) 
         start = time.perf_counter()
         save_checkpoint(path, optimisers, {}, {})
         tell(Row(figure=f"{title}: one checkpoint", value=time.perf_counter() - start, unit="s",
-                 note=f"{path.stat().st_size / 2**20:.0f} MB, one per minute by default"))
+                 note=f"{path.stat().st_size / 2**20:.0f} MB in {_place_of(path)}; one per minute "
+                      "by default"))
+
+
+def _place_of(path: Path) -> str:
+    return "memory (/dev/shm)" if path.is_relative_to("/dev/shm") else "a file on disk"
+
+
+def _tell_attention(tell: Tell) -> None:
+    """Attention of titles in batches of ever new sizes, forward and backward: cuDNN's, which
+    `runtime.device` turns off, beside the others."""
+    device = runtime.device()
+    for name, on in (("without cuDNN", False), ("with cuDNN", True)):
+        torch.backends.cuda.enable_cudnn_sdp(on)
+        seconds = []
+        for count in range(3000, 3005) if device.type == "cuda" else range(3, 6):
+            q = torch.randn(count, 12, 32, 64, device=device, dtype=torch.bfloat16,
+                            requires_grad=True)
+            mask = torch.rand(count, 1, 32, 32, device=device) < 0.9
+            start = time.perf_counter()
+            out = torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+            out.float().sum().backward()
+            float(q.grad.float().sum())         # waits for the device
+            seconds.append(time.perf_counter() - start)
+        tell(Row(figure=f"attention in a batch of a new size, {name}", unit="ms",
+                 value=1000 * float(np.median(seconds[1:])), note="median of sizes after the first"))
+    torch.backends.cuda.enable_cudnn_sdp(False)

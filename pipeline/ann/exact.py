@@ -15,8 +15,8 @@ from pipeline.errors import MufinError
 from pipeline.ragged import Lists
 
 BUDGET = 2**26          # scores (float32) of a chunk on a CPU, 256 MB; what is made of them needs at most as much again
-LAYERS = 64             # rows of a label that are layers, see `ExactNeighbours`; a bag has a dozen
 GPU_BUDGET = 2**30      # the same on a GPU, 4 GB, or a sixteenth of its free bytes where that is less
+LAYERS = 64             # rows of a label that are layers, see `ExactNeighbours`; a bag has a dozen
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def _reads_one_token(model: VisionTransformer) -> bool:
 def _class_token_block(block: Block, x: Tensor) -> Tensor:
     """The block's output at the class token alone, (n, T, C) -> (n, 1, C): all tokens answer, one asks."""
     a, n, tokens = block.attn, len(x), x.shape[1]
-    h, split = block.norm1(x), a.attn_dim
+    h, split = block.norm1(x), a.num_heads * a.head_dim
     bias_q, bias_kv = (None, None) if a.qkv.bias is None else (a.qkv.bias[:split], a.qkv.bias[split:])
     q = F.linear(h[:, :1], a.qkv.weight[:split], bias_q).view(n, 1, a.num_heads, a.head_dim).transpose(1, 2)
     kv = F.linear(h, a.qkv.weight[split:], bias_kv).view(n, tokens, 2, a.num_heads, a.head_dim)
