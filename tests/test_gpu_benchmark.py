@@ -20,10 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu
-from benchmarks.on_gpu import catalog, floors, running
+from benchmarks.on_gpu import catalog, floors, prediction, running, training
 from benchmarks.on_gpu.parts import PARTS
 from benchmarks.on_gpu.running import Row, run_part
 from benchmarks.on_gpu.sample_run import write_curated
+from pipeline import runtime
 from pipeline.params import load_params
 from tests.projects import ROOT
 
@@ -266,6 +267,58 @@ def test_busy_time_counts_overlapping_kernels_once():
 
 def test_busy_time_of_a_trace_without_kernels_is_none():
     assert floors.busy_seconds({"traceEvents": [event(0, 5, "cpu_op")]}) is None
+
+
+class BrokenProfiler:
+    def __init__(self, **_):
+        raise RuntimeError("CUPTI is not there")
+
+
+def test_a_profiler_that_fails_gives_its_reason_and_no_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.profiler, "profile", BrokenProfiler)
+    busy = floors.Busy(torch.device("cpu"), tmp_path)
+    busy.start()
+    busy.stop()
+    assert busy.share is None and busy.reason == "RuntimeError: CUPTI is not there"
+
+
+# Full float32, where a row says so
+
+@pytest.fixture
+def at(tmp_path, monkeypatch) -> training.Place:
+    """A place whose device allows TF32 whenever it is asked for, as `runtime.device` does on a GPU."""
+    before = torch.get_float32_matmul_precision()
+
+    def device() -> torch.device:
+        torch.set_float32_matmul_precision("high")
+        return torch.device("cpu")
+
+    monkeypatch.setattr(runtime, "device", device)
+    yield training.Place(catalog.TINY, True, tmp_path, None)
+    torch.set_float32_matmul_precision(before)
+
+
+def test_bf16_is_compared_with_full_float32(at, monkeypatch):
+    seen = []
+
+    def noted(function):
+        def call(*arguments):
+            seen.append(torch.get_float32_matmul_precision())
+            return function(*arguments)
+        return call
+
+    for name in ("train", "embed"):
+        monkeypatch.setattr(training, name, noted(getattr(training, name)))
+    training.precision(at, lambda row: None)
+    assert len(seen) == 10 * 3 and set(seen) == {"highest"}     # ten runs: before, training, after
+
+
+def test_the_steps_of_exact_search_are_timed_in_full_float32(at, monkeypatch):
+    seen, timed = [], prediction.interleaved
+    monkeypatch.setattr(prediction, "interleaved", lambda *a: (
+        seen.append(torch.get_float32_matmul_precision()), timed(*a))[1])
+    prediction.retrieval(at, lambda row: None)
+    assert seen == ["highest"] and torch.get_float32_matmul_precision() == "high"
 
 
 # The invented catalog

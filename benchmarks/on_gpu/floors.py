@@ -104,26 +104,40 @@ def busy_seconds(trace: dict) -> float | None:
 
 
 class Busy:
-    """Profiles the time between `start` and `stop`; `.share` of it in which the GPU worked."""
+    """Profiles the time between `start` and `stop`; `.share` of it in which the GPU worked.
+
+    Where the profiler fails, `.share` stays None and `.reason` says why: what is profiled goes on.
+    """
 
     def __init__(self, device: torch.device, folder: Path):
-        self.device, self.path, self.share, self.seconds = device, folder / "trace.json", None, None
-        kinds = [torch.profiler.ProfilerActivity.CUDA if device.type == "cuda"
-                 else torch.profiler.ProfilerActivity.CPU]
-        self.profiler = torch.profiler.profile(activities=kinds)
+        self.device, self.path = device, folder / "trace.json"
+        self.share: float | None = None
+        self.reason, self.seconds = "the trace has no kernel: no GPU?", 0.0
+        self.profiler: torch.profiler.profile | None = None
 
     def start(self) -> None:
+        kind = "CUDA" if self.device.type == "cuda" else "CPU"
         self._wait()
-        self.profiler.start()
+        try:
+            activity = getattr(torch.profiler.ProfilerActivity, kind)
+            self.profiler = torch.profiler.profile(activities=[activity])
+            self.profiler.start()
+        except Exception as error:              # CUPTI fails in classes of its own
+            self.profiler, self.reason = None, f"{type(error).__name__}: {error}"
         self.seconds = -time.perf_counter()
 
     def stop(self) -> None:
         self._wait()
         self.seconds += time.perf_counter()
-        self.profiler.stop()
-        self.profiler.export_chrome_trace(str(self.path))
-        busy = busy_seconds(json.loads(self.path.read_text()))
-        self.share = None if busy is None else busy / self.seconds
+        if self.profiler is None:
+            return
+        try:
+            self.profiler.stop()
+            self.profiler.export_chrome_trace(str(self.path))
+            busy = busy_seconds(json.loads(self.path.read_text()))
+            self.share = None if busy is None else busy / self.seconds
+        except Exception as error:
+            self.reason = f"{type(error).__name__}: {error}"
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -56,7 +56,7 @@ class Place:
 
 
 class Watched:
-    """A job whose last epoch is profiled, and that notes when each epoch began."""
+    """A job whose last epoch is profiled."""
 
     def __init__(self, job: Job, busy: Busy):
         self.job, self.busy = job, busy
@@ -341,13 +341,9 @@ def _tell_wait(at: Place, title: str, make: Callable, tell: Tell) -> None:
     with at.machine(runtime.device(), runtime.precision()) as where:
         busy = Busy(where.device, where.scratch)
         job, optimisers = make(where, steps=max(at.sizes.streamed_steps, 2))
-        try:
-            train(Watched(job, busy), optimisers, 0, 1000, where)
-        except Exception as error:      # a profiler that cannot start here costs this row alone
-            tell(Row(figure=figure, value=None, unit="%", note=f"{type(error).__name__}: {error}"))
-            return
+        train(Watched(job, busy), optimisers, 0, 1000, where)
     if busy.share is None:
-        tell(Row(figure=figure, value=None, unit="%", note="the trace has no kernel: no GPU?"))
+        tell(Row(figure=figure, value=None, unit="%", note=busy.reason))
     else:
         tell(Row(figure=figure, value=100 * (1 - busy.share), unit="%",
                  note=f"profiled: {1000 * busy.seconds / job.steps:.0f} ms per step"))
