@@ -27,22 +27,40 @@ import typer
 
 from benchmarks.on_gpu.running import run_part, warm_up
 
-NEEDED = ("torch", "torchvision", "timm", "transformers", "numpy", "scipy", "pyarrow", "safetensors",
-          "tokenizers", "tqdm", "PIL", "requests", "pytest", "hypothesis", "yaml")
+NEEDED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+    "tqdm",
+    "PIL",
+    "requests",
+    "pytest",
+    "hypothesis",
+    "yaml",
+)
 ROOT = Path(__file__).resolve().parents[1]
-BUDGET = 480.0      # seconds that the parts' own limits are made for
-RESERVE = 8.0       # seconds kept for the last part's end and the table
-WORTH = 5.0         # a part with fewer seconds left is not begun
+BUDGET = 480.0  # seconds that the parts' own limits are made for
+RESERVE = 8.0  # seconds kept for the last part's end and the table
+WORTH = 5.0  # a part with fewer seconds left is not begun
 
 
 def main(
     minutes: Annotated[float, typer.Option(help="Time for everything, start included.")] = 8.0,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Rehearse on a CPU, small; figures mean "
-                                       "nothing.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="A part to run; may be given several "
-                                                   "times.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON; default "
-                                             "benchmarks/results/gpu-<card>.json.")] = None,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Rehearse on a CPU, small; figures mean nothing.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A part to run; may be given several times.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON; default benchmarks/results/gpu-<card>.json.")
+    ] = None,
     commit: Annotated[str, typer.Option(help="For a copy of the project without git.")] = "",
 ):
     """Run the parts in their order within `minutes`, print one table, write JSON after every part.
@@ -59,8 +77,14 @@ def main(
     from benchmarks.on_gpu import catalog, parts
     from benchmarks.on_gpu.training import Place
 
-    report = {"question": __doc__.splitlines()[0], "sizes": "tiny" if tiny else "300K",
-              "minutes": minutes, "commit": commit or _commit(), "machine": {}, "parts": {}}
+    report = {
+        "question": __doc__.splitlines()[0],
+        "sizes": "tiny" if tiny else "300K",
+        "minutes": minutes,
+        "commit": commit or _commit(),
+        "machine": {},
+        "parts": {},
+    }
     with tempfile.TemporaryDirectory(dir=_scratch(), prefix="mufin-gpu-") as scratch:
         at = Place(catalog.TINY if tiny else catalog.FULL, tiny, Path(scratch), None)
 
@@ -68,8 +92,12 @@ def main(
             left = minutes * 60 - (time.monotonic() - start) - RESERVE
             limit = min(left, most * minutes * 60 / BUDGET)
             if left < WORTH:
-                return {"seconds": 0.0, "rows": [], "failure": "not begun: no time was left",
-                        "late": True}
+                return {
+                    "seconds": 0.0,
+                    "rows": [],
+                    "failure": "not begun: no time was left",
+                    "late": True,
+                }
             done = run_part(name, part, (at,), limit, at.folder / f"{name}.jsonl")
             return {key: value for key, value in asdict(done).items() if key != "name"}
 
@@ -92,8 +120,10 @@ def main(
 def _check_packages() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        _fail(f"this Python ({sys.executable}) has no {', '.join(missing)}; run `make setup`, or set "
-              "PYTHON to one that has them")
+        _fail(
+            f"this Python ({sys.executable}) has no {', '.join(missing)}; run `make setup`, or set "
+            "PYTHON to one that has them"
+        )
 
 
 def _check(tiny: bool, only: list[str] | None) -> None:
@@ -104,18 +134,24 @@ def _check(tiny: bool, only: list[str] | None) -> None:
     if unknown := set(only or ()) - set(PARTS):
         _fail(f"--only {', '.join(sorted(unknown))} is no part; the parts are {', '.join(PARTS)}")
     if not tiny and not torch.cuda.is_available():
-        _fail("torch sees no CUDA device on this machine; run on one that has a GPU, or rehearse on "
-              "the CPU with --tiny")
+        _fail(
+            "torch sees no CUDA device on this machine; run on one that has a GPU, or rehearse on "
+            "the CPU with --tiny"
+        )
 
 
 def _commit() -> str:
     """The commit that runs, with `+changes` where files differ from it."""
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + "+changes" * bool(git("status", "--porcelain"))
+        return git("rev-parse", "--short=12", "HEAD") + "+changes" * bool(
+            git("status", "--porcelain")
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -132,7 +168,7 @@ def _scratch() -> Path | None:
 
 def _write(report: dict, out: Path | None, tiny: bool) -> None:
     if out is None and tiny:
-        return                          # a rehearsal leaves nothing
+        return  # a rehearsal leaves nothing
     card = re.sub(r"[^a-z0-9]+", "-", report["machine"].get("card", "unknown").lower()).strip("-")
     path = out or ROOT / f"benchmarks/results/gpu-{card}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,13 +179,17 @@ def _write(report: dict, out: Path | None, tiny: bool) -> None:
 
 def _print(report: dict) -> None:
     machine = report["machine"]
-    print(f"{machine.get('card', 'unknown card')}, driver {machine.get('driver') or '-'}, torch "
-          f"{machine.get('torch', '?')}, commit {report['commit']}, {report['sizes']} sizes, "
-          f"{report['seconds']:.0f} s")
+    print(
+        f"{machine.get('card', 'unknown card')}, driver {machine.get('driver') or '-'}, torch "
+        f"{machine.get('torch', '?')}, commit {report['commit']}, {report['sizes']} sizes, "
+        f"{report['seconds']:.0f} s"
+    )
     print(f"{'figure':72s}{'':>12s} {'unit':22s}{'floor':>10s}{'ratio':>8s}{'aim':>8s}")
     for part in report["parts"].values():
-        print(f"\n{part['title']} ({part['seconds']:.0f} s)"
-              + (f": {part['failure']}" if part["failure"] else ""))
+        print(
+            f"\n{part['title']} ({part['seconds']:.0f} s)"
+            + (f": {part['failure']}" if part["failure"] else "")
+        )
         for row in part["rows"]:
             print(_line(row))
 
@@ -158,8 +198,10 @@ def _line(row: dict) -> str:
     value, floor = row["value"], row["floor"]
     ratio = value / floor if value is not None and floor else None
     cells = [_number(value), _number(floor), _number(ratio), _number(row["aim"])]
-    return (f"{row['figure']:72s}{cells[0]:>12s} {row['unit']:22s}{cells[1]:>10s}{cells[2]:>8s}"
-            f"{cells[3]:>8s}  {row['note']}").rstrip()
+    return (
+        f"{row['figure']:72s}{cells[0]:>12s} {row['unit']:22s}{cells[1]:>10s}{cells[2]:>8s}"
+        f"{cells[3]:>8s}  {row['note']}"
+    ).rstrip()
 
 
 def _number(value: float | None) -> str:

@@ -33,14 +33,22 @@ def tell(question: str, rows: dict[str, dict[str, float]], out: Path | None) -> 
     for name, figures in rows.items():
         print(f"  {name:36s}" + "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
     if out:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
-                   "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+        machine = {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        }
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"question": question, "machine": machine, "rows": rows}, indent=2) + "\n")
+        out.write_text(
+            json.dumps({"question": question, "machine": machine, "rows": rows}, indent=2) + "\n"
+        )
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
     """Median, and the 99th percentile (the worst, of fewer than 100), in milliseconds."""
     ordered = sorted(seconds)
-    return {"ms_median": 1000 * statistics.median(ordered), "ms_p99": 1000 * ordered[min(len(ordered) - 1,
-                                                                                      int(0.99 * len(ordered)))]}
+    return {
+        "ms_median": 1000 * statistics.median(ordered),
+        "ms_p99": 1000 * ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
+    }

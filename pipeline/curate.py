@@ -17,16 +17,18 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import runtime
-from pipeline.artifacts import SCHEMAS, publish, read_json, read_table, table_batches, write_json, write_table
-from pipeline.corpus import splits
-from pipeline.corpus.cleaning import best_rows, clean_relations, clean_titles, image_keys
-from pipeline.corpus.lookup import Lookup, hashes
-from pipeline.corpus.subsample import dense_subsample
-from pipeline.errors import MufinError
-from pipeline.params import Curate, load_params
-from pipeline.progress import progress
-from pipeline.ragged import Lists
+from mufin import runtime
+from mufin.artifacts.curated import Split
+from mufin.artifacts.files import publish, read_json, write_json
+from mufin.artifacts.tables import SCHEMAS, read_table, table_batches, write_table
+from mufin.corpus import splits
+from mufin.corpus.cleaning import best_rows, clean_relations, clean_titles, image_keys
+from mufin.corpus.lookup import Lookup, hashes
+from mufin.corpus.subsample import dense_subsample
+from mufin.errors import MufinError
+from mufin.params import Curate, load_params
+from mufin.progress import progress
+from mufin.ragged import Lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class CleanRows:
     """All rows of the raw table, cleaned into the file `path`, products not yet distinct."""
 
     path: Path
-    ids: Lookup             # group: the number of each row's id
-    tokens: np.ndarray      # (n,) int32, words of the title
-    images: np.ndarray      # (n,) int32, pictures
+    ids: Lookup  # group: the number of each row's id
+    tokens: np.ndarray  # (n,) int32, words of the title
+    images: np.ndarray  # (n,) int32, pictures
     dropped: dict[str, int]
 
 
@@ -45,9 +47,9 @@ class Catalog:
     """The products: distinct, clean, numbered by their place in the raw table."""
 
     source: CleanRows
-    rows: np.ndarray        # (P,) int64 ascending, where each stands in the source
-    of_id: np.ndarray       # (ids,) int64, the product of each id, -1 where it was dropped
-    relations: Lists        # of products, distinct
+    rows: np.ndarray  # (P,) int64 ascending, where each stands in the source
+    of_id: np.ndarray  # (ids,) int64, the product of each id, -1 where it was dropped
+    relations: Lists  # of products, distinct
     dropped: dict[str, int]
 
     def __len__(self) -> int:
@@ -59,27 +61,28 @@ class Catalog:
         return np.where(number >= 0, self.of_id[number], -1)
 
 
-def main(
-    raw: Path = Path("data/raw"),
-    out: Path = Path("data/curated"),
-    metrics: Path = Path("metrics/curate.json"),
-):
+def main(home: runtime.Home = Path(".")):
     """Clean, drop what has neither title nor picture, build labels, splits and filter pairs."""
-    s = load_params().curate
+    s, raw = load_params(home / "params.yaml").curate, home / "data/raw"
     released = bool(read_json(raw / "source.json").get("released"))
     kind = "released" if released else s.split
-    with runtime.measured(metrics) as report:
-        with publish(out) as folder:
+    with runtime.measured("curate", home) as report:
+        with publish(home / "data/curated") as folder:
             folder.mkdir()
             catalog = _catalog(raw, folder.parent / "rows.parquet", released)
             catalog, made = _released(raw, catalog, s) if released else _own_split(raw, catalog, s)
             _check(made, s)
             _write(catalog, made, kind, folder)
-        report |= {"split": kind} | _statistics(catalog, made) | {"dropped": catalog.dropped | made.dropped,
-                                                                  "items": len(catalog.source.tokens)}
+        report.items = len(catalog.source.tokens)
+        report.facts = (
+            {"split": kind}
+            | _statistics(catalog, made)
+            | {"dropped": catalog.dropped | made.dropped}
+        )
 
 
 # Cleaning
+
 
 def _catalog(raw: Path, scratch: Path, keep_all: bool) -> Catalog:
     """Distinct products with a title or a picture (all of them in a released split, whose rows are fixed).
@@ -89,8 +92,10 @@ def _catalog(raw: Path, scratch: Path, keep_all: bool) -> Catalog:
     source = _clean_rows(raw, scratch)
     quality = (source.tokens > 0).astype(np.int8) + (source.images > 0)
     if not quality.any():
-        raise MufinError(f"none of the {len(quality)} rows of {raw}/products.parquet has a title or a picture; look at "
-                         "download.columns and at the reasons in metrics/download.json")
+        raise MufinError(
+            f"none of the {len(quality)} rows of {raw}/products.parquet has a title or a picture; look at "
+            "download.columns and at the reasons in metrics/download.json"
+        )
     rows = np.sort(best_rows(source.ids.group, quality))
     dropped = source.dropped | {"rows with the id of another": len(quality) - len(rows)}
     empty = quality[rows] == 0
@@ -98,31 +103,51 @@ def _catalog(raw: Path, scratch: Path, keep_all: bool) -> Catalog:
     rows = rows if keep_all else rows[~empty]
     of_id = np.full(len(source.ids), -1, np.int64)
     of_id[source.ids.group[rows]] = np.arange(len(rows))
-    return Catalog(source, rows, of_id, Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64)), dropped)
+    return Catalog(
+        source,
+        rows,
+        of_id,
+        Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64)),
+        dropped,
+    )
 
 
 def _clean_rows(raw: Path, scratch: Path) -> CleanRows:
     urls, keys = _pictures(raw / "image_log.parquet")
     ids, tokens, images, markup, failed = [], [], [], 0, 0
-    batches = table_batches(raw / "products.parquet", "raw_products", ["uid", "title", "images", "category"])
+    batches = table_batches(
+        raw / "products.parquet", "raw_products", ["uid", "title", "images", "category"]
+    )
     with pq.ParquetWriter(scratch, SCHEMAS["products"], compression="zstd") as writer:
-        for batch in progress(batches, "clean products, batches of 50000"):
+        for batch in progress(batches, "clean products", "batches of 50000"):
             table = pl.from_arrow(batch)
             if table["uid"].null_count():
-                raise MufinError(f"{raw}/products.parquet has a product without an id; run download again")
+                raise MufinError(
+                    f"{raw}/products.parquet has a product without an id; run download again"
+                )
             titles, pictures = clean_titles(table["title"]), image_keys(table["images"], urls, keys)
             uids = table["uid"].str.strip_chars()
             ids.append(hashes(uids))
             tokens.append(titles.str.count_matches(r"\S+").to_numpy())
             images.append(pictures.list.len().to_numpy())
-            markup += int(((titles == "") & (table["title"].fill_null("").str.strip_chars() != "")).sum())
+            markup += int(
+                ((titles == "") & (table["title"].fill_null("").str.strip_chars() != "")).sum()
+            )
             failed += int(table["images"].list.len().fill_null(0).sum()) - int(images[-1].sum())
             writer.write_table(_products(uids, titles, pictures, table["category"]))
     if not ids:
         raise MufinError(f"{raw}/products.parquet holds no product; look at download.location")
-    dropped = {"titles that were markup alone": markup, "image references without a picture or repeated": failed}
-    return CleanRows(scratch, Lookup(np.concatenate(ids)), np.concatenate(tokens).astype(np.int32),
-                     np.concatenate(images).astype(np.int32), dropped)
+    dropped = {
+        "titles that were markup alone": markup,
+        "image references without a picture or repeated": failed,
+    }
+    return CleanRows(
+        scratch,
+        Lookup(np.concatenate(ids)),
+        np.concatenate(tokens).astype(np.int32),
+        np.concatenate(images).astype(np.int32),
+        dropped,
+    )
 
 
 def _pictures(log: Path) -> tuple[Lookup, pl.Series]:
@@ -136,27 +161,41 @@ def _pictures(log: Path) -> tuple[Lookup, pl.Series]:
     return urls, every.gather(best_rows(urls.group, np.zeros(len(every), np.int8)))
 
 
-def _products(uids: pl.Series, titles: pl.Series, images: pl.Series, category: pl.Series) -> pa.Table:
+def _products(
+    uids: pl.Series, titles: pl.Series, images: pl.Series, category: pl.Series
+) -> pa.Table:
     columns = {"uid": uids, "title": titles, "images": images, "category": category.fill_null([])}
     types = SCHEMAS["products"]
-    return pa.table({n: c.to_arrow().cast(types.field(n).type) for n, c in columns.items()}, schema=types)
+    return pa.table(
+        {n: c.to_arrow().cast(types.field(n).type) for n, c in columns.items()}, schema=types
+    )
 
 
 def _related(raw: Path, catalog: Catalog) -> Catalog:
     """The catalog with its relations; those of all rows of an id count, as each row saw other customers."""
     group, start = catalog.source.ids.group, 0
-    source, target, dropped = [], [], Counter({"dangling relations": 0, "relations of or to dropped products": 0})
+    source, target, dropped = (
+        [],
+        [],
+        Counter({"dangling relations": 0, "relations of or to dropped products": 0}),
+    )
     batches = table_batches(raw / "products.parquet", "raw_products", ["related"])
-    for batch in progress(batches, "relations, batches of 50000"):
-        flat = pl.DataFrame({"row": np.arange(start, start + len(batch)), "id": pl.from_arrow(batch)["related"]})
+    for batch in progress(batches, "relations", "batches of 50000"):
+        flat = pl.DataFrame(
+            {"row": np.arange(start, start + len(batch)), "id": pl.from_arrow(batch)["related"]}
+        )
         flat = flat.explode("id").drop_nulls()
         start += len(batch)
         number = catalog.source.ids.find(hashes(flat["id"].str.strip_chars()))
         inside = number >= 0
         a, b = catalog.of_id[group[flat["row"].to_numpy()[inside]]], catalog.of_id[number[inside]]
         there = (a >= 0) & (b >= 0)
-        dropped.update({"dangling relations": int((~inside).sum()),
-                        "relations of or to dropped products": int((~there).sum())})
+        dropped.update(
+            {
+                "dangling relations": int((~inside).sum()),
+                "relations of or to dropped products": int((~there).sum()),
+            }
+        )
         source.append(a[there].astype(np.int32))
         target.append(b[there].astype(np.int32))
     relations, gone = clean_relations(np.concatenate(source), np.concatenate(target), len(catalog))
@@ -165,15 +204,20 @@ def _related(raw: Path, catalog: Catalog) -> Catalog:
 
 # Splits
 
+
 def _own_split(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.Splits]:
     """Cold or warm, of all products or of the subsample."""
     if len(catalog) < 2:
-        raise MufinError("the catalog has one product; recommendations need others: look at download.location")
+        raise MufinError(
+            "the catalog has one product; recommendations need others: look at download.location"
+        )
     catalog = _related(raw, catalog)
     if not len(catalog.relations.values):
         lost = catalog.dropped["dangling relations"]
-        raise MufinError(f"no product is related to another of the catalog ({lost} related ids are not in it); look at "
-                         "download.columns.related and whether its ids are those of download.columns.id")
+        raise MufinError(
+            f"no product is related to another of the catalog ({lost} related ids are not in it); look at "
+            "download.columns.related and whether its ids are those of download.columns.id"
+        )
     if s.max_products and s.max_products < len(catalog):
         catalog, _ = _subsampled(catalog, catalog.relations, s)
     make = splits.cold_split if s.split == "cold" else splits.warm_split
@@ -184,31 +228,42 @@ def _released(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.S
     """The split that came with the data; only a subsample takes labels or datapoints from it."""
     uids = pl.from_arrow(read_table(raw / "released/labels.parquet", "released_labels"))["uid"]
     labels = _found(catalog, uids, raw / "released/labels.parquet")
-    train, test = (_released_rows(raw / f"released/{name}.parquet", catalog, len(labels)) for name in ("train", "test"))
+    train, test = (
+        _released_rows(raw / f"released/{name}.parquet", catalog, len(labels))
+        for name in ("train", "test")
+    )
     if s.max_products and s.max_products < len(catalog):
         pairs = [(r.product[r.labels.rows()], labels[r.labels.values]) for r in (train, test)]
-        relations, _ = clean_relations(*(np.concatenate(column) for column in zip(*pairs)), len(catalog))
+        relations, _ = clean_relations(
+            *(np.concatenate(column) for column in zip(*pairs)), len(catalog)
+        )
         catalog, position = _subsampled(catalog, relations, s)
         labels, train, test = splits.restricted(labels, train, test, position)
-    return catalog, splits.released_split(labels, train, test, s.valid, np.random.default_rng([s.seed, 0]))
+    return catalog, splits.released_split(
+        labels, train, test, s.valid, np.random.default_rng([s.seed, 0])
+    )
 
 
-def _released_rows(path: Path, catalog: Catalog, num_labels: int) -> splits.Rows:
+def _released_rows(path: Path, catalog: Catalog, num_labels: int) -> Split:
     table = read_table(path, "released_split")
     product = _found(catalog, pl.from_arrow(table.select(["uid"]))["uid"], path)
     lists = [Lists.of_column(table[name]) for name in ("labels", "excluded")]
     lists = [Lists(rows.offsets, rows.values.astype(np.int64)) for rows in lists]
     for rows in lists:
         if len(wrong := rows.values[(rows.values < 0) | (rows.values >= num_labels)]):
-            raise MufinError(f"{path} names label {wrong[0]}, but there are {num_labels} labels; run download again")
-    return splits.Rows(product, *lists)
+            raise MufinError(
+                f"{path} names label {wrong[0]}, but there are {num_labels} labels; run download again"
+            )
+    return Split(product, *lists)
 
 
 def _found(catalog: Catalog, uids: pl.Series, path: Path) -> np.ndarray:
     products = catalog.find(uids)
     if len(lost := np.flatnonzero(products < 0)):
-        raise MufinError(f"{path} row {lost[0] + 1} names the product {uids[int(lost[0])]!r}, which is not in "
-                         "products.parquet; run download again")
+        raise MufinError(
+            f"{path} row {lost[0] + 1} names the product {uids[int(lost[0])]!r}, which is not in "
+            "products.parquet; run download again"
+        )
     return products
 
 
@@ -226,25 +281,39 @@ def _subsampled(catalog: Catalog, relations: Lists, s: Curate) -> tuple[Catalog,
 def _check(made: splits.Splits, s: Curate) -> None:
     for name, part in (("train", 1.0), ("test", s.test)):
         if part and not len(made.rows[name].product):
-            raise MufinError(f"no {name} datapoint is left with a label after the split (curate.test {s.test:g}, "
-                             f"curate.valid {s.valid:g}); change these, or give more products with relations")
+            raise MufinError(
+                f"no {name} datapoint is left with a label after the split (curate.test {s.test:g}, "
+                f"curate.valid {s.valid:g}); change these, or give more products with relations"
+            )
 
 
 # What is published
 
+
 def _write(catalog: Catalog, made: splits.Splits, kind: str, folder: Path) -> None:
     chosen, start = np.zeros(len(catalog.source.tokens), bool), 0
     chosen[catalog.rows] = True
-    with pq.ParquetWriter(folder / "products.parquet", SCHEMAS["products"], compression="zstd") as writer:
+    with pq.ParquetWriter(
+        folder / "products.parquet", SCHEMAS["products"], compression="zstd"
+    ) as writer:
         for batch in table_batches(catalog.source.path, "products", SCHEMAS["products"].names):
-            writer.write_batch(batch.filter(pa.array(chosen[start:start + len(batch)])))
+            writer.write_batch(batch.filter(pa.array(chosen[start : start + len(batch)])))
             start += len(batch)
     write_table({"product": made.labels.astype(np.int32)}, "labels", folder / "labels.parquet")
-    write_table({"product": made.unseen.astype(np.int32)}, "labels", folder / "unseen/labels.parquet")
+    write_table(
+        {"product": made.unseen.astype(np.int32)}, "labels", folder / "unseen/labels.parquet"
+    )
     for sub, rows in (("", made.rows), ("unseen/", made.unseen_rows)):
         for name, split in rows.items():
-            write_table({"product": split.product.astype(np.int32), "labels": split.labels.to_arrow(pa.int32()),
-                         "excluded": split.excluded.to_arrow(pa.int32())}, "split", folder / f"{sub}{name}.parquet")
+            write_table(
+                {
+                    "product": split.product.astype(np.int32),
+                    "labels": split.labels.to_arrow(pa.int32()),
+                    "excluded": split.excluded.to_arrow(pa.int32()),
+                },
+                "split",
+                folder / f"{sub}{name}.parquet",
+            )
     write_json({"split": kind}, folder / "split.json")
 
 
@@ -254,15 +323,22 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
     tokens, images = catalog.source.tokens[catalog.rows], catalog.source.images[catalog.rows]
     pairs = sum(len(r.labels.values) for r in made.rows.values())
     train = made.rows["train"].labels.values
-    return {"products": len(catalog)} | {name: len(r.product) for name, r in made.rows.items()} | {
-        "labels": len(made.labels), "unseen_labels": len(made.unseen),
-        "labels_a_datapoint": round(pairs / len(every), 3),
-        "train_datapoints_a_label": round(len(train) / max(len(made.labels), 1), 3),
-        "tokens_a_datapoint": round(float(tokens[every].mean()), 3),
-        "images_a_datapoint": round(float(images[every].mean()), 3),
-        "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
-        "products_without_title": int((tokens == 0).sum()), "products_without_image": int((images == 0).sum()),
-        "products_without_either": int(((tokens == 0) & (images == 0)).sum())}
+    return (
+        {"products": len(catalog)}
+        | {name: len(r.product) for name, r in made.rows.items()}
+        | {
+            "labels": len(made.labels),
+            "unseen_labels": len(made.unseen),
+            "labels_per_datapoint": round(pairs / len(every), 3),
+            "train_datapoints_per_label": round(len(train) / max(len(made.labels), 1), 3),
+            "tokens_per_datapoint": round(float(tokens[every].mean()), 3),
+            "images_per_datapoint": round(float(images[every].mean()), 3),
+            "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
+            "products_without_title": int((tokens == 0).sum()),
+            "products_without_image": int((images == 0).sum()),
+            "products_without_either": int(((tokens == 0) & (images == 0)).sum()),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -15,24 +15,26 @@ from typing import Callable, Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import runtime
-from pipeline.artifacts import SCHEMAS, fingerprint, publish, write_json, write_table
-from pipeline.corpus import sources, xmlrepo
-from pipeline.corpus.fetch import Fetcher, Limits, fetch_all, is_url
-from pipeline.corpus.image_store import FetchLog, ImageWriter
-from pipeline.corpus.sample import sample_catalog
-from pipeline.corpus.sources import File, Folders, Product
-from pipeline.errors import MufinError
-from pipeline.params import Download, load_params
-from pipeline.progress import progress
+from mufin import runtime
+from mufin.artifacts.files import fingerprint, publish, write_json
+from mufin.artifacts.tables import SCHEMAS, write_table
+from mufin.corpus import sources, xmlrepo
+from mufin.corpus.fetch import Fetcher, Limits, fetch_all, is_url
+from mufin.corpus.fetch_log import FetchLog
+from mufin.corpus.image_store import ImageWriter
+from mufin.corpus.sample import sample_catalog
+from mufin.corpus.sources import File, Folders, Product
+from mufin.errors import MufinError
+from mufin.params import Download, load_params
+from mufin.progress import progress
 
-THREADS = 16        # a core; the work is waiting
+THREADS = 16  # a core; the work is waiting
 
 
-def main(out: Path = Path("data/raw"), metrics: Path = Path("metrics/download.json")):
+def main(home: runtime.Home = Path(".")):
     """Fetch products and pictures of the source that download.source names."""
-    s = load_params().download
-    with runtime.measured(metrics) as report, publish(out) as folder:
+    s = load_params(home / "params.yaml").download
+    with runtime.measured("download", home) as report, publish(home / "data/raw") as folder:
         folder.mkdir()
         if s.source == "sample":
             facts = _sample(s, folder)
@@ -42,23 +44,28 @@ def main(out: Path = Path("data/raw"), metrics: Path = Path("metrics/download.js
             facts = _files(s, folder)
         _enough(facts, s)
         write_json({"source": s.source, "released": False} | facts, folder / "source.json")
-        report |= {"items": facts["products"]} | {k: v for k, v in facts.items() if k != "released"}
+        report.items = facts["products"]
+        report.facts = {name: fact for name, fact in facts.items() if name != "released"}
 
 
 def _limits(s: Download) -> Limits:
-    return Limits(s.timeout, s.max_bytes, s.retries, s.per_host, s.max_redirects, s.private_addresses)
+    return Limits(
+        s.timeout, s.max_bytes, s.retries, s.per_host, s.max_redirects, s.private_addresses
+    )
 
 
 def _files(s: Download, folder: Path) -> dict:
     """A catalog of your own, or a dump: the files of `download.location`, those at a URL fetched first."""
     files = sources.files_of(s.location, partial(_fetched, Fetcher(_limits(s))))
-    folders = Folders(files if s.source == "catalog" else [])              # the dumps have URLs alone
+    folders = Folders(files if s.source == "catalog" else [])  # the dumps have URLs alone
     fetcher = Fetcher(_limits(s), folders.root, folders.marked)
     return _catalog(s, _products(s, files, folders), folder, fetcher, fetcher.fetch)
 
 
 def _fetched(fetcher: Fetcher, url: str) -> Path:
-    return fetcher.save(url, runtime.scratch("download", fingerprint(("file", url), [], [])) / sources.name_of(url))
+    return fetcher.save(
+        url, runtime.scratch("download", fingerprint(("file", url), [], [])) / sources.name_of(url)
+    )
 
 
 def _products(s: Download, files: list[File], folders: Folders) -> Iterator[Product]:
@@ -77,30 +84,51 @@ def _products(s: Download, files: list[File], folders: Folders) -> Iterator[Prod
 
 def _sample(s: Download, folder: Path) -> dict:
     rows, images, facts = sample_catalog(s.sample.products, s.sample.seed)
-    products = (Product(r["ASIN"], r["title"], r["images"][:s.max_images], r["also_buy"], r["category"]) for r in rows)
+    products = (
+        Product(r["ASIN"], r["title"], r["images"][: s.max_images], r["also_buy"], r["category"])
+        for r in rows
+    )
     counts = _write_products(products, folder / "products.parquet")
-    wanted = list(dict.fromkeys(ref for r in rows for ref in r["images"][:s.max_images]))
+    wanted = list(dict.fromkeys(ref for r in rows for ref in r["images"][: s.max_images]))
     got = ((ref, images.get(ref, b""), "" if ref in images else "HTTP 404") for ref in wanted)
     return counts | _store(got, folder) | {"sample": facts}
 
 
-def _catalog(s: Download, products: Iterable[Product], folder: Path, fetcher: Fetcher,
-             local: Callable[[str], tuple[bytes, str]], released: bool = False) -> dict:
+def _catalog(
+    s: Download,
+    products: Iterable[Product],
+    folder: Path,
+    fetcher: Fetcher,
+    local: Callable[[str], tuple[bytes, str]],
+    released: bool = False,
+) -> dict:
     """Products to Parquet, then their pictures: from the scratch log what is there, the rest fetched.
 
     `local` gives the bytes, or the reason, of a reference that is no URL: those are read each time.
     """
     counts = _write_products(_cut(products, s.max_images), folder / "products.parquet")
     if not counts["products"]:
-        raise MufinError(f"download.location {s.location} holds no product; look at download.source")
+        raise MufinError(
+            f"download.location {s.location} holds no product; look at download.source"
+        )
     if not counts["relations"] and not released:
         remedy = f"set download.columns.related (now {s.columns.related!r}) to the column that holds them"
-        raise MufinError(f"no product of {s.location} has related ids; "
-                         + (remedy if s.source == "catalog" else "look at download.source: the dumps are of two forms"))
-    log = FetchLog(runtime.scratch("download", fingerprint((s.source, s.location), [], [])) / "fetched.log")
+        raise MufinError(
+            f"no product of {s.location} has related ids; "
+            + (
+                remedy
+                if s.source == "catalog"
+                else "look at download.source: the dumps are of two forms"
+            )
+        )
+    log = FetchLog(
+        runtime.scratch("download", fingerprint((s.source, s.location), [], [])) / "fetched.log"
+    )
     references = folder / "products.parquet"
     todo = (ref for ref in _references(references) if is_url(ref) and ref not in log.done)
-    for record in progress(fetch_all(todo, fetcher, THREADS * runtime.workers()), "fetch pictures"):
+    for record in progress(
+        fetch_all(todo, fetcher, THREADS * runtime.workers()), "fetch pictures", "pictures"
+    ):
         log.add(*record)
     log.close()
     with log.reader() as record_of:
@@ -120,6 +148,7 @@ def _released(s: Download, folder: Path) -> dict:
     layout = xmlrepo.read(xmlrepo.open_source(s.location, scratch, Fetcher(_limits(s))))
     fetcher, store = Fetcher(_limits(s), layout.home), layout.home / "images/img.bin"
     with open(store, "rb") if store.is_file() else contextlib.nullcontext() as stored:
+
         def local(reference: str) -> tuple[bytes, str]:
             if stored and reference.startswith(xmlrepo.STORED):
                 return xmlrepo.stored_picture(stored, reference, s.max_bytes)
@@ -129,8 +158,15 @@ def _released(s: Download, folder: Path) -> dict:
     if layout.splits:
         write_table({"uid": layout.labels}, "released_labels", folder / "released/labels.parquet")
         for name, (uids, labels, excluded) in layout.splits.items():
-            write_table({"uid": uids, "labels": labels.to_arrow(pa.int32()), "excluded": excluded.to_arrow(pa.int32())},
-                        "released_split", folder / f"released/{name}.parquet")
+            write_table(
+                {
+                    "uid": uids,
+                    "labels": labels.to_arrow(pa.int32()),
+                    "excluded": excluded.to_arrow(pa.int32()),
+                },
+                "released_split",
+                folder / f"released/{name}.parquet",
+            )
     return counts | {"released": bool(layout.splits)}
 
 
@@ -167,9 +203,20 @@ def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
     writer.close()
     rows.sort()
     url, key, reason = zip(*rows) if rows else ((), (), ())
-    write_table({"url": pa.array(url, pa.string()), "key": pa.array(key, pa.string()),
-                 "reason": pa.array(reason, pa.string())}, "image_log", folder / "image_log.parquet")
-    return {"pictures": len(writer.keys), "references": len(rows), "failed": dict(reasons.most_common())}
+    write_table(
+        {
+            "url": pa.array(url, pa.string()),
+            "key": pa.array(key, pa.string()),
+            "reason": pa.array(reason, pa.string()),
+        },
+        "image_log",
+        folder / "image_log.parquet",
+    )
+    return {
+        "pictures": len(writer.keys),
+        "references": len(rows),
+        "failed": dict(reasons.most_common()),
+    }
 
 
 def _enough(facts: dict, s: Download) -> None:
@@ -177,8 +224,10 @@ def _enough(facts: dict, s: Download) -> None:
     failed, total = sum(facts["failed"].values()), facts["references"]
     if total and failed > s.max_failed * total:
         why = ", ".join(f"{reason}: {count}" for reason, count in list(facts["failed"].items())[:3])
-        raise MufinError(f"{failed} of {total} image references gave no picture ({why}), more than download.max_failed "
-                         f"({s.max_failed:g}); mend them, or raise it. What was fetched is kept for the next run")
+        raise MufinError(
+            f"{failed} of {total} image references gave no picture ({why}), more than download.max_failed "
+            f"({s.max_failed:g}); mend them, or raise it. What was fetched is kept for the next run"
+        )
 
 
 if __name__ == "__main__":

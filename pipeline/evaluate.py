@@ -1,4 +1,4 @@
-"""Predictions and every metric, on test and valid, of MUFIN, its stages and two rows that keep everyone honest.
+"""Predictions and all metrics, on test and valid: of MUFIN, of its parts, and of the reference rows.
 
 python -m pipeline.evaluate
 """
@@ -7,211 +7,209 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from pipeline import runtime
-from pipeline.ann import build_neighbours
-from pipeline.artifacts import Split, read_labels, read_split, read_table, write_ranking
-from pipeline.baselines.ridge import TitleRidge
-from pipeline.inputs import Curated, open_store, read_curated
-from pipeline.judge import Judge, judged
-from pipeline.model_files import load_members
-from pipeline.nn.mufin import IMAGE, LEXICAL, TEXT
-from pipeline.params import Params, load_params
-from pipeline.popularity_mix import fit
-from pipeline.ragged import Lists
-from pipeline.ranking import Mix, choose_mix, rank
-from pipeline.recommender import (
-    LabelSides,
-    augmented_rows,
-    classifier_scores,
-    embed_members,
-    joint_rows,
-    joint_vectors,
-    label_sides,
+from mufin import runtime
+from mufin.artifacts.curated import Curated, read_curated, read_labels, read_split
+from mufin.artifacts.embeddings import read_embeddings
+from mufin.artifacts.files import read_json, write_csv, write_json
+from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.tables import read_table, write_ranking
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.evaluation.evaluator import SUMMARY, TABLE, Evaluator, categories_of
+from mufin.evaluation.methods import (
+    BySplit,
+    Chosen,
+    Scored,
+    alpha_one_row,
+    alpha_one_scores,
+    choose,
+    mixed_rows,
+    module_one_rows,
+    part_rows,
+    rare_and_popular_row,
+    unseen_labels,
 )
-from pipeline.retrieve import read_embeddings, search
-from pipeline.served import Index, load_index
-from pipeline.training.embedding import Embedded
-from pipeline.xc_metrics import inverse_propensity
+from mufin.evaluation.reference import reference_rows
+from mufin.nn.assembly import load_members
+from mufin.params import Evaluate, Params, load_params
+from mufin.ranking.label_index import load_index
+from mufin.ranking.mix import Mix
+from mufin.ranking.predictor import Predictor
 
-WIDTH = 100     # predictions kept a datapoint, where L allows
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One split's candidates with classifier scores c and similarities a, all (n, K); -1 = no candidate."""
-
-    candidates: np.ndarray
-    classifier: np.ndarray
-    similarity: np.ndarray
-    seconds: float          # retrieval and classification, descriptors known
+WIDTH = 100  # predictions kept per datapoint, where L allows
+SPLITS = ("valid", "test")
 
 
-def main(
-    curated: Path = Path("data/curated"),
-    precomputed: Path = Path("data/precomputed"),
-    embeddings: Path = Path("data/embeddings/pretrain.safetensors"),
-    model: Path = Path("models/finetune"),
-    index: Path = Path("models/index"),
-    predictions: Path = Path("data/predictions/test.parquet"),
-    metrics: Path = Path("metrics/evaluate.json"),
-    popularity: Path = Path("metrics/popularity.csv"),
-    categories: Path = Path("metrics/categories.csv"),
-):
-    """Predict, score and compare; beta (and the frequency weight) are chosen on valid, never on test."""
-    params, data = load_params(), read_curated(curated)
-    with runtime.measured(metrics) as report:
-        products = read_table(curated / "products.parquet", "products")
-        judge = Judge(params, data, products, curated)
-        network = Network(params, load_members(model, precomputed), open_store(precomputed, params),
-                          load_index(index, runtime.device()))
-        ranked, facts = _mufin(network, data, products["title"].to_pylist())
-        ranked |= _module_one(params, data, read_embeddings(embeddings))
-        ranked |= judge.honest_rows(WIDTH, network.index.ridge)
-        report |= {"items": sum(len(data.splits[name]) for name in ("valid", "test"))} | judge.facts() | facts
-        for name in ("valid", "test"):
-            report[name] = {m: judge.metrics(by_split[name][0], name) for m, by_split in ranked.items()}
-        report["unseen"] = {name: _unseen(network, curated, name) for name in ("valid", "test")}
-        judge.write_breakdowns({m: by_split["test"][0] for m, by_split in ranked.items()}, popularity, categories)
-        for method, by_split in ranked.items():
-            write_ranking(*by_split["test"], predictions.parent / f"methods/{method}.parquet")
-        write_ranking(*ranked["mufin_chosen" if params.evaluate.mix == "chosen" else "mufin"]["test"], predictions)
-    judge.tell(report)
+def main(home: runtime.Home = Path(".")):
+    """Predict and evaluate; beta and the other weights are chosen on valid, never on test."""
+    for line in evaluate(home):
+        print(line)
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The fine-tuned members with the index they serve."""
-
-    params: Params
-    members: list
-    store: object
-    index: Index
-
-    def embed(self, products: np.ndarray, modalities: set[int] | None = None) -> list[Embedded]:
-        return embed_members(self.members, self.store, products, runtime.device(), runtime.precision(), modalities)
-
-    def sides(self, alpha_one: bool) -> LabelSides:
-        return label_sides(self.members, self.index.labels, runtime.device(), alpha_one)
-
-    def score(self, datapoints: list[Embedded], sides: LabelSides, excluded: Lists) -> Scored:
-        """Retrieve each datapoint's candidates, its filter pairs aside, and score them."""
-        start, e = time.perf_counter(), self.params.evaluate
-        num_labels = len(self.index.products)
-        k = num_labels if e.candidates == "all" else min(e.shortlist, num_labels)
-        labels, similarity = self.index.neighbours.search(joint_vectors(datapoints), k, excluded)
-        c = classifier_scores(sides, datapoints, labels, runtime.device())
-        return Scored(labels, c, similarity, time.perf_counter() - start)
-
-
-def _mufin(network: Network, data: Curated, titles: list[str]) -> tuple[dict, dict]:
-    """{method: {split: (labels, scores)}} of the fine-tuned model, and how its mix was chosen."""
-    e, full = network.params.evaluate, network.sides(False)
-    splits = {name: data.splits[name] for name in ("valid", "test")}
-    embedded = {name: network.embed(split.product) for name, split in splits.items()}
-    scored = {name: network.score(x, full, splits[name].excluded) for name, x in embedded.items()}
-    ridge = {name: _ridge_scores(network.index.ridge, splits[name], s.candidates, titles) for name, s in scored.items()}
-    frequency = np.log1p(network.index.frequency).astype(np.float32)
-    sweep = [Mix(*m) for m in itertools.product(e.betas, e.frequency_weights, e.ridge_weights)]
-    if not len(splits["valid"]):
-        sweep = [Mix(e.beta)]               # nothing to choose by
-    valid, truth = scored["valid"], (splits["valid"].labels, splits["valid"].excluded)
-    best, table = choose_mix(valid.candidates, valid.classifier, valid.similarity, *truth, sweep, frequency, ridge["valid"])
-    mixes = {"mufin": Mix(e.beta), "mufin_chosen": best}
-    if network.index.ridge is not None:
-        alone = list(dict.fromkeys(replace(m, ridge_weight=0.0) for m in sweep))
-        mixes["mufin_without_ridge"], _ = choose_mix(valid.candidates, valid.classifier, valid.similarity, *truth, alone,
-                                                     frequency)
-    ranked: dict = {method: {n: _ranked(s, splits[n], mix, frequency, ridge[n]) for n, s in scored.items()}
-                    for method, mix in mixes.items()}
-    predicted = mixes["mufin_chosen" if e.mix == "chosen" else "mufin"]
-    one = network.sides(True)
-    alpha_one = {n: replace(s, classifier=classifier_scores(one, embedded[n], s.candidates, runtime.device()))
-                 for n, s in scored.items()}
-    ranked["alpha_1"] = {n: _ranked(s, splits[n], predicted, frequency, None) for n, s in alpha_one.items()}
-    ranked["mufin_rare_and_popular"], learnt = _rare_and_popular(network, data, scored, alpha_one, frequency)
-    ranked |= _parts(network, splits, full, predicted, frequency)
-    count = max(len(splits["test"]), 1)
-    return ranked, {"chosen": asdict(best) | {"on_valid": table}, "popularity_mix": learnt,
-                    "milliseconds_a_datapoint": round(1000 * scored["test"].seconds / count, 3)}
+def evaluate(home: Path) -> list[str]:
+    """Write all that the stage leaves in `home`; returns the table for people."""
+    params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
+    products = read_table(home / "data/curated/products.parquet", "products")
+    propensity = (params.evaluate.propensity.a, params.evaluate.propensity.b)
+    evaluator = Evaluator.of(data, propensity, params.evaluate.tail)
+    with runtime.measured("evaluate", home) as report:
+        predictor = _predictor(home, params)
+        titles = np.array(products["title"].to_pylist(), dtype=object)
+        scored, seconds = _scored(predictor, data, titles, _shortlist(params.evaluate, predictor))
+        mixes = choose(
+            scored["valid"],
+            _sweep(params.evaluate),
+            Mix(params.evaluate.beta),
+            predictor.index.log_frequency,
+        )
+        predicts = "mufin_chosen" if params.evaluate.mix == "chosen" else "mufin"
+        rows, facts = _mufin_rows(predictor, params, data, scored, mixes)
+        embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
+        shortlist = params.evaluate.shortlist
+        rows |= module_one_rows(data, embeddings, shortlist, predictor.device, params.seed, WIDTH)
+        rows |= _reference_rows(data, titles, predictor)
+        figures = {
+            row: {n: evaluator.metrics(by_split[n][0], n) for n in SPLITS}
+            for row, by_split in rows.items()
+        }
+        report.items = sum(len(data.splits[n]) for n in SPLITS)
+        report.facts = {n: {m: figures[predicts][n][m] for m in SUMMARY} for n in ("test", "valid")}
+        report.costs["milliseconds_per_datapoint"] = round(
+            1000 * seconds / max(len(data.splits["test"]), 1), 3
+        )
+        facts["unseen"] = {n: _unseen(predictor, home, n, params.evaluate) for n in SPLITS}
+        write_json(
+            {"chosen": asdict(mixes.chosen) | {"on_valid": mixes.on_valid}} | facts,
+            home / "metrics/choices.json",
+        )
+        _write_tables(home, figures, rows, evaluator, products, data)
+        write_json(
+            asdict(mixes.chosen if predicts == "mufin_chosen" else mixes.fixed),
+            home / "models/mix.json",
+        )
+        for row, by_split in rows.items():
+            write_ranking(*by_split["test"], home / f"data/predictions/methods/{row}.parquet")
+        write_ranking(*rows[predicts]["test"], home / "data/predictions/test.parquet")
+    split = read_json(home / "data/curated/split.json")["split"]
+    return [
+        f"test, {split} split, {len(data.splits['test'])} datapoints, {len(data.labels)} labels",
+        *_table(figures),
+    ]
 
 
-def _rare_and_popular(network: Network, data: Curated, scored: dict[str, Scored], alpha_one: dict[str, Scored],
-                      frequency: np.ndarray) -> tuple[dict, dict]:
-    """{split: (labels, scores)} by the mix for rare and popular labels, learnt on valid, and its weights.
-
-    Valid's are out of fold, but for the share of the rare expert, which is chosen on all of them.
-    """
-    e, index = network.params.evaluate, network.index
-    features = {n: np.stack([s.classifier, alpha_one[n].classifier, s.similarity]) for n, s in scored.items()}
-    weights = inverse_propensity(index.frequency, len(data.train), e.propensity.a, e.propensity.b)
-    valid, test = data.splits["valid"], data.splits["test"]
-    mix, out_of_fold, table = fit(scored["valid"].candidates, features["valid"], frequency, valid.labels, valid.excluded,
-                                  weights, np.flatnonzero(index.frequency < e.tail), e.beta)
-    scores = {"valid": out_of_fold,
-              "test": mix.scores(scored["test"].candidates, features["test"], frequency, test.excluded)}
-    ranked = {n: rank(scored[n].candidates, s, s, 1.0, data.splits[n].excluded, width=WIDTH) for n, s in scores.items()}
-    return ranked, mix.readable() | {"on_valid": table}
+def _predictor(home: Path, params: Params) -> Predictor:
+    device, precision = runtime.device(), runtime.precision()
+    members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
+    store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
+    index = load_index(home / "models/index", device)
+    return Predictor([member.network for member in members], store, index, device, precision)
 
 
-def _parts(network: Network, splits: dict[str, Split], full: LabelSides, mix: Mix, frequency: np.ndarray) -> dict:
-    """Title alone or pictures alone at prediction time; without the ridge, which is no part of these."""
-    if "image" not in network.params.encoder.modalities or len(network.params.encoder.modalities) < 2:
-        return {}
-    return {method: {name: _ranked(network.score(network.embed(split.product, modalities), full, split.excluded), split, mix,
-                                   frequency, None) for name, split in splits.items()}
-            for method, modalities in {"text_only": {TEXT, LEXICAL}, "image_only": {IMAGE}}.items()}
+def _shortlist(e: Evaluate, predictor: Predictor) -> int:
+    return len(predictor.index) if e.candidates == "all" else e.shortlist
 
 
-def _ridge_scores(ridge: TitleRidge | None, split: Split, candidates: np.ndarray, titles: list[str]) -> np.ndarray | None:
-    """(n, K) the ridge's scores of each datapoint's candidates; None without a ridge."""
-    if ridge is None:
-        return None
-    scores = ridge.scores([titles[p] for p in split.product])
-    return np.take_along_axis(scores, np.maximum(candidates, 0), 1)
+def _scored(
+    predictor: Predictor, data: Curated, titles: np.ndarray, k: int
+) -> tuple[dict[str, Scored], float]:
+    """Both splits embedded and scored; the seconds of retrieval and scores on test, its datapoints embedded."""
+    out, seconds = {}, 0.0
+    for name in SPLITS:
+        split = data.splits[name]
+        datapoints = predictor.embed(split.product)
+        start = time.perf_counter()
+        candidates = predictor.candidates(
+            datapoints, k, split.excluded, titles[split.product].tolist()
+        )
+        seconds = time.perf_counter() - start
+        out[name] = Scored(split, datapoints, candidates)
+    return out, seconds
 
 
-def _ranked(s: Scored, split: Split, mix: Mix, frequency: np.ndarray,
-            ridge: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    ridge = ridge * mix.ridge_weight if ridge is not None and mix.ridge_weight else None
-    return rank(s.candidates, s.classifier, s.similarity, mix.beta, split.excluded,
-                frequency_term=mix.frequency_weight * frequency, width=WIDTH, ridge_term=ridge)
+def _sweep(e: Evaluate) -> list[Mix]:
+    return [
+        Mix(*weights)
+        for weights in itertools.product(e.betas, e.frequency_weights, e.ridge_weights)
+    ]
 
 
-def _module_one(params: Params, data: Curated, vectors: dict[str, np.ndarray]) -> dict:
-    """Module I alone: the labels by similarity, over bags and centroids and over z^1 (Table 4, MUFIN-P-I)."""
-    out: dict = {}
-    for kind in ("bag", "vec"):
-        found = search(vectors, params, kind, {n: data.splits[n].excluded for n in ("valid", "test")})
-        out[f"module_1_{kind}"] = {n: rank(labels, np.zeros_like(a), a, 0.0, data.splits[n].excluded, width=WIDTH)
-                                   for n, (labels, a) in found.items()}
+def _mufin_rows(
+    predictor: Predictor, params: Params, data: Curated, scored: dict[str, Scored], mixes: Chosen
+) -> tuple[dict[str, BySplit], dict]:
+    """{row: {split: ranking}} of the fine-tuned networks, and what was learnt beside them."""
+    e, frequency = params.evaluate, predictor.index.log_frequency
+    predicts = mixes.chosen if e.mix == "chosen" else mixes.fixed
+    rows = mixed_rows(scored, mixes, frequency, WIDTH)
+    alpha_one = alpha_one_scores(predictor, scored)
+    rows["alpha_1"] = alpha_one_row(scored, alpha_one, predicts, frequency, WIDTH)
+    propensity = (e.propensity.a, e.propensity.b)
+    rows["mufin_rare_and_popular"], learnt = rare_and_popular_row(
+        predictor, scored, alpha_one, len(data.train), propensity, e.tail, e.beta, WIDTH
+    )
+    if "image" in params.encoder.modalities and len(params.encoder.modalities) > 1:
+        rows |= part_rows(predictor, scored, _shortlist(e, predictor), predicts, frequency, WIDTH)
+    return rows, {"popularity_mix": learnt}
+
+
+def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> dict[str, BySplit]:
+    out: dict[str, BySplit] = {}
+    for name in SPLITS:
+        split = data.splits[name]
+        rows = reference_rows(
+            data.train, split, titles, len(data.labels), predictor.index.ridge, WIDTH
+        )
+        for row, ranking in rows.items():
+            out.setdefault(row, {})[name] = ranking
     return out
 
 
-def _unseen(network: Network, curated: Path, name: str) -> dict:
-    """alpha = 1 with the labels that no model has seen as further candidates (cold splits; METHOD, Splits).
+def _unseen(predictor: Predictor, home: Path, name: str, e: Evaluate) -> dict:
+    folder = home / "data/curated/unseen"
+    unseen, split = read_labels(folder / "labels.parquet"), read_split(folder / f"{name}.parquet")
+    figures = unseen_labels(predictor, unseen, split, e.shortlist, e.beta, WIDTH)
+    return {"labels": len(predictor.index), "unseen": len(unseen), "alpha_1": figures}
 
-    Every candidate is equal: bag rows without centroids, w = z^1.
-    """
-    unseen, split = read_labels(curated / "unseen/labels.parquet"), read_split(curated / f"unseen/{name}.parquet")
-    if not len(unseen) or not len(split):
-        return {}
-    products = np.concatenate([network.index.products, unseen])
-    labels, x = network.embed(products), network.embed(split.product)
-    none = np.zeros((0, joint_rows(labels).shape[1]), np.float32)
-    rows = augmented_rows(joint_rows(labels), labels[0].offsets, none)
-    k = min(network.params.evaluate.shortlist, len(products))
-    found, a = build_neighbours(rows, "auto", m=16, ef_construction=200, ef=800, device=runtime.device(),
-                                seed=0).search(joint_vectors(x), k, split.excluded)
-    c = classifier_scores(label_sides(network.members, labels, runtime.device(), alpha_one=True), x, found,
-                          runtime.device())
-    ranked, _ = rank(found, c, a, network.params.evaluate.beta, split.excluded, width=WIDTH)
-    return {"candidates": len(products), "unseen": len(unseen),
-            "alpha_1": judged(ranked, split.labels, split.excluded, ks=(1, 5), recall_ks=(10, 100))}
+
+def _write_tables(
+    home: Path,
+    figures: dict[str, dict[str, dict[str, float]]],
+    rows: dict[str, BySplit],
+    evaluator: Evaluator,
+    products: pa.Table,
+    data: Curated,
+) -> None:
+    """All methods and metrics, and their breakdowns on test, as CSV files to read and to plot."""
+    names = list(next(iter(figures.values()))["test"])
+    table = [
+        (row, n, *(by_split[n][m] for m in names))
+        for row, by_split in figures.items()
+        for n in ("test", "valid")
+    ]
+    write_csv(("method", "split", *names), table, home / "metrics/methods.csv")
+    category = categories_of([products["category"][p].as_py() for p in data.splits["test"].product])
+    bins, categories = [], []
+    for row, by_split in rows.items():
+        labels = by_split["test"][0]
+        parts = enumerate(evaluator.recall_by_popularity(labels), 1)
+        bins += [(row, number, round(value, 4)) for number, value in parts]
+        by_category = evaluator.precision_by_category(labels, category).items()
+        categories += [(row, name, count, round(value, 4)) for name, (count, value) in by_category]
+    write_csv(("method", "bin", "R@10"), bins, home / "metrics/popularity.csv")
+    write_csv(
+        ("method", "category", "datapoints", "P@5"), categories, home / "metrics/categories.csv"
+    )
+
+
+def _table(figures: dict[str, dict[str, dict[str, float]]]) -> Iterable[str]:
+    yield f"{'':24s}" + "".join(f"{m:>10s}" for m in TABLE)
+    for row, by_split in figures.items():
+        yield f"{row:24s}" + "".join(f"{by_split['test'][m]:10.2f}" for m in TABLE)
 
 
 if __name__ == "__main__":

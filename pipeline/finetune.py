@@ -8,84 +8,145 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from pipeline import runtime
-from pipeline.artifacts import read_table
-from pipeline.curves import write_curve
-from pipeline.inputs import Curated, machine, open_store, read_curated
-from pipeline.model_files import load_members, save_members
-from pipeline.nn.mufin import Mufin
-from pipeline.params import Finetune, Params, load_params
-from pipeline.ragged import Lists
-from pipeline.recommender import valid_figures
-from pipeline.training import distributed
-from pipeline.training.encoded import encoders_held
-from pipeline.training.finetuning import Finetuning
-from pipeline.training.loop import Machine, train
-from pipeline.training.optimisers import Optimisers, Rates
+from mufin import runtime
+from mufin.artifacts.curated import Curated, read_curated
+from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.tables import read_table
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.nn.assembly import load_members, save_members
+from mufin.nn.encoded import encoders_held
+from mufin.nn.mufin import Mufin
+from mufin.params import Finetune, load_params
+from mufin.ragged import Lists
+from mufin.ranking.validation import valid_figures
+from mufin.training import distributed
+from mufin.training.curves import CurveFile
+from mufin.training.finetuning import Finetuning
+from mufin.training.loop import train
+from mufin.training.machine import Machine
+from mufin.training.optimisers import Optimisers, Rates
 
 
-def main(
-    curated: Path = Path("data/curated"),
-    precomputed: Path = Path("data/precomputed"),
-    shortlists: Path = Path("data/shortlists"),
-    start: Path = Path("models/transfer"),
-    model: Path = Path("models/finetune"),
-    metrics: Path = Path("metrics/finetune.json"),
-    curve: Path = Path("metrics/finetune.csv"),
-):
+def main(home: runtime.Home = Path(".")):
     """Module IV: train classifiers and cross-attention on the shortlists."""
-    params = load_params()
+    params = load_params(home / "params.yaml")
+    s = params.finetune
     distributed.start(runtime.device())
-    data, store = read_curated(curated), open_store(precomputed, params)
-    lists = {n: Lists.of_column(read_table(shortlists / f"{n}.parquet", "shortlist")["labels"])
-             for n in ("train", "valid")}
-    settings = (params.seed, params.encoder.modalities, params.finetune)       # the rest is in what transfer wrote
-    with runtime.measured(metrics) as report:
-        members, curves, machines = load_members(start, precomputed), [], []
-        for number, network in enumerate(members):
-            machines.append(machine("finetune", settings, [curated, precomputed, shortlists, start], number))
-            curves.append(_train(network, data, store, lists, params, params.seed + number, machines[-1]))
-            network.cpu()
-        report |= {"items": round(sum(len(data.train) * row["part"] for c in curves for row in c)),
-                   "loss": curves[-1][-1]["loss"],
-                   "optimiser": _optimiser(params.finetune), "device": str(runtime.device()),
-                   "alpha_mean": round(float(members[0].classifiers.mix.weight.detach().sigmoid().mean()), 4)}
+    curated, precomputed, start = (
+        home / "data/curated",
+        home / "data/precomputed",
+        home / "models/transfer",
+    )
+    data, shortlists = read_curated(curated), home / "data/shortlists"
+    store = DescriptorStore(precomputed, list(params.encoder.modalities), runtime.device())
+    lists = {name: _shortlist(shortlists / f"{name}.parquet") for name in ("train", "valid")}
+    settings = (params.seed, params.encoder.modalities, s)  # the rest is in what transfer wrote
+    curve = CurveFile(home / "metrics/finetune.csv", distributed.rank() == 0)
+    scratch = []
+    with runtime.measured("finetune", home) as report:
+        members = load_members(start, Precomputed(precomputed))
+        for number, member in enumerate(members):
+            machine = _machine((settings, number), [curated, precomputed, shortlists, start])
+            _train(member.network, data, store, lists, s, params.seed + number, machine, curve)
+            member.network.cpu()
+            scratch.append(machine.scratch)
+        alpha = members[0].network.classifiers.mix.weight.detach().sigmoid().mean()
+        report.items = curve.worked(len(data.train))
+        report.facts = {
+            "loss": curve.last_loss(),
+            "optimiser": _optimiser(s),
+            "alpha_mean": round(float(alpha), 4),
+        }
     if distributed.rank() == 0:
-        write_curve(curves, curve)
-        save_members(members, model)
-        for used in machines:
-            runtime.discard(used.scratch)
+        save_members(members, home / "models/finetune")
+        for folder in scratch:
+            runtime.discard(folder)
     distributed.barrier()
 
 
-def _train(network: Mufin, data: Curated, store, lists: dict[str, Lists], params: Params, seed: int,
-           where: Machine) -> list[dict]:
-    s = params.finetune
-    network.to(where.device)
-
-    held = contextlib.nullcontext(store) if s.train_encoders else encoders_held(network, store, where.device, where.precision)
-    with held as inputs:
-        return _run(network, data, inputs, lists, s, seed, where)
+def _shortlist(path: Path) -> Lists:
+    return Lists.of_column(read_table(path, "shortlist")["labels"])
 
 
-def _run(network: Mufin, data: Curated, store, lists: dict[str, Lists], s: Finetune, seed: int,
-         where: Machine) -> list[dict]:
+def _machine(settings: object, inputs: list[Path]) -> Machine:
+    mark = runtime.fingerprint(settings, inputs, Path(__file__))
+    return Machine(
+        runtime.device(),
+        runtime.precision(),
+        runtime.scratch("finetune", mark),
+        runtime.checkpoint_seconds(),
+    )
+
+
+def _train(
+    network: Mufin,
+    data: Curated,
+    store: DescriptorStore,
+    lists: dict[str, Lists],
+    s: Finetune,
+    seed: int,
+    machine: Machine,
+    curve: CurveFile,
+) -> None:
+    network.to(machine.device)
+    held = encoders_held(network, store, machine.device, machine.precision)
+    with contextlib.nullcontext(store) if s.train_encoders else held as inputs:
+        job = _job(network, data, inputs, lists, s, seed, machine)
+        rates = Rates(
+            encoder=s.lr,
+            new=s.lr,
+            gates=s.lr * s.gates_lr_factor,
+            lexical=s.lr * s.lexical_lr_factor,
+            attention=s.lr * s.attention_lr_factor,
+            free=s.lr * s.free_lr_factor,
+        )
+        dense = s.free_update == "dense"
+        optimisers = Optimisers(
+            network, rates, s.weight_decay, with_cross_attention=True, dense_tables=dense
+        )
+        train(job, optimisers, seed, s.warmup_iterations, machine, curve.member())
+        job.finish()
+
+
+def _job(
+    network: Mufin,
+    data: Curated,
+    store: DescriptorStore,
+    lists: dict[str, Lists],
+    s: Finetune,
+    seed: int,
+    machine: Machine,
+) -> Finetuning:
+    split = data.train
+
     def validate(model: Mufin) -> dict[str, float]:
         candidates = None if s.candidates == "all" else lists["valid"]
-        return valid_figures(model, store, data.labels, data.splits["valid"], candidates, where)
+        return valid_figures(
+            model,
+            store,
+            data.labels,
+            data.splits["valid"],
+            candidates,
+            machine.device,
+            machine.precision,
+        )
 
-    job = Finetuning(network, store, data.train.product, data.labels, data.train.labels, data.train.excluded,
-                     lists["train"], s, seed, validate)
-    rates = Rates(encoder=s.lr, new=s.lr, gates=s.lr * s.gates_lr_factor, lexical=s.lr * s.lexical_lr_factor,
-                  attention=s.lr * s.attention_lr_factor, free=s.lr * s.free_lr_factor)
-    optimisers = Optimisers(network, rates, s.weight_decay, with_cross_attention=True, dense_tables=s.free_update == "dense")
-    rows = train(job, optimisers, seed, s.warmup_iterations, where)
-    job.finish()
-    return rows
+    return Finetuning(
+        network,
+        store,
+        split.product,
+        data.labels,
+        split.labels,
+        split.excluded,
+        lists["train"],
+        s,
+        seed,
+        validate,
+    )
 
 
 def _optimiser(s: Finetune) -> str:
-    """For the metrics: which optimiser moved what."""
+    """For the metrics: which optimiser moves which weights."""
     if s.free_update == "dense":
         return "AdamW; SparseAdam for lexical vectors"
     return "AdamW; SparseAdam for eta, alpha and lexical vectors"

@@ -1,4 +1,4 @@
-"""Label bags, classifiers and the search structure as fine-tuned, ready to serve.
+"""Label bags, classifiers and the search structure as fine-tuned, ready for prediction.
 
 python -m pipeline.index
 """
@@ -10,56 +10,74 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline import runtime
-from pipeline.ann import build_neighbours
-from pipeline.artifacts import read_table
-from pipeline.baselines.ridge import TitleRidge
-from pipeline.inputs import Curated, open_store, read_curated
-from pipeline.model_files import load_members
-from pipeline.params import load_params
-from pipeline.recommender import augmented_rows, embed_members, joint_rows, joint_vectors
-from pipeline.served import Index, save_index
-from pipeline.training.embedding import centroids
+from mufin import runtime
+from mufin.artifacts.curated import Curated, read_curated
+from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.tables import read_table
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.nn.assembly import load_members
+from mufin.nn.embedding import Embedded, centroids, embed_members, joint_rows, joint_vectors
+from mufin.nn.mufin import Mufin
+from mufin.params import load_params
+from mufin.ranking.label_index import LabelIndex, save_index
+from mufin.ranking.title_ridge import TitleRidge
+from mufin.retrieval.augmented import augmented_rows
+from mufin.retrieval.neighbours import build_neighbours
 
 
-def main(
-    curated: Path = Path("data/curated"),
-    precomputed: Path = Path("data/precomputed"),
-    model: Path = Path("models/finetune"),
-    out: Path = Path("models/index"),
-    metrics: Path = Path("metrics/index.json"),
-):
+def main(home: runtime.Home = Path(".")):
     """Embed all labels with the fine-tuned members and build the search structure over bags and centroids."""
-    params, data = load_params(), read_curated(curated)
-    members, store = load_members(model, precomputed), open_store(precomputed, params)
+    params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     device, precision, s = runtime.device(), runtime.precision(), params.index
-    with runtime.measured(metrics) as report:
-        labels = embed_members(members, store, data.labels, device, precision)
-        train = joint_vectors(embed_members(members, store, data.train.product, device, precision))
+    members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
+    networks = [member.network for member in members]
+    store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
+    with runtime.measured("index", home) as report:
+        labels = embed_members(networks, store, data.labels, device, precision)
+        train = joint_vectors(embed_members(networks, store, data.train.product, device, precision))
         mu = centroids(train, data.train.labels.transpose(len(data.labels)))
         rows = augmented_rows(joint_rows(labels), labels[0].offsets, mu)
-        neighbours = build_neighbours(rows, s.search, m=s.hnsw.m, ef_construction=s.hnsw.ef_construction, ef=s.hnsw.ef,
-                                      device=device, seed=params.seed)
-        frequency = np.bincount(data.train.labels.values, minlength=len(data.labels)).astype(np.int64)
-        ridge = _ridge(s.title_ridge, curated, data) if s.title_ridge else None
-        save_index(Index(labels, _classifiers(members, labels), mu, data.labels, frequency, neighbours, ridge), out)
-        report |= {"items": len(rows.label), "labels": len(data.labels), "rows": len(rows.label),
-                   "dim": rows.rows.shape[1], "search": type(neighbours).__name__}
+        neighbours = build_neighbours(
+            rows,
+            s.search,
+            device=device,
+            m=s.hnsw.m,
+            ef_construction=s.hnsw.ef_construction,
+            ef=s.hnsw.ef,
+            seed=params.seed,
+        )
+        frequency = np.bincount(data.train.labels.values, minlength=len(data.labels)).astype(
+            np.int64
+        )
+        ridge = _ridge(s.title_ridge, home, data) if s.title_ridge else None
+        index = LabelIndex(
+            labels, _classifiers(networks, labels), mu, data.labels, frequency, neighbours, ridge
+        )
+        save_index(index, home / "models/index")
+        report.items = len(rows.label)
+        report.facts = {
+            "labels": len(data.labels),
+            "rows": len(rows.label),
+            "dim": rows.rows.shape[1],
+            "search": type(neighbours).__name__,
+        }
 
 
-def _ridge(penalty: float, curated: Path, data: Curated) -> TitleRidge:
-    titles = read_table(curated / "products.parquet", "products")["title"].to_pylist()
-    return TitleRidge.fit([titles[p] for p in data.train.product], data.train.labels, len(data.labels), penalty)
+def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:
+    titles = read_table(home / "data/curated/products.parquet", "products")["title"].to_pylist()
+    return TitleRidge.fit(
+        [titles[p] for p in data.train.product], data.train.labels, len(data.labels), penalty
+    )
 
 
 @torch.inference_mode()
-def _classifiers(members, labels) -> list[np.ndarray]:
-    """w of every label, (L, D) float32, for each member."""
+def _classifiers(networks: list[Mufin], labels: list[Embedded]) -> list[np.ndarray]:
+    """w of every label, (L, D) float32, by each network."""
     out = []
-    for member, embedded in zip(members, labels):
-        member.cpu()
+    for network, embedded in zip(networks, labels):
+        network.cpu()
         ids = torch.arange(len(embedded.vectors))
-        out.append(member.classifier(ids, torch.from_numpy(embedded.vectors)).float().numpy())
+        out.append(network.classifier(ids, torch.from_numpy(embedded.vectors)).float().numpy())
     return out
 
 

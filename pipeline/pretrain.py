@@ -7,59 +7,116 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import runtime
-from pipeline.curves import write_curve
-from pipeline.inputs import Curated, machine, open_store, read_curated
-from pipeline.model_files import new_mufin, save_members
-from pipeline.nn.mufin import Mufin
-from pipeline.params import Params, load_params
-from pipeline.training import distributed
-from pipeline.training.loop import Machine, train
-from pipeline.training.optimisers import Optimisers, Rates
-from pipeline.training.pretraining import Pretraining
+from mufin import runtime
+from mufin.artifacts.curated import Curated, read_curated
+from mufin.artifacts.precomputed import Precomputed
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.nn.assembly import Architecture, new_member, save_members
+from mufin.nn.mufin import Mufin
+from mufin.params import Params, Pretrain, load_params
+from mufin.training import distributed
+from mufin.training.curves import CurveFile
+from mufin.training.loop import train
+from mufin.training.machine import Machine
+from mufin.training.optimisers import Optimisers, Rates
+from mufin.training.pretraining import Pretraining
 
 
-def main(
-    curated: Path = Path("data/curated"),
-    precomputed: Path = Path("data/precomputed"),
-    model: Path = Path("models/pretrain"),
-    metrics: Path = Path("metrics/pretrain.json"),
-    curve: Path = Path("metrics/pretrain.csv"),
-):
+def main(home: runtime.Home = Path(".")):
     """Module I: train E_V, E_T and A_S on labels and their datapoints."""
-    params = load_params()
+    params = load_params(home / "params.yaml")
     distributed.start(runtime.device())
-    data, store = read_curated(curated), open_store(precomputed, params)
+    curated, precomputed = home / "data/curated", home / "data/precomputed"
+    data = read_curated(curated)
+    store = DescriptorStore(precomputed, list(params.encoder.modalities), runtime.device())
     settings = (params.seed, params.encoder, params.attention, params.pretrain)
-    with runtime.measured(metrics) as report:
-        members, curves, machines = [], [], []
+    curve = CurveFile(home / "metrics/pretrain.csv", distributed.rank() == 0)
+    members, scratch = [], []
+    with runtime.measured("pretrain", home) as report:
         for number in range(params.members):
-            machines.append(machine("pretrain", settings, [curated, precomputed], number))
-            network = new_mufin(params, precomputed, params.seed + number)
-            curves.append(_train(network, data, store, params, params.seed + number, machines[-1]))
-            members.append(network.cpu())
-        report |= {"items": round(sum(len(data.labels) * row["part"] for c in curves for row in c)),
-                   "loss": curves[-1][-1]["loss"],
-                   "optimiser": "AdamW; SparseAdam for lexical vectors", "device": str(runtime.device())}
+            machine = _machine((settings, number), [curated, precomputed])
+            member = new_member(
+                _architecture(params), Precomputed(precomputed), params.seed + number
+            )
+            _train(
+                member.network, data, store, params.pretrain, params.seed + number, machine, curve
+            )
+            member.network.cpu()
+            members.append(member)
+            scratch.append(machine.scratch)
+        report.items = curve.worked(len(data.labels))
+        report.facts = {
+            "loss": curve.last_loss(),
+            "optimiser": "AdamW; SparseAdam for lexical vectors",
+        }
     if distributed.rank() == 0:
-        write_curve(curves, curve)
-        save_members(members, model)
-        for used in machines:
-            runtime.discard(used.scratch)
+        save_members(members, home / "models/pretrain")
+        for folder in scratch:
+            runtime.discard(folder)
     distributed.barrier()
 
 
-def _train(network: Mufin, data: Curated, store, params: Params, seed: int, where: Machine) -> list[dict]:
-    s = params.pretrain
-    network.to(where.device)
-    job = Pretraining(network, store, data.train.product, data.labels, data.train.labels, data.train.excluded, s, seed,
-                      where)
-    rates = Rates(encoder=s.lr, new=s.lr * s.new_lr_factor, gates=s.lr * s.gates_lr_factor,
-                  lexical=s.lr * s.lexical_lr_factor, attention=s.lr, free=s.lr)
-    rows = train(job, Optimisers(network, rates, s.weight_decay, with_cross_attention=False), seed,
-                 s.warmup_iterations, where)
+def _machine(settings: object, inputs: list[Path]) -> Machine:
+    mark = runtime.fingerprint(settings, inputs, Path(__file__))
+    return Machine(
+        runtime.device(),
+        runtime.precision(),
+        runtime.scratch("pretrain", mark),
+        runtime.checkpoint_seconds(),
+    )
+
+
+def _architecture(params: Params) -> Architecture:
+    encoder, attention = params.encoder, params.attention
+    return Architecture(
+        modalities=list(encoder.modalities),
+        dim=encoder.dim,
+        projection=encoder.projection,
+        standardise=encoder.standardise,
+        text_dropout=encoder.input_dropout,
+        image_dropout=encoder.image_dropout,
+        modality_dropout=encoder.modality_dropout,
+        gates=attention.gates,
+        image_gate=attention.image_gate,
+        heads=attention.heads,
+        dropout=attention.dropout,
+        a_s=attention.a_s,
+    )
+
+
+def _train(
+    network: Mufin,
+    data: Curated,
+    store: DescriptorStore,
+    s: Pretrain,
+    seed: int,
+    machine: Machine,
+    curve: CurveFile,
+) -> None:
+    network.to(machine.device)
+    train_split = data.train
+    job = Pretraining(
+        network,
+        store,
+        train_split.product,
+        data.labels,
+        train_split.labels,
+        train_split.excluded,
+        s,
+        seed,
+        machine,
+    )
+    rates = Rates(
+        encoder=s.lr,
+        new=s.lr * s.new_lr_factor,
+        gates=s.lr * s.gates_lr_factor,
+        lexical=s.lr * s.lexical_lr_factor,
+        attention=s.lr,
+        free=s.lr,
+    )
+    optimisers = Optimisers(network, rates, s.weight_decay, with_cross_attention=False)
+    train(job, optimisers, seed, s.warmup_iterations, machine, curve.member())
     network.cross_attention.requires_grad_(True)
-    return rows
 
 
 if __name__ == "__main__":

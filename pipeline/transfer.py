@@ -1,4 +1,4 @@
-"""Module III: carry E_V, E_T and A_S over; A_C identity, free vectors and alpha at their start (MUFIN Sec. 3.1).
+"""Module III: carry E_V, E_T and A_S over; start A_C, the free vectors eta and alpha (MUFIN Sec. 3.1).
 
 python -m pipeline.transfer
 """
@@ -10,46 +10,51 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline import runtime
-from pipeline.inputs import Curated, read_curated
-from pipeline.model_files import load_members, save_members, with_classifiers, with_cross_attention
-from pipeline.params import Params, load_params
-from pipeline.retrieve import read_embeddings
-from pipeline.training.free_vectors import ridge_classifiers
+from mufin import runtime
+from mufin.artifacts.curated import Curated, read_curated
+from mufin.artifacts.embeddings import read_embeddings
+from mufin.artifacts.precomputed import Precomputed
+from mufin.nn.assembly import load_members, save_members, transferred
+from mufin.params import Transfer, load_params
+from mufin.training.free_vectors import ridge_classifiers
 
 
-def main(
-    curated: Path = Path("data/curated"),
-    precomputed: Path = Path("data/precomputed"),
-    embeddings: Path = Path("data/embeddings/pretrain.safetensors"),
-    start: Path = Path("models/pretrain"),
-    model: Path = Path("models/transfer"),
-    metrics: Path = Path("metrics/transfer.json"),
-):
-    """Module III: carry the encoders and A_S over, start A_C, the free vectors and alpha."""
-    params, data = load_params(), read_curated(curated)
-    members = load_members(start, precomputed)
-    with runtime.measured(metrics) as report:
-        vectors = read_embeddings(embeddings)
+def main(home: runtime.Home = Path(".")):
+    """Module III: carry the encoders and A_S over; start A_C, the free vectors and alpha."""
+    params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
+    s, num_labels = params.transfer, len(data.labels)
+    members = load_members(home / "models/pretrain", Precomputed(home / "data/precomputed"))
+    with runtime.measured("transfer", home) as report:
+        embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
         for number, member in enumerate(members):
             torch.manual_seed(params.seed + number)
-            with_classifiers(member, len(data.labels), params.transfer.alpha, params.finetune.normalise_classifier)
-            with_cross_attention(member, params.transfer.a_c)
-            part = slice(number * member.dim, (number + 1) * member.dim)
-            free = _free_vectors(params, data, vectors["train"][:, part], vectors["centroids"][:, part])
+            members[number] = transferred(
+                member, num_labels, s.a_c, s.alpha, s.normalise_classifier
+            )
+            dim = member.network.dim
+            part = slice(number * dim, (number + 1) * dim)  # of the members' vectors side by side
+            free = _free_vectors(s, data, embeddings.train[:, part], embeddings.centroids[:, part])
             if free is not None:
-                member.classifiers.free.weight.data = torch.from_numpy(np.ascontiguousarray(free, np.float32))
-        save_members(members, model)
-        report |= {"items": len(data.labels), "labels": len(data.labels), "a_c": params.transfer.a_c,
-                   "free_vectors": params.transfer.free_vectors, "alpha": params.transfer.alpha}
+                free = np.ascontiguousarray(free, np.float32)
+                members[number].network.classifiers.free.weight.data = torch.from_numpy(free)
+        save_members(members, home / "models/transfer")
+        report.items = num_labels
+        report.facts = {
+            "labels": num_labels,
+            "a_c": s.a_c,
+            "free_vectors": s.free_vectors,
+            "alpha": s.alpha,
+        }
 
 
-def _free_vectors(params: Params, data: Curated, train: np.ndarray, centroids: np.ndarray) -> np.ndarray | None:
+def _free_vectors(
+    s: Transfer, data: Curated, train: np.ndarray, centroids: np.ndarray
+) -> np.ndarray | None:
     """The start of eta, (L, D); None keeps Xavier's."""
-    if params.transfer.free_vectors == "centroid":
+    if s.free_vectors == "centroid":
         return centroids
-    if params.transfer.free_vectors == "ridge":
-        return ridge_classifiers(train, data.train.labels, len(data.labels), params.transfer.ridge)
+    if s.free_vectors == "ridge":
+        return ridge_classifiers(train, data.train.labels, len(data.labels), s.ridge)
     return None
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.nn.mufin import Bag, Mufin, Projection
-from pipeline.ragged import Lists
+from mufin.nn.mufin import Bag, Mufin, Projection
+from mufin.ragged import Lists
 
 
-def random_bag(n: int, m: int, dim: int, seed: int = 0, dtype=torch.float64, empty: bool = False) -> Bag:
+def random_bag(
+    n: int, m: int, dim: int, seed: int = 0, dtype=torch.float64, empty: bool = False
+) -> Bag:
     """n bags of at most m rows; the first row always there unless `empty` leaves bag 0 without any."""
     g = torch.Generator().manual_seed(seed)
     modality = torch.randint(-1, 3, (n, m), generator=g).to(torch.int8)
@@ -48,7 +50,9 @@ class GivenStore:
 
     def __init__(self, n: int, width: int, seed: int = 0):
         rng = np.random.default_rng(seed)
-        self.text, self.images = (torch.from_numpy(rng.normal(size=(n, width)).astype(np.float32)) for _ in range(2))
+        self.text, self.images = (
+            torch.from_numpy(rng.normal(size=(n, width)).astype(np.float32)) for _ in range(2)
+        )
 
     def batch(self, products: np.ndarray):
         return GivenBatch(self, np.asarray(products))
@@ -59,21 +63,36 @@ class GivenBatch(SimpleNamespace):
         n, seen = len(products), np.flatnonzero(products % 3)
         modality = np.full((n, 2), -1, np.int8)
         modality[:, 0], modality[seen, 1] = 0, 1
-        super().__init__(num_bags=n, width=2, modality=torch.from_numpy(modality), text=store.text[products],
-                         text_lengths=None, text_bag=torch.arange(n), images=store.images[products[seen]],
-                         image_bag=torch.from_numpy(seen), image_row=torch.ones(len(seen), dtype=torch.int64),
-                         lexical_ids=None)
+        super().__init__(
+            num_bags=n,
+            width=2,
+            modality=torch.from_numpy(modality),
+            text=store.text[products],
+            text_lengths=None,
+            text_bag=torch.arange(n),
+            images=store.images[products[seen]],
+            image_bag=torch.from_numpy(seen),
+            image_row=torch.ones(len(seen), dtype=torch.int64),
+            lexical_ids=None,
+        )
 
     def to(self, device):
         """The batch itself, its tensors now on `device`."""
-        vars(self).update({n: t.to(device) for n, t in vars(self).items() if isinstance(t, torch.Tensor)})
+        vars(self).update(
+            {n: t.to(device) for n, t in vars(self).items() if isinstance(t, torch.Tensor)}
+        )
         return self
 
 
 def tiny_mufin(width: int = 12, dim: int = 8, seed: int = 0, dropout: float = 0.0) -> Mufin:
     torch.manual_seed(seed)
-    return Mufin({m: Given(width) for m in ("text", "image")},
-                 {m: Projection(width, dim, "linear", dropout) for m in ("text", "image")}, dim, 1, dropout)
+    return Mufin(
+        {m: Given(width) for m in ("text", "image")},
+        {m: Projection(width, dim, "linear", dropout) for m in ("text", "image")},
+        dim,
+        1,
+        dropout,
+    )
 
 
 def random_graph(n: int, labels: int, most: int = 5, seed: int = 0) -> Lists:

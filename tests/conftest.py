@@ -9,7 +9,7 @@ import pytest
 
 from tests.projects import project
 
-__all__ = ["project"]       # a fixture of the whole run
+__all__ = ["project"]  # a fixture of the whole run
 
 
 @pytest.fixture(autouse=True)

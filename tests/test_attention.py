@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mufin.nn.cross_scores import cross_scores, label_side
 from torch.nn.functional import layer_norm, normalize
 
-from pipeline.nn.attention import AttentionBlock
-from pipeline.nn.classifiers import LabelClassifiers
-from pipeline.nn.mufin import Bag, Mufin, Projection
-from pipeline.nn.scoring import cross_scores, label_side
+from mufin.nn.attention import AttentionBlock
+from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.mufin import Bag, Mufin, Projection
 from tests.bags import GivenStore, random_bag, shaken, tiny_mufin
 
 
@@ -23,12 +23,20 @@ def slow_attention(block: AttentionBlock, x, z, z_mask):
         parts = []
         for h in range(heads):
             s = slice(h * size, (h + 1) * size)
-            scores = [float((q[i, s] @ k[j, s]).detach()) / math.sqrt(size) for j in range(len(z)) if z_mask[j]]
+            scores = [
+                float((q[i, s] @ k[j, s]).detach()) / math.sqrt(size)
+                for j in range(len(z))
+                if z_mask[j]
+            ]
             top = max(scores, default=0.0)
             weights = [math.exp(a - top) for a in scores]
             total = sum(weights) or 1.0
             rows = [v[j, s] for j in range(len(z)) if z_mask[j]]
-            parts.append(sum((w / total * r for w, r in zip(weights, rows)), torch.zeros(size, dtype=x.dtype)))
+            parts.append(
+                sum(
+                    (w / total * r for w, r in zip(weights, rows)), torch.zeros(size, dtype=x.dtype)
+                )
+            )
         y = block.out(torch.cat(parts)) + x[i]
         out.append(layer_norm(y, (dim,), block.norm.weight, block.norm.bias))
     return torch.stack(out)
@@ -60,7 +68,9 @@ def test_padding_never_changes_a_result():
         rows = torch.cat([bag.rows, torch.full((6, 2, 8), junk, dtype=torch.float64)], 1)
         return Bag(rows, torch.cat([bag.modality, torch.full((6, 2), -1, dtype=torch.int8)], 1))
 
-    assert torch.allclose(model.adapted(x, z), model.adapted(padded(x, 7.0), padded(z, -9.0)), atol=1e-12)
+    assert torch.allclose(
+        model.adapted(x, z), model.adapted(padded(x, 7.0), padded(z, -9.0)), atol=1e-12
+    )
 
 
 def test_an_empty_bag_gives_zeros_and_never_nan_forward_or_backward():
@@ -73,7 +83,13 @@ def test_an_empty_bag_gives_zeros_and_never_nan_forward_or_backward():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 5), st.sampled_from([1, 2]), st.booleans(), st.integers(0, 10**6))
+@given(
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
 def test_cross_scores_equal_the_explicit_adapted_vectors(mx, mz, heads, gates, seed):
     model = shaken(Mufin({}, {}, 8, heads, 0.0, gates), seed).double()
     x, z = random_bag(4, mx, 8, seed), random_bag(6, mz, 8, seed + 1)
@@ -90,10 +106,14 @@ def test_cross_scores_have_the_gradients_of_the_explicit_form():
     model = shaken(tiny_mufin()).double()
     x, z, w = random_bag(3, 2, 8, 1), random_bag(4, 3, 8, 2), torch.randn(4, 8, dtype=torch.float64)
     b, u = (i.flatten() for i in torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij"))
-    fast = torch.autograd.grad(cross_scores(model, x, label_side(model, z, w)).square().sum(),
-                               list(model.cross_attention.parameters()))
-    slow = torch.autograd.grad((model.adapted(x[b], z[u]) * w[u]).sum(-1).square().sum(),
-                               list(model.cross_attention.parameters()))
+    fast = torch.autograd.grad(
+        cross_scores(model, x, label_side(model, z, w)).square().sum(),
+        list(model.cross_attention.parameters()),
+    )
+    slow = torch.autograd.grad(
+        (model.adapted(x[b], z[u]) * w[u]).sum(-1).square().sum(),
+        list(model.cross_attention.parameters()),
+    )
     assert all(torch.allclose(f, s, atol=1e-8) for f, s in zip(fast, slow))
 
 
@@ -130,22 +150,31 @@ def test_free_vectors_and_mix_get_gradients_in_the_rows_of_the_batch_alone():
     c = LabelClassifiers(9, 6)
     c(torch.tensor([2, 5]), normalize(torch.randn(2, 6), dim=-1)).square().sum().backward()
     for table in (c.free, c.mix):
-        assert table.weight.grad.is_sparse and table.weight.grad.coalesce().indices().tolist() == [[2, 5]]
+        assert table.weight.grad.is_sparse and table.weight.grad.coalesce().indices().tolist() == [
+            [2, 5]
+        ]
 
 
 def test_modality_dropout_takes_one_modality_of_bags_that_have_two_and_only_in_training():
     model = Mufin({}, {}, 8, modality_dropout=0.5)
-    bag = Bag(torch.ones(400, 2, 8), torch.tensor([[0, 1]] * 200 + [[0, -1]] * 200, dtype=torch.int8))
+    bag = Bag(
+        torch.ones(400, 2, 8), torch.tensor([[0, 1]] * 200 + [[0, -1]] * 200, dtype=torch.int8)
+    )
     torch.manual_seed(0)
     dropped = model.train()._drop_modalities(bag).modality
     counts = (dropped >= 0).sum(1)
-    assert (counts[200:] == 1).all() and 60 < int((counts[:200] == 1).sum()) < 140 and (counts > 0).all()
+    assert (
+        (counts[200:] == 1).all()
+        and 60 < int((counts[:200] == 1).sum()) < 140
+        and (counts > 0).all()
+    )
     assert torch.equal(model.eval()._drop_modalities(bag).modality, bag.modality)
 
 
 def test_a_missing_modality_gives_the_bag_of_what_is_there():
     model, store = shaken(tiny_mufin()).eval(), GivenStore(6, 12)
     import numpy as np
+
     both = model.bag(store.batch(np.array([0, 1])))
     alone = model.bag(store.batch(np.array([0])))
     assert (both.modality[0] == torch.tensor([0, -1])).all()

@@ -6,19 +6,31 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.baselines import attentionxml as axm
-from pipeline.baselines import mach as machs
-from pipeline.baselines.attentionxml import attentionxml
-from pipeline.baselines.mach import mach
-from pipeline.baselines.popular import popular
-from pipeline.baselines.task import WIDTH, Task
-from pipeline.ragged import Lists
+from mufin.baselines import attentionxml as axm
+from mufin.baselines import mach as machs
+from mufin.baselines.attentionxml import attentionxml
+from mufin.baselines.mach import mach
+from mufin.baselines.popular import popular
+from mufin.baselines.task import WIDTH, Task
+from mufin.ragged import Lists
 from tests.bags import random_graph
 
 TOPICS, EACH = 12, 20
 SETTINGS = axm.Settings(8, 5, 6, 0.0, (1, 1), 1e-2, 16, 3)
-QUICK = {attentionxml: dict(trees=2, batch=64, embedding=24, hidden=16, linear=16, top=8, epochs=(8, 4), lr=1e-2, dropout=0.1),
-         mach: dict(repetitions=8, hidden=32, epochs=12, lr=1e-2, buckets=30)}
+QUICK = {
+    attentionxml: dict(
+        trees=2,
+        batch=64,
+        embedding=24,
+        hidden=16,
+        linear=16,
+        top=8,
+        epochs=(8, 4),
+        lr=1e-2,
+        dropout=0.1,
+    ),
+    mach: dict(repetitions=8, hidden=32, epochs=12, lr=1e-2, buckets=30),
+}
 both = pytest.mark.parametrize("rival", [attentionxml, mach], ids=["attentionxml", "mach"])
 
 
@@ -34,11 +46,20 @@ def catalog(n: int = 300, seed: int = 0) -> Task:
     """A word names the topic, and a topic has its own EACH labels; the other words are noise; popularity tells little."""
     rng = np.random.default_rng(seed)
     topic = {s: rng.integers(0, TOPICS, m) for s, m in (("train", n), ("valid", 40), ("test", 60))}
-    titles = {s: [f"Noise{rng.integers(9)} topic{t} noise{rng.integers(9)}" for t in ts] for s, ts in topic.items()}
+    titles = {
+        s: [f"Noise{rng.integers(9)} topic{t} noise{rng.integers(9)}" for t in ts]
+        for s, ts in topic.items()
+    }
     titles["train"][0] = titles["test"][0] = ""
-    labels = {s: [np.sort(t * EACH + rng.choice(EACH, 6, replace=False)) for t in ts] for s, ts in topic.items()}
+    labels = {
+        s: [np.sort(t * EACH + rng.choice(EACH, 6, replace=False)) for t in ts]
+        for s, ts in topic.items()
+    }
     truth = {s: Lists.of_rows(labels[s]) for s in labels}
-    excluded = {s: Lists.of_rows([np.sort(rng.choice(TOPICS * EACH, 3, replace=False)) for _ in ts]) for s, ts in topic.items()}
+    excluded = {
+        s: Lists.of_rows([np.sort(rng.choice(TOPICS * EACH, 3, replace=False)) for _ in ts])
+        for s, ts in topic.items()
+    }
     titles["labels"] = [f"label {i}" for i in range(TOPICS * EACH)]
     task = Task(titles, {s: truth[s].minus(excluded[s]) for s in ("train", "valid")}, excluded)
     TRUTH[id(task)] = truth["test"].minus(excluded["test"])
@@ -64,30 +85,44 @@ def precision_at_1(labels: np.ndarray, truth: Lists) -> float:
 
 # ---- both
 
+
 @both
 def test_precision_is_several_times_that_of_popularity_where_words_decide(rival, task, predicted):
     truth = TRUTH[id(task)]
     base, _ = popular(task.truth["train"], task.num_labels, len(truth), 10, task.excluded["test"])
     assert precision_at_1(predicted[rival][0], truth) > max(0.2, 4 * precision_at_1(base, truth))
-    mine = [np.mean(predicted[rival][0][i, :10] // EACH == truth[i][0] // EACH) for i in range(1, len(truth))]
-    assert np.mean(mine) > 0.8, "the ten best of a titled datapoint belong to the topic that its title names"
+    mine = [
+        np.mean(predicted[rival][0][i, :10] // EACH == truth[i][0] // EACH)
+        for i in range(1, len(truth))
+    ]
+    assert np.mean(mine) > 0.8, (
+        "the ten best of a titled datapoint belong to the topic that its title names"
+    )
 
 
 @both
 def test_labels_are_unique_best_first_full_width_and_without_filter_pairs(rival, task, predicted):
     labels, scores = predicted[rival]
-    assert labels.shape == scores.shape == (60, WIDTH) and labels.dtype == np.int64 and scores.dtype == np.float32
+    assert (
+        labels.shape == scores.shape == (60, WIDTH)
+        and labels.dtype == np.int64
+        and scores.dtype == np.float32
+    )
     for i, row in enumerate(labels):
         known = row[row >= 0]
         assert len(set(known)) == len(known) == WIDTH
         assert not set(known) & set(task.excluded["test"][i])
-        assert (np.diff(scores[i, :len(known)]) <= 0).all() and (row[len(known):] == -1).all()
+        assert (np.diff(scores[i, : len(known)]) <= 0).all() and (row[len(known) :] == -1).all()
 
 
 @both
 def test_an_untitled_datapoint_gets_predictions_that_are_numbers(rival, task, predicted):
     labels, scores = predicted[rival]
-    assert task.titles["test"][0] == "" and (labels[0, :20] >= 0).all() and np.isfinite(scores[0, :20]).all()
+    assert (
+        task.titles["test"][0] == ""
+        and (labels[0, :20] >= 0).all()
+        and np.isfinite(scores[0, :20]).all()
+    )
 
 
 @both
@@ -96,36 +131,61 @@ def test_same_seed_same_predictions_and_the_global_generator_stays(rival, task):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     one, again, other = (rival(task, seed, **quick)("valid") for seed in (1, 1, 2))
-    assert (one[0] == again[0]).all() and (one[1] == again[1]).all() and not (one[1] == other[1]).all()
+    assert (
+        (one[0] == again[0]).all() and (one[1] == again[1]).all() and not (one[1] == other[1]).all()
+    )
     assert (torch.random.get_rng_state() == before).all()
 
 
 @both
 def test_a_split_without_datapoints_and_fewer_labels_than_the_width_are_fine(rival):
-    titles = {"train": ["a b", "b c", "c a"] * 4, "valid": [], "test": ["a", "zzz"], "labels": ["x", "y", "z"]}
+    titles = {
+        "train": ["a b", "b c", "c a"] * 4,
+        "valid": [],
+        "test": ["a", "zzz"],
+        "labels": ["x", "y", "z"],
+    }
     none = {s: Lists.of_rows([[]] * len(titles[s])) for s in ("train", "valid", "test")}
-    small = Task(titles, {"train": Lists.of_rows([[0, 1], [1], [2]] * 4), "valid": none["valid"]}, none)
+    small = Task(
+        titles, {"train": Lists.of_rows([[0, 1], [1], [2]] * 4), "valid": none["valid"]}, none
+    )
     predict = rival(small, 0, **QUICK[rival])
     assert predict("valid")[0].shape == (0, WIDTH)
     labels, _ = predict("test")
-    assert labels.shape == (2, WIDTH) and (np.sort(labels[:, :3], 1) == [0, 1, 2]).all() and (labels[:, 3:] == -1).all()
+    assert (
+        labels.shape == (2, WIDTH)
+        and (np.sort(labels[:, :3], 1) == [0, 1, 2]).all()
+        and (labels[:, 3:] == -1).all()
+    )
 
 
 # ---- AttentionXML
 
-@pytest.mark.parametrize("num_labels, leaf, fanout, widest, sizes",
-                         [(7, 8, 8, 9, [7]), (100, 8, 4, 2048, [16, 100]),
-                          (100, 4, 4, 8, [8, 32, 100]), (100, 4, 4, 4, [2, 8, 32, 100])])
+
+@pytest.mark.parametrize(
+    "num_labels, leaf, fanout, widest, sizes",
+    [
+        (7, 8, 8, 9, [7]),
+        (100, 8, 4, 2048, [16, 100]),
+        (100, 4, 4, 8, [8, 32, 100]),
+        (100, 4, 4, 4, [2, 8, 32, 100]),
+    ],
+)
 def test_the_tree_is_balanced_and_holds_every_label_once(num_labels, leaf, fanout, widest, sizes):
     truth = random_graph(150, num_labels)
-    centroids = axm.label_centroids([f"word{i % 17} w{i % 5}" for i in range(150)], truth, num_labels)
+    centroids = axm.label_centroids(
+        [f"word{i % 17} w{i % 5}" for i in range(150)], truth, num_labels
+    )
     tree = axm.tree_of(centroids, leaf, fanout, widest, np.random.default_rng(0))
     assert tree.sizes == sizes
     for level, children in enumerate(tree.children):
         held = children[children >= 0]
         assert (np.sort(held) == np.arange(sizes[level])).all()
         if level:
-            assert children.shape == (sizes[level - 1], leaf if level == len(sizes) - 1 else fanout) or level == len(sizes) - 1
+            assert (
+                children.shape == (sizes[level - 1], leaf if level == len(sizes) - 1 else fanout)
+                or level == len(sizes) - 1
+            )
             for label in range(num_labels):
                 assert tree.node[level][label] in children[tree.node[level - 1][label]]
     if len(sizes) > 1:
@@ -139,7 +199,10 @@ def test_balanced_2_means_puts_like_labels_together():
     parts = {frozenset(left), frozenset(right)}
     assert len(left) == len(right) == 4 and set.union(*map(set, parts)) == set(range(8))
     found = [axm.halves(centroids, np.arange(8), np.random.default_rng(s)) for s in range(8)]
-    assert any({frozenset(a), frozenset(b)} == {frozenset(range(0, 8, 2)), frozenset(range(1, 8, 2))} for a, b in found)
+    assert any(
+        {frozenset(a), frozenset(b)} == {frozenset(range(0, 8, 2)), frozenset(range(1, 8, 2))}
+        for a, b in found
+    )
 
 
 def test_attention_is_that_of_a_slow_loop():
@@ -168,17 +231,23 @@ def test_a_logit_is_the_shared_mlp_of_what_the_node_attends_to():
 
 
 def forest_of_random_weights(num_labels: int = 40) -> tuple[axm.Tree, list[axm.Network]]:
-    centroids = axm.label_centroids([f"word{i % 9}" for i in range(80)], random_graph(80, num_labels), num_labels)
+    centroids = axm.label_centroids(
+        [f"word{i % 9}" for i in range(80)], random_graph(80, num_labels), num_labels
+    )
     tree = axm.tree_of(centroids, 4, 2, 4, np.random.default_rng(0))
     torch.manual_seed(0)
-    nets = [axm.Network(20, size, not level, SETTINGS).eval() for level, size in enumerate(tree.sizes)]
+    nets = [
+        axm.Network(20, size, not level, SETTINGS).eval() for level, size in enumerate(tree.sizes)
+    ]
     for net in nets:
         torch.nn.init.normal_(net.attention.weight)
         torch.nn.init.normal_(net.mlp[2].weight, std=3.0)
     return tree, nets
 
 
-TOKENS = np.random.default_rng(1).integers(1, 20, (7, 5)) * (np.arange(5) < np.array([5, 1, 2, 3, 4, 5, 1])[:, None])
+TOKENS = np.random.default_rng(1).integers(1, 20, (7, 5)) * (
+    np.arange(5) < np.array([5, 1, 2, 3, 4, 5, 1])[:, None]
+)
 
 
 def test_a_beam_as_wide_as_the_tree_scores_every_leaf_by_the_product_on_its_path():
@@ -186,8 +255,15 @@ def test_a_beam_as_wide_as_the_tree_scores_every_leaf_by_the_product_on_its_path
     assert len(nets) == 4
     labels, scores = axm.beam(tree, nets, TOKENS, 40, 40)
     with torch.no_grad():
-        chance = [net(torch.from_numpy(TOKENS), None if not level else torch.arange(len(net.attention.weight)).expand(7, -1))
-                  .sigmoid().numpy() for level, net in enumerate(nets)]
+        chance = [
+            net(
+                torch.from_numpy(TOKENS),
+                None if not level else torch.arange(len(net.attention.weight)).expand(7, -1),
+            )
+            .sigmoid()
+            .numpy()
+            for level, net in enumerate(nets)
+        ]
     wanted = np.prod([c[:, tree.node[level]] for level, c in enumerate(chance)], axis=0)
     assert (np.sort(labels, 1) == np.arange(40)).all()
     np.testing.assert_allclose(scores, np.take_along_axis(wanted, labels, 1), rtol=1e-4)
@@ -203,8 +279,12 @@ def test_relevant_parents_always_stand_among_the_candidates():
     chosen = axm.chosen_parents(tree, nets[:2], TOKENS, truth, most)
     predicted, _ = axm.beam(tree, nets[:2], TOKENS, most, tree.sizes[1])
     for i in range(7):
-        assert set(truth[i]) <= set(chosen[i]) and len(set(chosen[i]) - {-1}) == (chosen[i] >= 0).sum()
-        rest = [p for p in predicted[i] if p >= 0 and p not in truth[i]][:(chosen[i] >= 0).sum() - len(truth[i])]
+        assert (
+            set(truth[i]) <= set(chosen[i]) and len(set(chosen[i]) - {-1}) == (chosen[i] >= 0).sum()
+        )
+        rest = [p for p in predicted[i] if p >= 0 and p not in truth[i]][
+            : (chosen[i] >= 0).sum() - len(truth[i])
+        ]
         assert set(chosen[i]) - {-1} == set(truth[i]) | set(rest)
 
 
@@ -213,8 +293,12 @@ def test_a_level_starts_from_the_one_before_but_for_its_attention():
     fresh = axm.Network(20, 40, False, SETTINGS)
     attention = fresh.attention.weight.clone()
     fresh.warm_start(nets[0])
-    assert (fresh.embedding.weight == nets[0].embedding.weight).all() and (fresh.attention.weight == attention).all()
-    assert (fresh.lstm.weight_hh_l0 == nets[0].lstm.weight_hh_l0).all() and (fresh.mlp[0].weight == nets[0].mlp[0].weight).all()
+    assert (fresh.embedding.weight == nets[0].embedding.weight).all() and (
+        fresh.attention.weight == attention
+    ).all()
+    assert (fresh.lstm.weight_hh_l0 == nets[0].lstm.weight_hh_l0).all() and (
+        fresh.mlp[0].weight == nets[0].mlp[0].weight
+    ).all()
 
 
 def test_what_a_filter_pair_names_moves_no_weight_in_attentionxml():
@@ -236,9 +320,15 @@ def test_an_ensemble_is_the_mean_over_its_trees():
 
 # ---- MACH
 
+
 def test_hashes_are_in_range_even_reproducible_by_seed_and_differ_by_repetition():
     h = machs.label_hashes(5000, 50, 6, 3)
-    assert h.shape == (6, 5000) and h.min() == 0 and h.max() == 49 and (h == machs.label_hashes(5000, 50, 6, 3)).all()
+    assert (
+        h.shape == (6, 5000)
+        and h.min() == 0
+        and h.max() == 49
+        and (h == machs.label_hashes(5000, 50, 6, 3)).all()
+    )
     assert not (h == machs.label_hashes(5000, 50, 6, 4)).all()
     together = [(h[r][:-1:2] == h[s][:-1:2]).mean() for r in range(6) for s in range(r)]
     assert max(together) < 0.1, "two hashings agree no more often than chance, 1 in 50"
@@ -247,7 +337,11 @@ def test_hashes_are_in_range_even_reproducible_by_seed_and_differ_by_repetition(
 
 
 def test_the_number_of_buckets_follows_from_the_number_of_labels():
-    assert machs.num_buckets(10_000, None) == 300 and machs.num_buckets(10_000, 64) == 64 and machs.num_buckets(1, 1) == 2
+    assert (
+        machs.num_buckets(10_000, None) == 300
+        and machs.num_buckets(10_000, 64) == 64
+        and machs.num_buckets(1, 1) == 2
+    )
 
 
 def test_the_estimator_is_the_mean_over_repetitions_by_a_slow_loop():
@@ -255,7 +349,9 @@ def test_the_estimator_is_the_mean_over_repetitions_by_a_slow_loop():
     found = machs.label_scores(torch.from_numpy(p), torch.from_numpy(h)).numpy()
     for i in range(5):
         for label in range(9):
-            assert found[i, label] == pytest.approx(sum(p[r, i, h[r, label]] for r in range(4)) / 4, rel=1e-5)
+            assert found[i, label] == pytest.approx(
+                sum(p[r, i, h[r, label]] for r in range(4)) / 4, rel=1e-5
+            )
 
 
 def test_the_batched_networks_are_R_networks_one_by_one():
@@ -266,18 +362,23 @@ def test_the_batched_networks_are_R_networks_one_by_one():
     x = rng.random((4, 16)).astype(np.float32) * (rng.random((4, 16)) < 0.4)
     x[2] = 0
     from scipy.sparse import csr_matrix
+
     found = nets(*machs._flat(csr_matrix(x), torch.device("cpu")))
     for r in range(3):
         mine = slice(5 * r, 5 * r + 5)
         hidden = torch.relu(torch.from_numpy(x) @ nets.first.weight[:, mine] + nets.bias[mine])
         assert torch.allclose(found[r], hidden @ nets.second[r] + nets.second_bias[r], atol=1e-5)
     found[1].sum().backward()
-    assert not nets.second.grad[[0, 2]].any() and nets.second.grad[1].any(), "no network's loss reaches another's weights"
+    assert not nets.second.grad[[0, 2]].any() and nets.second.grad[1].any(), (
+        "no network's loss reaches another's weights"
+    )
 
 
 def test_a_bucket_of_a_filter_pair_is_unknown_unless_a_relevant_label_is_in_it():
     hashes = np.array([[0, 0, 1, 2], [3, 1, 1, 0]])
-    target, known = machs.bucket_targets(hashes, Lists.of_rows([[0], []]), Lists.of_rows([[1], [2, 3]]), 4)
+    target, known = machs.bucket_targets(
+        hashes, Lists.of_rows([[0], []]), Lists.of_rows([[1], [2, 3]]), 4
+    )
     assert target[:, 0].tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]] and not target[:, 1].any()
     assert known[:, 0].tolist() == [[1, 1, 1, 1], [1, 0, 1, 1]]
     assert known[:, 1].tolist() == [[1, 0, 0, 1], [0, 0, 1, 1]]
@@ -286,5 +387,5 @@ def test_a_bucket_of_a_filter_pair_is_unknown_unless_a_relevant_label_is_in_it()
 def test_hashed_titles_tell_words_apart_and_have_unit_norm():
     inputs = machs.Titles(["red mug", "blue Mug", ""])
     x = inputs(["RED mug!", "blue", "", "mug red"]).toarray()
-    assert inputs.features == 16 and np.allclose((x ** 2).sum(1), [1, 1, 0, 1])
+    assert inputs.features == 16 and np.allclose((x**2).sum(1), [1, 1, 0, 1])
     assert (x[0] == x[3]).all() and (x[0] != x[1]).any()

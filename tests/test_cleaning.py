@@ -11,43 +11,75 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.corpus.cleaning import LONGEST, best_rows, clean_relations, clean_title, clean_titles, image_keys
-from pipeline.corpus.lookup import Lookup, hashes
+from mufin.corpus.cleaning import (
+    LONGEST,
+    best_rows,
+    clean_relations,
+    clean_title,
+    clean_titles,
+    image_keys,
+)
+from mufin.corpus.lookup import Lookup, hashes
 
 REAL = Path(os.environ.get("MUFIN_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
-PIECES = [*"ab3 &;#<>/\"='!-\n\t\x00\x1c\x85\xa0\u200b\u2003\ufeff{}()", "&amp;", "<b>", "<span ", "&lt;", "getTime()"]
+PIECES = [
+    *"ab3 &;#<>/\"='!-\n\t\x00\x1c\x85\xa0\u200b\u2003\ufeff{}()",
+    "&amp;",
+    "<b>",
+    "<span ",
+    "&lt;",
+    "getTime()",
+]
 QUIRKS = st.lists(st.sampled_from(PIECES)).map("".join)
 
 
-@pytest.mark.parametrize("found, clean", [
-    (None, ""),
-    ("  \t ", ""),
-    (" Maggiano&#39;s Gift Card", "Maggiano's Gift Card"),
-    ("Salt &amp;amp;amp; Pepper", "Salt & Pepper"),
-    ("AT&T Phone & Case; black", "AT&T Phone & Case; black"),
-    ("Black&notebook", "Black&notebook"),                             # no entity without its semicolon
-    ('<span class="a-size-medium a-color-secondary"', ""),            # seen 3,153 times in one file of the 2018 dump
-    (' Magazines" />', ""),                                           # seen there too
-    ("Lamp <span class=x", "Lamp"),
-    ("Lamp <SPAN", "Lamp"), ("Lamp <br /", "Lamp"), ("Lamp <div styl", "Lamp"), ('Lamp <a href="x.html', "Lamp"),
-    ("Lamp <b id = x", "Lamp"), ("<b>Lamp</b", "Lamp"), ("Lamp &lt;img src", "Lamp"),
-    ("Hex bolt <M8 zinc", "Hex bolt <M8 zinc"), ("Size <S", "Size <S"), ("Fits <Small dogs", "Fits <Small dogs"),
-    ("Bulb <H4 12V", "Bulb <H4 12V"), ("a<b", "a<b"), ("Toys <3 a=b", "Toys <3 a=b"),      # no markup: kept whole
-    ("<b>Red</b><br/>chair", "Red chair"),
-    ("&lt;b&gt;Red&lt;/b&gt; chair", "Red chair"),
-    ("Chair<!-- a > b --> low", "Chair low"),
-    ("<style>.x {color: red}</style>Chair", "Chair"),
-    ("Toys for ages <3 and >5", "Toys for ages <3 and >5"),           # no markup: kept
-    ('TV 40" > 32"', 'TV 40" > 32"'),
-    ("Calculator, memory function (black)", "Calculator, memory function (black)"),
-    ("var aPageStart = (new Date()).getTime();", ""),
-    ("Mug\x00\x1f of\u00a0\u200btea\r\n", "Mug of tea"),
-])
+@pytest.mark.parametrize(
+    "found, clean",
+    [
+        (None, ""),
+        ("  \t ", ""),
+        (" Maggiano&#39;s Gift Card", "Maggiano's Gift Card"),
+        ("Salt &amp;amp;amp; Pepper", "Salt & Pepper"),
+        ("AT&T Phone & Case; black", "AT&T Phone & Case; black"),
+        ("Black&notebook", "Black&notebook"),  # no entity without its semicolon
+        (
+            '<span class="a-size-medium a-color-secondary"',
+            "",
+        ),  # seen 3,153 times in one file of the 2018 dump
+        (' Magazines" />', ""),  # seen there too
+        ("Lamp <span class=x", "Lamp"),
+        ("Lamp <SPAN", "Lamp"),
+        ("Lamp <br /", "Lamp"),
+        ("Lamp <div styl", "Lamp"),
+        ('Lamp <a href="x.html', "Lamp"),
+        ("Lamp <b id = x", "Lamp"),
+        ("<b>Lamp</b", "Lamp"),
+        ("Lamp &lt;img src", "Lamp"),
+        ("Hex bolt <M8 zinc", "Hex bolt <M8 zinc"),
+        ("Size <S", "Size <S"),
+        ("Fits <Small dogs", "Fits <Small dogs"),
+        ("Bulb <H4 12V", "Bulb <H4 12V"),
+        ("a<b", "a<b"),
+        ("Toys <3 a=b", "Toys <3 a=b"),  # no markup: kept whole
+        ("<b>Red</b><br/>chair", "Red chair"),
+        ("&lt;b&gt;Red&lt;/b&gt; chair", "Red chair"),
+        ("Chair<!-- a > b --> low", "Chair low"),
+        ("<style>.x {color: red}</style>Chair", "Chair"),
+        ("Toys for ages <3 and >5", "Toys for ages <3 and >5"),  # no markup: kept
+        ('TV 40" > 32"', 'TV 40" > 32"'),
+        ("Calculator, memory function (black)", "Calculator, memory function (black)"),
+        ("var aPageStart = (new Date()).getTime();", ""),
+        ("Mug\x00\x1f of\u00a0\u200btea\r\n", "Mug of tea"),
+    ],
+)
 def test_a_title_is_left_without_entities_markup_control_characters_and_blanks(found, clean):
     assert clean_title(found) == clean
 
 
-@pytest.mark.parametrize("text", ["<script>", "<!--", "&amp;", "amp;", "<a ", "x =", "&#" + "9" * 5000 + ";", "<b", '"/>', "é"])
+@pytest.mark.parametrize(
+    "text",
+    ["<script>", "<!--", "&amp;", "amp;", "<a ", "x =", "&#" + "9" * 5000 + ";", "<b", '"/>', "é"],
+)
 def test_a_title_of_a_million_characters_does_no_harm_and_is_cut(text):
     assert len(clean_title("&" + text * (10**6 // len(text)))) <= LONGEST
 
@@ -61,7 +93,9 @@ def test_a_clean_title_is_clean(text):
 
 @given(st.lists(st.none() | QUIRKS | st.text(), max_size=8))
 def test_the_fast_way_over_a_column_gives_each_the_title_that_the_slow_one_gives(titles):
-    assert clean_titles(pl.Series(titles, dtype=pl.String)).to_list() == [clean_title(t) for t in titles]
+    assert clean_titles(pl.Series(titles, dtype=pl.String)).to_list() == [
+        clean_title(t) for t in titles
+    ]
 
 
 @given(st.lists(st.text("ab", max_size=2)), st.lists(st.text("abc", max_size=2)))
@@ -70,10 +104,15 @@ def test_a_text_is_found_by_the_number_of_its_first_occurrence(texts, asked):
     lookup = Lookup(hashes(pl.Series(texts, dtype=pl.String)))
     assert len(lookup) == len(numbers)
     assert lookup.group.tolist() == [numbers[t] for t in texts]
-    assert lookup.find(hashes(pl.Series(asked, dtype=pl.String))).tolist() == [numbers.get(t, -1) for t in asked]
+    assert lookup.find(hashes(pl.Series(asked, dtype=pl.String))).tolist() == [
+        numbers.get(t, -1) for t in asked
+    ]
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2))), st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2))))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+)
 def test_texts_whose_first_64_bits_coincide_are_told_apart(texts, asked):
     def pairs(rows):
         return np.array(rows, np.uint64).reshape(-1, 2)
@@ -86,11 +125,15 @@ def test_texts_whose_first_64_bits_coincide_are_told_apart(texts, asked):
 
 def test_pictures_keep_their_order_come_once_a_product_by_content_and_only_where_they_were_fetched():
     urls = pl.Series(["u1", "u2", "u1-again"])
-    images = pl.Series([["u2", "dead", "u1", "u1-again", "u2"], [], None, ["dead"], [None, "u1-again"]],
-                       dtype=pl.List(pl.String))
+    images = pl.Series(
+        [["u2", "dead", "u1", "u1-again", "u2"], [], None, ["dead"], [None, "u1-again"]],
+        dtype=pl.List(pl.String),
+    )
     keys = image_keys(images, Lookup(hashes(urls)), pl.Series(["k1", "k2", "k1"]))
     assert keys.to_list() == [["k2", "k1"], [], [], [], ["k1"]]
-    nothing = image_keys(images, Lookup(np.zeros((0, 2), np.uint64)), pl.Series([], dtype=pl.String))
+    nothing = image_keys(
+        images, Lookup(np.zeros((0, 2), np.uint64)), pl.Series([], dtype=pl.String)
+    )
     assert nothing.to_list() == [[], [], [], [], []] and nothing.dtype == pl.List(pl.String)
 
 
@@ -109,14 +152,21 @@ def test_relations_are_distinct_without_self_relations_and_what_left_is_counted(
     other = [p for p in pairs if p[0] != p[1]]
     assert list(zip(relations.rows().tolist(), relations.values.tolist())) == sorted(set(other))
     assert len(relations) == products
-    assert dropped == {"self relations": len(pairs) - len(other), "repeated relations": len(other) - len(set(other))}
+    assert dropped == {
+        "self relations": len(pairs) - len(other),
+        "repeated relations": len(other) - len(set(other)),
+    }
 
 
 def test_no_title_of_the_real_dump_keeps_markup_or_entities():
     folder = REAL / "amazon-metadata"
     if not folder.is_dir():
         pytest.skip(f"the real dump is not in {folder}; MUFIN_REAL_DATA names another place")
-    titles = [json.loads(line).get("title") or "" for path in sorted(folder.glob("*.gz")) for line in gzip.open(path, "rt")]
+    titles = [
+        json.loads(line).get("title") or ""
+        for path in sorted(folder.glob("*.gz"))
+        for line in gzip.open(path, "rt")
+    ]
     clean = clean_titles(pl.Series(titles))
     assert not clean.str.contains(r"<|&\w+;|&#|/>|\s\s|^\s|\s$").any()
     assert (clean == "").sum() >= 3000 and (clean != "").sum() >= 1500

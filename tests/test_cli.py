@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
-from pipeline.params import load_params
-from pipeline.rows import read_wanted
+from compare.rows import read_wanted
+from mufin.cli import app
+from mufin.params import load_params
 
 ROOT = Path(__file__).parents[1]
 PROFILES = sorted(p.stem for p in (ROOT / "params").glob("*.yaml"))
@@ -50,12 +50,19 @@ def test_check_says_which_setting_is_wrong(empty):
     assert done.exit_code == 1 and "gama is not a parameter; did you mean" in done.stderr
 
 
-@pytest.mark.parametrize("words, sentence", [
-    (["recommend"], "nothing is asked for"),
-    (["recommend", "X"], "products.parquet is missing"),
-    (["recommend", "X", "--k", "0"], "--k"),
-])
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["recommend"], "nothing is asked for"),
+        (["recommend", "X"], "products.parquet is missing"),
+        (["recommend", "X", "--k", "0"], "--k"),
+    ],
+)
 def test_recommend_without_what_it_needs_says_so(empty, words, sentence):
     CliRunner().invoke(app, ["use", "sample"])
     done = CliRunner().invoke(app, words)
-    assert done.exit_code != 0 and sentence in done.stderr and not isinstance(done.exception, TypeError)
+    assert (
+        done.exit_code != 0
+        and sentence in done.stderr
+        and not isinstance(done.exception, TypeError)
+    )

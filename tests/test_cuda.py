@@ -22,24 +22,25 @@ from typing import Iterator, NamedTuple
 import numpy as np
 import pytest
 import torch
+from mufin.nn.cross_scores import cross_scores, label_side
 from torch import Tensor
 from torch.nn.functional import layer_norm, normalize, relu
 from transformers import DistilBertConfig, DistilBertModel
 
-from pipeline.ann import exact as exact_module
-from pipeline.ann.exact import ExactNeighbours, LabelRows
-from pipeline.nn.attention import AttentionBlock
-from pipeline.nn.classifiers import LabelClassifiers
-from pipeline.nn.encoders import TextEncoder, create_image_encoder
-from pipeline.nn.mufin import Bag, Mufin, Projection
-from pipeline.nn.scoring import cross_scores, label_side
-from pipeline.ragged import Lists
-from pipeline.recommender import classifier_scores, label_sides
-from pipeline.training import losses
-from pipeline.training.embedding import Embedded, embed
-from pipeline.training.finetuning import Finetuning
-from pipeline.training.loop import Machine, train
-from pipeline.training.optimisers import Optimisers, trained_state
+from mufin.nn.attention import AttentionBlock
+from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.embedding import Embedded, embed
+from mufin.nn.encoders import TextEncoder, create_image_encoder
+from mufin.nn.mufin import Bag, Mufin, Projection
+from mufin.ragged import Lists
+from mufin.ranking.scoring import classifier_scores, label_sides
+from mufin.retrieval import exact as exact_module
+from mufin.retrieval.exact import ExactNeighbours, LabelRows
+from mufin.training import losses
+from mufin.training.finetuning import Finetuning
+from mufin.training.loop import train
+from mufin.training.machine import Machine
+from mufin.training.optimisers import Optimisers, trained_state
 from tests.bags import GivenStore, random_bag, shaken, tiny_mufin
 from tests.test_training import (
     RATES,
@@ -55,18 +56,19 @@ from tests.test_training import (
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 CPU, DIM = torch.device("cpu"), 8
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(),
-                               reason="torch sees no CUDA device on this machine")
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch sees no CUDA device on this machine"
+)
 
 # Tolerances. They are for full float32, which rounds to 6e-8 of a number: no TF32, which rounds to
 # 5e-4. On a CPU nothing is off by more than a tenth of what is allowed, so that a GPU's other order
 # of summation has room.
-LOSS = 1e-5             # of the largest number: sums of some dozens of terms
-NETWORK = 1e-4          # of the largest number: a dozen layers, each with sums of at most 100 terms
-SIMILARITY = 2e-6       # inner products of unit vectors, 32 terms; with TF32 they are off by 2e-4
-TRAINED = 1e-4          # 20 steps of AdamW, which divides a gradient and its rounding by its size
-BF16 = 0.05             # of the loss: bf16 rounds to 4e-3, in every layer and every step
-ZERO = 1e-12            # below it a number of float64 is the rounding of a 0
+LOSS = 1e-5  # of the largest number: sums of some dozens of terms
+NETWORK = 1e-4  # of the largest number: a dozen layers, each with sums of at most 100 terms
+SIMILARITY = 2e-6  # inner products of unit vectors, 32 terms; with TF32 they are off by 2e-4
+TRAINED = 1e-4  # 20 steps of AdamW, which divides a gradient and its rounding by its size
+BF16 = 0.05  # of the loss: bf16 rounds to 4e-3, in every layer and every step
+ZERO = 1e-12  # below it a number of float64 is the rounding of a 0
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
@@ -120,7 +122,7 @@ def with_gradients(out: Tensor, leaves) -> list[Tensor]:
     g = torch.Generator().manual_seed(9)
     weights = torch.randn(out.shape, generator=g, dtype=torch.float64).to(out)
     gradients = torch.autograd.grad((out * weights).sum(), list(leaves))
-    return [out, *(gradient.to_dense() for gradient in gradients)]   # the classifiers' are sparse
+    return [out, *(gradient.to_dense() for gradient in gradients)]  # the classifiers' are sparse
 
 
 def trained(module: torch.nn.Module) -> list[Tensor]:
@@ -150,10 +152,14 @@ def moved(bag: Bag, device: torch.device, dtype: torch.dtype = torch.float32) ->
 
 # The losses
 
+
 def plain_triplet(positive, negative, there, has, gamma):
     """The sum over all positives and negatives that exist."""
-    return sum(relu(negative[a, j] - positive[a, i] + gamma)
-               for a, i in there.nonzero().tolist() for j in has[a].nonzero()[:, 0]) / len(positive)
+    return sum(
+        relu(negative[a, j] - positive[a, i] + gamma)
+        for a, i in there.nonzero().tolist()
+        for j in has[a].nonzero()[:, 0]
+    ) / len(positive)
 
 
 def plain_softmax(scores, relevant, allowed):
@@ -166,8 +172,9 @@ def plain_softmax(scores, relevant, allowed):
 
 
 def plain_symmetric(scores, relevant, allowed):
-    return (plain_softmax(scores, relevant, allowed)
-            + plain_softmax(scores.T, relevant.T, allowed.T)) / 2
+    return (
+        plain_softmax(scores, relevant, allowed) + plain_softmax(scores.T, relevant.T, allowed.T)
+    ) / 2
 
 
 def plain_hinge(scores, relevant, negative, gamma):
@@ -177,15 +184,21 @@ def plain_hinge(scores, relevant, negative, gamma):
     return (pulled + pushed) / len(scores)
 
 
-@pytest.mark.parametrize("loss, plain", [
-    (losses.triplet, plain_triplet), (losses.multi_positive_softmax, plain_softmax),
-    (losses.symmetric_softmax, plain_symmetric), (losses.cosine_hinge, plain_hinge)],
-    ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "loss, plain",
+    [
+        (losses.triplet, plain_triplet),
+        (losses.multi_positive_softmax, plain_softmax),
+        (losses.symmetric_softmax, plain_symmetric),
+        (losses.cosine_hinge, plain_hinge),
+    ],
+    ids=lambda f: f.__name__,
+)
 def test_a_loss_and_its_gradients_are_those_of_a_loop(loss, plain, device):
     g = torch.Generator().manual_seed(0)
     first, second = (torch.rand(9, 7, generator=g) * 2 - 1 for _ in range(2))
     one, two = torch.rand(9, 7, generator=g) > 0.6, torch.rand(9, 7, generator=g) > 0.4
-    one[3] = two[3] = False                 # a row with nothing relevant and nothing allowed
+    one[3] = two[3] = False  # a row with nothing relevant and nothing allowed
     if loss is losses.triplet:
         inputs, rest = [first, second], [one, two, 0.2]
     elif loss is losses.cosine_hinge:
@@ -203,10 +216,13 @@ def test_a_loss_and_its_gradients_are_those_of_a_loop(loss, plain, device):
 
 # Attention, bags and vectors
 
+
 def plain_attention(block: AttentionBlock, x: Tensor, z: Tensor) -> Tensor:
     """Rows x (m_x, D) of one bag ask rows z (m_z, D) of another, by the formula; no padding."""
-    heads = [layer(rows).chunk(block.heads, -1)
-             for layer, rows in ((block.query, x), (block.key, z), (block.value, z))]
+    heads = [
+        layer(rows).chunk(block.heads, -1)
+        for layer, rows in ((block.query, x), (block.key, z), (block.value, z))
+    ]
     answers = [(q @ k.T / math.sqrt(q.shape[-1])).softmax(-1) @ v for q, k, v in zip(*heads)]
     out = block.out(torch.cat(answers, -1)) + x
     return layer_norm(out, out.shape[-1:], block.norm.weight, block.norm.bias)
@@ -243,13 +259,15 @@ def test_attention_and_its_gradients_are_the_formulas_whatever_the_padding(kind,
         x1 = moved(x, *at)
         return x1, x1 if kind == "A_S" else moved(z, *at)
 
-    asked = 1 if kind == "A_S" else 2       # bags that have a gradient
+    asked = 1 if kind == "A_S" else 2  # bags that have a gradient
     x1, z1 = inputs(device)
     out = block(x1.rows, z1.rows, x1.mask, z1.mask)
     ours = with_gradients(out, [x1.rows, z1.rows][:asked] + list(block.parameters()))
     x2, z2 = inputs(CPU, torch.float64)
-    rows = [plain_attention(double, a.rows[a.mask], b.rows[b.mask])
-            for a, b in zip(singly(x2), singly(z2))]
+    rows = [
+        plain_attention(double, a.rows[a.mask], b.rows[b.mask])
+        for a, b in zip(singly(x2), singly(z2))
+    ]
     plain = torch.zeros_like(x2.rows).masked_scatter(x2.mask.unsqueeze(-1), torch.cat(rows))
     theirs = with_gradients(plain, [x2.rows, z2.rows][:asked] + list(double.parameters()))
     check_near(ours, theirs, NETWORK)
@@ -257,13 +275,14 @@ def test_attention_and_its_gradients_are_the_formulas_whatever_the_padding(kind,
 
 def plain_bags(model: Mufin, batch) -> list[Bag]:
     """X^1 of each product of a batch, (m, D): its title and, if it has one, its picture."""
+
     def rows(kind, inputs):
         return model.projections[kind].linear(model.encoders[kind].linear(inputs.double()))
 
     bags = []
     for i in range(batch.num_bags):
         pictures = batch.images[batch.image_bag == i]
-        x = torch.cat([rows("text", batch.text[i:i + 1]), rows("image", pictures)])
+        x = torch.cat([rows("text", batch.text[i : i + 1]), rows("image", pictures)])
         kinds = torch.tensor([0] + [1] * len(pictures))
         bags.append(Bag(plain_attention(model.self_attention, x, x), kinds))
     return bags
@@ -271,7 +290,7 @@ def plain_bags(model: Mufin, batch) -> list[Bag]:
 
 def test_bags_and_vectors_of_products_and_their_gradients_are_the_formulas(device):
     model, store, products = shaken(tiny_mufin(WIDTH)).eval(), GivenStore(7, WIDTH), np.arange(7)
-    model.cross_attention.requires_grad_(False)         # has no part in it
+    model.cross_attention.requires_grad_(False)  # has no part in it
     double, model = in_double(model), model.to(device)
     bag = model.bag(store.batch(products).to(device))
     ours = with_gradients(torch.cat([bag.rows[bag.mask], model.vector(bag)]), trained(model))
@@ -286,7 +305,7 @@ def test_max_pooling_sends_each_gradient_to_the_first_largest(device, determinis
     g = torch.Generator().manual_seed(0)
     mean, std = torch.randn(12, generator=g), torch.rand(12, generator=g) + 0.5
     x = torch.randn(5, 12, generator=g)
-    x[0], mean[:4], std[:4] = x[0, 0], 0.3, 1.5                 # two groups of equal numbers
+    x[0], mean[:4], std[:4] = x[0, 0], 0.3, 1.5  # two groups of equal numbers
     projection = Projection(12, 6, "maxpool", 0.0, mean, std).to(device)
     given = x.to(device, copy=True).requires_grad_()
     ours = with_gradients(projection(given), [given])
@@ -314,15 +333,17 @@ def test_vectors_of_bags_and_their_gradients_are_the_formulas(device):
 
     def plain(m, x1, z1):
         x2, z2 = singly(x1), singly(z1)
-        return torch.stack([plain_vector(m, a) for a in x2]
-                           + [plain_adapted(m, a, b) for a, b in zip(x2, z2)])
+        return torch.stack(
+            [plain_vector(m, a) for a in x2] + [plain_adapted(m, a, b) for a, b in zip(x2, z2)]
+        )
 
     ours = results(model, fast, device)
-    assert (ours[0][[0, 6]] == 0).all()                 # the empty bag
+    assert (ours[0][[0, 6]] == 0).all()  # the empty bag
     check_near(ours, results(double, plain, CPU, torch.float64), NETWORK)
 
 
 # The encoders, cut in two
+
 
 @pytest.mark.parametrize("trainable", [1, "all"])
 def test_an_image_encoder_in_two_parts_is_the_whole_vit(trainable, device):
@@ -331,7 +352,7 @@ def test_an_image_encoder_in_two_parts_is_the_whole_vit(trainable, device):
     torch.manual_seed(0)
     encoder = create_image_encoder("vit_tiny_patch16_224", "random", options, 48, trainable)
     with torch.no_grad():
-        for p in encoder.model.parameters():            # biases and gains start at 0 and 1
+        for p in encoder.model.parameters():  # biases and gains start at 0 and 1
             p += 0.1 * torch.randn(p.shape)
     pixels = torch.randint(0, 256, (5, 48, 48, 3), dtype=torch.uint8)
     whole, encoder = in_double(encoder.model).eval(), encoder.to(device)
@@ -345,27 +366,43 @@ def test_an_image_encoder_in_two_parts_is_the_whole_vit(trainable, device):
 @pytest.mark.parametrize("trainable", [1, "all"])
 def test_a_text_encoder_in_two_parts_reads_titles_as_the_whole(trainable, device):
     torch.manual_seed(0)
-    model = shaken(DistilBertModel(DistilBertConfig(
-        vocab_size=60, pad_token_id=0, dim=32, n_layers=2, n_heads=2, hidden_dim=48, dropout=0.0,
-        attention_dropout=0.0)), std=0.2)
+    model = shaken(
+        DistilBertModel(
+            DistilBertConfig(
+                vocab_size=60,
+                pad_token_id=0,
+                dim=32,
+                n_layers=2,
+                n_heads=2,
+                hidden_dim=48,
+                dropout=0.0,
+                attention_dropout=0.0,
+            )
+        ),
+        std=0.2,
+    )
     whole, encoder = in_double(model).eval(), TextEncoder(model, trainable).to(device)
     lengths = torch.tensor([12, 1, 5, 8])
-    tokens = torch.randint(1, 60, (4, 12), dtype=torch.int32)     # what pads hold must not matter
+    tokens = torch.randint(1, 60, (4, 12), dtype=torch.int32)  # what pads hold must not matter
     given = tokens.to(device), lengths.to(device)
     inputs = given[0] if trainable == "all" else encoder.frozen(*given)
     ours = with_gradients(encoder.train()(inputs, given[1]), trained(encoder))
-    alone = [whole(input_ids=title[None, :length].long()).last_hidden_state[0].mean(0)
-             for title, length in zip(tokens, lengths)]
+    alone = [
+        whole(input_ids=title[None, :length].long()).last_hidden_state[0].mean(0)
+        for title, length in zip(tokens, lengths)
+    ]
     part = whole if trainable == "all" else whole.transformer.layer[-1]
     check_near(ours, with_gradients(torch.stack(alone), part.parameters()), NETWORK)
 
 
 # Scores
 
+
 def plain_scores(model: Mufin, x: list[Bag], z: list[Bag], w: Tensor) -> Tensor:
     """(B, U) <w_l, x^{2,l}>, one pair of bags after the other."""
-    return torch.stack([torch.stack([plain_adapted(model, a, b) @ v for b, v in zip(z, w)])
-                        for a in x])
+    return torch.stack(
+        [torch.stack([plain_adapted(model, a, b) @ v for b, v in zip(z, w)]) for a in x]
+    )
 
 
 @pytest.mark.parametrize("of", ["all labels", "own shortlists"])
@@ -395,9 +432,12 @@ def test_scores_and_their_gradients_are_those_of_the_adapted_vectors(of, device)
 
 def embedded(model: Mufin, bag: Bag) -> Embedded:
     mask = bag.mask.numpy()
-    return Embedded(bag.rows.numpy()[mask], bag.modality.numpy()[mask],
-                    np.concatenate([[0], np.cumsum(mask.sum(1))]),
-                    model.vector(bag).detach().numpy())
+    return Embedded(
+        bag.rows.numpy()[mask],
+        bag.modality.numpy()[mask],
+        np.concatenate([[0], np.cumsum(mask.sum(1))]),
+        model.vector(bag).detach().numpy(),
+    )
 
 
 def plain_classifiers(model: Mufin, labels, z: list[Bag]) -> Tensor:
@@ -415,16 +455,19 @@ def plain_classifiers(model: Mufin, labels, z: list[Bag]) -> Tensor:
 def test_classifier_scores_are_the_members_mean_where_there_is_a_candidate(width, budget, device):
     labels, n, rng = 16, 6, np.random.default_rng(0)
     members = [gated_mufin(seed) for seed in (0, 1)]
-    x, z = ([bags(count, m, seed, empty=1) for seed in seeds]
-            for count, m, seeds in ((n, 3, (1, 2)), (labels, 4, (3, 4))))
+    x, z = (
+        [bags(count, m, seed, empty=1) for seed in seeds]
+        for count, m, seeds in ((n, 3, (1, 2)), (labels, 4, (3, 4)))
+    )
     for member in members:
         member.classifiers = shaken(LabelClassifiers(labels, DIM), 5)
     candidates = np.stack([rng.permutation(labels)[:width] for _ in range(n)])
     candidates[rng.random(candidates.shape) < 0.3] = -1
     points, rows = ([embedded(*pair) for pair in zip(members, b)] for b in (x, z))
     doubles = [in_double(m) for m in members]
-    ours = classifier_scores(label_sides(members, rows, device, chunk=5), points, candidates,
-                             device, budget)
+    ours = classifier_scores(
+        label_sides(members, rows, device, chunk=5), points, candidates, device, budget
+    )
     every = []
     for m, *pair in zip(doubles, x, z):
         a, b = (singly(moved(bag, CPU, torch.float64)) for bag in pair)
@@ -437,6 +480,7 @@ def test_classifier_scores_are_the_members_mean_where_there_is_a_candidate(width
 
 
 # Retrieval
+
 
 def plain_search(rows: LabelRows, queries: np.ndarray, excluded: Lists) -> np.ndarray:
     """(n, L) float64: the best of each label's rows, -inf for no row and for excluded pairs."""
@@ -457,7 +501,7 @@ def chunks(request, monkeypatch) -> None:
 
 
 def test_exact_search_is_in_full_float32_though_tf32_is_on(device, chunks):
-    torch.set_float32_matmul_precision("high")              # as the stages set it for a GPU
+    torch.set_float32_matmul_precision("high")  # as the stages set it for a GPU
     rng, k = np.random.default_rng(0), 100
     points = rng.normal(size=(4000, 32))
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
@@ -467,7 +511,7 @@ def test_exact_search_is_in_full_float32_though_tf32_is_on(device, chunks):
     best = plain_search(rows, queries, excluded)
     top = np.sort(best, 1)[:, ::-1][:, :k]
     assert all(len(set(row)) == k for row in labels.tolist()) and labels.min() >= 0
-    assert np.abs(values - top).max() < SIMILARITY          # nothing better was passed over
+    assert np.abs(values - top).max() < SIMILARITY  # nothing better was passed over
     assert np.abs(values - np.take_along_axis(best, labels, 1)).max() < SIMILARITY
     assert torch.get_float32_matmul_precision() == "high"
 
@@ -476,23 +520,24 @@ def test_exact_search_sorts_ties_by_label_and_fills_up_with_none(device, chunks)
     """Whole numbers, which float32 multiplies and adds without rounding: every number is exact."""
     rng, k = np.random.default_rng(1), 15
     vectors, queries = (rng.integers(-2, 3, (n, 4)).astype(np.float32) for n in (400, 300))
-    label = rng.integers(-1, 60, 400) // 2 * 2              # no odd label has rows, -2 is none
+    label = rng.integers(-1, 60, 400) // 2 * 2  # no odd label has rows, -2 is none
     rows = LabelRows(vectors, np.maximum(label, -1), 60)
-    excluded = Lists.of_rows([rng.permutation(60)[:rng.integers(50)] for _ in queries])
+    excluded = Lists.of_rows([rng.permutation(60)[: rng.integers(50)] for _ in queries])
     labels, values = ExactNeighbours(rows, device).search(queries, k, excluded)
     best = plain_search(rows, queries, excluded)
     order = np.lexsort((np.broadcast_to(np.arange(60), best.shape), -best))[:, :k]
     wanted = np.take_along_axis(best, order, 1)
-    few = np.isinf(wanted).any(1)           # queries with fewer than k labels; ties at k in others
+    few = np.isinf(wanted).any(1)  # queries with fewer than k labels; ties at k in others
     assert (values == wanted).all() and few.any() and not few.all()
     assert (labels == np.where(np.isinf(wanted), -1, order)).all()
 
 
 # Training
 
+
 class Trained(NamedTuple):
-    losses: np.ndarray              # one an epoch
-    vectors: np.ndarray             # of all products
+    losses: np.ndarray  # one an epoch
+    vectors: np.ndarray  # of all products
     weights: dict[str, Tensor]
 
 
@@ -510,7 +555,7 @@ def job_on(make, where: Machine, dropout: float = 0.0, double: bool = False, **c
         job.store.text, job.store.images = job.store.text.double(), job.store.images.double()
     module_four = isinstance(job, Finetuning)
     if module_four:
-        job.validate = lambda model: {"P@1": 0.5}           # the later of equals is the best
+        job.validate = lambda model: {"P@1": 0.5}  # the later of equals is the best
     return job, Optimisers(job.model, RATES, 0.01, module_four, make is dense_finetuning)
 
 
@@ -537,10 +582,14 @@ def float64() -> Iterator[None]:
 
 
 # What is trained: module, and changes to the settings of tests/test_training.py
-CASES = {"I": (pretraining, {}), "I softmax": (pretraining, {"loss": "softmax"}),
-         "IV": (finetuning, {}), "IV softmax": (finetuning, {"loss": "softmax"}),
-         "IV all labels": (finetuning, {"candidates": "all"}),
-         "IV dense tables": (dense_finetuning, {})}
+CASES = {
+    "I": (pretraining, {}),
+    "I softmax": (pretraining, {"loss": "softmax"}),
+    "IV": (finetuning, {}),
+    "IV softmax": (finetuning, {"loss": "softmax"}),
+    "IV all labels": (finetuning, {"candidates": "all"}),
+    "IV dense tables": (dense_finetuning, {}),
+}
 modules = pytest.mark.parametrize("module", ["I", "IV", "IV dense tables"])
 
 
@@ -554,7 +603,7 @@ def plain_pretraining(model: Mufin, step, s) -> Tensor:
     for a, row in enumerate(scores):
         negative = row[step.allowed[a] & ~step.relevant[a]].sort(descending=True).values
         positive = row[step.positive[a][step.positive_mask[a]]]
-        total = total + relu(negative[:s.negatives] - positive[:, None] + s.gamma).sum()
+        total = total + relu(negative[: s.negatives] - positive[:, None] + s.gamma).sum()
     return total / len(scores)
 
 
@@ -614,8 +663,7 @@ def test_training_gives_the_losses_vectors_and_weights_of_float64(case, device, 
 
 
 @modules
-def test_deterministic_training_twice_gives_the_same_bytes(
-        module, device, deterministic, tmp_path):
+def test_deterministic_training_twice_gives_the_same_bytes(module, device, deterministic, tmp_path):
     one, two = (machine(device, tmp_path / name) for name in ("one", "two"))
     check_same_bytes(*(run(*job_on(CASES[module][0], w, dropout=0.1), w) for w in (one, two)))
 
@@ -626,17 +674,19 @@ def test_bf16_training_gives_finite_losses_near_those_of_float64(module, device,
     ours = run(*job_on(CASES[module][0], where), where)
     assert np.isfinite(ours.losses).all() and np.isfinite(ours.vectors).all()
     off = np.abs(ours.losses / exact(module).losses - 1).max()
-    assert TRAINED < off < BF16             # as near as full float32 it would not be bf16
+    assert TRAINED < off < BF16  # as near as full float32 it would not be bf16
 
 
 # Checkpoints
 
+
 @modules
 def test_a_run_killed_twice_resumes_to_an_unbroken_ones_bytes(
-        module, device, deterministic, monkeypatch, tmp_path):
+    module, device, deterministic, monkeypatch, tmp_path
+):
     """Killed in the first epoch past step 50, a GPU's first checkpoint, and in the second."""
     for name in ("N", "L"):
-        monkeypatch.setattr(f"tests.test_training.{name}", 120)     # 60 steps an epoch
+        monkeypatch.setattr(f"tests.test_training.{name}", 120)  # 60 steps an epoch
 
     def made(where):
         return job_on(CASES[module][0], where, dropout=0.1, batch_size=2, epochs=2)
@@ -651,9 +701,14 @@ def test_a_run_killed_twice_resumes_to_an_unbroken_ones_bytes(
 
 
 @modules
-@pytest.mark.parametrize("start, end", [
-    ("cpu", "cpu"), pytest.param("cpu", "cuda", marks=needs_gpu),
-    pytest.param("cuda", "cpu", marks=needs_gpu)])
+@pytest.mark.parametrize(
+    "start, end",
+    [
+        ("cpu", "cpu"),
+        pytest.param("cpu", "cuda", marks=needs_gpu),
+        pytest.param("cuda", "cpu", marks=needs_gpu),
+    ],
+)
 def test_a_checkpoint_of_one_device_resumes_on_another(module, start, end, tmp_path):
     """To the end that an unbroken run in float64 comes to."""
     before, after = (machine(torch.device(name), tmp_path, seconds=0) for name in (start, end))
@@ -665,20 +720,28 @@ def test_a_checkpoint_of_one_device_resumes_on_another(module, start, end, tmp_p
 
 # The stages
 
+
 @needs_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_all_stages_run_on_the_gpu_and_say_so(tmp_path, precision):
-    pytest.importorskip("ruamel.yaml")                  # a machine with a GPU may lack them
+    pytest.importorskip("ruamel.yaml")  # a machine with a GPU may lack them
     pytest.importorskip("polars")
     from tests.projects import ROOT, run, small
     from tests.test_pipeline import STAGES
 
-    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
+    )
     small(tmp_path)
     for stage in STAGES:
-        done = run(tmp_path, sys.executable, "-m", f"pipeline.{stage}", MUFIN_DEVICE="cuda",
-                   MUFIN_PRECISION=precision)
+        done = run(
+            tmp_path,
+            sys.executable,
+            "-m",
+            f"pipeline.{stage}",
+            MUFIN_DEVICE="cuda",
+            MUFIN_PRECISION=precision,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     facts = json.loads((tmp_path / "metrics/pretrain.json").read_text())
     assert facts["device"].startswith("cuda") and facts["peak_gpu_memory_mb"] > 0

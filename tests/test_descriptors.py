@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.corpus import descriptors
-from pipeline.corpus.descriptors import DescriptorStore, _Shards
-from pipeline.errors import MufinError
+from mufin.corpus import descriptors
+from mufin.corpus.descriptors import DescriptorStore, _Shards
+from mufin.errors import MufinError
 
 
 def arrays(lengths: list[int], width: int = 3) -> list[np.ndarray]:
@@ -47,8 +47,15 @@ def store(tmp_path: Path) -> DescriptorStore:
     rows = np.array([11, 0, 5, 6, 2, 11, 4, 9, 1, 3, 0])
     np.save(tmp_path / "image_offsets.npy", np.concatenate([[0], np.cumsum(counts)]))
     np.save(tmp_path / "image_rows.npy", rows.astype(np.int32))
-    (tmp_path / "manifest.json").write_text(json.dumps({
-        "products": 6, "modalities": ["image"], "image": {"shards": ["0.npy", "1.npy", "2.npy"]}}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps(
+            {
+                "products": 6,
+                "modalities": ["image"],
+                "image": {"shards": ["0.npy", "1.npy", "2.npy"]},
+            }
+        )
+    )
     return DescriptorStore(tmp_path, ["image"])
 
 

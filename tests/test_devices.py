@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from pipeline.training import losses
+from mufin.training import losses
 from tests.test_training import machine, pretraining
 
 SCRIPT = """
@@ -35,9 +35,26 @@ distributed.barrier()
 def test_processes_keep_one_model_also_with_dropout(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script),
-                    str(tmp_path)], check=True, env=environment, timeout=240, capture_output=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--standalone",
+            str(script),
+            str(tmp_path),
+        ],
+        check=True,
+        env=environment,
+        timeout=240,
+        capture_output=True,
+    )
     one, other = (load_file(tmp_path / f"{r}.safetensors") for r in (0, 1))
     for name in one:
         assert torch.allclose(one[name], other[name], atol=1e-6), name
@@ -46,7 +63,9 @@ def test_processes_keep_one_model_also_with_dropout(tmp_path):
 def test_module_one_scores_are_float32_under_bf16(tmp_path, monkeypatch):
     job, _ = pretraining(machine(tmp_path / "a", 1e9))
     seen, triplet = [], losses.triplet
-    monkeypatch.setattr(losses, "triplet", lambda *a: (seen.extend(t.dtype for t in a[:2]), triplet(*a))[1])
+    monkeypatch.setattr(
+        losses, "triplet", lambda *a: (seen.extend(t.dtype for t in a[:2]), triplet(*a))[1]
+    )
     with torch.autocast("cpu", torch.bfloat16):
         job.loss(job.prepare(job.plan(0)[0], np.random.default_rng(0)))
     assert seen == [torch.float32, torch.float32]

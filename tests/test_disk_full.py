@@ -19,10 +19,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from pipeline import curate, download, inputs, precompute, pretrain, runtime
-from pipeline.ann.hnsw import _check_whole
-from pipeline.artifacts import publish
-from pipeline.training import loop
+from mufin import runtime
+from mufin.artifacts import curated as inputs
+from mufin.artifacts.files import publish
+from mufin.retrieval.hnsw import _check_whole
+from mufin.training import loop
+from pipeline import curate, download, precompute, pretrain
 from tests.test_precompute import inside
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +40,9 @@ ERRORS = {
     "numpy": OSError("375000 requested and 131056 written"),
     "arrow": OSError(errno.ENOSPC, f"Error writing bytes to file. Detail: [errno 28] {NO_SPACE}"),
     "safetensors": SafetensorError(f"Error while serializing: I/O error: {NO_SPACE} (os error 28)"),
-    "safetensors, quota": SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
+    "safetensors, quota": SafetensorError(
+        "Error while serializing: I/O error: Disk quota exceeded (os error 122)"
+    ),
     "tokenizers": Exception(f"{NO_SPACE} (os error 28)"),
 }
 
@@ -71,7 +75,9 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_a_full_disk_is_one_sentence_that_names_the_folder_and_the_remedy(workplace, kind, monkeypatch, capsys):
+def test_a_full_disk_is_one_sentence_that_names_the_folder_and_the_remedy(
+    workplace, kind, monkeypatch, capsys
+):
     def main():
         with publish(Path("data/raw")) as folder:
             folder.mkdir()
@@ -79,12 +85,21 @@ def test_a_full_disk_is_one_sentence_that_names_the_folder_and_the_remedy(workpl
 
     said = ends(main, monkeypatch, capsys)
     assert re.match(r"error: data/raw cannot be written: ", said)
-    assert f"free or choose another place: {workplace}/data/raw has " in said and "MUFIN_SCRATCH moves" in said
-    assert {"quota": "quota", "limit": "File too large", "numpy": "131056 written"}.get(kind.split(", ")[-1], NO_SPACE) in said
-    assert [p.name for p in (workplace / "data").iterdir()] == ["raw"] and Path("data/raw/old").read_text() == "old"
+    assert (
+        f"free or choose another place: {workplace}/data/raw has " in said
+        and "MUFIN_SCRATCH moves" in said
+    )
+    assert {"quota": "quota", "limit": "File too large", "numpy": "131056 written"}.get(
+        kind.split(", ")[-1], NO_SPACE
+    ) in said
+    assert [p.name for p in (workplace / "data").iterdir()] == ["raw"] and Path(
+        "data/raw/old"
+    ).read_text() == "old"
 
 
-def test_a_full_disk_under_another_error_is_found_and_other_errors_pass(workplace, monkeypatch, capsys):
+def test_a_full_disk_under_another_error_is_found_and_other_errors_pass(
+    workplace, monkeypatch, capsys
+):
     def main():
         try:
             raise ERRORS["safetensors"]
@@ -92,8 +107,12 @@ def test_a_full_disk_under_another_error_is_found_and_other_errors_pass(workplac
             raise RuntimeError("the writer broke") from error
 
     assert NO_SPACE in ends(main, monkeypatch, capsys)
-    for error in (ValueError("3 requested and 2 written"), OSError("odd"), FileNotFoundError(2, "No such file", "x"),
-                  SafetensorError("Error while deserializing header: invalid header")):
+    for error in (
+        ValueError("3 requested and 2 written"),
+        OSError("odd"),
+        FileNotFoundError(2, "No such file", "x"),
+        SafetensorError("Error while deserializing header: invalid header"),
+    ):
         assert runtime.refused(error) is None
 
         def broken(error=error):
@@ -108,7 +127,9 @@ def test_what_may_not_be_opened_is_named_with_the_reason(workplace, number, monk
     def main():
         raise OSError(number, os.strerror(number), "catalog.jsonl")
 
-    assert f"catalog.jsonl cannot be opened or written: {os.strerror(number)}; give" in ends(main, monkeypatch, capsys)
+    assert f"catalog.jsonl cannot be opened or written: {os.strerror(number)}; give" in ends(
+        main, monkeypatch, capsys
+    )
 
 
 def test_a_graph_that_was_cut_short_is_not_taken_for_whole(tmp_path):
@@ -200,7 +221,17 @@ for place, limit in json.loads(os.environ["PLACES"]):
         print(json.dumps([place, name, code, said.getvalue(), left]), flush=True)
         (target / "old").unlink()
 """
-WRITERS = ["model", "embeddings", "array", "text", "pictures", "graph", "table", "json", "checkpoint"]
+WRITERS = [
+    "model",
+    "embeddings",
+    "array",
+    "text",
+    "pictures",
+    "graph",
+    "table",
+    "json",
+    "checkpoint",
+]
 
 
 @contextlib.contextmanager
@@ -232,24 +263,42 @@ def outcomes(tmp_path_factory) -> dict[tuple[str, str], list]:
     (folder / "limit").mkdir()
     with disk(folder / "disk", 2**20) as place:
         places = [[str(folder / "limit"), 2**20]] + ([[str(place), -1]] if place else [])
-        done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=240,
-                              env=environment(PLACES=json.dumps(places)))
-    assert done.returncode == 0, (done.returncode, done.stdout[-1000:], done.stderr[-3000:])      # -7 is SIGBUS
-    return {(Path(place).name, name): found for place, name, *found in map(json.loads, done.stdout.splitlines())}
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env=environment(PLACES=json.dumps(places)),
+        )
+    assert done.returncode == 0, (
+        done.returncode,
+        done.stdout[-1000:],
+        done.stderr[-3000:],
+    )  # -7 is SIGBUS
+    return {
+        (Path(place).name, name): found
+        for place, name, *found in map(json.loads, done.stdout.splitlines())
+    }
 
 
 @pytest.mark.parametrize("place", ["limit", "disk"])
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_writer_on_a_full_disk_is_one_sentence_with_exit_code_1_and_leaves_what_was_there(outcomes, place, name):
+def test_every_writer_on_a_full_disk_is_one_sentence_with_exit_code_1_and_leaves_what_was_there(
+    outcomes, place, name
+):
     if place == "disk" and (place, name) not in outcomes:
         pytest.skip("no right to mount a small file system (root has it)")
     code, said, left = outcomes[place, name]
     assert code == 1 and said.count("\n") == 1 and "Traceback" not in said
-    assert re.match(rf"error: data/{name}\S* cannot be written: (No space left|File too large|\d+ requested and)", said)
+    assert re.match(
+        rf"error: data/{name}\S* cannot be written: (No space left|File too large|\d+ requested and)",
+        said,
+    )
     assert left == [f"data/{name}/old"]
 
 
 # Stages
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
@@ -262,13 +311,26 @@ def project(tmp_path_factory) -> Path:
     return folder
 
 
-SMALL = {"download.sample.products": 120, "encoder.modalities": ["text"], "encoder.text.trainable_layers": 1,
-         "encoder.text.max_tokens": 64, "pretrain.epochs": 12, "pretrain.batch_size": 32}
+SMALL = {
+    "download.sample.products": 120,
+    "encoder.modalities": ["text"],
+    "encoder.text.trainable_layers": 1,
+    "encoder.text.max_tokens": 64,
+    "pretrain.epochs": 12,
+    "pretrain.batch_size": 32,
+}
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "MUFIN_DEVICE": "cpu", "MUFIN_WORKERS": "1", "OMP_NUM_THREADS": "1",
-            "MUFIN_CHECKPOINT_SECONDS": "0", **more}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MUFIN_DEVICE": "cpu",
+        "MUFIN_WORKERS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MUFIN_CHECKPOINT_SECONDS": "0",
+        **more,
+    }
 
 
 @pytest.fixture
@@ -279,56 +341,95 @@ def there(project, monkeypatch) -> Path:
         yield project
 
 
-def test_precompute_on_a_disk_that_the_activations_do_not_fit_is_one_sentence(there, project, tmp_path, monkeypatch, capsys):
+def test_precompute_on_a_disk_that_the_activations_do_not_fit_is_one_sentence(
+    there, project, tmp_path, monkeypatch, capsys
+):
     whole = project / "data/precomputed"
     activations = (whole / "text_inputs.npy").stat().st_size
     size = sum(p.stat().st_size + 4096 for p in whole.rglob("*") if p.is_file()) - activations // 2
     with small_disk(tmp_path / "small", size) as place:
-        said = ends(lambda: precompute.main(out=place / "precomputed", metrics=tmp_path / "m.json"), monkeypatch, capsys)
+        said = ends(
+            lambda: precompute.main(out=place / "precomputed", metrics=tmp_path / "m.json"),
+            monkeypatch,
+            capsys,
+        )
         assert f"{place}/precomputed cannot be written: {NO_SPACE}; free or" in said
         assert not list(place.iterdir()) and not (tmp_path / "m.json").exists()
 
 
 def test_a_training_stage_whose_scratch_is_full_goes_on_from_its_last_checkpoint_when_there_is_room(
-        there, tmp_path, monkeypatch, capsys):
+    there, tmp_path, monkeypatch, capsys
+):
     model, sizes, save = "member-0/model.safetensors", [], loop.save_checkpoint
-    monkeypatch.setattr(loop, "save_checkpoint", lambda path, *a: (save(path, *a), sizes.append(path.stat().st_size)))
+    monkeypatch.setattr(
+        loop,
+        "save_checkpoint",
+        lambda path, *a: (save(path, *a), sizes.append(path.stat().st_size)),
+    )
     torch.set_num_threads(1)
     pretrain.main(model=tmp_path / "unbroken")
-    with small_disk(tmp_path / "small", int(1.6 * max(sizes))) as place:         # for one checkpoint, not for two
+    with small_disk(
+        tmp_path / "small", int(1.6 * max(sizes))
+    ) as place:  # for one checkpoint, not for two
         monkeypatch.setenv("MUFIN_SCRATCH", str(place))
-        said, before = ends(lambda: pretrain.main(model=tmp_path / "broken"), monkeypatch, capsys), len(sizes)
-        assert re.match(rf"error: {place}/pretrain/\w+/checkpoint.safetensors cannot be written: {NO_SPACE}; ", said)
-        assert len(list(place.rglob("checkpoint.safetensors"))) == 1 and not list(place.rglob("*.part"))
+        said, before = (
+            ends(lambda: pretrain.main(model=tmp_path / "broken"), monkeypatch, capsys),
+            len(sizes),
+        )
+        assert re.match(
+            rf"error: {place}/pretrain/\w+/checkpoint.safetensors cannot be written: {NO_SPACE}; ",
+            said,
+        )
+        assert len(list(place.rglob("checkpoint.safetensors"))) == 1 and not list(
+            place.rglob("*.part")
+        )
         assert not (tmp_path / "broken").exists()
         subprocess.run(["mount", "-o", f"remount,size={10 * max(sizes)}", str(place)], check=True)
         pretrain.main(model=tmp_path / "broken")
-        assert not list(place.rglob("*.safetensors")) and len(sizes) - before < before      # not from the start
-    assert (tmp_path / f"broken/{model}").read_bytes() == (tmp_path / f"unbroken/{model}").read_bytes()
+        assert (
+            not list(place.rglob("*.safetensors")) and len(sizes) - before < before
+        )  # not from the start
+    assert (tmp_path / f"broken/{model}").read_bytes() == (
+        tmp_path / f"unbroken/{model}"
+    ).read_bytes()
 
 
 # A second process
 
+
 def test_a_stage_that_another_process_runs_ends_in_one_sentence_and_can_run_when_that_is_killed(
-        there, tmp_path, monkeypatch, capsys):
-    scratch, words = tmp_path / "scratch", [sys.executable, "-m", "pipeline.pretrain", "--model", str(tmp_path / "model")]
-    first = subprocess.Popen(words, env=environment(MUFIN_SCRATCH=str(scratch)), stderr=subprocess.DEVNULL)
+    there, tmp_path, monkeypatch, capsys
+):
+    scratch, words = (
+        tmp_path / "scratch",
+        [sys.executable, "-m", "pipeline.pretrain", "--model", str(tmp_path / "model")],
+    )
+    first = subprocess.Popen(
+        words, env=environment(MUFIN_SCRATCH=str(scratch)), stderr=subprocess.DEVNULL
+    )
     monkeypatch.setattr(inputs, "code", lambda: [])
-    monkeypatch.setattr(inputs, "fingerprint", lambda *_: next(scratch.glob("pretrain/*")).name)      # it names our __main__
+    monkeypatch.setattr(
+        inputs, "fingerprint", lambda *_: next(scratch.glob("pretrain/*")).name
+    )  # it names our __main__
     monkeypatch.setenv("MUFIN_SCRATCH", str(scratch))
     try:
         until(lambda: list(scratch.rglob("checkpoint.safetensors")), first)
-        first.send_signal(signal.SIGSTOP)                                   # it cannot finish meanwhile
+        first.send_signal(signal.SIGSTOP)  # it cannot finish meanwhile
         checkpoint = next(scratch.rglob("checkpoint.safetensors"))
         before, said = checkpoint.read_bytes(), ends(pretrain.main, monkeypatch, capsys)
-        assert re.match(rf"error: another process \(pid {first.pid} on \S+\) is running this stage in {checkpoint.parent}; "
-                        "wait for it or stop it$", said)
+        assert re.match(
+            rf"error: another process \(pid {first.pid} on \S+\) is running this stage in {checkpoint.parent}; "
+            "wait for it or stop it$",
+            said,
+        )
         assert checkpoint.read_bytes() == before
     finally:
         first.kill()
         first.wait()
     pretrain.main(model=tmp_path / "model")
-    assert (tmp_path / "model/member-0/model.safetensors").exists() and list(scratch.glob("pretrain/*")) == []
+    assert (tmp_path / "model/member-0/model.safetensors").exists() and list(
+        scratch.glob("pretrain/*")
+    ) == []
 
 
 def until(true, process: subprocess.Popen) -> None:
@@ -349,8 +450,15 @@ runtime.run(main)
 
 def test_one_process_of_several_that_torchrun_started_holds_the_scratch_folder_for_all(tmp_path):
     def holder(rank: int) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-c", HOLD], cwd=tmp_path, env=environment(RANK=str(rank), MUFIN_SCRATCH="s"),
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", HOLD],
+            cwd=tmp_path,
+            env=environment(RANK=str(rank), MUFIN_SCRATCH="s"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     first = holder(0)
     try:
@@ -364,7 +472,9 @@ def test_one_process_of_several_that_torchrun_started_holds_the_scratch_folder_f
         first.wait()
 
 
-def test_a_process_may_open_its_scratch_folder_again_and_nothing_is_left_of_a_discarded_one(tmp_path, monkeypatch):
+def test_a_process_may_open_its_scratch_folder_again_and_nothing_is_left_of_a_discarded_one(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("MUFIN_SCRATCH", str(tmp_path))
     for _ in range(2):
         for _ in range(2):
@@ -393,11 +503,14 @@ def test_a_lock_whose_file_was_removed_before_it_was_taken_is_taken_anew(tmp_pat
 
 # What a run costs
 
+
 def test_peak_memory_counts_the_processes_that_the_stage_started(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "LOOK_SECONDS", 0.05)
     grow = "b = bytearray(400 * 2**20); print('full', flush=True); input()"
     with runtime.measured(tmp_path / "m.json"):
-        child = subprocess.Popen([sys.executable, "-c", grow], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", grow], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert child.stdout.readline() == "full\n"
         now, end = runtime._family_memory(), time.monotonic() + 0.5
         while time.monotonic() < end:

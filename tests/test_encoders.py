@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModel, BertConfig
 
-from pipeline.corpus.tokens import load_tokenizer
-from pipeline.errors import MufinError
-from pipeline.nn.encoders import (
+from mufin.corpus.tokens import load_tokenizer
+from mufin.errors import MufinError
+from mufin.nn.encoders import (
     ImageEncoder,
     _class_token_block,
     create_image_encoder,
@@ -26,28 +26,89 @@ from pipeline.nn.encoders import (
 
 DEPTH, VOCABULARY, TOKENS = 3, 60, 12
 VIT = {"img_size": 48, "patch_size": 16, "embed_dim": 24, "depth": DEPTH, "num_heads": 2}
-BERT = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2, "intermediate_size": 48,
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-TEXTS = {"bert": BERT, "distilbert": {"dim": 32, "n_layers": DEPTH, "n_heads": 2, "hidden_dim": 48, "dropout": 0.0,
-                                      "attention_dropout": 0.0},
-         "modernbert": {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 2, "intermediate_size": 48,
-                        "pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}}
+BERT = {
+    "hidden_size": 32,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+TEXTS = {
+    "bert": BERT,
+    "distilbert": {
+        "dim": 32,
+        "n_layers": DEPTH,
+        "n_heads": 2,
+        "hidden_dim": 48,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    },
+    "modernbert": {
+        "hidden_size": 32,
+        "num_hidden_layers": DEPTH,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "pad_token_id": 0,
+        "cls_token_id": 2,
+        "bos_token_id": 2,
+        "sep_token_id": 3,
+        "eos_token_id": 3,
+    },
+}
 PARTS = [0, 1, 2, DEPTH, "all"]
 T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": DEPTH, "num_heads": 2}
-BART = {"d_model": 32, "encoder_layers": DEPTH, "encoder_attention_heads": 2, "encoder_ffn_dim": 48,
-        "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 48}
+BART = {
+    "d_model": 32,
+    "encoder_layers": DEPTH,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 48,
+}
 GPT2 = {"n_embd": 32, "n_layer": DEPTH, "n_head": 2}
 XLNET = {"d_model": 32, "n_layer": DEPTH, "n_head": 2, "d_inner": 48}
-CLIP = {"text_config": BERT | {"vocab_size": VOCABULARY}, "vision_config": BERT | {"image_size": 32, "patch_size": 16}}
-CUTTABLE = {"roberta": BERT, "mpnet": BERT, "electra": BERT | {"embedding_size": 32}, "deberta-v2": BERT, "llama": BERT}
-WHOLE = {"albert": BERT, "gpt2": GPT2, "xlnet": XLNET, "t5": T5, "bart": BART, "clip": CLIP, "clip_text_model": BERT,
-         "electra": BERT}                              # by default ELECTRA's embeddings are narrower than its layers
-FAMILIES = {"vit_tiny_patch16_224": {"depth": 2}, "deit_tiny_patch16_224": {"depth": 2},
-            "deit_tiny_distilled_patch16_224": {"depth": 2}, "beit_base_patch16_224": {"depth": 1},
-            "eva02_tiny_patch14_224": {"depth": 2}, "swin_tiny_patch4_window7_224": {"depths": (1, 1, 1, 1)},
-            "mixer_s32_224": {}, "crossvit_tiny_240": {}, "maxvit_pico_rw_256": {}, "efficientvit_b0": {},
-            "resnet18": {}, "mobilenetv3_small_100": {}, "mobilenetv2_100": {}, "lcnet_050": {}, "vgg11": {},
-            "convnext_atto": {}, "efficientnet_b0": {}}
+CLIP = {
+    "text_config": BERT | {"vocab_size": VOCABULARY},
+    "vision_config": BERT | {"image_size": 32, "patch_size": 16},
+}
+CUTTABLE = {
+    "roberta": BERT,
+    "mpnet": BERT,
+    "electra": BERT | {"embedding_size": 32},
+    "deberta-v2": BERT,
+    "llama": BERT,
+}
+WHOLE = {
+    "albert": BERT,
+    "gpt2": GPT2,
+    "xlnet": XLNET,
+    "t5": T5,
+    "bart": BART,
+    "clip": CLIP,
+    "clip_text_model": BERT,
+    "electra": BERT,
+}  # by default ELECTRA's embeddings are narrower than its layers
+FAMILIES = {
+    "vit_tiny_patch16_224": {"depth": 2},
+    "deit_tiny_patch16_224": {"depth": 2},
+    "deit_tiny_distilled_patch16_224": {"depth": 2},
+    "beit_base_patch16_224": {"depth": 1},
+    "eva02_tiny_patch14_224": {"depth": 2},
+    "swin_tiny_patch4_window7_224": {"depths": (1, 1, 1, 1)},
+    "mixer_s32_224": {},
+    "crossvit_tiny_240": {},
+    "maxvit_pico_rw_256": {},
+    "efficientvit_b0": {},
+    "resnet18": {},
+    "mobilenetv3_small_100": {},
+    "mobilenetv2_100": {},
+    "lcnet_050": {},
+    "vgg11": {},
+    "convnext_atto": {},
+    "efficientnet_b0": {},
+}
 
 
 def image_encoder(trainable, seed: int = 0, **options):
@@ -72,7 +133,9 @@ def shaken(encoder: nn.Module, seed: int) -> nn.Module:
 
 
 def some_pixels(n: int = 10, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (n, 48, 48, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (n, 48, 48, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
 
 
 def some_tokens(n: int = 10, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,12 +152,25 @@ def stored(encoder, *inputs):
 
 
 @pytest.mark.parametrize("trainable", PARTS)
-@pytest.mark.parametrize("options", [{}, {"class_token": False, "global_pool": "avg"}, {"init_values": 0.3},
-                                     {"reg_tokens": 2, "qk_norm": True}, {"pre_norm": True, "qkv_bias": False}],
-                         ids=lambda o: "-".join(o) or "plain")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"class_token": False, "global_pool": "avg"},
+        {"init_values": 0.3},
+        {"reg_tokens": 2, "qk_norm": True},
+        {"pre_norm": True, "qkv_bias": False},
+    ],
+    ids=lambda o: "-".join(o) or "plain",
+)
 def test_frozen_then_forward_is_the_whole_image_encoder(trainable, options):
-    encoder, whole = image_encoder(trainable, **options).eval(), image_encoder("all", **options).eval()
-    assert encoder.kind == {0: "descriptors", 1: "activations", 2: "activations"}.get(trainable, "inputs")
+    encoder, whole = (
+        image_encoder(trainable, **options).eval(),
+        image_encoder("all", **options).eval(),
+    )
+    assert encoder.kind == {0: "descriptors", 1: "activations", 2: "activations"}.get(
+        trainable, "inputs"
+    )
     pixels = some_pixels()
     ours, theirs = encoder(stored(encoder, pixels)), whole(pixels)
     assert ours.shape == (10, 24) == (10, encoder.width) and theirs.std() > 0.1
@@ -115,39 +191,62 @@ def test_frozen_then_forward_is_the_whole_text_encoder(trainable, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_any_image_model_gives_the_width_that_it_states_and_what_timms_gives(name, size):
     encoder = create_image_encoder(name, "random", FAMILIES[name], size, 0)
-    pixels = torch.randint(0, 256, (2, size, size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (2, size, size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     mean, std = encoder.facts["mean"], encoder.facts["std"]
     with torch.no_grad():
-        theirs = encoder.model.eval()(((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2))
+        theirs = encoder.model.eval()(
+            ((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
+        )
         whole = ImageEncoder(encoder.model, encoder.width, "all", mean, std, True).eval()(pixels)
     assert theirs.shape == (2, encoder.width)
     for ours in (encoder(encoder.frozen(pixels)), whole):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("name, options, trainable", [
-    *((n, o, t) for n, o in CUTTABLE.items() for t in (0, 1, "all")),
-    *((n, o, t) for n, o in WHOLE.items() for t in (0, "all"))],
-    ids=lambda value: None if isinstance(value, dict) else str(value))
+@pytest.mark.parametrize(
+    "name, options, trainable",
+    [
+        *((n, o, t) for n, o in CUTTABLE.items() for t in (0, 1, "all")),
+        *((n, o, t) for n, o in WHOLE.items() for t in (0, "all")),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else str(value),
+)
 def test_any_text_model_gives_the_width_that_it_states_from_its_parts_as_whole_whatever_its_padding(
-        name, options, trainable, tmp_path):
-    encoder, whole = text_encoder(trainable, name, 0, options).eval(), text_encoder("all", name, 0, options).eval()
+    name, options, trainable, tmp_path
+):
+    encoder, whole = (
+        text_encoder(trainable, name, 0, options).eval(),
+        text_encoder("all", name, 0, options).eval(),
+    )
     tokens, lengths = some_tokens(4)
     theirs = whole(tokens, lengths)
-    assert theirs.shape == (4, encoder.width) and encoder.kind == {0: "descriptors", 1: "activations"}.get(trainable, "inputs")
+    assert theirs.shape == (4, encoder.width) and encoder.kind == {
+        0: "descriptors",
+        1: "activations",
+    }.get(trainable, "inputs")
     garbage = torch.where(torch.arange(TOKENS) < lengths[:, None], tokens, 7)
     for given in (tokens, garbage):
         assert torch.allclose(encoder(stored(encoder, given, lengths), lengths), theirs, atol=1e-5)
     for i, length in enumerate(lengths):
-        alone = encoder(stored(encoder, tokens[i:i + 1, :length], lengths[i:i + 1]), lengths[i:i + 1])
+        alone = encoder(
+            stored(encoder, tokens[i : i + 1, :length], lengths[i : i + 1]), lengths[i : i + 1]
+        )
         assert torch.allclose(alone[0], theirs[i], atol=1e-5)
     save_encoder(encoder, tmp_path)
-    assert torch.equal(outputs(load_text_encoder(tmp_path), tokens, lengths), outputs(encoder, tokens, lengths))
+    assert torch.equal(
+        outputs(load_text_encoder(tmp_path), tokens, lengths), outputs(encoder, tokens, lengths)
+    )
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_text_model_that_cannot_be_cut_between_layers_is_refused_only_where_layers_are_counted(name):
-    with pytest.raises(MufinError, match="encoder.text.trainable_layers is 1, and .* set it to 0 or all") as error:
+def test_a_text_model_that_cannot_be_cut_between_layers_is_refused_only_where_layers_are_counted(
+    name,
+):
+    with pytest.raises(
+        MufinError, match="encoder.text.trainable_layers is 1, and .* set it to 0 or all"
+    ) as error:
         text_encoder(1, name, 0, WHOLE[name])
     assert "\n" not in str(error.value)
 
@@ -170,14 +269,25 @@ def test_text_weights_stored_in_half_precision_are_read_as_float32(tmp_path):
     encoder = create_text_encoder(str(tmp_path / "model"), "pretrained", {}, 1)
     save_encoder(encoder, tmp_path / "saved")
     for e in (encoder, load_text_encoder(tmp_path / "saved")):
-        assert {p.dtype for p in e.parameters()} == {torch.float32} == {outputs(e, *some_tokens()).dtype}
-    assert torch.equal(encoder.model.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight.float())
+        assert (
+            {p.dtype for p in e.parameters()}
+            == {torch.float32}
+            == {outputs(e, *some_tokens()).dtype}
+        )
+    assert torch.equal(
+        encoder.model.embeddings.word_embeddings.weight,
+        model.embeddings.word_embeddings.weight.float(),
+    )
 
 
 def test_one_block_of_a_distilled_deit_is_trained_for_both_its_tokens():
     torch.manual_seed(0)
-    encoder = create_image_encoder("deit_tiny_distilled_patch16_224", "random", {"depth": 2}, 48, 1).eval()
-    whole = ImageEncoder(encoder.model, encoder.width, "all", encoder.facts["mean"], encoder.facts["std"], True).eval()
+    encoder = create_image_encoder(
+        "deit_tiny_distilled_patch16_224", "random", {"depth": 2}, 48, 1
+    ).eval()
+    whole = ImageEncoder(
+        encoder.model, encoder.width, "all", encoder.facts["mean"], encoder.facts["std"], True
+    ).eval()
     pixels = some_pixels(3)
     assert torch.allclose(encoder(encoder.frozen(pixels)), whole(pixels), atol=1e-5)
 
@@ -186,14 +296,27 @@ def test_an_image_model_without_blocks_is_frozen_whole_or_trains_whole():
     torch.manual_seed(0)
     encoder = create_image_encoder("resnet10t", "random", {}, 32, 0)
     pixels = some_pixels(3)[:, :32, :32]
-    assert torch.equal(encoder(encoder.frozen(pixels)), encoder.frozen(pixels)) and encoder.width == 512
-    with pytest.raises(MufinError, match="encoder.image.trainable_blocks is 1 .* set it to 0 or all"):
+    assert (
+        torch.equal(encoder(encoder.frozen(pixels)), encoder.frozen(pixels))
+        and encoder.width == 512
+    )
+    with pytest.raises(
+        MufinError, match="encoder.image.trainable_blocks is 1 .* set it to 0 or all"
+    ):
         create_image_encoder("resnet10t", "random", {}, 32, 1)
 
 
-@pytest.mark.parametrize("options", [{}, {"init_values": 0.3}, {"qk_norm": True}, {"qkv_bias": False},
-                                     {"drop_path_rate": 0.0, "proj_drop_rate": 0.0, "reg_tokens": 3}],
-                         ids=lambda o: "-".join(o) or "plain")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"init_values": 0.3},
+        {"qk_norm": True},
+        {"qkv_bias": False},
+        {"drop_path_rate": 0.0, "proj_drop_rate": 0.0, "reg_tokens": 3},
+    ],
+    ids=lambda o: "-".join(o) or "plain",
+)
 def test_the_last_block_at_the_class_token_alone_is_the_full_one_in_value_and_gradient(options):
     block = image_encoder("all", **options).model.blocks[-1].train()
     x = torch.randn(5, 10, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -208,13 +331,18 @@ def test_only_what_trains_asks_for_gradients():
     encoder = image_encoder(1)
     names = {n.removeprefix("model.") for n, p in encoder.named_parameters() if p.requires_grad}
     assert names and all(n.startswith((f"blocks.{DEPTH - 1}.", "norm.")) for n in names)
-    assert not any(p.requires_grad for e in (image_encoder(0), text_encoder(0)) for p in e.parameters())
+    assert not any(
+        p.requires_grad for e in (image_encoder(0), text_encoder(0)) for p in e.parameters()
+    )
     encoder = text_encoder(2)
     assert {n.split(".")[0] for n, p in encoder.named_parameters() if p.requires_grad} == {"tail"}
-    assert all(p.requires_grad for e in (image_encoder("all"), text_encoder("all")) for p in e.parameters())
+    assert all(
+        p.requires_grad for e in (image_encoder("all"), text_encoder("all")) for p in e.parameters()
+    )
 
 
 # Training from what is stored
+
 
 def trained(parameters, output, steps: int = 8) -> None:
     """A few steps of SGD towards random targets (Adam would blow up the rounding of gradients that are zero)."""
@@ -235,35 +363,53 @@ def gap(ours: dict, theirs: dict, start: dict) -> float:
     return max(float((ours[n] - theirs[n]).abs().max()) for n in theirs) / way
 
 
-@pytest.mark.parametrize("half, tolerance", [(False, 1e-4), (True, 1e-2)], ids=["float32", "float16 as stored"])
+@pytest.mark.parametrize(
+    "half, tolerance", [(False, 1e-4), (True, 1e-2)], ids=["float32", "float16 as stored"]
+)
 @pytest.mark.parametrize("trainable", [1, 2])
-@pytest.mark.parametrize("options", [{}, {"class_token": False, "global_pool": "avg"}], ids=["class token", "mean"])
-def test_image_weights_trained_from_activations_are_those_trained_from_pixels(trainable, half, tolerance, options):
-    encoder, whole, pixels = image_encoder(trainable, **options), image_encoder("all", **options), some_pixels()
+@pytest.mark.parametrize(
+    "options", [{}, {"class_token": False, "global_pool": "avg"}], ids=["class token", "mean"]
+)
+def test_image_weights_trained_from_activations_are_those_trained_from_pixels(
+    trainable, half, tolerance, options
+):
+    encoder, whole, pixels = (
+        image_encoder(trainable, **options),
+        image_encoder("all", **options),
+        some_pixels(),
+    )
     activations = encoder.frozen(pixels)
     encoder.train(), whole.train()
     names = [n for n, p in encoder.named_parameters() if p.requires_grad]
     for n, p in whole.named_parameters():
         p.requires_grad_(n in names)
     start = copy.deepcopy(whole.state_dict())
-    trained((p for p in encoder.parameters() if p.requires_grad),
-            lambda: encoder(activations.half() if half else activations))
+    trained(
+        (p for p in encoder.parameters() if p.requires_grad),
+        lambda: encoder(activations.half() if half else activations),
+    )
     trained((p for p in whole.parameters() if p.requires_grad), lambda: whole(pixels))
     assert gap(encoder.state_dict(), whole.state_dict(), start) < tolerance
 
 
-@pytest.mark.parametrize("half, tolerance", [(False, 1e-4), (True, 1e-2)], ids=["float32", "float16 as stored"])
+@pytest.mark.parametrize(
+    "half, tolerance", [(False, 1e-4), (True, 1e-2)], ids=["float32", "float16 as stored"]
+)
 @pytest.mark.parametrize("trainable", [1, 2])
-def test_text_weights_trained_from_activations_are_those_trained_from_tokens(trainable, half, tolerance):
+def test_text_weights_trained_from_activations_are_those_trained_from_tokens(
+    trainable, half, tolerance
+):
     encoder, whole, (tokens, lengths) = text_encoder(trainable), text_encoder("all"), some_tokens()
     activations = encoder.frozen(tokens, lengths)
     encoder.train(), whole.train()
-    last = whole.model.encoder.layer[DEPTH - trainable:]
+    last = whole.model.encoder.layer[DEPTH - trainable :]
     whole.model.requires_grad_(False)
     last.requires_grad_(True)
     start = copy.deepcopy(last.state_dict())
-    trained(encoder.tail.encoder.layer.parameters(),
-            lambda: encoder(activations.half() if half else activations, lengths))
+    trained(
+        encoder.tail.encoder.layer.parameters(),
+        lambda: encoder(activations.half() if half else activations, lengths),
+    )
     trained(last.parameters(), lambda: whole(tokens, lengths))
     assert gap(encoder.tail.encoder.layer.state_dict(), last.state_dict(), start) < tolerance
 
@@ -277,6 +423,7 @@ def test_training_the_tail_leaves_the_trunk_and_what_it_gives_alone():
 
 # Padding
 
+
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("trainable", [0, 1, "all"])
 def test_padding_and_neighbours_do_not_change_a_title(trainable, name):
@@ -286,11 +433,14 @@ def test_padding_and_neighbours_do_not_change_a_title(trainable, name):
     padded = encoder(stored(encoder, garbage, lengths), lengths)
     assert torch.allclose(together, padded, atol=1e-5)
     for i, length in enumerate(lengths):
-        alone = encoder(stored(encoder, tokens[i:i + 1, :length], lengths[i:i + 1]), lengths[i:i + 1])
+        alone = encoder(
+            stored(encoder, tokens[i : i + 1, :length], lengths[i : i + 1]), lengths[i : i + 1]
+        )
         assert torch.allclose(alone[0], together[i], atol=1e-5)
 
 
 # Files
+
 
 def outputs(encoder, *inputs) -> torch.Tensor:
     encoder.eval()
@@ -305,9 +455,13 @@ def test_a_saved_image_encoder_loads_as_it_was_again_and_again(trainable, tmp_pa
     again = load_image_encoder(tmp_path / "b")
     assert torch.equal(outputs(again, pixels), outputs(encoder, pixels))
     assert (again.kind, again.first, again.width) == (encoder.kind, encoder.first, encoder.width)
-    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in encoder.parameters()]
-    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes()
-               for n in ("encoder.json", "weights.safetensors"))
+    assert [p.requires_grad for p in again.parameters()] == [
+        p.requires_grad for p in encoder.parameters()
+    ]
+    assert all(
+        (tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes()
+        for n in ("encoder.json", "weights.safetensors")
+    )
 
 
 @pytest.mark.parametrize("trainable", PARTS)
@@ -319,14 +473,21 @@ def test_a_saved_text_encoder_loads_as_it_was_again_and_again(trainable, name, t
     again = load_text_encoder(tmp_path / "b")
     assert torch.equal(outputs(again, tokens, lengths), outputs(encoder, tokens, lengths))
     assert (again.kind, again.first, again.width) == (encoder.kind, encoder.first, encoder.width)
-    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes()
-               for n in ("encoder.json", "weights.safetensors"))
+    assert all(
+        (tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes()
+        for n in ("encoder.json", "weights.safetensors")
+    )
 
 
 @pytest.mark.parametrize("trainable", [0, 1, "all"])
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_seed_draws_anew_what_trains_and_keeps_what_made_the_stored_activations(kind, trainable, tmp_path):
-    make, load = {"image": (image_encoder, load_image_encoder), "text": (text_encoder, load_text_encoder)}[kind]
+def test_a_seed_draws_anew_what_trains_and_keeps_what_made_the_stored_activations(
+    kind, trainable, tmp_path
+):
+    make, load = {
+        "image": (image_encoder, load_image_encoder),
+        "text": (text_encoder, load_text_encoder),
+    }[kind]
     inputs = (some_pixels(4),) if kind == "image" else some_tokens(4)
     encoder = make(trainable)
     save_encoder(encoder, tmp_path)
@@ -341,18 +502,30 @@ def test_a_seed_draws_anew_what_trains_and_keeps_what_made_the_stored_activation
 def test_a_seed_leaves_weights_of_a_checkpoint_alone(tmp_path):
     source, pixels = image_encoder("all", seed=5), some_pixels(3)
     save_file(source.model.state_dict(), tmp_path / "weights.safetensors")
-    encoder = create_image_encoder("vit_tiny_patch16_224", str(tmp_path / "weights.safetensors"), VIT, 48, 1)
+    encoder = create_image_encoder(
+        "vit_tiny_patch16_224", str(tmp_path / "weights.safetensors"), VIT, 48, 1
+    )
     save_encoder(encoder, tmp_path / "a")
-    assert torch.allclose(outputs(load_image_encoder(tmp_path / "a", seed=3), pixels), outputs(source, pixels), atol=1e-5)
+    assert torch.allclose(
+        outputs(load_image_encoder(tmp_path / "a", seed=3), pixels),
+        outputs(source, pixels),
+        atol=1e-5,
+    )
 
 
 # Picture sizes
 
-@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_100", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "mobilenetv2_100", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
+)
 def test_asking_for_the_size_and_the_width_draws_no_random_number(name):
     told = {} if name in ("resnet10t", "mobilenetv2_100") else {"img_size": 64}
     torch.manual_seed(3)
-    theirs, after = timm.create_model(name, num_classes=0, **told).state_dict(), torch.get_rng_state()
+    theirs, after = (
+        timm.create_model(name, num_classes=0, **told).state_dict(),
+        torch.get_rng_state(),
+    )
     torch.manual_seed(3)
     ours = create_image_encoder(name, "random", {}, 64, 0).model
     assert torch.equal(torch.get_rng_state(), after) and ours.training
@@ -362,18 +535,34 @@ def test_asking_for_the_size_and_the_width_draws_no_random_number(name):
 def image_file(name: str, options: dict, folder):
     """Weights of `name` at its own size, with a head, as timm's users have them: a file in a folder that names the model."""
     torch.manual_seed(1)
-    timm.models.save_for_hf(timm.create_model(name, **options), folder, model_args=options, safe_serialization=True)
+    timm.models.save_for_hf(
+        timm.create_model(name, **options), folder, model_args=options, safe_serialization=True
+    )
     return folder / "model.safetensors"
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "beit_base_patch16_224",
-                                  "swin_tiny_patch4_window7_224", "convnext_atto"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+        "beit_base_patch16_224",
+        "swin_tiny_patch4_window7_224",
+        "convnext_atto",
+    ],
+)
 def test_weights_of_another_picture_size_are_interpolated_as_timm_does(name, tmp_path):
     options, path = FAMILIES[name], image_file(name, FAMILIES[name], tmp_path)
     encoder = create_image_encoder(name, str(path), options, 64, 0)
     told = {} if name == "convnext_atto" else {"img_size": 64}
-    theirs = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, num_classes=0,
-                               **told, **options).state_dict()
+    theirs = timm.create_model(
+        name,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(path)},
+        num_classes=0,
+        **told,
+        **options,
+    ).state_dict()
     assert all(torch.equal(w, theirs[n]) for n, w in encoder.model.state_dict().items())
 
 
@@ -384,26 +573,45 @@ def test_a_local_folder_is_read_at_another_size_than_its_own_and_saved_so(how, t
     pixels = some_pixels(3)
     for size in (48, 32):
         encoder = create_image_encoder(folder, "pretrained", {}, size, 1)
-        same = create_image_encoder("vit_tiny_patch16_224", str(path), {**VIT, "img_size": size}, size, 1)
+        same = create_image_encoder(
+            "vit_tiny_patch16_224", str(path), {**VIT, "img_size": size}, size, 1
+        )
         ours = outputs(encoder, pixels[:, :size, :size])
         assert torch.equal(ours, outputs(same, pixels[:, :size, :size]))
         save_encoder(encoder, tmp_path / "saved")
-        assert torch.equal(outputs(load_image_encoder(tmp_path / "saved"), pixels[:, :size, :size]), ours)
+        assert torch.equal(
+            outputs(load_image_encoder(tmp_path / "saved"), pixels[:, :size, :size]), ours
+        )
 
 
-@pytest.mark.parametrize("name, size, own, weights", [
-    ("mixer_s32_224", 128, 224, "file"), ("mixer_s32_224", 128, 224, "pretrained"), ("efficientformer_l1", 128, 224, "random"),
-    ("eca_halonext26ts", 128, 256, "random"), ("vit_tiny_patch16_224", 64, 48, "random")])
-def test_a_size_that_a_model_cannot_take_is_one_sentence_on_construction(name, size, own, weights, tmp_path):
+@pytest.mark.parametrize(
+    "name, size, own, weights",
+    [
+        ("mixer_s32_224", 128, 224, "file"),
+        ("mixer_s32_224", 128, 224, "pretrained"),
+        ("efficientformer_l1", 128, 224, "random"),
+        ("eca_halonext26ts", 128, 256, "random"),
+        ("vit_tiny_patch16_224", 64, 48, "random"),
+    ],
+)
+def test_a_size_that_a_model_cannot_take_is_one_sentence_on_construction(
+    name, size, own, weights, tmp_path
+):
     options = VIT if name == "vit_tiny_patch16_224" else {}
     file = image_file(name, options, tmp_path / name) if weights != "random" else None
-    source, weights = (str(tmp_path / name) if weights == "pretrained" else name), str(file) if weights == "file" else weights
-    with pytest.raises(MufinError, match=f"encoder.image.size is {size}, .*{name} .* its own size is {own}") as error:
+    source, weights = (
+        (str(tmp_path / name) if weights == "pretrained" else name),
+        str(file) if weights == "file" else weights,
+    )
+    with pytest.raises(
+        MufinError, match=f"encoder.image.size is {size}, .*{name} .* its own size is {own}"
+    ) as error:
         create_image_encoder(source, weights, options, size, 0)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 # Names and settings that fail
+
 
 @pytest.fixture
 def offline(monkeypatch):
@@ -411,23 +619,71 @@ def offline(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
-@pytest.mark.parametrize("make, setting", [
-    (lambda: create_image_encoder("no_such_net", "random", {}, 48, 0), "encoder.image.name is 'no_such_net'"),
-    (lambda: create_image_encoder("no_such_net", "pretrained", {}, 48, 0), "encoder.image.name is 'no_such_net'"),
-    (lambda: create_image_encoder("vit_tiny_patch16_224", "pretrained", {}, 224, 0), "encoder.image.name is 'vit_tiny_"),
-    (lambda: create_image_encoder("vit_tiny_patch16_224", "random", {"no_such": 1}, 48, 0), "encoder.image.name is .*no_such"),
-    (lambda: create_image_encoder("vit_tiny_patch16_224", "random", {**VIT, "num_heads": 7}, 48, 0), "encoder.image.name"),
-    (lambda: create_image_encoder("vit_tiny_patch16_224", "no/file", VIT, 48, 0), "encoder.image.weights is 'no/file'"),
-    (lambda: create_image_encoder("vit_tiny_patch16_224", "random", VIT | {"global_pool": ""}, 48, 0), "encoder.image.options"),
-    (lambda: create_image_encoder("resnet10t", "random", {"img_size": 48}, 48, 0), "encoder.image.name is .*img_size"),
-    (lambda: create_text_encoder("vit", "random", BERT, 0, 60), "encoder.text.name gives a ViTModel"),
-    (lambda: create_text_encoder("no-such-model", "pretrained", {}, 1), "encoder.text.name is 'no-such-model'"),
-    (lambda: create_text_encoder("no-such/model", "pretrained", {}, 1), "encoder.text.name is 'no-such/model'"),
-    (lambda: create_text_encoder("no-such-type", "random", {}, 1, 60), "encoder.text.name is 'no-such-type'"),
-    (lambda: create_text_encoder("bert", "random", BERT | {"num_attention_heads": 5}, 1, 60), "encoder.text.name is 'bert'"),
-    (lambda: load_tokenizer("no-such/model"), "encoder.text.name is 'no-such/model'"),
-])
-def test_what_is_not_to_be_had_offline_is_one_sentence_that_names_the_setting(make, setting, offline):
+@pytest.mark.parametrize(
+    "make, setting",
+    [
+        (
+            lambda: create_image_encoder("no_such_net", "random", {}, 48, 0),
+            "encoder.image.name is 'no_such_net'",
+        ),
+        (
+            lambda: create_image_encoder("no_such_net", "pretrained", {}, 48, 0),
+            "encoder.image.name is 'no_such_net'",
+        ),
+        (
+            lambda: create_image_encoder("vit_tiny_patch16_224", "pretrained", {}, 224, 0),
+            "encoder.image.name is 'vit_tiny_",
+        ),
+        (
+            lambda: create_image_encoder("vit_tiny_patch16_224", "random", {"no_such": 1}, 48, 0),
+            "encoder.image.name is .*no_such",
+        ),
+        (
+            lambda: create_image_encoder(
+                "vit_tiny_patch16_224", "random", {**VIT, "num_heads": 7}, 48, 0
+            ),
+            "encoder.image.name",
+        ),
+        (
+            lambda: create_image_encoder("vit_tiny_patch16_224", "no/file", VIT, 48, 0),
+            "encoder.image.weights is 'no/file'",
+        ),
+        (
+            lambda: create_image_encoder(
+                "vit_tiny_patch16_224", "random", VIT | {"global_pool": ""}, 48, 0
+            ),
+            "encoder.image.options",
+        ),
+        (
+            lambda: create_image_encoder("resnet10t", "random", {"img_size": 48}, 48, 0),
+            "encoder.image.name is .*img_size",
+        ),
+        (
+            lambda: create_text_encoder("vit", "random", BERT, 0, 60),
+            "encoder.text.name gives a ViTModel",
+        ),
+        (
+            lambda: create_text_encoder("no-such-model", "pretrained", {}, 1),
+            "encoder.text.name is 'no-such-model'",
+        ),
+        (
+            lambda: create_text_encoder("no-such/model", "pretrained", {}, 1),
+            "encoder.text.name is 'no-such/model'",
+        ),
+        (
+            lambda: create_text_encoder("no-such-type", "random", {}, 1, 60),
+            "encoder.text.name is 'no-such-type'",
+        ),
+        (
+            lambda: create_text_encoder("bert", "random", BERT | {"num_attention_heads": 5}, 1, 60),
+            "encoder.text.name is 'bert'",
+        ),
+        (lambda: load_tokenizer("no-such/model"), "encoder.text.name is 'no-such/model'"),
+    ],
+)
+def test_what_is_not_to_be_had_offline_is_one_sentence_that_names_the_setting(
+    make, setting, offline
+):
     with pytest.raises(MufinError, match=setting) as error:
         make()
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
@@ -435,15 +691,23 @@ def test_what_is_not_to_be_had_offline_is_one_sentence_that_names_the_setting(ma
 
 def test_a_checkpoint_of_another_model_says_what_it_lacks(tmp_path):
     save_file({"head.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(MufinError, match="encoder.image.weights is .* lacks .* is it of another model"):
-        create_image_encoder("vit_tiny_patch16_224", str(tmp_path / "other.safetensors"), VIT, 48, 0)
+    with pytest.raises(
+        MufinError, match="encoder.image.weights is .* lacks .* is it of another model"
+    ):
+        create_image_encoder(
+            "vit_tiny_patch16_224", str(tmp_path / "other.safetensors"), VIT, 48, 0
+        )
 
 
-@pytest.mark.parametrize("content", [b"no weights", None], ids=["not a checkpoint", "of another width"])
+@pytest.mark.parametrize(
+    "content", [b"no weights", None], ids=["not a checkpoint", "of another width"]
+)
 def test_a_checkpoint_that_cannot_be_used_says_so_in_one_sentence(content, tmp_path):
     path = image_file("vit_tiny_patch16_224", VIT, tmp_path)
     if content:
         path.write_bytes(content)
-    with pytest.raises(MufinError, match="encoder.image.weights is .* does not fit .* is it of another model") as error:
+    with pytest.raises(
+        MufinError, match="encoder.image.weights is .* does not fit .* is it of another model"
+    ) as error:
         create_image_encoder("vit_tiny_patch16_224", str(path), VIT | {"embed_dim": 32}, 48, 0)
     assert "\n" not in str(error.value)

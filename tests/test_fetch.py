@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from mufin.corpus import fetch
+from mufin.corpus.fetch import Fetcher, Limits, fetch_all
+from mufin.corpus.fetch_log import FetchLog
 from pipeline import download
-from pipeline.corpus import fetch
-from pipeline.corpus.fetch import Fetcher, Limits, fetch_all
-from pipeline.corpus.image_store import FetchLog
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +47,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler or Handler)
         self.asked, self.times, self.now, self.most = Counter(), [], 0, 0
         self.lock, self.over = threading.Lock(), threading.Event()
-        self.slow = 0.0                              # seconds that the pictures of /pic/slow take
+        self.slow = 0.0  # seconds that the pictures of /pic/slow take
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -65,7 +65,9 @@ class Handler(BaseHTTPRequestHandler):
             server.asked[self.path] += 1
             server.times.append((self.path, time.monotonic()))
         try:
-            getattr(self, "_" + self.path.partition("?")[0].split("/")[1].replace("-", "_"))(server.asked[self.path])
+            getattr(self, "_" + self.path.partition("?")[0].split("/")[1].replace("-", "_"))(
+                server.asked[self.path]
+            )
         except OSError:
             pass
 
@@ -80,7 +82,9 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.rpartition("/")[2]
         if name == "slow.jpg":
             self.server.over.wait(self.server.slow)
-        self.answer(body=jpeg(int(name[:-4]) if name[:-4].isdigit() else 0), Content_Type="image/jpeg")
+        self.answer(
+            body=jpeg(int(name[:-4]) if name[:-4].isdigit() else 0), Content_Type="image/jpeg"
+        )
 
     def _busy(self, n):
         server = self.server
@@ -89,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
             server.most = max(server.most, server.now)
         time.sleep(0.02)
         with server.lock:
-            server.now -= 1                          # before the answer, after which the next request may come at once
+            server.now -= 1  # before the answer, after which the next request may come at once
         self.answer(body=PICTURE)
 
     def _stalls(self, n):
@@ -133,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
     _403 = _500 = _404
 
     def _429(self, n):
-        self.answer(429, Retry_After=self.path.partition("?")[2]) if n == 1 else self.answer(body=PICTURE)
+        self.answer(429, Retry_After=self.path.partition("?")[2]) if n == 1 else self.answer(
+            body=PICTURE
+        )
 
     def _500_once(self, n):
         self.answer(500) if n == 1 else self.answer(body=PICTURE)
@@ -172,7 +178,9 @@ class Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(server: Server) -> Iterator[Server]:
     with server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         yield server
         server.over.set()
         server.shutdown()
@@ -190,44 +198,65 @@ def sleeps(monkeypatch) -> list[float]:
     asked: list[float] = []
 
     class Clock:
-        sleep, monotonic = staticmethod(asked.append), staticmethod(lambda: time.monotonic() + sum(asked))
+        sleep, monotonic = (
+            staticmethod(asked.append),
+            staticmethod(lambda: time.monotonic() + sum(asked)),
+        )
 
     monkeypatch.setattr(fetch, "time", Clock)
     return asked
 
 
 def limits(**changes) -> Limits:
-    return Limits(**{"timeout": 10.0, "max_bytes": 100_000, "retries": 2, "per_host": 4, "max_redirects": 3,
-                     "private_addresses": True} | changes)
+    return Limits(
+        **{
+            "timeout": 10.0,
+            "max_bytes": 100_000,
+            "retries": 2,
+            "per_host": 4,
+            "max_redirects": 3,
+            "private_addresses": True,
+        }
+        | changes
+    )
 
 
-@pytest.mark.parametrize("path, content, reason, asked", [
-    ("/pic/1.jpg", jpeg(1), "", 1),
-    ("/to?/busy", PICTURE, "", 1),
-    ("/wrong-type", PICTURE, "", 1),
-    ("/wrong-length", PICTURE, "", 1),
-    ("/truncated", jpeg(side=200)[:700], "", 1),       # its head is a picture's; precompute says what becomes of the rest
-    ("/429?7", PICTURE, "", 2),
-    ("/500-once", PICTURE, "", 2),
-    ("/drops-once", PICTURE, "", 2),
-    ("/500", b"", "HTTP 500", 3),
-    ("/stalls", b"", "timed out", 3),
-    ("/stalls-in-body", b"", "timed out", 3),
-    ("/drops", b"", "connection failed", 3),
-    ("/drops-in-body", b"", "connection failed", 3),
-    ("/404", b"", "HTTP 404", 1),
-    ("/403", b"", "HTTP 403", 1),
-    ("/html", b"", "HTML instead of a picture", 1),
-    ("/text", b"", "not a picture", 1),
-    ("/empty", b"", "empty", 1),
-    ("/endless", b"", "too many bytes", 1),
-    ("/announced", b"", "too many bytes", 1),
-    ("/to?file:///etc/hostname", b"", "redirect to another scheme", 1),
-    ("/to?ftp://127.0.0.1/a.jpg", b"", "redirect to another scheme", 1),
-    ("/to?http://[", b"", "not a URL", 1),
-])
+@pytest.mark.parametrize(
+    "path, content, reason, asked",
+    [
+        ("/pic/1.jpg", jpeg(1), "", 1),
+        ("/to?/busy", PICTURE, "", 1),
+        ("/wrong-type", PICTURE, "", 1),
+        ("/wrong-length", PICTURE, "", 1),
+        (
+            "/truncated",
+            jpeg(side=200)[:700],
+            "",
+            1,
+        ),  # its head is a picture's; precompute says what becomes of the rest
+        ("/429?7", PICTURE, "", 2),
+        ("/500-once", PICTURE, "", 2),
+        ("/drops-once", PICTURE, "", 2),
+        ("/500", b"", "HTTP 500", 3),
+        ("/stalls", b"", "timed out", 3),
+        ("/stalls-in-body", b"", "timed out", 3),
+        ("/drops", b"", "connection failed", 3),
+        ("/drops-in-body", b"", "connection failed", 3),
+        ("/404", b"", "HTTP 404", 1),
+        ("/403", b"", "HTTP 403", 1),
+        ("/html", b"", "HTML instead of a picture", 1),
+        ("/text", b"", "not a picture", 1),
+        ("/empty", b"", "empty", 1),
+        ("/endless", b"", "too many bytes", 1),
+        ("/announced", b"", "too many bytes", 1),
+        ("/to?file:///etc/hostname", b"", "redirect to another scheme", 1),
+        ("/to?ftp://127.0.0.1/a.jpg", b"", "redirect to another scheme", 1),
+        ("/to?http://[", b"", "not a URL", 1),
+    ],
+)
 def test_an_answer_is_its_bytes_or_one_reason_and_another_try_is_made_only_where_it_may_help(
-        server, sleeps, path, content, reason, asked):
+    server, sleeps, path, content, reason, asked
+):
     bounds = limits(timeout=0.25) if "stalls" in path else limits()
     assert Fetcher(bounds).fetch(server.url(path)) == (content, reason)
     assert server.asked[path] == asked and len(sleeps) == asked - 1
@@ -240,7 +269,10 @@ def test_redirects_in_a_circle_end_after_max_redirects(server, sleeps):
 
 def test_a_body_that_drips_is_given_up_after_ten_times_the_timeout(server, sleeps):
     start = time.monotonic()
-    assert Fetcher(limits(timeout=0.06, retries=0)).fetch(server.url("/drips")) == (b"", "timed out")
+    assert Fetcher(limits(timeout=0.06, retries=0)).fetch(server.url("/drips")) == (
+        b"",
+        "timed out",
+    )
     assert 0.5 < time.monotonic() - start < 10
 
 
@@ -251,10 +283,20 @@ def test_a_host_that_cannot_be_reached_is_a_failed_connection(sleeps):
     assert len(sleeps) == 1
 
 
-@pytest.mark.parametrize("path, low, high", [
-    ("/429?7", 7, 7), ("/429?86400", 60, 60), ("/429?Wed, 21 Oct 2037 07:28:00 GMT", 60, 60), ("/429?soon", 60, 60),
-    ("/429?Wed, 21 Oct 2015 07:28:00 GMT", 0.25, 0.75), ("/500-once", 0.25, 0.75)])
-def test_the_wait_is_what_the_server_asks_for_up_to_a_minute_else_the_backoff(server, sleeps, path, low, high):
+@pytest.mark.parametrize(
+    "path, low, high",
+    [
+        ("/429?7", 7, 7),
+        ("/429?86400", 60, 60),
+        ("/429?Wed, 21 Oct 2037 07:28:00 GMT", 60, 60),
+        ("/429?soon", 60, 60),
+        ("/429?Wed, 21 Oct 2015 07:28:00 GMT", 0.25, 0.75),
+        ("/500-once", 0.25, 0.75),
+    ],
+)
+def test_the_wait_is_what_the_server_asks_for_up_to_a_minute_else_the_backoff(
+    server, sleeps, path, low, high
+):
     assert Fetcher(limits()).fetch(server.url(path)) == (PICTURE, "")
     assert len(sleeps) == 1 and low <= sleeps[0] <= high
 
@@ -268,8 +310,11 @@ def test_a_host_that_asks_for_a_wait_is_asked_for_nothing_meanwhile_and_others_g
             yield reference
             while not server.times:
                 time.sleep(0.01)
+
     got = list(fetch_all(in_turn(), Fetcher(limits(per_host=1)), 4))
-    assert sorted(reference for reference, content, _ in got if content == PICTURE) == sorted(references)
+    assert sorted(reference for reference, content, _ in got if content == PICTURE) == sorted(
+        references
+    )
     waits = {path: at - server.times[0][1] for path, at in server.times[1:]}
     assert waits.pop("/busy?other") < 1.9 and len(waits) == 3 and min(waits.values()) >= 1.95
 
@@ -278,43 +323,65 @@ def test_a_host_that_asks_for_nothing_but_waits_is_given_up(server, sleeps, monk
     monkeypatch.setattr(Handler, "_429", lambda self, n: self.answer(429, Retry_After="60"))
     fetcher = Fetcher(limits())
     reasons = [fetcher.fetch(server.url(f"/429?{i}"))[1] for i in range(6)]
-    assert reasons == ["HTTP 429"] * 3 + ["the host asks to wait again and again"] * 3 and sum(sleeps) < 800
+    assert (
+        reasons == ["HTTP 429"] * 3 + ["the host asks to wait again and again"] * 3
+        and sum(sleeps) < 800
+    )
 
 
 def test_backoff_doubles_with_each_try(server, sleeps):
     Fetcher(limits(retries=4)).fetch(server.url("/500"))
-    assert [0.25 * 2 ** i <= s <= 0.75 * 2 ** i for i, s in enumerate(sleeps)] == [True] * 4
+    assert [0.25 * 2**i <= s <= 0.75 * 2**i for i, s in enumerate(sleeps)] == [True] * 4
 
 
 def test_no_more_than_per_host_requests_are_under_way_at_once_and_all_are_answered(server):
     urls = [server.url(f"/busy?{i}") for i in range(24)]
-    urls[1::2] = [url.replace("//", "//user@", 1) for url in urls[1::2]]        # the same host in another guise
+    urls[1::2] = [
+        url.replace("//", "//user@", 1) for url in urls[1::2]
+    ]  # the same host in another guise
     got = list(fetch_all(urls, Fetcher(limits(per_host=3, timeout=30.0)), 12))
-    assert sorted(r for r, _, _ in got) == sorted(urls) and all(content == PICTURE for _, content, _ in got)
+    assert sorted(r for r, _, _ in got) == sorted(urls) and all(
+        content == PICTURE for _, content, _ in got
+    )
     assert 2 <= server.most <= 3
 
 
 def test_loopback_and_private_addresses_see_no_request_unless_they_are_allowed(server, sleeps):
     port = server.server_address[1]
-    for url in (server.url("/pic/1.jpg"), f"http://localhost:{port}/pic/1.jpg", f"http://0.0.0.0:{port}/pic/1.jpg",
-                f"http://2130706433:{port}/pic/1.jpg"):
-        assert Fetcher(limits(private_addresses=False)).fetch(url) == (b"", "private or loopback address")
+    for url in (
+        server.url("/pic/1.jpg"),
+        f"http://localhost:{port}/pic/1.jpg",
+        f"http://0.0.0.0:{port}/pic/1.jpg",
+        f"http://2130706433:{port}/pic/1.jpg",
+    ):
+        assert Fetcher(limits(private_addresses=False)).fetch(url) == (
+            b"",
+            "private or loopback address",
+        )
     assert not server.asked and not sleeps
     assert Fetcher(limits()).fetch(server.url("/pic/1.jpg")) == (jpeg(1), "")
 
 
-def test_a_public_address_that_redirects_to_loopback_is_refused_there_too(server, sleeps, monkeypatch):
+def test_a_public_address_that_redirects_to_loopback_is_refused_there_too(
+    server, sleeps, monkeypatch
+):
     fetcher, get = Fetcher(limits(private_addresses=False)), Fetcher._get
 
     def first_is_public(self, url, *rest):
-        return (server.url("/pic/1.jpg"), b"") if url == "http://shop.example/a.jpg" else get(self, url, *rest)
+        return (
+            (server.url("/pic/1.jpg"), b"")
+            if url == "http://shop.example/a.jpg"
+            else get(self, url, *rest)
+        )
 
     monkeypatch.setattr(Fetcher, "_get", first_is_public)
     assert fetcher.fetch("http://shop.example/a.jpg") == (b"", "private or loopback address")
     assert not server.asked
 
 
-def test_proxies_of_the_environment_are_not_used_where_private_addresses_are_refused(server, sleeps, monkeypatch):
+def test_proxies_of_the_environment_are_not_used_where_private_addresses_are_refused(
+    server, sleeps, monkeypatch
+):
     monkeypatch.setenv("http_proxy", server.url(""))
     monkeypatch.delenv("no_proxy", raising=False)
     Fetcher(limits(private_addresses=False, retries=0)).fetch("http://127.0.0.1:1/a.jpg")
@@ -334,22 +401,42 @@ def shop(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("reference, reason", [
-    ("img/a b.jpg", ""), ("./img/../img/a b.jpg", ""), ("img/inside.jpg", ""),
-    ("../secret.jpg", "path outside the catalog's folder"), ("img/../../secret.jpg", "path outside the catalog's folder"),
-    ("/etc/hostname", "path outside the catalog's folder"), ("img/link.jpg", "path outside the catalog's folder"),
-    ("file:///etc/hostname", "path outside the catalog's folder"), ("img/none.jpg", "no such file"), ("img", "no such file"),
-    ("img/round.jpg", "no such file"), ("", "no such file"), ("img/a\0.jpg", "not a URL"), ("img/big.jpg", "too many bytes"),
-    ("ftp://127.0.0.1/a.jpg", "scheme ftp is not fetched"), ("data:image/png;base64,AA", "scheme data is not fetched"),
-    ("http://", "redirect to another scheme"), ("http://[", "not a URL"), ("http://a:99999999/", "not a URL"),
-])
-def test_a_path_is_read_only_inside_the_catalogs_folder_and_other_schemes_are_not_fetched(shop, reference, reason):
+@pytest.mark.parametrize(
+    "reference, reason",
+    [
+        ("img/a b.jpg", ""),
+        ("./img/../img/a b.jpg", ""),
+        ("img/inside.jpg", ""),
+        ("../secret.jpg", "path outside the catalog's folder"),
+        ("img/../../secret.jpg", "path outside the catalog's folder"),
+        ("/etc/hostname", "path outside the catalog's folder"),
+        ("img/link.jpg", "path outside the catalog's folder"),
+        ("file:///etc/hostname", "path outside the catalog's folder"),
+        ("img/none.jpg", "no such file"),
+        ("img", "no such file"),
+        ("img/round.jpg", "no such file"),
+        ("", "no such file"),
+        ("img/a\0.jpg", "not a URL"),
+        ("img/big.jpg", "too many bytes"),
+        ("ftp://127.0.0.1/a.jpg", "scheme ftp is not fetched"),
+        ("data:image/png;base64,AA", "scheme data is not fetched"),
+        ("http://", "redirect to another scheme"),
+        ("http://[", "not a URL"),
+        ("http://a:99999999/", "not a URL"),
+    ],
+)
+def test_a_path_is_read_only_inside_the_catalogs_folder_and_other_schemes_are_not_fetched(
+    shop, reference, reason
+):
     assert Fetcher(limits(), shop).fetch(reference) == (b"" if reason else PICTURE, reason)
 
 
 def test_a_file_url_is_read_inside_the_folder_with_its_escapes_undone(shop):
     assert Fetcher(limits(), shop).fetch((shop / "img/a b.jpg").as_uri()) == (PICTURE, "")
-    assert Fetcher(limits(), shop).fetch((shop.parent / "secret.jpg").as_uri()) == (b"", "path outside the catalog's folder")
+    assert Fetcher(limits(), shop).fetch((shop.parent / "secret.jpg").as_uri()) == (
+        b"",
+        "path outside the catalog's folder",
+    )
 
 
 def test_a_source_of_urls_reads_no_files(shop):
@@ -359,7 +446,12 @@ def test_a_source_of_urls_reads_no_files(shop):
 
 # The log
 
-RECORDS = [("a", b"one\nline", ""), ("b", b"", "HTTP 404"), ("c\n{", b'{"url": "x"}\n', ""), ("d", b"last", "")]
+RECORDS = [
+    ("a", b"one\nline", ""),
+    ("b", b"", "HTTP 404"),
+    ("c\n{", b'{"url": "x"}\n', ""),
+    ("d", b"last", ""),
+]
 
 
 def written(path: Path) -> bytes:
@@ -395,38 +487,75 @@ def test_what_failed_is_asked_for_again_by_the_next_run_and_its_last_record_coun
     again = FetchLog(path)
     assert "b" in again.done
     with again.reader() as record_of:
-        assert [record_of(r) for r in ("d", "b", "no such", "a")] == [RECORDS[3], ("b", b"mended", ""), None, RECORDS[0]]
+        assert [record_of(r) for r in ("d", "b", "no such", "a")] == [
+            RECORDS[3],
+            ("b", b"mended", ""),
+            None,
+            RECORDS[0],
+        ]
     again.close()
 
 
 # Killed
 
+
 def shop_of(folder: Path, server: Server, count: int) -> None:
     """A catalog of `count` products, a picture each and one that does not answer at first, in a folder to run in."""
     folder.mkdir()
-    rows = [{"ASIN": f"p{i}", "title": f"thing {i}", "images": [server.url(f"/pic/{i}.jpg")],
-             "also_buy": [f"p{(i + 1) % count}"]} for i in range(count)]
+    rows = [
+        {
+            "ASIN": f"p{i}",
+            "title": f"thing {i}",
+            "images": [server.url(f"/pic/{i}.jpg")],
+            "also_buy": [f"p{(i + 1) % count}"],
+        }
+        for i in range(count)
+    ]
     rows[count // 2]["images"] += [server.url("/pic/slow.jpg"), server.url("/404/a.jpg")]
     (folder / "catalog.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text())
-    params["download"] |= {"source": "catalog", "location": "catalog.jsonl", "private_addresses": True, "timeout": 30.0}
+    params["download"] |= {
+        "source": "catalog",
+        "location": "catalog.jsonl",
+        "private_addresses": True,
+        "timeout": 30.0,
+    }
     yaml.dump(params, folder / "params.yaml")
 
 
 def start(folder: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MUFIN_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MUFIN_WORKERS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     environment.pop("MUFIN_SCRATCH", None)
-    return subprocess.Popen([sys.executable, "-m", "pipeline.download"], cwd=folder, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.download"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
-def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte_for_byte(server, tmp_path, monkeypatch):
+def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte_for_byte(
+    server, tmp_path, monkeypatch
+):
     count, server.slow = 30, 60.0
     shop_of(tmp_path / "killed", server, count)
     first = start(tmp_path / "killed")
     log, end = tmp_path / "killed/scratch/download", time.monotonic() + 60
-    while sum(p.stat().st_size > 0 and p.read_bytes().count(b'"url"') for p in log.glob("*/fetched.log")) < count + 1:
+    while (
+        sum(
+            p.stat().st_size > 0 and p.read_bytes().count(b'"url"')
+            for p in log.glob("*/fetched.log")
+        )
+        < count + 1
+    ):
         assert first.poll() is None and time.monotonic() < end, first.communicate()[0]
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
@@ -437,12 +566,25 @@ def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte
     output = second.communicate(timeout=60)[0]
     assert second.returncode == 0, output
     asked = server.asked - before
-    assert set(asked) == {"/pic/slow.jpg", "/404/a.jpg"}           # of what was there, nothing; what failed, again
+    assert set(asked) == {
+        "/pic/slow.jpg",
+        "/404/a.jpg",
+    }  # of what was there, nothing; what failed, again
     shop_of(tmp_path / "unbroken", server, count)
     monkeypatch.chdir(tmp_path / "unbroken")
     monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
     download.main()
-    broken, whole = ({str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-                     for folder in (tmp_path / "killed/data/raw", tmp_path / "unbroken/data/raw"))
-    assert list(broken) == list(whole) == ["image_log.parquet", "images/part-00000.parquet", "products.parquet", "source.json"]
+    broken, whole = (
+        {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file()
+        }
+        for folder in (tmp_path / "killed/data/raw", tmp_path / "unbroken/data/raw")
+    )
+    assert (
+        list(broken)
+        == list(whole)
+        == ["image_log.parquet", "images/part-00000.parquet", "products.parquet", "source.json"]
+    )
     assert broken == whole

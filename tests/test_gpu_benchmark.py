@@ -24,22 +24,40 @@ from benchmarks.on_gpu import catalog, floors, prediction, running, training
 from benchmarks.on_gpu.parts import PARTS
 from benchmarks.on_gpu.running import Row, run_part
 from benchmarks.on_gpu.sample_run import write_curated
-from pipeline import runtime
-from pipeline.params import load_params
+from mufin import runtime
+from mufin.params import load_params
 from tests.projects import ROOT
 
-ABSENT = ("dvc", "polars", "hnswlib", "ruamel", "sklearn")      # on the machine with the GPU
-SECTIONS = {        # part: words of figures that it must tell of
+ABSENT = ("dvc", "polars", "hnswlib", "ruamel", "sklearn")  # on the machine with the GPU
+SECTIONS = {  # part: words of figures that it must tell of
     "ceilings": ["bf16", "float32", "device memory", "pinned"],
     "equality": ["passed", "failed", "skipped"],
-    "precision": ["Module I, bf16 against fp32: loss", "Module IV, bf16 against fp32: learnt",
-                  "Module I, bf16: tensors with NaN", "Module IV, deterministic fp32 twice",
-                  "time with deterministic algorithms, fp32"],
-    "module-one": ["held in GPU memory: one step", "streamed from host memory: an epoch of",
-                   "200 epochs", "images", "utilisation", "peak GPU memory", "the GPU waits",
-                   "one checkpoint", "refresh", "with cuDNN", "without cuDNN"],
-    "module-four": ["by rows (SparseAdam): steps", "dense (fused AdamW): steps", "an epoch of",
-                    "peak GPU memory"],
+    "precision": [
+        "Module I, bf16 against fp32: loss",
+        "Module IV, bf16 against fp32: learnt",
+        "Module I, bf16: tensors with NaN",
+        "Module IV, deterministic fp32 twice",
+        "time with deterministic algorithms, fp32",
+    ],
+    "module-one": [
+        "held in GPU memory: one step",
+        "streamed from host memory: an epoch of",
+        "200 epochs",
+        "images",
+        "utilisation",
+        "peak GPU memory",
+        "the GPU waits",
+        "one checkpoint",
+        "refresh",
+        "with cuDNN",
+        "without cuDNN",
+    ],
+    "module-four": [
+        "by rows (SparseAdam): steps",
+        "dense (fused AdamW): steps",
+        "an epoch of",
+        "peak GPU memory",
+    ],
     "retrieval": ["top 100 labels", "scaled to", "brute force", "peak GPU memory"],
     "prediction": ["descriptors known", "stored activations", "from pixels"],
     "sample": ["precompute", "pretrain", "retrieve", "transfer", "finetune"],
@@ -58,9 +76,14 @@ def blocked(folder: Path) -> dict[str, str]:
 def rehearsal(tmp_path_factory):
     """The tiny run as a user starts it, without what the GPU machine lacks: output and JSON."""
     folder = tmp_path_factory.mktemp("rehearsal")
-    done = subprocess.run([sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out",
-                           str(folder / "gpu.json")], cwd=ROOT, env=blocked(folder),
-                          capture_output=True, text=True, timeout=540)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(folder / "gpu.json")],
+        cwd=ROOT,
+        env=blocked(folder),
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout, json.loads((folder / "gpu.json").read_text())
 
@@ -101,29 +124,42 @@ def test_the_table_has_a_line_per_figure_and_the_json_names_the_machine(rehearsa
 
 def test_the_script_imports_nothing_that_the_gpu_machine_lacks(tmp_path):
     words = "import benchmarks.gpu, benchmarks.on_gpu.parts, tests.conftest, tests.test_cuda"
-    done = subprocess.run([sys.executable, "-c", words], cwd=ROOT, env=blocked(tmp_path),
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        cwd=ROOT,
+        env=blocked(tmp_path),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_what_parts_are_forked_from_has_not_asked_for_a_gpu():
     """CUDA cannot be used in a fork of a process that has asked the driver for a GPU."""
-    code = ("import os, sys; os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'\n"
-            "import torch, benchmarks.on_gpu.parts\n"
-            "def bad():\n"
-            "    child = os.fork()\n"
-            "    if not child: os._exit(torch.cuda._is_in_bad_fork())\n"
-            "    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
-            "print(bad())\n"
-            "try: torch._C._cuda_getDeviceCount()\n"
-            "except RuntimeError: pass\n"
-            "print(bad())\n")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.stdout.split() == ["0", "1"], done.stderr     # 1: the check itself can fail
+    code = (
+        "import os, sys; os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'\n"
+        "import torch, benchmarks.on_gpu.parts\n"
+        "def bad():\n"
+        "    child = os.fork()\n"
+        "    if not child: os._exit(torch.cuda._is_in_bad_fork())\n"
+        "    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "print(bad())\n"
+        "try: torch._C._cuda_getDeviceCount()\n"
+        "except RuntimeError: pass\n"
+        "print(bad())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.split() == ["0", "1"], done.stderr  # 1: the check itself can fail
 
 
 # Parts of its own for `run_part`: module level, so that they can be sent to another process
+
 
 def tells_and_raises(tell):
     tell(Row(figure="before", value=1.0, unit="s"))
@@ -150,8 +186,13 @@ def ends_well(tell):
     tell(Row(figure="only", value=2.0, unit="ms", floor=1.0, aim=3.0, note="why"))
 
 
-@pytest.mark.parametrize("part, failure", [
-    (tells_and_raises, "ValueError: a sentence of two lines"), (tells_and_crashes, "ended by SIGSEGV")])
+@pytest.mark.parametrize(
+    "part, failure",
+    [
+        (tells_and_raises, "ValueError: a sentence of two lines"),
+        (tells_and_crashes, "ended by SIGSEGV"),
+    ],
+)
 def test_a_part_that_fails_keeps_what_it_told_and_says_why(part, failure, tmp_path):
     done = run_part("x", part, (), 60, tmp_path / "log")
     assert done.failure == failure
@@ -176,7 +217,8 @@ def test_a_part_that_just_ends_is_a_failure_by_its_exit_code(tmp_path):
 def test_a_part_that_ends_well_has_its_rows_and_no_failure(tmp_path):
     done = run_part("x", ends_well, (), 60, tmp_path / "log")
     assert done.failure is None and done.rows == [
-        {"figure": "only", "value": 2.0, "unit": "ms", "floor": 1.0, "aim": 3.0, "note": "why"}]
+        {"figure": "only", "value": 2.0, "unit": "ms", "floor": 1.0, "aim": 3.0, "note": "why"}
+    ]
 
 
 def test_half_a_line_of_a_killed_part_is_left_out(tmp_path):
@@ -193,8 +235,11 @@ def ended(capsys, **arguments) -> tuple[int, str]:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_one_sentence_says_what_to_do(capsys):
-    assert ended(capsys) == (1, "error: torch sees no CUDA device on this machine; run on one that "
-                             "has a GPU, or rehearse on the CPU with --tiny\n")
+    assert ended(capsys) == (
+        1,
+        "error: torch sees no CUDA device on this machine; run on one that "
+        "has a GPU, or rehearse on the CPU with --tiny\n",
+    )
 
 
 def test_an_unknown_part_is_refused_with_the_names_of_all(capsys):
@@ -215,18 +260,23 @@ def test_parts_that_no_time_is_left_for_are_named_and_not_begun(tmp_path):
     assert {part["failure"] for part in report["parts"].values()} == {"not begun: no time was left"}
 
 
-def test_a_part_that_fails_makes_the_exit_code_one_and_is_in_the_json(capsys, tmp_path, monkeypatch):
+def test_a_part_that_fails_makes_the_exit_code_one_and_is_in_the_json(
+    capsys, tmp_path, monkeypatch
+):
     broken = replace(catalog.TINY, text={"name": "no-such-model", "options": {}})
     monkeypatch.setattr(catalog, "TINY", broken)
     code, _ = ended(capsys, tiny=True, only=["retrieval", "prediction"], out=tmp_path / "gpu.json")
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert code == 1
-    assert parts["prediction"]["failure"].startswith("MufinError: encoder.text.name is 'no-such-model'")
+    assert parts["prediction"]["failure"].startswith(
+        "MufinError: encoder.text.name is 'no-such-model'"
+    )
     assert not parts["prediction"]["late"]
     assert parts["retrieval"]["failure"] is None and parts["retrieval"]["rows"]
 
 
 # Floors
+
 
 def counted(function) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -260,8 +310,14 @@ def event(start: float, length: float, category: str = "kernel") -> dict:
 
 
 def test_busy_time_counts_overlapping_kernels_once():
-    events = [event(0, 10), event(5, 10), event(30, 5, "gpu_memcpy"), event(31, 1, "gpu_memset"),
-              event(0, 1000, "cuda_runtime"), {"ph": "M", "name": "process_name"}]
+    events = [
+        event(0, 10),
+        event(5, 10),
+        event(30, 5, "gpu_memcpy"),
+        event(31, 1, "gpu_memset"),
+        event(0, 1000, "cuda_runtime"),
+        {"ph": "M", "name": "process_name"},
+    ]
     assert floors.busy_seconds({"traceEvents": events}) == pytest.approx(20e-6)
 
 
@@ -284,6 +340,7 @@ def test_a_profiler_that_fails_gives_its_reason_and_no_share(tmp_path, monkeypat
 
 # Full float32, where a row says so
 
+
 @pytest.fixture
 def at(tmp_path, monkeypatch) -> training.Place:
     """A place whose device allows TF32 whenever it is asked for, as `runtime.device` does on a GPU."""
@@ -305,28 +362,35 @@ def test_bf16_is_compared_with_full_float32(at, monkeypatch):
         def call(*arguments):
             seen.append(torch.get_float32_matmul_precision())
             return function(*arguments)
+
         return call
 
     for name in ("train", "embed"):
         monkeypatch.setattr(training, name, noted(getattr(training, name)))
     training.precision(at, lambda row: None)
-    assert len(seen) == 10 * 3 and set(seen) == {"highest"}     # ten runs: before, training, after
+    assert len(seen) == 10 * 3 and set(seen) == {"highest"}  # ten runs: before, training, after
 
 
 def test_the_steps_of_exact_search_are_timed_in_full_float32(at, monkeypatch):
     seen, timed = [], prediction.interleaved
-    monkeypatch.setattr(prediction, "interleaved", lambda *a: (
-        seen.append(torch.get_float32_matmul_precision()), timed(*a))[1])
+    monkeypatch.setattr(
+        prediction,
+        "interleaved",
+        lambda *a: (seen.append(torch.get_float32_matmul_precision()), timed(*a))[1],
+    )
     prediction.retrieval(at, lambda row: None)
     assert seen == ["highest"] and torch.get_float32_matmul_precision() == "high"
 
 
 # The invented catalog
 
+
 def test_titles_and_bags_have_the_data_sets_mean_lengths():
     rng = np.random.default_rng(0)
     titles, images = catalog.title_lengths(200_000, rng), catalog.image_counts(200_000, rng)
-    assert titles.mean() == pytest.approx(20.41, abs=0.2) and titles.min() >= 3 and titles.max() == 32
+    assert (
+        titles.mean() == pytest.approx(20.41, abs=0.2) and titles.min() >= 3 and titles.max() == 32
+    )
     assert images.mean() == pytest.approx(4.91, abs=0.05) and images.max() <= 15
 
 
@@ -354,6 +418,8 @@ def test_the_curated_sample_is_what_curate_writes(project, tmp_path):
     params = load_params(project / "params.yaml")
     write_curated(params, project / "data/raw", tmp_path / "curated")
     for name in ("products", "labels", "train", "valid", "test"):
-        ours, theirs = (pq.read_table(folder / f"{name}.parquet")
-                        for folder in (tmp_path / "curated", project / "data/curated"))
+        ours, theirs = (
+            pq.read_table(folder / f"{name}.parquet")
+            for folder in (tmp_path / "curated", project / "data/curated")
+        )
         assert ours.equals(theirs), name

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ragged import Lists
-from pipeline.training import losses
-from pipeline.training.mining import (
+from mufin.ragged import Lists
+from mufin.training import losses
+from mufin.training.mining import (
     Relevance,
     balanced_clusters,
     draw,
@@ -21,8 +21,16 @@ def test_triplet_equals_the_loop_over_positives_and_negatives():
     g = torch.Generator().manual_seed(0)
     p, n = torch.rand(5, 2, generator=g), torch.rand(5, 3, generator=g)
     pm, nm = torch.rand(5, 2, generator=g) > 0.3, torch.rand(5, 3, generator=g) > 0.3
-    slow = sum(max(0.0, float(n[a, j] - p[a, i] + 0.2)) for a in range(5) for i in range(2) for j in range(3)
-               if pm[a, i] and nm[a, j]) / 5
+    slow = (
+        sum(
+            max(0.0, float(n[a, j] - p[a, i] + 0.2))
+            for a in range(5)
+            for i in range(2)
+            for j in range(3)
+            if pm[a, i] and nm[a, j]
+        )
+        / 5
+    )
     assert float(losses.triplet(p, n, pm, nm, 0.2)) == pytest.approx(slow, rel=1e-5)
 
 
@@ -31,15 +39,27 @@ def test_cosine_hinge_equals_the_loop():
     s = torch.rand(4, 6, generator=g) * 2 - 1
     relevant = torch.rand(4, 6, generator=g) > 0.6
     negative = ~relevant & (torch.rand(4, 6, generator=g) > 0.3)
-    slow = sum((1 - float(s[i, j])) if relevant[i, j] else max(0.0, float(s[i, j]) - 0.5) if negative[i, j] else 0.0
-               for i in range(4) for j in range(6)) / 4
+    slow = (
+        sum(
+            (1 - float(s[i, j]))
+            if relevant[i, j]
+            else max(0.0, float(s[i, j]) - 0.5)
+            if negative[i, j]
+            else 0.0
+            for i in range(4)
+            for j in range(6)
+        )
+        / 4
+    )
     assert float(losses.cosine_hinge(s, relevant, negative, 0.5)) == pytest.approx(slow, rel=1e-5)
 
 
 def test_multi_positive_softmax_equals_the_loop_and_leaves_filter_pairs_out():
     g = torch.Generator().manual_seed(2)
     s = torch.randn(4, 6, generator=g)
-    relevant = torch.tensor([[1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0], [0] * 6, [1, 1, 1, 0, 0, 0]]).bool()
+    relevant = torch.tensor(
+        [[1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0], [0] * 6, [1, 1, 1, 0, 0, 0]]
+    ).bool()
     allowed = relevant | (torch.rand(4, 6, generator=g) > 0.4)
     total, rows = 0.0, 0
     for i in range(4):
@@ -47,7 +67,9 @@ def test_multi_positive_softmax_equals_the_loop_and_leaves_filter_pairs_out():
             z = torch.logsumexp(s[i][allowed[i]], 0)
             total += float(sum(z - s[i, j] for j in range(6) if relevant[i, j]) / relevant[i].sum())
             rows += 1
-    assert float(losses.multi_positive_softmax(s, relevant, allowed)) == pytest.approx(total / rows, rel=1e-5)
+    assert float(losses.multi_positive_softmax(s, relevant, allowed)) == pytest.approx(
+        total / rows, rel=1e-5
+    )
 
 
 def test_softmax_with_one_positive_is_cross_entropy():
@@ -60,7 +82,9 @@ def test_softmax_with_one_positive_is_cross_entropy():
 def test_losses_are_finite_with_finite_gradients_where_nothing_is_relevant():
     s = torch.randn(3, 4, requires_grad=True)
     none, all_ = torch.zeros(3, 4, dtype=torch.bool), torch.ones(3, 4, dtype=torch.bool)
-    (losses.multi_positive_softmax(s, none, all_) + losses.cosine_hinge(s, none, none, 0.5)).backward()
+    (
+        losses.multi_positive_softmax(s, none, all_) + losses.cosine_hinge(s, none, none, 0.5)
+    ).backward()
     assert torch.isfinite(s.grad).all()
 
 
@@ -82,21 +106,32 @@ def test_draw_picks_distinct_eligible_values_and_as_many_as_there_are(n, labels,
     rows = rng.integers(0, n, 6)
     picks, mask = draw(graph, rows, k, rng, eligible)
     for row, pick, there in zip(rows, picks, mask):
-        allowed = graph[row][eligible[graph.offsets[row]:graph.offsets[row + 1]]]
+        allowed = graph[row][eligible[graph.offsets[row] : graph.offsets[row + 1]]]
         got = pick[there].tolist()
-        assert len(set(got)) == len(got) == min(k, len(allowed)) and set(got) <= set(allowed.tolist())
+        assert len(set(got)) == len(got) == min(k, len(allowed)) and set(got) <= set(
+            allowed.tolist()
+        )
 
 
 def test_draw_is_uniform_over_the_row():
     graph, rng = Lists.of_rows([[3, 5, 7, 9]]), np.random.default_rng(0)
-    counts = np.bincount(np.concatenate([draw(graph, np.zeros(4000, int), 2, rng)[0].ravel()]), minlength=10)
+    counts = np.bincount(
+        np.concatenate([draw(graph, np.zeros(4000, int), 2, rng)[0].ravel()]), minlength=10
+    )
     assert np.allclose(counts[[3, 5, 7, 9]] / 8000, 0.25, atol=0.02)
 
 
 def test_hard_positives_are_at_most_the_threshold_and_a_label_without_keeps_its_least_similar():
     graph = Lists.of_rows([[0, 1, 2], [3, 4], [], [5]])
     similarity = np.array([0.95, 0.5, 0.9, 0.99, 0.97, 1.0], np.float32)
-    assert eligible_positives(graph, similarity, 0.9).tolist() == [False, True, True, False, True, True]
+    assert eligible_positives(graph, similarity, 0.9).tolist() == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_hardest_negatives_are_the_highest_scored_allowed():
@@ -119,7 +154,9 @@ def test_balanced_clusters_partition_and_group_what_is_alike():
     which = np.repeat(np.arange(4), 16)
     x = centres[which] + 0.05 * rng.normal(size=(64, 16))
     groups = balanced_clusters(x / np.linalg.norm(x, axis=1, keepdims=True), 16, rng)
-    assert sorted(np.concatenate(groups).tolist()) == list(range(64)) and max(map(len, groups)) <= 16
+    assert (
+        sorted(np.concatenate(groups).tolist()) == list(range(64)) and max(map(len, groups)) <= 16
+    )
     assert np.mean([np.bincount(which[g]).max() / len(g) for g in groups]) > 0.9
 
 

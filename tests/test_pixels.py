@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.corpus import pixels
-from pipeline.corpus.pixels import decode, decode_all
+from mufin.corpus import pixels
+from mufin.corpus.pixels import decode, decode_all
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -27,7 +27,7 @@ def scene(width: int, height: int, seed: int = 0) -> Image.Image:
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))
     image = np.array(small.resize((width, height), Image.Resampling.BICUBIC))
-    image[height // 3:height // 2, width // 4:width // 2] = (20, 200, 90)
+    image[height // 3 : height // 2, width // 4 : width // 2] = (20, 200, 90)
     return Image.fromarray(image)
 
 
@@ -39,7 +39,9 @@ def reference(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(square)
 
 
-@pytest.mark.parametrize("width, height", [(48, 48), (96, 48), (48, 96), (640, 480), (30, 20), (500, 124)])
+@pytest.mark.parametrize(
+    "width, height", [(48, 48), (96, 48), (48, 96), (640, 480), (30, 20), (500, 124)]
+)
 def test_a_lossless_picture_keeps_its_aspect_in_the_middle_of_a_white_square(width, height):
     image = scene(width, height)
     ours = decode(encoded(image, "PNG"), 48)
@@ -47,13 +49,18 @@ def test_a_lossless_picture_keeps_its_aspect_in_the_middle_of_a_white_square(wid
     assert np.array_equal(ours, reference(image, 48))
 
 
-@pytest.mark.parametrize("width, height", [(1600, 1200), (900, 2400), (4000, 300), (97, 97), (60, 40)])
+@pytest.mark.parametrize(
+    "width, height", [(1600, 1200), (900, 2400), (4000, 300), (97, 97), (60, 40)]
+)
 @pytest.mark.parametrize("size", [32, 128])
 def test_draft_mode_is_close_to_the_whole_jpeg_decoded(width, height, size):
     content = encoded(scene(width, height), "JPEG", quality=90)
-    ours, whole = decode(content, size).astype(int), reference(Image.open(io.BytesIO(content)), size).astype(int)
+    ours, whole = (
+        decode(content, size).astype(int),
+        reference(Image.open(io.BytesIO(content)), size).astype(int),
+    )
     assert np.abs(ours - whole).mean() < 1.0
-    assert np.abs(ours - whole).max() <= 40                   # at the hard edges alone
+    assert np.abs(ours - whole).max() <= 40  # at the hard edges alone
 
 
 def test_draft_mode_leaves_twice_the_target():
@@ -63,7 +70,10 @@ def test_draft_mode_leaves_twice_the_target():
         assert max(image.size) >= 256
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"<html>404 not found</html>", b"a title", b"GIF", b"\xff\xd8\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 100, b"<html>404 not found</html>", b"a title", b"GIF", b"\xff\xd8\xff"],
+)
 def test_what_is_no_picture_says_so(content):
     assert decode(content, 32) == "not a picture"
 
@@ -73,7 +83,10 @@ def test_a_picture_cut_off_says_so(form):
     content = encoded(scene(200, 150), form)
     assert isinstance(decode(content, 32), np.ndarray)
     for part in (2, 4):
-        assert decode(content[:len(content) * (part - 1) // part], 32) in ("corrupt or truncated", "not a picture")
+        assert decode(content[: len(content) * (part - 1) // part], 32) in (
+            "corrupt or truncated",
+            "not a picture",
+        )
     assert decode(encoded(scene(200, 150), "JPEG")[:-400], 32) == "corrupt or truncated"
 
 
@@ -82,7 +95,9 @@ def test_broken_bytes_of_any_format_give_a_picture_or_a_reason_and_never_an_erro
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
     try:
-        content = encoded(scene(40, 30), form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}))
+        content = encoded(
+            scene(40, 30), form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {})
+        )
     except (OSError, KeyError):
         pytest.skip(f"this Pillow cannot write {form}")
     rng, reasons = np.random.default_rng(0), set()
@@ -90,7 +105,12 @@ def test_broken_bytes_of_any_format_give_a_picture_or_a_reason_and_never_an_erro
         broken = np.frombuffer(content, np.uint8).copy()
         end = min(len(broken), int(rng.choice([60, 300, len(broken)])))
         broken[rng.integers(0, end, rng.integers(1, 12))] = rng.integers(0, 256)
-        out = decode(broken[:rng.integers(1, len(broken) + 1)].tobytes() if rng.random() < 0.2 else broken.tobytes(), 16)
+        out = decode(
+            broken[: rng.integers(1, len(broken) + 1)].tobytes()
+            if rng.random() < 0.2
+            else broken.tobytes(),
+            16,
+        )
         if isinstance(out, str):
             reasons.add(out)
         else:
@@ -102,8 +122,10 @@ def test_an_error_of_any_class_in_pillow_is_a_reason(monkeypatch):
     """EXIF that cannot be written back raises struct.error, a broken AVIF RuntimeError: neither may end the stage."""
     content = encoded(scene(20, 20), "PNG")
     for error in (struct.error, RuntimeError, zlib.error, MemoryError, RecursionError):
+
         def breaks(*_, error=error):
             raise error("broken")
+
         monkeypatch.setattr(pixels.ImageOps, "exif_transpose", breaks)
         assert decode(content, 16) == "corrupt or truncated"
 
@@ -112,7 +134,9 @@ def test_of_an_animation_the_first_frame_counts():
     frames = [Image.new("RGB", (40, 20), colour) for colour in (RED, BLUE, WHITE)]
     for form in ("GIF", "WEBP"):
         options = {"lossless": True} if form == "WEBP" else {}
-        ours = decode(encoded(frames[0], form, save_all=True, append_images=frames[1:], **options), 20)
+        ours = decode(
+            encoded(frames[0], form, save_all=True, append_images=frames[1:], **options), 20
+        )
         assert (ours[5:15] == RED).all() and (ours[:5] == 255).all() and (ours[15:] == 255).all()
 
 
@@ -132,8 +156,10 @@ def half_transparent(mode: str) -> tuple[Image.Image, dict]:
     return image.convert(mode), {}
 
 
-@pytest.mark.parametrize("mode, form", [("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("LA", "PNG"), ("RGB", "PNG"),
-                                        ("L", "PNG")])
+@pytest.mark.parametrize(
+    "mode, form",
+    [("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("LA", "PNG"), ("RGB", "PNG"), ("L", "PNG")],
+)
 def test_what_is_transparent_becomes_white(mode, form):
     image, options = half_transparent(mode)
     ours = decode(encoded(image, form, **options), 32)
@@ -163,15 +189,24 @@ def test_a_cmyk_jpeg_has_the_colours_of_the_rgb_one():
 def test_a_16_bit_png_is_scaled_to_8_bits_however_dark_it_is(top):
     values = np.linspace(0, top, 32 * 32).reshape(32, 32).astype(np.uint16)
     ours = decode(encoded(Image.fromarray(values), "PNG"), 32)
-    assert np.abs(ours[..., 0].astype(int) - values / 257).max() <= 1 and (np.ptp(ours, axis=2) == 0).all()
+    assert (
+        np.abs(ours[..., 0].astype(int) - values / 257).max() <= 1
+        and (np.ptp(ours, axis=2) == 0).all()
+    )
 
 
 def test_rgb_of_16_bits_is_read():
     """Pillow cannot write these: a PNG by hand."""
     rows = b"".join(b"\0" + b"\xff\xff\x80\x00\x00\x00" * 4 for _ in range(4))
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
     content = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
     assert (decode(content, 4) == (255, 128, 0)).all()
 
 
@@ -179,9 +214,15 @@ def test_rgb_of_16_bits_is_read():
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(orientation, form):
     image = scene(80, 40)
-    stored = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-              5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-              8: Image.Transpose.ROTATE_270}
+    stored = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
     turned = image.transpose(stored[orientation]) if orientation in stored else image
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -194,15 +235,24 @@ def one_bit_png(width: int, height: int) -> bytes:
     """A white picture of any extent in a few bytes: the header says what it will be."""
     row, packer = b"\0" + b"\xff" * ((width + 7) // 8), zlib.compressobj(9)
     data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", data), (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)),
+        (b"IDAT", data),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks)
+        struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d))
+        for name, d in chunks
+    )
 
 
 @pytest.mark.parametrize("width, height", [(20000, 20000), (2**29, 1)])
 def test_a_bomb_is_refused_without_being_decoded(width, height, monkeypatch):
-    content = one_bit_png(width, height) if width == height else one_bit_png(8, 1).replace(
-        struct.pack(">II", 8, 1), struct.pack(">II", width, height))
+    content = (
+        one_bit_png(width, height)
+        if width == height
+        else one_bit_png(8, 1).replace(struct.pack(">II", 8, 1), struct.pack(">II", width, height))
+    )
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     assert len(content) < 2**20 and decode(content, 32) in ("too many pixels", "not a picture")
     assert width != height or decode(content, 32) == "too many pixels"
@@ -226,7 +276,11 @@ def test_a_line_of_pixels_stays_a_line(width, height, form):
 
 
 def test_decode_all_keeps_keys_and_order():
-    contents = [("b", encoded(scene(9, 9), "PNG")), ("a", b"nothing"), ("c", encoded(scene(9, 9, 1), "PNG"))]
+    contents = [
+        ("b", encoded(scene(9, 9), "PNG")),
+        ("a", b"nothing"),
+        ("c", encoded(scene(9, 9, 1), "PNG")),
+    ]
     done = decode_all(contents, 8)
     assert [key for key, _ in done] == ["b", "a", "c"] and done[1][1] == "not a picture"
     assert all(np.array_equal(done[i][1], decode(contents[i][1], 8)) for i in (0, 2))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from pipeline import popularity_mix
-from pipeline.errors import MufinError
-from pipeline.popularity_mix import PopularityMix, _hats, _loss, _mixed, fit, fixed_mix
-from pipeline.ragged import Lists
-from pipeline.ranking import rank
-from pipeline.xc_metrics import inverse_propensity, precision_at_k, recall_of_labels
+from mufin.errors import MufinError
+from mufin.metrics import inverse_propensity, precision_at_k, recall_of_labels
+from mufin.ragged import Lists
+from mufin.ranking import popularity_mix
+from mufin.ranking.order import rank
+from mufin.ranking.popularity_mix import PopularityMix, _hats, _loss, _mixed, fit, fixed_mix
 
 LABELS, TAIL, NONE = 60, 5, Lists.of_rows([[]] * 150)
 
@@ -20,10 +20,20 @@ def problem(seed: int, rare_by: int | None = 1, n: int = 150):
     """Candidates, (c, c1, a), train datapoints a label and truth, where popular labels are found by c, rare ones by
     feature `rare_by` (None: by c as well; c1 and a are then noise)."""
     rng = np.random.default_rng(seed)
-    counts = np.where(np.arange(LABELS) < 30, rng.integers(0, TAIL, LABELS), rng.integers(20, 60, LABELS))
+    counts = np.where(
+        np.arange(LABELS) < 30, rng.integers(0, TAIL, LABELS), rng.integers(20, 60, LABELS)
+    )
     candidates = np.stack([rng.permutation(LABELS) for _ in range(n)])
-    truth = Lists.of_rows([np.sort(np.concatenate([rng.choice(30, 2, replace=False), 30 + rng.choice(30, 2, replace=False)]))
-                           for _ in range(n)])
+    truth = Lists.of_rows(
+        [
+            np.sort(
+                np.concatenate(
+                    [rng.choice(30, 2, replace=False), 30 + rng.choice(30, 2, replace=False)]
+                )
+            )
+            for _ in range(n)
+        ]
+    )
     right = np.stack([np.isin(row, truth[i]) for i, row in enumerate(candidates)])
     rare, features = counts[candidates] < TAIL, 0.3 * rng.normal(size=(3, n, LABELS))
     features[0] += 0.5 * (right & (~rare | (rare_by is None))) - 0.5 * rare * (rare_by is not None)
@@ -33,14 +43,24 @@ def problem(seed: int, rare_by: int | None = 1, n: int = 150):
 
 
 def learnt(candidates, features, counts, truth, excluded=NONE, beta=0.7):
-    return fit(candidates, features, np.log1p(counts), truth, excluded, inverse_propensity(counts, 500, 0.6, 2.6),
-               np.flatnonzero(counts < TAIL), beta)
+    return fit(
+        candidates,
+        features,
+        np.log1p(counts),
+        truth,
+        excluded,
+        inverse_propensity(counts, 500, 0.6, 2.6),
+        np.flatnonzero(counts < TAIL),
+        beta,
+    )
 
 
 def figures(candidates, scores, counts, truth) -> tuple[float, float]:
     """P@1 and R@10 of the tail."""
     ranked, _ = rank(candidates, scores, scores, 1.0, None, width=10)
-    return precision_at_k(ranked, truth, 1), recall_of_labels(ranked, truth, None, np.flatnonzero(counts < TAIL), 10)
+    return precision_at_k(ranked, truth, 1), recall_of_labels(
+        ranked, truth, None, np.flatnonzero(counts < TAIL), 10
+    )
 
 
 def test_where_c_finds_popular_and_c1_rare_labels_the_tail_is_above_that_of_mufin_c_and_c1_and_p_at_1_not_below_mufins():
@@ -48,7 +68,9 @@ def test_where_c_finds_popular_and_c1_rare_labels_the_tail_is_above_that_of_mufi
     candidates, features, counts, truth = problem(1)
     own = figures(candidates, 0.7 * features[0] + 0.3 * features[2], counts, truth)
     alone = [figures(candidates, f, counts, truth) for f in features[:2]]
-    first, tail = figures(candidates, mix.scores(candidates, features, np.log1p(counts)), counts, truth)
+    first, tail = figures(
+        candidates, mix.scores(candidates, features, np.log1p(counts)), counts, truth
+    )
     assert first >= max(own[0], alone[1][0])
     assert tail > 5 + max(own[1], *(f[1] for f in alone)), (own, alone, first, tail)
 
@@ -70,30 +92,46 @@ def test_with_useless_c1_and_a_labels_of_like_frequency_keep_the_order_of_c():
     weights = learnt(candidates, features, counts, truth, Lists.of_rows([[]] * 400))[0].weights
     spread = features.std((1, 2))
     moved = weights[..., :3] * spread
-    assert (moved[..., 1:] < 0.2 * moved[..., :1]).all()            # what a feature can move, beside c
+    assert (moved[..., 1:] < 0.2 * moved[..., :1]).all()  # what a feature can move, beside c
 
 
 def test_weights_of_features_are_never_negative():
     candidates, features, counts, truth = problem(4)
-    features[1] *= -1                                               # the better the match, the lower: not to be learnt
+    features[1] *= -1  # the better the match, the lower: not to be learnt
     mix, _, _ = learnt(candidates, features, counts, truth)
     assert (mix.weights[..., :3] > -1e-9).all() and (mix.weights[..., 1] < 1e-9).any()
 
 
 def slow_share(candidates, parts, own, truth, tail) -> float | None:
     """The rule in words: the best tail R@10 of those safely above MUFIN in P@1 and P@5, else of those not below."""
+
     def found(score, labels, k):
-        return [np.isin(row[np.argsort(-s, kind="stable")[:k]], labels[i]).sum() for i, (row, s) in
-                enumerate(zip(candidates, score))]
+        return [
+            np.isin(row[np.argsort(-s, kind="stable")[:k]], labels[i]).sum()
+            for i, (row, s) in enumerate(zip(candidates, score))
+        ]
 
     rare = [np.intersect1d(truth[i], tail) for i in range(len(truth))]
     some = [i for i, r in enumerate(rare) if len(r)]
     rows = [(None, own)] + [(g, _mixed(*parts, g)) for g in popularity_mix.SHARES]
-    hits = {g: (np.array(found(s, truth, 1)), np.array(found(s, truth, 5)) / 5,
-                np.mean([found(s, rare, 10)[i] / len(rare[i]) for i in some])) for g, s in rows}
+    hits = {
+        g: (
+            np.array(found(s, truth, 1)),
+            np.array(found(s, truth, 5)) / 5,
+            np.mean([found(s, rare, 10)[i] / len(rare[i]) for i in some]),
+        )
+        for g, s in rows
+    }
     for errors in (1, 0):
-        good = [g for g, h in hits.items() if all((h[k] - hits[None][k]).mean() >= errors * (h[k] - hits[None][k]).std()
-                                                  / np.sqrt(len(candidates)) for k in (0, 1))]
+        good = [
+            g
+            for g, h in hits.items()
+            if all(
+                (h[k] - hits[None][k]).mean()
+                >= errors * (h[k] - hits[None][k]).std() / np.sqrt(len(candidates))
+                for k in (0, 1)
+            )
+        ]
         best = max(good, key=lambda g: hits[g][2])
         if hits[best][2] > hits[None][2]:
             return best
@@ -104,22 +142,35 @@ def test_the_share_is_that_of_the_rule_in_words():
     chosen, kinds = set(), set()
     for seed in range(15):
         rng = np.random.default_rng(seed)
-        candidates, truth = np.stack([rng.permutation(20) for _ in range(12)]), Lists.of_rows(
-            [rng.choice(20, 3, replace=False) for _ in range(12)])
+        candidates, truth = (
+            np.stack([rng.permutation(20) for _ in range(12)]),
+            Lists.of_rows([rng.choice(20, 3, replace=False) for _ in range(12)]),
+        )
         right = np.stack([np.isin(row, truth[i]) for i, row in enumerate(candidates)])
-        popular, rare = rng.normal(size=(2, 12, 20)) + np.multiply.outer([1.0, 2.0], right & (candidates % 2 > 0))
+        popular, rare = rng.normal(size=(2, 12, 20)) + np.multiply.outer(
+            [1.0, 2.0], right & (candidates % 2 > 0)
+        )
         own, tail = rng.normal(size=(12, 20)) + rng.uniform(0.5, 2) * right, np.arange(1, 20, 2)
-        share, table = popularity_mix._best_share(candidates, np.stack([popular, rare]), own, truth, tail)
+        share, table = popularity_mix._best_share(
+            candidates, np.stack([popular, rare]), own, truth, tail
+        )
         assert share == slow_share(candidates, (popular, rare), own, truth, tail)
         chosen.add(share)
-        kinds.add(share is None or next(r for r in table if r["rare_share"] == share)["P@1"] > table[0]["P@1"])
+        kinds.add(
+            share is None
+            or next(r for r in table if r["rare_share"] == share)["P@1"] > table[0]["P@1"]
+        )
     assert len(chosen) > 3 and None in chosen and kinds == {True, False}
 
 
 def slow_loss(w, design, positive, there, weight) -> float:
     total = 0.0
     for i, j in np.argwhere(positive):
-        among = [design[i, k] @ w for k in range(design.shape[1]) if there[i, k] and (k == j or not positive[i, k])]
+        among = [
+            design[i, k] @ w
+            for k in range(design.shape[1])
+            if there[i, k] and (k == j or not positive[i, k])
+        ]
         total += weight[i, j] * (np.log(np.exp(among).sum()) - design[i, j] @ w)
     return total
 
@@ -129,27 +180,51 @@ def test_the_loss_is_a_slow_loops_and_its_gradient_that_of_finite_differences():
     design, there = rng.normal(size=(6, 9, 4)), rng.random((6, 9)) < 0.8
     there[2] = False
     positive = there & (rng.random((6, 9)) < 0.3)
-    positive[3] = there[3]                                          # no negatives at all
+    positive[3] = there[3]  # no negatives at all
     weight = np.where(positive, rng.random((6, 9)) * 3, 0)
     for _ in range(5):
         w = rng.normal(size=4)
-        assert _loss(w, design, positive, there, weight)[0] == pytest.approx(slow_loss(w, design, positive, there, weight))
-        assert check_grad(*(lambda v, i=i: _loss(v, design, positive, there, weight)[i] for i in (0, 1)), w) < 1e-5
+        assert _loss(w, design, positive, there, weight)[0] == pytest.approx(
+            slow_loss(w, design, positive, there, weight)
+        )
+        assert (
+            check_grad(
+                *(lambda v, i=i: _loss(v, design, positive, there, weight)[i] for i in (0, 1)), w
+            )
+            < 1e-5
+        )
 
 
 def test_scores_are_those_of_a_slow_loop():
     rng = np.random.default_rng(6)
-    knots, weights, frequency = np.array([0.5, 1.0, 2.5]), rng.random((2, 3, 4)), rng.uniform(0, 3, 12)
-    candidates, features = np.stack([rng.permutation(12)[:5] for _ in range(4)]), rng.normal(size=(3, 4, 5))
+    knots, weights, frequency = (
+        np.array([0.5, 1.0, 2.5]),
+        rng.random((2, 3, 4)),
+        rng.uniform(0, 3, 12),
+    )
+    candidates, features = (
+        np.stack([rng.permutation(12)[:5] for _ in range(4)]),
+        rng.normal(size=(3, 4, 5)),
+    )
     candidates[1, 2] = -1
     excluded = Lists.of_rows([[candidates[0, 1]], [], [], candidates[3]])
     found = PopularityMix(knots, weights, 0.3).scores(candidates, features, frequency, excluded)
     for i in range(4):
-        keep = [k for k in range(5) if candidates[i, k] >= 0 and candidates[i, k] not in excluded[i]]
+        keep = [
+            k for k in range(5) if candidates[i, k] >= 0 and candidates[i, k] not in excluded[i]
+        ]
         p = np.zeros(5)
         for w, share in zip(weights, (0.7, 0.3)):
-            u = [[np.interp(frequency[candidates[i, k]], knots, w[:, f]) for f in range(4)] for k in keep]
-            logits = np.array([sum(a * b for a, b in zip(row, [*features[:, i, k], 1])) for row, k in zip(u, keep)])
+            u = [
+                [np.interp(frequency[candidates[i, k]], knots, w[:, f]) for f in range(4)]
+                for k in keep
+            ]
+            logits = np.array(
+                [
+                    sum(a * b for a, b in zip(row, [*features[:, i, k], 1]))
+                    for row, k in zip(u, keep)
+                ]
+            )
             p[keep] += share * np.exp(logits) / np.exp(logits).sum()
         assert np.exp(found[i]) == pytest.approx(p)
         assert (found[i] == -np.inf).tolist() == [k not in keep for k in range(5)]
@@ -167,26 +242,43 @@ def test_missing_candidates_and_filter_pairs_change_nothing_that_is_learnt():
     candidates, features, counts, truth = problem(8)
     mix, out_of_fold, table = learnt(candidates, features, counts, truth)
     rng = np.random.default_rng(9)
-    n, extra = len(candidates), LABELS + np.arange(3)               # labels of their own, all of them filter pairs
+    n, extra = (
+        len(candidates),
+        LABELS + np.arange(3),
+    )  # labels of their own, all of them filter pairs
     more = np.concatenate([candidates, np.full((n, 2), -1), np.tile(extra, (n, 1))], 1)
     noise = 5 * rng.normal(size=(3, n, 5))
-    noise[:, :, :2] = np.nan                                        # what a missing candidate scores is not asked
+    noise[:, :, :2] = np.nan  # what a missing candidate scores is not asked
     wide = np.concatenate([features, noise], 2)
     excluded = Lists.of_rows([extra] * n)
     true = Lists.of_rows([np.append(truth[i], extra) for i in range(n)])
-    same, scores, again = fit(more, wide, np.log1p(np.append(counts, [1, 1, 1])), true, excluded,
-                              inverse_propensity(np.append(counts, [1, 1, 1]), 500, 0.6, 2.6),
-                              np.flatnonzero(counts < TAIL), 0.7)
+    same, scores, again = fit(
+        more,
+        wide,
+        np.log1p(np.append(counts, [1, 1, 1])),
+        true,
+        excluded,
+        inverse_propensity(np.append(counts, [1, 1, 1]), 500, 0.6, 2.6),
+        np.flatnonzero(counts < TAIL),
+        0.7,
+    )
     assert same.share == mix.share and again == table
-    assert same.weights == pytest.approx(mix.weights, abs=1e-6) and same.knots == pytest.approx(mix.knots)
-    assert scores[:, :LABELS] == pytest.approx(out_of_fold, abs=1e-6) and (scores[:, LABELS:] == -np.inf).all()
+    assert same.weights == pytest.approx(mix.weights, abs=1e-6) and same.knots == pytest.approx(
+        mix.knots
+    )
+    assert (
+        scores[:, :LABELS] == pytest.approx(out_of_fold, abs=1e-6)
+        and (scores[:, LABELS:] == -np.inf).all()
+    )
 
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_too_small_a_valid_leaves_mufins_own_score(rows):
     candidates, features, counts, truth = problem(10)
     few = np.arange(rows)
-    mix, scores, table = learnt(candidates[few], features[:, few], counts, truth.take(few), NONE.take(few), beta=0.6)
+    mix, scores, table = learnt(
+        candidates[few], features[:, few], counts, truth.take(few), NONE.take(few), beta=0.6
+    )
     assert table == [] and scores.shape == (rows, LABELS)
     own = 0.6 * features[0] + 0.4 * features[2]
     assert mix.scores(candidates, features, np.log1p(counts)) == pytest.approx(own)
@@ -200,7 +292,7 @@ def test_a_valid_without_truth_among_its_candidates_leaves_mufins_own_score():
 
 def test_where_nothing_helps_the_tail_mufins_own_score_stays():
     candidates, features, counts, truth = problem(12)
-    truth = truth.only(counts[truth.values] >= TAIL)                # no rare label is ever right
+    truth = truth.only(counts[truth.values] >= TAIL)  # no rare label is ever right
     mix, scores, table = learnt(candidates, features, counts, truth)
     assert len(table) > 1 and mix.readable() == fixed_mix(0.7).readable()
     assert scores == pytest.approx(0.7 * features[0] + 0.3 * features[2])
@@ -208,7 +300,11 @@ def test_where_nothing_helps_the_tail_mufins_own_score_stays():
 
 def test_two_fits_are_the_same_to_the_bit():
     first, second = learnt(*problem(13)), learnt(*problem(13))
-    assert (first[0].weights == second[0].weights).all() and (first[1] == second[1]).all() and first[2] == second[2]
+    assert (
+        (first[0].weights == second[0].weights).all()
+        and (first[1] == second[1]).all()
+        and first[2] == second[2]
+    )
 
 
 @pytest.mark.parametrize("feature", [0, 1, 2])

@@ -17,26 +17,39 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from mufin.artifacts.curated import open_store, read_labels, read_split
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.corpus.pixels import decode
+from mufin.corpus.tokens import load_tokenizer, terms_of
+from mufin.errors import MufinError
+from mufin.nn.assembly import new_mufin
+from mufin.nn.embedding import embed
+from mufin.nn.encoded import encoders_held
+from mufin.nn.encoders import load_image_encoder, load_text_encoder
+from mufin.params import load_params
 from pipeline import curate, download, precompute
-from pipeline.artifacts import read_labels, read_split
-from pipeline.corpus.descriptors import DescriptorStore
-from pipeline.corpus.pixels import decode
-from pipeline.corpus.tokens import load_tokenizer, terms_of
-from pipeline.errors import MufinError
-from pipeline.inputs import open_store
-from pipeline.model_files import new_mufin
-from pipeline.nn.encoders import load_image_encoder, load_text_encoder
-from pipeline.params import load_params
-from pipeline.training.embedding import embed
-from pipeline.training.encoded import encoders_held
 
 ROOT = Path(__file__).parents[1]
 SIZE, TOKENS = 32, 16
 SMALL = {
-    "download.sample.products": 200, "encoder.modalities": ["text", "image", "lexical"], "encoder.dim": 16,
-    "encoder.image.size": SIZE, "encoder.text.max_tokens": TOKENS,
-    "encoder.image.options": {"img_size": SIZE, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2},
-    "encoder.text.options": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
+    "download.sample.products": 200,
+    "encoder.modalities": ["text", "image", "lexical"],
+    "encoder.dim": 16,
+    "encoder.image.size": SIZE,
+    "encoder.text.max_tokens": TOKENS,
+    "encoder.image.options": {
+        "img_size": SIZE,
+        "patch_size": 16,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 2,
+    },
+    "encoder.text.options": {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    },
 }
 KINDS = {"descriptors": 0, "activations": 1, "inputs": "all"}
 
@@ -87,17 +100,29 @@ def damaged(sample, tmp_path_factory) -> Path:
     """The sample with broken pictures and lost ones, and products that have no title, no picture, or neither."""
     folder = tmp_path_factory.mktemp("damaged")
     shutil.copytree(sample / "data", folder / "data")
-    keys = sorted(set(pictures_of(sample)) & {k for row in products(sample)["images"].to_pylist() for k in row})
+    keys = sorted(
+        set(pictures_of(sample))
+        & {k for row in products(sample)["images"].to_pylist() for k in row}
+    )
     whole = pictures_of(sample)
-    rewrite(folder, {keys[3]: b"no picture", keys[8]: whole[keys[8]][:200], keys[20]: None, keys[21]: None, keys[30]: b""})
+    rewrite(
+        folder,
+        {
+            keys[3]: b"no picture",
+            keys[8]: whole[keys[8]][:200],
+            keys[20]: None,
+            keys[21]: None,
+            keys[30]: b"",
+        },
+    )
     table = products(folder)
     titles, images = table["title"].to_pylist(), table["images"].to_pylist()
     titles[4] = titles[9] = titles[50] = ""
     titles[5:8] = ["red anchor mug", "blue kettle", "blue kettle, 2 pack"]
     images[4] = [keys[0]]
     images[5] = images[9] = images[50] = []
-    images[6] = [keys[20]]                                                  # all that it has is lost
-    images[7] = [keys[3], keys[0], keys[20], keys[0], keys[1]]              # the others keep their order
+    images[6] = [keys[20]]  # all that it has is lost
+    images[7] = [keys[3], keys[0], keys[20], keys[0], keys[1]]  # the others keep their order
     write_products(folder, titles, images)
     return folder
 
@@ -116,7 +141,9 @@ def write_products(folder: Path, titles: list, images: list) -> None:
     table = products(folder)
     for name, column in (("title", titles), ("images", images)):
         at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(name), pa.array(column, table.schema.field(name).type))
+        table = table.set_column(
+            at, table.schema.field(name), pa.array(column, table.schema.field(name).type)
+        )
     pq.write_table(table, folder / "data/curated/products.parquet")
 
 
@@ -129,51 +156,87 @@ def rewrite(folder: Path, changes: dict[str, bytes | None]) -> None:
     """The image store with other bytes under some keys; None takes the picture out."""
     for path in (folder / "data/raw/images").glob("part-*.parquet"):
         table = pq.read_table(path)
-        rows = [(k, changes.get(k, b)) for k, b in zip(table["key"].to_pylist(), table["bytes"].to_pylist())]
+        rows = [
+            (k, changes.get(k, b))
+            for k, b in zip(table["key"].to_pylist(), table["bytes"].to_pylist())
+        ]
         key, content = zip(*[row for row in rows if row[1] is not None])
-        pq.write_table(pa.table({"key": key, "bytes": pa.array(content, pa.binary())}, schema=table.schema), path)
+        pq.write_table(
+            pa.table({"key": key, "bytes": pa.array(content, pa.binary())}, schema=table.schema),
+            path,
+        )
 
 
 def known_products(folder: Path) -> set[int]:
     curated = folder / "data/curated"
-    return set(read_split(curated / "train.parquet").product.tolist()) | set(read_labels(curated / "labels.parquet").tolist())
+    return set(read_split(curated / "train.parquet").product.tolist()) | set(
+        read_labels(curated / "labels.parquet").tolist()
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 # What is stored
 
+
 def test_the_pictures_stored_and_those_dropped_by_reason_add_up(damaged, stored):
     manifest, store = json.loads((stored[1] / "manifest.json").read_text()), pictures_of(damaged)
     keys = {k for row in products(damaged)["images"].to_pylist() for k in row}
-    outcomes = Counter("not in the image store" if k not in store else out if isinstance(out := decode(store[k], SIZE), str)
-                       else "kept" for k in keys)
-    assert outcomes["not in the image store"] == 2 and outcomes["not a picture"] >= 2 and outcomes["corrupt or truncated"]
-    assert manifest["image"]["count"] == outcomes.pop("kept") and manifest["image"]["dropped"] == outcomes
+    outcomes = Counter(
+        "not in the image store"
+        if k not in store
+        else out
+        if isinstance(out := decode(store[k], SIZE), str)
+        else "kept"
+        for k in keys
+    )
+    assert (
+        outcomes["not in the image store"] == 2
+        and outcomes["not a picture"] >= 2
+        and outcomes["corrupt or truncated"]
+    )
+    assert (
+        manifest["image"]["count"] == outcomes.pop("kept")
+        and manifest["image"]["dropped"] == outcomes
+    )
     assert manifest["image"]["kind"] == manifest["text"]["kind"] == stored[0]
     assert manifest["products"] == products(damaged).num_rows
-    assert manifest["text"]["titles"] == sum(t != "" for t in products(damaged)["title"].to_pylist())
-    assert sum(len(np.load(stored[1] / name, mmap_mode="r")) for name in manifest["image"]["shards"]) \
+    assert manifest["text"]["titles"] == sum(
+        t != "" for t in products(damaged)["title"].to_pylist()
+    )
+    assert (
+        sum(len(np.load(stored[1] / name, mmap_mode="r")) for name in manifest["image"]["shards"])
         == manifest["image"]["count"]
+    )
 
 
 def test_pixels_are_stored_and_beside_them_what_the_frozen_part_gives(stored):
     kinds = ["pixels"] if stored[0] == "inputs" else ["image_inputs", "pixels"]
-    assert sorted(p.name for p in stored[1].glob("*-*.npy")) == [f"{kind}-00000.npy" for kind in kinds]
+    assert sorted(p.name for p in stored[1].glob("*-*.npy")) == [
+        f"{kind}-00000.npy" for kind in kinds
+    ]
 
 
-def test_rows_written_in_any_order_are_those_of_an_array_also_where_no_space_can_be_set_aside(tmp_path, monkeypatch):
+def test_rows_written_in_any_order_are_those_of_an_array_also_where_no_space_can_be_set_aside(
+    tmp_path, monkeypatch
+):
     rng, contents = np.random.default_rng(0), []
-    values, lengths, order = rng.normal(size=(20, 5, 3)).astype(np.float16), rng.integers(0, 6, 20), rng.permutation(20)
+    values, lengths, order = (
+        rng.normal(size=(20, 5, 3)).astype(np.float16),
+        rng.integers(0, 6, 20),
+        rng.permutation(20),
+    )
     whole = np.where(np.arange(5)[:, None] < lengths[:, None, None], values, 0).astype(np.float16)
     for supported in (True, False):
         if not supported:
             monkeypatch.setattr(os, "posix_fallocate", unsupported)
         file = precompute._RowFile(tmp_path / "rows.npy", np.dtype(np.float16), whole.shape)
         for row in order:
-            file.write(row, values[row, :lengths[row]])
+            file.write(row, values[row, : lengths[row]])
         file.close()
         assert np.array_equal(np.load(tmp_path / "rows.npy", mmap_mode="r"), whole)
         contents.append((tmp_path / "rows.npy").read_bytes())
@@ -190,15 +253,21 @@ def test_all_that_is_stored_is_finite(stored):
     assert all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f")
 
 
-@pytest.mark.parametrize("modalities", [["text", "image"], ["text", "lexical", "image"], ["image"], ["text"], ["lexical"]],
-                         ids="+".join)
+@pytest.mark.parametrize(
+    "modalities",
+    [["text", "image"], ["text", "lexical", "image"], ["image"], ["text"], ["lexical"]],
+    ids="+".join,
+)
 def test_a_batch_gives_each_product_its_own_descriptors(damaged, stored, modalities):
     """Against a loop over the products, from titles and bytes anew."""
     kind, folder = stored
     table, store = products(damaged), pictures_of(damaged)
     titles, images = table["title"].to_pylist(), table["images"].to_pylist()
     tokenizer = load_tokenizer(str(folder / "encoders/text"))
-    text, image = load_text_encoder(folder / "encoders/text"), load_image_encoder(folder / "encoders/image")
+    text, image = (
+        load_text_encoder(folder / "encoders/text"),
+        load_image_encoder(folder / "encoders/image"),
+    )
     terms = {t: i for i, t in enumerate(json.loads((folder / "lexical_terms.json").read_text()))}
     rng = np.random.default_rng(0)
     asked = np.concatenate([[4, 5, 6, 7, 9, 50, 7], rng.integers(0, len(titles), 40)])
@@ -214,20 +283,34 @@ def test_a_batch_gives_each_product_its_own_descriptors(damaged, stored, modalit
                 ids = tokenizer(titles[product], truncation=True, max_length=TOKENS)["input_ids"]
                 length = torch.tensor([len(ids)])
                 assert int(batch.text_lengths[mine[0]]) == len(ids)
-                row = torch.tensor([ids]) if kind == "inputs" else text.frozen(torch.tensor([ids]), length)
-                near(batch.text[mine[0]][:len(ids)] if kind != "descriptors" else batch.text[mine[0]], row[0], kind)
+                row = (
+                    torch.tensor([ids])
+                    if kind == "inputs"
+                    else text.frozen(torch.tensor([ids]), length)
+                )
+                near(
+                    batch.text[mine[0]][: len(ids)]
+                    if kind != "descriptors"
+                    else batch.text[mine[0]],
+                    row[0],
+                    kind,
+                )
         if "lexical" in modalities:
             mine = (batch.lexical_bag == bag).nonzero().flatten().tolist()
             ids = [terms[t] for t in terms_of(titles[product], 2) if t in terms]
             expected.append(2 if ids else -1)
             ends = [*batch.lexical_offsets.tolist(), len(batch.lexical_ids)]
-            assert [batch.lexical_ids[ends[i]:ends[i + 1]].tolist() for i in mine] == [ids] * bool(ids)
+            assert [batch.lexical_ids[ends[i] : ends[i + 1]].tolist() for i in mine] == [
+                ids
+            ] * bool(ids)
             assert batch.lexical_row == modalities.index("lexical")
         if "image" in modalities:
             arrays = [decode(store[k], SIZE) for k in images[product] if k in store]
             arrays = [torch.from_numpy(a) for a in arrays if not isinstance(a, str)]
             mine = (batch.image_bag == bag).nonzero().flatten()
-            assert batch.image_row[mine].tolist() == list(range(len(expected), len(expected) + len(arrays)))
+            assert batch.image_row[mine].tolist() == list(
+                range(len(expected), len(expected) + len(arrays))
+            )
             expected += [1] * len(arrays)
             for i, a in zip(mine, arrays):
                 near(batch.images[i], a if kind == "inputs" else image.frozen(a[None])[0], kind)
@@ -237,7 +320,11 @@ def test_a_batch_gives_each_product_its_own_descriptors(damaged, stored, modalit
 def near(ours: torch.Tensor, theirs: torch.Tensor, kind: str) -> None:
     """Equal; activations are stored as float16, descriptors are computed in other batches."""
     assert ours.shape == theirs.shape
-    assert torch.allclose(ours.float(), theirs.float(), atol={"inputs": 0, "activations": 4e-3, "descriptors": 1e-5}[kind])
+    assert torch.allclose(
+        ours.float(),
+        theirs.float(),
+        atol={"inputs": 0, "activations": 4e-3, "descriptors": 1e-5}[kind],
+    )
 
 
 def test_products_with_nothing_to_show_have_empty_bags_and_zero_vectors(damaged, stored):
@@ -260,13 +347,21 @@ def test_encoders_held_give_the_embeddings_of_encoders_that_run(damaged, stored)
         device = torch.device("cpu")
         free = embed(model, store, every, device, torch.float32, 37)
         with encoders_held(model, store, device, torch.float32, 29) as held:
-            assert not any(p.requires_grad for m in ("text", "image") for p in model.encoders[m].parameters())
+            assert not any(
+                p.requires_grad for m in ("text", "image") for p in model.encoders[m].parameters()
+            )
             fixed = embed(model, held, every, device, torch.float32, 50)
         again = embed(model, store, every, device, torch.float32, 37)
-    assert np.array_equal(free.offsets, fixed.offsets) and np.array_equal(free.modality, fixed.modality)
-    assert np.allclose(free.rows, fixed.rows, atol=1e-5) and np.allclose(free.vectors, fixed.vectors, atol=1e-5)
+    assert np.array_equal(free.offsets, fixed.offsets) and np.array_equal(
+        free.modality, fixed.modality
+    )
+    assert np.allclose(free.rows, fixed.rows, atol=1e-5) and np.allclose(
+        free.vectors, fixed.vectors, atol=1e-5
+    )
     assert np.linalg.norm(free.vectors, axis=1).max() == pytest.approx(1, abs=1e-5)
-    assert dict(model.encoders) == encoders and np.array_equal(again.rows, free.rows)      # all as it was before
+    assert dict(model.encoders) == encoders and np.array_equal(
+        again.rows, free.rows
+    )  # all as it was before
 
 
 def test_the_same_bytes_when_run_twice_and_by_several_processes(damaged, stored):
@@ -280,12 +375,15 @@ def test_several_shards_give_the_same_batches_as_one(damaged, stored, monkeypatc
     monkeypatch.setattr(precompute, "SHARD_BYTES", 5000)
     parts = made(damaged, "parts", **trains(KINDS[stored[0]]))
     shards = json.loads((parts / "manifest.json").read_text())["image"]["shards"]
-    whole, apart = (DescriptorStore(f, ["text", "image"]).batch(np.arange(150)) for f in (stored[1], parts))
+    whole, apart = (
+        DescriptorStore(f, ["text", "image"]).batch(np.arange(150)) for f in (stored[1], parts)
+    )
     assert len(shards) > 1 and len(list(parts.glob("pixels-*.npy"))) > 1
     assert torch.equal(whole.images, apart.images) and torch.equal(whole.image_bag, apart.image_bag)
 
 
 # From train alone
+
 
 def test_statistics_and_vocabularies_come_from_train_and_label_products_alone(sample, tmp_path):
     shutil.copytree(sample / "data", tmp_path / "data")
@@ -302,11 +400,22 @@ def test_statistics_and_vocabularies_come_from_train_and_label_products_alone(sa
     write_products(tmp_path, titles, images)
     after = made(tmp_path, "after", **trains(0))
     for name in ("text_mean", "text_std", "image_mean", "image_std"):
-        assert np.allclose(np.load(before / f"{name}.npy"), np.load(after / f"{name}.npy"), rtol=0, atol=1e-6)
-    for name in ("lexical_terms.json", "encoders/text/tokenizer.json", "encoders/text/weights.safetensors"):
+        assert np.allclose(
+            np.load(before / f"{name}.npy"), np.load(after / f"{name}.npy"), rtol=0, atol=1e-6
+        )
+    for name in (
+        "lexical_terms.json",
+        "encoders/text/tokenizer.json",
+        "encoders/text/weights.safetensors",
+    ):
         assert (before / name).read_bytes() == (after / name).read_bytes()
-    assert not np.allclose(np.load(before / "text_inputs.npy")[others[0]], np.load(after / "text_inputs.npy")[others[0]])
-    one, two = (DescriptorStore(f, ["image"]).batch(np.array(others[:5])).images for f in (before, after))
+    assert not np.allclose(
+        np.load(before / "text_inputs.npy")[others[0]],
+        np.load(after / "text_inputs.npy")[others[0]],
+    )
+    one, two = (
+        DescriptorStore(f, ["image"]).batch(np.array(others[:5])).images for f in (before, after)
+    )
     assert one.shape != two.shape or not torch.allclose(one, two)
 
 
@@ -323,12 +432,15 @@ def test_statistics_are_those_of_a_slow_loop(damaged):
 
 # What fails says so, and leaves what was there
 
+
 def test_no_picture_that_decodes_is_one_sentence_and_leaves_what_was_there(sample, tmp_path):
     shutil.copytree(sample / "data", tmp_path / "data")
     rewrite(tmp_path, dict.fromkeys(pictures_of(sample), b"<html>"))
     (tmp_path / "data/precomputed").mkdir()
     (tmp_path / "data/precomputed/old").write_text("old")
-    with pytest.raises(MufinError, match=r"none of the \d+ pictures could be decoded .*encoder.modalities"):
+    with pytest.raises(
+        MufinError, match=r"none of the \d+ pictures could be decoded .*encoder.modalities"
+    ):
         made(tmp_path, "precomputed")
     assert contents(tmp_path / "data/precomputed") == {"old": b"old"}
 
@@ -336,8 +448,12 @@ def test_no_picture_that_decodes_is_one_sentence_and_leaves_what_was_there(sampl
 @pytest.mark.parametrize("what", [0, "all"])
 def test_no_title_among_train_products_is_one_sentence(sample, what, tmp_path):
     shutil.copytree(sample / "data", tmp_path / "data")
-    write_products(tmp_path, [""] * products(sample).num_rows, products(sample)["images"].to_pylist())
-    with pytest.raises(MufinError, match="no train product has a title; take text out of encoder.modalities"):
+    write_products(
+        tmp_path, [""] * products(sample).num_rows, products(sample)["images"].to_pylist()
+    )
+    with pytest.raises(
+        MufinError, match="no train product has a title; take text out of encoder.modalities"
+    ):
         made(tmp_path, "precomputed", **trains(what))
 
 

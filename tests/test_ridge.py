@@ -7,10 +7,10 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
-from pipeline.baselines import ridge
-from pipeline.baselines.ridge import TitleRidge
-from pipeline.errors import MufinError
-from pipeline.ragged import Lists
+from mufin.errors import MufinError
+from mufin.ragged import Lists
+from mufin.ranking import title_ridge as ridge
+from mufin.ranking.title_ridge import TitleRidge
 
 WORDS = "mug cup plate malm lack billy blue red oak small large set of 2 4 café".split()
 
@@ -18,7 +18,9 @@ WORDS = "mug cup plate malm lack billy blue red oak small large set of 2 4 café
 def example(n: int, labels: int, seed: int) -> tuple[list[str], Lists]:
     rng = np.random.default_rng(seed)
     titles = [" ".join(rng.choice(WORDS, rng.integers(1, 6))) for _ in range(n)]
-    return titles, Lists.of_rows([sorted(set(rng.integers(labels, size=rng.integers(1, 4)).tolist())) for _ in range(n)])
+    return titles, Lists.of_rows(
+        [sorted(set(rng.integers(labels, size=rng.integers(1, 4)).tolist())) for _ in range(n)]
+    )
 
 
 @pytest.mark.parametrize("n, penalty", [(12, 0.3), (60, 1.0), (60, 10.0)])
@@ -28,9 +30,13 @@ def test_scores_are_those_of_scikit_learns_ridge_on_the_same_words(n, penalty):
     dense = np.zeros((n, 7))
     dense[truth.rows(), truth.values] = 1
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    model = Ridge(alpha=penalty, fit_intercept=False).fit(vectorizer.fit_transform(titles).toarray(), dense - dense.mean(0))
+    model = Ridge(alpha=penalty, fit_intercept=False).fit(
+        vectorizer.fit_transform(titles).toarray(), dense - dense.mean(0)
+    )
     expected = model.predict(vectorizer.transform(asked).toarray()) + dense.mean(0)
-    assert TitleRidge.fit(titles, truth, 7, penalty).scores(asked) == pytest.approx(expected, abs=1e-5)
+    assert TitleRidge.fit(titles, truth, 7, penalty).scores(asked) == pytest.approx(
+        expected, abs=1e-5
+    )
 
 
 def test_a_saved_ridge_gives_the_same_scores_and_none_where_nothing_was_saved(tmp_path):
@@ -46,7 +52,9 @@ def test_titles_without_a_known_word_get_each_labels_mean():
     mean = np.bincount(truth.values, minlength=5) / 30
     scores = TitleRidge.fit(titles, truth, 5, 1.0).scores(["", "zzz"])
     assert scores == pytest.approx(np.tile(mean, (2, 1)), abs=1e-6)
-    assert TitleRidge.fit([""] * 30, truth, 5, 1.0).scores(titles[:2]) == pytest.approx(np.tile(mean, (2, 1)), abs=1e-6)
+    assert TitleRidge.fit([""] * 30, truth, 5, 1.0).scores(titles[:2]) == pytest.approx(
+        np.tile(mean, (2, 1)), abs=1e-6
+    )
 
 
 def test_more_datapoints_than_the_kernel_may_have_are_refused_naming_the_setting(monkeypatch):

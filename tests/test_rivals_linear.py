@@ -12,46 +12,63 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
-from pipeline.baselines import frozen_ridge
-from pipeline.baselines.bonsai import bonsai
-from pipeline.baselines.frozen_neighbours import frozen_datapoints, frozen_labels
-from pipeline.baselines.frozen_ridge import KernelRidge, ridge
-from pipeline.baselines.popular import filled, filled_pairs, most_popular, popular
-from pipeline.baselines.task import WIDTH, Task
-from pipeline.baselines.tfidf import tfidf_datapoints, tfidf_labels, title_words
-from pipeline.baselines.xt import xt
-from pipeline.errors import MufinError
-from pipeline.ragged import Lists, is_in
+from mufin.baselines import frozen_ridge
+from mufin.baselines.bonsai import bonsai
+from mufin.baselines.frozen_neighbours import frozen_datapoints, frozen_labels
+from mufin.baselines.frozen_ridge import KernelRidge, ridge
+from mufin.baselines.popular import filled, filled_pairs, most_popular, popular
+from mufin.baselines.task import WIDTH, Task
+from mufin.baselines.tfidf import tfidf_datapoints, tfidf_labels, title_words
+from mufin.baselines.xt import xt
+from mufin.errors import MufinError
+from mufin.ragged import Lists, is_in
 
 SERIES, KINDS = 24, 8
 LABELS, SIZES = SERIES * 5, {"train": 300, "valid": 40, "test": 100}
-LEARNING = {"bonsai": bonsai, "xt": xt, "ridge": ridge, "tfidf_datapoints": tfidf_datapoints,
-            "frozen_datapoints": frozen_datapoints, "tfidf_labels": tfidf_labels, "frozen_labels": frozen_labels}
+LEARNING = {
+    "bonsai": bonsai,
+    "xt": xt,
+    "ridge": ridge,
+    "tfidf_datapoints": tfidf_datapoints,
+    "frozen_datapoints": frozen_datapoints,
+    "tfidf_labels": tfidf_labels,
+    "frozen_labels": frozen_labels,
+}
 RIVALS = LEARNING | {"most_popular": most_popular}
-SEEDED = {name: rival for name, rival in RIVALS.items() if name != "bonsai"}       # omikuji takes no seed
+SEEDED = {
+    name: rival for name, rival in RIVALS.items() if name != "bonsai"
+}  # omikuji takes no seed
 
 
 def catalog(seed: int = 0, noise: float = 0.25) -> tuple[Task, Lists]:
     """A shop of series: a product is related to labels of its own series, which its title names, and to one label of
     another; the frozen descriptors show the series too. And the truth of test."""
     rng = np.random.default_rng(seed)
-    series = {name: rng.integers(SERIES, size=n) for name, n in SIZES.items()} | {"labels": np.arange(LABELS) % SERIES}
+    series = {name: rng.integers(SERIES, size=n) for name, n in SIZES.items()} | {
+        "labels": np.arange(LABELS) % SERIES
+    }
     look = rng.normal(size=(SERIES, 16))
     titles, descriptors, truth, excluded = {}, {}, {}, {}
     for name, mine in series.items():
         titles[name] = [f"s{s} kind{rng.integers(KINDS)} set" for s in mine]
-        descriptors[name] = {kind: (look[mine] + noise * rng.normal(size=(len(mine), 16))).astype(np.float32)
-                             for kind in ("text", "image")}
+        descriptors[name] = {
+            kind: (look[mine] + noise * rng.normal(size=(len(mine), 16))).astype(np.float32)
+            for kind in ("text", "image")
+        }
         if name != "labels":
-            own = [rng.choice(np.flatnonzero(series["labels"] == s), 3, replace=False) for s in mine]
+            own = [
+                rng.choice(np.flatnonzero(series["labels"] == s), 3, replace=False) for s in mine
+            ]
             rows = [np.union1d(labels, rng.integers(LABELS, size=1)) for labels in own]
             pairs = [rng.choice(LABELS, rng.integers(0, 4), replace=False) for _ in mine]
             excluded[name] = Lists.of_rows(pairs)
             truth[name] = Lists.of_rows(rows).minus(excluded[name])
     titles["train"][:3], titles["test"][:3] = ["", "zzz", "s1"], ["", "unheard", "s2"]
     descriptors["test"]["image"][:5] = descriptors["train"]["image"][:5] = 0
-    descriptors["test"]["text"][0] = 0                  # and no title: test datapoint 0 has nothing at all
-    return Task(titles, {n: truth[n] for n in ("train", "valid")}, excluded, descriptors), truth["test"]
+    descriptors["test"]["text"][0] = 0  # and no title: test datapoint 0 has nothing at all
+    return Task(titles, {n: truth[n] for n in ("train", "valid")}, excluded, descriptors), truth[
+        "test"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +78,49 @@ def shop() -> tuple[Task, Lists]:
 
 @pytest.fixture(scope="module")
 def answers(shop) -> dict:
-    return {name: {split: predict(split) for split in ("valid", "test")}
-            for name, predict in ((name, rival(shop[0], 0)) for name, rival in RIVALS.items())}
+    return {
+        name: {split: predict(split) for split in ("valid", "test")}
+        for name, predict in ((name, rival(shop[0], 0)) for name, rival in RIVALS.items())
+    }
 
 
 def hits(labels: np.ndarray, truth: Lists) -> float:
     return is_in(labels[:, :1], truth).mean()
 
 
-def bare(titles: list[str], truth: list[list[int]], names: list[str], asked: list[str], frozen: dict | None = None) -> Task:
+def bare(
+    titles: list[str],
+    truth: list[list[int]],
+    names: list[str],
+    asked: list[str],
+    frozen: dict | None = None,
+) -> Task:
     """No filter pairs, nothing in valid; `frozen` descriptors by split."""
-    none = {name: Lists.of_rows([[]] * n) for name, n in (("train", len(titles)), ("valid", 0), ("test", len(asked)))}
+    none = {
+        name: Lists.of_rows([[]] * n)
+        for name, n in (("train", len(titles)), ("valid", 0), ("test", len(asked)))
+    }
     if frozen:
         frozen = frozen | {"valid": {kind: rows[:0] for kind, rows in frozen["test"].items()}}
-    return Task({"train": titles, "valid": [], "test": asked, "labels": names},
-                {"train": Lists.of_rows(truth), "valid": none["valid"]}, none, frozen or {})
+    return Task(
+        {"train": titles, "valid": [], "test": asked, "labels": names},
+        {"train": Lists.of_rows(truth), "valid": none["valid"]},
+        none,
+        frozen or {},
+    )
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 @pytest.mark.parametrize("name", RIVALS)
-def test_a_rival_gives_unique_labels_best_first_of_full_width_and_no_filter_pair(shop, answers, name, split):
+def test_a_rival_gives_unique_labels_best_first_of_full_width_and_no_filter_pair(
+    shop, answers, name, split
+):
     task, (labels, scores) = shop[0], answers[name][split]
-    assert labels.shape == scores.shape == (SIZES[split], WIDTH) and labels.dtype == np.int64 and scores.dtype == np.float32
+    assert (
+        labels.shape == scores.shape == (SIZES[split], WIDTH)
+        and labels.dtype == np.int64
+        and scores.dtype == np.float32
+    )
     assert labels.min() >= 0 and labels.max() < LABELS and np.isfinite(scores).all()
     assert all(len(set(row)) == WIDTH for row in labels.tolist())
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -90,11 +128,16 @@ def test_a_rival_gives_unique_labels_best_first_of_full_width_and_no_filter_pair
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_a_rival_that_learns_is_at_least_twice_as_often_right_as_popularity_and_chance(shop, answers, name):
+def test_a_rival_that_learns_is_at_least_twice_as_often_right_as_popularity_and_chance(
+    shop, answers, name
+):
     truth = shop[1]
-    by_chance = np.random.default_rng(0).permuted(np.tile(np.arange(LABELS), (SIZES["test"], 1)), axis=1)
-    assert hits(answers[name]["test"][0], truth) > 2 * max(hits(answers["most_popular"]["test"][0], truth),
-                                                            hits(by_chance, truth))
+    by_chance = np.random.default_rng(0).permuted(
+        np.tile(np.arange(LABELS), (SIZES["test"], 1)), axis=1
+    )
+    assert hits(answers[name]["test"][0], truth) > 2 * max(
+        hits(answers["most_popular"]["test"][0], truth), hits(by_chance, truth)
+    )
     assert hits(answers[name]["test"][0], truth) > 0.3
 
 
@@ -107,7 +150,9 @@ def test_popularity_beats_chance_where_a_few_labels_take_most_relations():
 @pytest.mark.parametrize("name", SEEDED)
 def test_the_same_seed_gives_the_same_predictions(shop, answers, name):
     labels, scores = SEEDED[name](shop[0], 0)("test")
-    assert np.array_equal(labels, answers[name]["test"][0]) and np.array_equal(scores, answers[name]["test"][1])
+    assert np.array_equal(labels, answers[name]["test"][0]) and np.array_equal(
+        scores, answers[name]["test"][1]
+    )
 
 
 def test_xt_draws_another_tree_from_another_seed(shop, answers):
@@ -125,7 +170,9 @@ def test_a_title_without_a_known_word_gets_the_most_popular_labels(shop, answers
 
 def test_a_datapoint_without_descriptors_gets_the_most_popular_labels(shop, answers):
     task = shop[0]
-    expected = popular(task.truth["train"], LABELS, 1, WIDTH, task.excluded["test"].take(np.array([0])))[0]
+    expected = popular(
+        task.truth["train"], LABELS, 1, WIDTH, task.excluded["test"].take(np.array([0]))
+    )[0]
     assert np.array_equal(answers["frozen_datapoints"]["test"][0][:1], expected)
 
 
@@ -133,25 +180,50 @@ def test_a_datapoint_without_descriptors_gets_the_most_popular_labels(shop, answ
 def test_without_a_train_relation_there_is_no_task_and_so_no_rival(shop, name):
     task = shop[0]
     with pytest.raises(MufinError, match="nothing to learn from"):
-        RIVALS[name](replace(task, truth=task.truth | {"train": Lists.of_rows([[]] * SIZES["train"])}), 0)
+        RIVALS[name](
+            replace(task, truth=task.truth | {"train": Lists.of_rows([[]] * SIZES["train"])}), 0
+        )
 
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_one_label_one_datapoint_and_labels_or_datapoints_without_relations_are_no_trouble(name):
     eye, ones = np.eye(3, dtype=np.float32), np.ones((4, 3), np.float32)
-    frozen = {name: {"text": rows} for name, rows in (("train", eye), ("test", eye[:2]), ("labels", ones))}
-    task = bare(["red lamp", "mug", "cup"], [[1], [1, 3], []], ["red", "lamp", "mug", "cup"], ["red", ""], frozen)
+    frozen = {
+        name: {"text": rows} for name, rows in (("train", eye), ("test", eye[:2]), ("labels", ones))
+    }
+    task = bare(
+        ["red lamp", "mug", "cup"],
+        [[1], [1, 3], []],
+        ["red", "lamp", "mug", "cup"],
+        ["red", ""],
+        frozen,
+    )
     labels, _ = RIVALS[name](task, 0)("test")
-    assert [sorted(row[:4]) for row in labels.tolist()] == [[0, 1, 2, 3]] * 2 and (labels[:, 4:] == -1).all()
-    one = bare(["red lamp"], [[0]], ["red"], ["red", ""], frozen | {n: {"text": eye[:1]} for n in ("train", "labels")})
+    assert [sorted(row[:4]) for row in labels.tolist()] == [[0, 1, 2, 3]] * 2 and (
+        labels[:, 4:] == -1
+    ).all()
+    one = bare(
+        ["red lamp"],
+        [[0]],
+        ["red"],
+        ["red", ""],
+        frozen | {n: {"text": eye[:1]} for n in ("train", "labels")},
+    )
     assert RIVALS[name](one, 0)("test")[0][:, :2].tolist() == [[0, -1]] * 2
     assert RIVALS[name](one, 0)("valid")[0].shape == (0, WIDTH)
 
 
-@pytest.mark.parametrize("name, module, package", [("bonsai", "omikuji", "omikuji"), ("xt", "napkinxc.models", "napkinxc")])
-def test_a_missing_library_is_one_sentence_with_the_command(shop, monkeypatch, name, module, package):
+@pytest.mark.parametrize(
+    "name, module, package",
+    [("bonsai", "omikuji", "omikuji"), ("xt", "napkinxc.models", "napkinxc")],
+)
+def test_a_missing_library_is_one_sentence_with_the_command(
+    shop, monkeypatch, name, module, package
+):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MufinError, match=rf"{package} is not installed; pip install '\.\[baselines\]'"):
+    with pytest.raises(
+        MufinError, match=rf"{package} is not installed; pip install '\.\[baselines\]'"
+    ):
         RIVALS[name](shop[0], 0)
 
 
@@ -170,8 +242,12 @@ def test_without_descriptors_frozen_neighbours_say_so(shop, rival):
 def test_words_and_idf_are_those_of_train_alone():
     task = bare(["red lamp", "red mug"], [[0], [0]], ["cup"], ["red cup", "cup", "lamp lamp"])
     words = title_words(task)
-    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b").fit(["red lamp", "red mug"])
-    assert words["test"].toarray() == pytest.approx(vectorizer.transform(task.titles["test"]).toarray())
+    vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b").fit(
+        ["red lamp", "red mug"]
+    )
+    assert words["test"].toarray() == pytest.approx(
+        vectorizer.transform(task.titles["test"]).toarray()
+    )
     assert words["test"][1].nnz == 0 and words["valid"].shape == (0, 3)
 
 
@@ -180,20 +256,39 @@ def test_words_and_idf_are_those_of_train_alone():
 def test_filled_rows_keep_what_was_found_and_go_on_by_popularity(data):
     count = data.draw(st.integers(1, 130), "labels")
     ids = st.integers(0, count - 1)
-    train = [sorted(row) for row in data.draw(st.lists(st.sets(ids, max_size=4), min_size=1, max_size=8))] + [[0]]
-    gone = [sorted(row) for row in data.draw(st.lists(st.sets(ids, max_size=5), min_size=1, max_size=4))]
-    pairs = [list({label: (label, score) for label, score in data.draw(
-        st.lists(st.tuples(ids, st.integers(-50, 50).map(float)), max_size=2 * WIDTH))}.values()) for _ in gone]
+    train = [
+        sorted(row) for row in data.draw(st.lists(st.sets(ids, max_size=4), min_size=1, max_size=8))
+    ] + [[0]]
+    gone = [
+        sorted(row) for row in data.draw(st.lists(st.sets(ids, max_size=5), min_size=1, max_size=4))
+    ]
+    pairs = [
+        list(
+            {
+                label: (label, score)
+                for label, score in data.draw(
+                    st.lists(st.tuples(ids, st.integers(-50, 50).map(float)), max_size=2 * WIDTH)
+                )
+            }.values()
+        )
+        for _ in gone
+    ]
     task = bare([""] * len(train), train, [""] * count, [""] * len(gone))
     task = replace(task, excluded=task.excluded | {"test": Lists.of_rows(gone)})
     labels, scores = filled_pairs(task, "test", pairs)
     frequency = np.bincount(np.concatenate([np.array(row, int) for row in train]), minlength=count)
     for i, row in enumerate(pairs):
-        found = [label for label, _ in sorted(row, key=lambda p: (-p[1], p[0])) if label not in gone[i]]
-        rest = sorted(set(range(count)) - set(found + gone[i]), key=lambda label: (-frequency[label], label))
+        found = [
+            label for label, _ in sorted(row, key=lambda p: (-p[1], p[0])) if label not in gone[i]
+        ]
+        rest = sorted(
+            set(range(count)) - set(found + gone[i]), key=lambda label: (-frequency[label], label)
+        )
         expected = (found + rest)[:WIDTH]
         assert labels[i].tolist() == expected + [-1] * (WIDTH - len(expected))
-        assert (np.diff(scores[i, :len(expected)]) <= 0).all() and (scores[i, len(expected):] == -np.inf).all()
+        assert (np.diff(scores[i, : len(expected)]) <= 0).all() and (
+            scores[i, len(expected) :] == -np.inf
+        ).all()
     assert np.array_equal(filled(task, "test", labels, scores)[0], labels)
 
 
@@ -209,16 +304,31 @@ def test_frozen_neighbours_are_those_of_a_slow_loop(seed, n, both):
     frozen = {}
     for name, count in (("train", n), ("labels", 30), ("test", 6)):
         kinds = {"text": 5, "image": 7} if both else {"image": 7}
-        frozen[name] = {kind: rng.normal(size=(count, width)).astype(np.float32) for kind, width in kinds.items()}
+        frozen[name] = {
+            kind: rng.normal(size=(count, width)).astype(np.float32)
+            for kind, width in kinds.items()
+        }
         frozen[name]["image"][rng.random(count) < 0.2] = 0
     truth = [rng.choice(30, rng.integers(1, 5), replace=False).tolist() for _ in range(n)]
     task = bare([""] * n, truth, [""] * 30, [""] * 6, frozen)
-    task = replace(task, excluded=task.excluded | {"test": Lists.of_rows([[int(rng.integers(30))] for _ in range(6)])})
-    of = {name: [np.concatenate([unit_slowly(rows[i]) for rows in kinds.values()]) for i in range(len(kinds["image"]))]
-          for name, kinds in frozen.items()}
+    task = replace(
+        task,
+        excluded=task.excluded
+        | {"test": Lists.of_rows([[int(rng.integers(30))] for _ in range(6)])},
+    )
+    of = {
+        name: [
+            np.concatenate([unit_slowly(rows[i]) for rows in kinds.values()])
+            for i in range(len(kinds["image"]))
+        ]
+        for name, kinds in frozen.items()
+    }
     by_datapoints, by_labels = frozen_datapoints(task, 0)("test"), frozen_labels(task, 0)("test")
     for i, asked in enumerate(of["test"]):
-        nearest = sorted(((float(asked @ row), j) for j, row in enumerate(of["train"])), key=lambda p: (-p[0], p[1]))[:20]
+        nearest = sorted(
+            ((float(asked @ row), j) for j, row in enumerate(of["train"])),
+            key=lambda p: (-p[0], p[1]),
+        )[:20]
         votes = np.zeros(30)
         for similarity, j in nearest:
             for label in truth[j]:
@@ -226,7 +336,9 @@ def test_frozen_neighbours_are_those_of_a_slow_loop(seed, n, both):
         votes[task.excluded["test"][i]] = 0
         count = int((votes > 0).sum())
         assert by_datapoints[1][i, :count] == pytest.approx(np.sort(votes)[::-1][:count], abs=1e-5)
-        assert by_datapoints[0][i, :count].tolist() == sorted(np.flatnonzero(votes > 0), key=lambda label: -votes[label])
+        assert by_datapoints[0][i, :count].tolist() == sorted(
+            np.flatnonzero(votes > 0), key=lambda label: -votes[label]
+        )
         closeness = np.array([asked @ row for row in of["labels"]])
         closeness[task.excluded["test"][i]] = -np.inf
         assert by_labels[1][i, :29] == pytest.approx(np.sort(closeness)[::-1][:29], abs=1e-5)
@@ -243,29 +355,56 @@ def test_the_kernels_scores_are_those_of_scikit_learns_ridge(seed, n, penalty):
     dense[truth.rows(), truth.values] = 1
     model = Ridge(alpha=penalty, fit_intercept=False).fit(x, dense - dense.mean(0))
     expected = model.predict(asked) + dense.mean(0)
-    assert KernelRidge(x @ x.T, truth, 9, penalty).scores(asked @ x.T) == pytest.approx(expected, abs=1e-8)
+    assert KernelRidge(x @ x.T, truth, 9, penalty).scores(asked @ x.T) == pytest.approx(
+        expected, abs=1e-8
+    )
 
 
 @pytest.mark.parametrize("seed, noise", [(0, 0.25), (1, 1.0), (2, 2.0), (3, 4.0)])
-def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_shares_that_are_best_on_valid(seed, noise):
+def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_shares_that_are_best_on_valid(
+    seed, noise
+):
     task, _ = catalog(seed, noise)
     labels, scores = ridge(task, 0)("test")
     words, best = title_words(task), []
     dense = np.zeros((SIZES["train"], LABELS))
     dense[task.truth["train"].rows(), task.truth["train"].values] = 1
-    unit = {s: {k: np.array([unit_slowly(r) for r in rows]) for k, rows in task.descriptors[s].items()} for s in words}
+    unit = {
+        s: {k: np.array([unit_slowly(r) for r in rows]) for k, rows in task.descriptors[s].items()}
+        for s in words
+    }
     for text in frozen_ridge.SHARES:
         for image in frozen_ridge.SHARES:
-            x = {s: np.concatenate([words[s].toarray(), np.sqrt(text) * unit[s]["text"], np.sqrt(image) * unit[s]["image"]], 1)
-                 for s in words}
+            x = {
+                s: np.concatenate(
+                    [
+                        words[s].toarray(),
+                        np.sqrt(text) * unit[s]["text"],
+                        np.sqrt(image) * unit[s]["image"],
+                    ],
+                    1,
+                )
+                for s in words
+            }
             for penalty in frozen_ridge.PENALTIES:
-                model = Ridge(alpha=penalty, fit_intercept=False).fit(x["train"], dense - dense.mean(0))
+                model = Ridge(alpha=penalty, fit_intercept=False).fit(
+                    x["train"], dense - dense.mean(0)
+                )
                 found = {s: model.predict(x[s]) + dense.mean(0) for s in ("valid", "test")}
-                found["valid"][task.excluded["valid"].rows(), task.excluded["valid"].values] = -np.inf
+                found["valid"][
+                    task.excluded["valid"].rows(), task.excluded["valid"].values
+                ] = -np.inf
                 order = np.argsort(-found["valid"], axis=1, kind="stable")
                 right = is_in(order, task.truth["valid"])
                 sizes = np.maximum(np.diff(task.truth["valid"].offsets), 1)
-                best.append((right[:, 0].mean() + right[:, :5].mean() + (right[:, :10].sum(1) / sizes).mean(), found["test"]))
+                best.append(
+                    (
+                        right[:, 0].mean()
+                        + right[:, :5].mean()
+                        + (right[:, :10].sum(1) / sizes).mean(),
+                        found["test"],
+                    )
+                )
     most = max(quality for quality, _ in best)
     expected = next(found for quality, found in best if quality > most - 1e-9)
     expected[task.excluded["test"].rows(), task.excluded["test"].values] = -np.inf
@@ -276,23 +415,39 @@ def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_
 def test_ridge_without_valid_takes_a_penalty_of_1_and_all_blocks_whole(shop):
     task = shop[0]
     none = Lists.of_rows([])
-    small = replace(task, titles=task.titles | {"valid": []}, truth=task.truth | {"valid": none},
-                    excluded=task.excluded | {"valid": none},
-                    descriptors=task.descriptors | {"valid": {k: a[:0] for k, a in task.descriptors["valid"].items()}})
-    x = {s: np.concatenate([title_words(task)[s].toarray()] + [np.array([unit_slowly(r) for r in rows])
-                                                              for rows in task.descriptors[s].values()], 1)
-         for s in ("train", "test")}
+    small = replace(
+        task,
+        titles=task.titles | {"valid": []},
+        truth=task.truth | {"valid": none},
+        excluded=task.excluded | {"valid": none},
+        descriptors=task.descriptors
+        | {"valid": {k: a[:0] for k, a in task.descriptors["valid"].items()}},
+    )
+    x = {
+        s: np.concatenate(
+            [title_words(task)[s].toarray()]
+            + [np.array([unit_slowly(r) for r in rows]) for rows in task.descriptors[s].values()],
+            1,
+        )
+        for s in ("train", "test")
+    }
     dense = np.zeros((SIZES["train"], LABELS))
     dense[task.truth["train"].rows(), task.truth["train"].values] = 1
-    expected = Ridge(alpha=1.0, fit_intercept=False).fit(x["train"], dense - dense.mean(0)).predict(x["test"]) + dense.mean(0)
+    expected = Ridge(alpha=1.0, fit_intercept=False).fit(x["train"], dense - dense.mean(0)).predict(
+        x["test"]
+    ) + dense.mean(0)
     labels, scores = ridge(small, 0)("test")
     assert scores == pytest.approx(np.take_along_axis(expected, labels, 1), abs=1e-5)
 
 
-def test_ridge_without_descriptors_is_words_alone_and_without_words_descriptors_alone(shop, answers):
+def test_ridge_without_descriptors_is_words_alone_and_without_words_descriptors_alone(
+    shop, answers
+):
     task, truth = shop
     words_alone = ridge(replace(task, descriptors={}), 0)("test")[0]
-    wordless = ridge(replace(task, titles={name: [""] * len(rows) for name, rows in task.titles.items()}), 0)("test")[0]
+    wordless = ridge(
+        replace(task, titles={name: [""] * len(rows) for name, rows in task.titles.items()}), 0
+    )("test")[0]
     assert min(hits(words_alone, truth), hits(wordless, truth)) > 0.3
     assert not np.array_equal(words_alone, wordless)
 
@@ -309,4 +464,6 @@ def test_what_is_asked_in_pieces_is_what_is_asked_at_once(shop, answers, monkeyp
     for name in ("ridge", "frozen_labels", "frozen_datapoints"):
         labels, scores = RIVALS[name](shop[0], 0)("test")
         assert scores == pytest.approx(answers[name]["test"][1], abs=1e-5)
-        assert (labels == answers[name]["test"][0]).mean() > 0.99          # equal scores may part in the last bit
+        assert (
+            labels == answers[name]["test"][0]
+        ).mean() > 0.99  # equal scores may part in the last bit

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.corpus import sample, sample_pictures
-from pipeline.errors import MufinError
+from mufin.corpus import sample, sample_pictures
+from mufin.errors import MufinError
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,9 @@ def catalog():
 def whole():
     """3,000 products, each picture replaced by a token: (rows, images, facts, world, relations)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "draw_views", lambda kind, motif, colour, count, rng: [b"picture"] * count)
+        patch.setattr(
+            sample, "draw_views", lambda kind, motif, colour, count, rng: [b"picture"] * count
+        )
         rows, images, facts = sample.sample_catalog(3000, 0)
     world = sample.invent_world(3000, 0)
     return rows, images, facts, world, sample.draw_relations(world, 0)
@@ -46,14 +48,18 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
 def test_neither_the_clock_nor_the_machine_is_asked():
     for module in (sample, sample_pictures):
         nodes = list(ast.walk(ast.parse(Path(module.__file__).read_text())))
-        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names = {
+            alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+        }
         names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
         assert not names & {"time", "datetime", "random", "os", "platform", "pathlib"}
 
 
 def test_the_smallest_catalog_works_and_a_smaller_one_is_refused():
     rows, images, facts = sample.sample_catalog(sample.SMALLEST, 0)
-    assert len({row["ASIN"] for row in rows}) == sample.SMALLEST and images and facts["relations"] > 0
+    assert (
+        len({row["ASIN"] for row in rows}) == sample.SMALLEST and images and facts["relations"] > 0
+    )
     with pytest.raises(MufinError, match="download.sample.products is 59"):
         sample.sample_catalog(sample.SMALLEST - 1, 0)
 
@@ -75,8 +81,14 @@ def test_what_is_wrong_has_about_its_stated_share(whole):
         "no title": (np.mean([not row["title"] for row in rows[:3000]]), sample.NO_TITLE),
         "no images": (np.mean([not row["images"] for row in rows[:3000]]), sample.NO_IMAGES),
         "dead": (np.mean([ref not in images for ref in refs]), sample.DEAD_IMAGE),
-        "corrupt": (np.mean([images.get(ref, b"picture") != b"picture" for ref in refs]), sample.CORRUPT_IMAGE),
-        "markup": (np.mean([bool(re.search("[&<]|  ", row["title"])) for row in rows[:3000]]), sample.MARKUP),
+        "corrupt": (
+            np.mean([images.get(ref, b"picture") != b"picture" for ref in refs]),
+            sample.CORRUPT_IMAGE,
+        ),
+        "markup": (
+            np.mean([bool(re.search("[&<]|  ", row["title"])) for row in rows[:3000]]),
+            sample.MARKUP,
+        ),
         "dangling": (np.mean([uid not in uids for uid in ids]), sample.DANGLING),
         "self": (np.mean([row["ASIN"] in row["also_buy"] for row in rows[:3000]]), sample.SELF),
         "duplicate": ((len(rows) - 3000) / 3000, sample.DUPLICATE),
@@ -91,7 +103,9 @@ def test_what_is_wrong_has_about_its_stated_share(whole):
 def test_titles_tell_brand_or_model_and_mostly_neither_colour_nor_motif(whole):
     rows, _, _, world, _ = whole
     titled = [p for p in range(3000) if rows[p]["title"]]
-    colour = np.mean([sample.COLOURS[world.colour[p]][0] in rows[p]["title"].split() for p in titled])
+    colour = np.mean(
+        [sample.COLOURS[world.colour[p]][0] in rows[p]["title"].split() for p in titled]
+    )
     motif = np.mean([sample.MOTIFS[world.motif[p]] in rows[p]["title"].split() for p in titled])
     assert 0.15 < colour < 0.25 and 0.15 < motif < 0.25
     for p in titled:
@@ -102,7 +116,9 @@ def test_titles_tell_brand_or_model_and_mostly_neither_colour_nor_motif(whole):
 def test_relations_are_asymmetric_long_tailed_and_within_their_number(whole):
     related = whole[4]
     counts = [len(labels) for labels in related]
-    assert max(counts) == sample.RELATIONS[1] and min(counts) >= sample.RELATIONS[0] - 2   # noise may repeat
+    assert (
+        max(counts) == sample.RELATIONS[1] and min(counts) >= sample.RELATIONS[0] - 2
+    )  # noise may repeat
     pairs = {(p, label) for p, labels in enumerate(related) for label in labels}
     assert np.mean([(label, p) in pairs for p, label in pairs]) < 0.2
     bought = np.sort(np.bincount([label for _, label in pairs], minlength=3000))[::-1]
@@ -131,13 +147,15 @@ def test_odds_equal_a_slow_loop():
 def test_the_first_relation_is_drawn_in_proportion_to_its_odds(monkeypatch):
     monkeypatch.setattr(sample, "NOISE", 0.0)
     world = sample.invent_world(60, 0)
-    firsts = np.array([[labels[0] for labels in sample.draw_relations(world, seed)] for seed in range(150)])
+    firsts = np.array(
+        [[labels[0] for labels in sample.draw_relations(world, seed)] for seed in range(150)]
+    )
     expected, found = np.zeros(60), np.zeros(60)
     for product in range(60):
         odds = sample.relation_odds(world, product)
         expected[product] = odds.max() / odds.sum()
         found[product] = (firsts[:, product] == odds.argmax()).mean()
-    assert abs(expected - found).max() < 0.2                             # 150 draws: 4.9 standard deviations at a half
+    assert abs(expected - found).max() < 0.2  # 150 draws: 4.9 standard deviations at a half
     assert abs((expected - found).mean()) < 0.02
 
 
@@ -184,12 +202,21 @@ def test_relations_need_both_the_picture_and_the_title(whole):
     for p, labels in enumerate(related):
         truth[p, labels] = 1
     test, train = np.split(np.random.default_rng(0).permutation(3000), [1100])
-    text = [one_hot(world.kind), one_hot(world.kind, world.house), one_hot(world.brand), one_hot(world.size)]
+    text = [
+        one_hot(world.kind),
+        one_hot(world.kind, world.house),
+        one_hot(world.brand),
+        one_hot(world.size),
+    ]
     picture = [one_hot(world.kind), one_hot(world.kind, world.motif), one_hot(world.colour)]
     by_text = ridge_precision(text, truth, train, test)
     by_picture = ridge_precision(picture, truth, train, test)
-    by_both = ridge_precision([*text, *picture, one_hot(world.motif, world.house)], truth, train, test)
-    popular = precision(np.tile(truth[np.ix_(train, train)].sum(0), (1100, 1)), truth[np.ix_(test, train)])
+    by_both = ridge_precision(
+        [*text, *picture, one_hot(world.motif, world.house)], truth, train, test
+    )
+    popular = precision(
+        np.tile(truth[np.ix_(train, train)].sum(0), (1100, 1)), truth[np.ix_(test, train)]
+    )
     best = np.array(list(facts["best_attainable_cold"].values()))
     assert (by_both > 1.15 * np.maximum(by_text, by_picture)).all()
     assert (np.minimum(by_text, by_picture) > 2 * popular).all() and (popular < 12).all()
@@ -203,7 +230,11 @@ def test_pictures_decode_but_for_the_corrupt_ones(catalog):
         try:
             picture = Image.open(io.BytesIO(content))
             picture.load()
-            assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (80, 80)) and len(content) < 8000
+            assert (picture.format, picture.mode, picture.size) == (
+                "JPEG",
+                "RGB",
+                (80, 80),
+            ) and len(content) < 8000
         except OSError:
             broken += 1
     assert 0 < broken < 0.03 * len(images)
@@ -231,14 +262,26 @@ def test_a_front_view_shows_mostly_its_colour():
 def ink_seen(kind, motif, colour, seed):
     """The close-up's middle as (12, 12) float: the part of each cell in the motif's ink, not the body's colour."""
     picture = views(kind, motif, colour, 2, seed)[1][8:72, 8:72]
-    ink, body = np.array(sample_pictures.motif_ink(colour)), np.array(sample_pictures.COLOURS[colour][1])
+    ink, body = (
+        np.array(sample_pictures.motif_ink(colour)),
+        np.array(sample_pictures.COLOURS[colour][1]),
+    )
     mask = np.linalg.norm(picture - ink, axis=2) < np.linalg.norm(picture - body, axis=2)
-    return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize((12, 12), Image.Resampling.BOX)) / 255.0
+    return (
+        np.asarray(
+            Image.fromarray(mask.astype(np.uint8) * 255).resize((12, 12), Image.Resampling.BOX)
+        )
+        / 255.0
+    )
 
 
 def test_close_ups_of_one_motif_are_more_alike_than_of_others():
-    shown = [(motif, kind) for motif in range(len(sample_pictures.MOTIFS)) for kind in (0, 5, 12, 16, 20)]
-    seen = np.array([ink_seen(kind, motif, (kind + motif) % 10, kind).ravel() for motif, kind in shown])
+    shown = [
+        (motif, kind) for motif in range(len(sample_pictures.MOTIFS)) for kind in (0, 5, 12, 16, 20)
+    ]
+    seen = np.array(
+        [ink_seen(kind, motif, (kind + motif) % 10, kind).ravel() for motif, kind in shown]
+    )
     seen -= seen.mean(axis=1, keepdims=True)
     alike = np.corrcoef(seen)
     np.fill_diagonal(alike, -1)

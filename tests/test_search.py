@@ -10,13 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import ann
-from pipeline.ann import ExactNeighbours, HnswNeighbours, LabelRows, build_neighbours, load_neighbours
-from pipeline.ann import exact as exact_module
-from pipeline.ann import hnsw as hnsw_module
-from pipeline.errors import MufinError
-from pipeline.ragged import Lists
-from pipeline.recommender import augmented_rows
+from mufin.errors import MufinError
+from mufin.ragged import Lists
+from mufin.retrieval import exact as exact_module
+from mufin.retrieval import hnsw as hnsw_module
+from mufin.retrieval import neighbours as ann
+from mufin.retrieval.augmented import augmented_rows
+from mufin.retrieval.exact import ExactNeighbours, LabelRows
+from mufin.retrieval.hnsw import HnswNeighbours
+from mufin.retrieval.neighbours import build_neighbours, load_neighbours
 
 CPU = torch.device("cpu")
 
@@ -26,11 +28,13 @@ def problem(rows: int, labels: int, n: int, seed: int, dim: int = 4):
     rng = np.random.default_rng(seed)
     vectors, queries = (rng.integers(-2, 3, (size, dim)).astype(np.float32) for size in (rows, n))
     label = rng.integers(-1 if seed % 2 else 0, labels, rows)
-    excluded = Lists.of_rows([rng.permutation(labels)[:rng.integers(0, 4)] for _ in range(n)])
+    excluded = Lists.of_rows([rng.permutation(labels)[: rng.integers(0, 4)] for _ in range(n)])
     return LabelRows(vectors, label, labels), queries, excluded
 
 
-def clustered(labels: int, rows_each: int, dim: int, seed: int = 0, clusters: int = 40) -> tuple[LabelRows, np.ndarray]:
+def clustered(
+    labels: int, rows_each: int, dim: int, seed: int = 0, clusters: int = 40
+) -> tuple[LabelRows, np.ndarray]:
     """Unit rows: labels near the centres of clusters, rows near their label; and 200 queries near the centres."""
     rng = np.random.default_rng(seed)
 
@@ -41,7 +45,9 @@ def clustered(labels: int, rows_each: int, dim: int, seed: int = 0, clusters: in
     centres = near(np.zeros((clusters, dim)), 1.0)
     names = near(centres[rng.integers(0, clusters, labels)], 0.7)
     label = np.repeat(np.arange(labels), rows_each)
-    return LabelRows(near(names[label], 0.4), label, labels), near(centres[rng.integers(0, clusters, 200)], 0.7)
+    return LabelRows(near(names[label], 0.4), label, labels), near(
+        centres[rng.integers(0, clusters, 200)], 0.7
+    )
 
 
 def slow_search(rows: LabelRows, queries: np.ndarray, k: int, excluded: Lists | None):
@@ -57,7 +63,9 @@ def slow_search(rows: LabelRows, queries: np.ndarray, k: int, excluded: Lists | 
     return labels, values
 
 
-def check_honest(rows: LabelRows, queries, labels, values, k: int, excluded: Lists | None = None) -> None:
+def check_honest(
+    rows: LabelRows, queries, labels, values, k: int, excluded: Lists | None = None
+) -> None:
     """k unique labels where so many exist, none excluded or removed, best first, each by one of its own rows."""
     present = set(rows.label[rows.label >= 0].tolist())
     for i, query in enumerate(queries):
@@ -65,8 +73,8 @@ def check_honest(rows: LabelRows, queries, labels, values, k: int, excluded: Lis
         found = labels[i][labels[i] >= 0]
         assert len(set(found.tolist())) == len(found) == min(k, len(allowed))
         assert set(found.tolist()) <= allowed
-        assert (labels[i][len(found):] == -1).all() and (values[i][len(found):] == -np.inf).all()
-        assert (np.diff(values[i][:len(found)]) <= 0).all()
+        assert (labels[i][len(found) :] == -1).all() and (values[i][len(found) :] == -np.inf).all()
+        assert (np.diff(values[i][: len(found)]) <= 0).all()
         for label, value in zip(found, values[i]):
             assert np.abs(rows.rows[rows.label == label] @ query - value).min() < 1e-5
 
@@ -89,15 +97,30 @@ def test_a_label_with_thousands_of_rows_is_searched_like_any_other():
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(0, 30), st.integers(1, 12), st.integers(0, 6), st.integers(0, 15), st.booleans(), st.integers(0, 10**6))
-def test_exact_search_is_a_loop_over_each_labels_best_row_then_label_id(rows, labels, n, k, filters, seed):
+@given(
+    st.integers(0, 30),
+    st.integers(1, 12),
+    st.integers(0, 6),
+    st.integers(0, 15),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_exact_search_is_a_loop_over_each_labels_best_row_then_label_id(
+    rows, labels, n, k, filters, seed
+):
     source, queries, excluded = problem(rows, labels, n, seed)
     excluded = excluded if filters else None
-    with pytest.MonkeyPatch.context() as patch:         # labels with more rows than there are layers, every other time
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # labels with more rows than there are layers, every other time
         patch.setattr(exact_module, "LAYERS", 64 if seed % 4 < 2 else 1 + seed % 3)
         found, values = ExactNeighbours(source, CPU).search(queries, k, excluded)
     expected, numbers = slow_search(source, queries, k, excluded)
-    assert found.dtype == np.int64 and values.dtype == np.float32 and found.shape == values.shape == (n, k)
+    assert (
+        found.dtype == np.int64
+        and values.dtype == np.float32
+        and found.shape == values.shape == (n, k)
+    )
     assert found.tolist() == expected and values.tolist() == numbers
 
 
@@ -117,8 +140,17 @@ def test_equal_labels_come_by_id_also_at_the_cut():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 60), st.integers(1, 12), st.integers(0, 5), st.integers(0, 15), st.booleans(), st.integers(0, 10**6))
-def test_hnsw_gives_k_unique_labels_or_all_there_are_for_every_query(rows, labels, n, k, filters, seed):
+@given(
+    st.integers(0, 60),
+    st.integers(1, 12),
+    st.integers(0, 5),
+    st.integers(0, 15),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_hnsw_gives_k_unique_labels_or_all_there_are_for_every_query(
+    rows, labels, n, k, filters, seed
+):
     source, queries, excluded = problem(rows, labels, n, seed)
     excluded = excluded if filters else None
     found, values = HnswNeighbours(source, 8, 40, 20).search(queries, k, excluded)
@@ -126,31 +158,44 @@ def test_hnsw_gives_k_unique_labels_or_all_there_are_for_every_query(rows, label
     check_honest(source, queries, found, values, k, excluded)
 
 
-@pytest.mark.parametrize("widest", [64, 2])          # the second search is exact at once, or wider and wider in the graph
-def test_hnsw_is_not_short_of_labels_where_one_label_owns_most_rows_near_the_query(monkeypatch, widest):
+@pytest.mark.parametrize(
+    "widest", [64, 2]
+)  # the second search is exact at once, or wider and wider in the graph
+def test_hnsw_is_not_short_of_labels_where_one_label_owns_most_rows_near_the_query(
+    monkeypatch, widest
+):
     monkeypatch.setattr(hnsw_module, "WIDEST", widest)
     others, queries = clustered(300, 4, 16, 1)
     rng = np.random.default_rng(0)
-    flood = queries[rng.integers(0, len(queries), 2000)] * 1.5 + rng.normal(size=(2000, 16)).astype(np.float32) * 0.01
+    flood = (
+        queries[rng.integers(0, len(queries), 2000)] * 1.5
+        + rng.normal(size=(2000, 16)).astype(np.float32) * 0.01
+    )
     rows = others.joined(LabelRows(flood, np.full(2000, 300), 301))
     excluded = Lists.of_rows([rng.permutation(301)[:5] for _ in queries])
     neighbours = HnswNeighbours(rows, 16, 100, 50)
     fetched = []
     real = neighbours._fetch
-    monkeypatch.setattr(neighbours, "_fetch", lambda q, count: fetched.append(count) or real(q, count))
+    monkeypatch.setattr(
+        neighbours, "_fetch", lambda q, count: fetched.append(count) or real(q, count)
+    )
     for k in (1, 10, 30):
         fetched.clear()
         found, values = neighbours.search(queries, k, excluded)
         check_honest(rows, queries, found, values, k, excluded)
         assert recall(found, ExactNeighbours(rows, CPU).search(queries, k, excluded)[0]) > 0.95
-        assert k == 1 or len(fetched) > (widest == 2)                 # wider and wider where the graph is asked again
+        assert k == 1 or len(fetched) > (
+            widest == 2
+        )  # wider and wider where the graph is asked again
 
 
 @pytest.mark.parametrize("k", [1, 10, 50])
 def test_hnsw_finds_nearly_what_exact_search_finds_without_asking_it(monkeypatch, k):
     rows, queries = clustered(1500, 3, 24)
     neighbours = HnswNeighbours(rows, 16, 100, 200)
-    monkeypatch.setattr(neighbours, "_exact", lambda: pytest.fail("the graph alone has enough labels here"))
+    monkeypatch.setattr(
+        neighbours, "_exact", lambda: pytest.fail("the graph alone has enough labels here")
+    )
     found, values = neighbours.search(queries, k)
     wanted, best = ExactNeighbours(rows, CPU).search(queries, k)
     assert recall(found, wanted) >= 0.95
@@ -181,7 +226,9 @@ def test_a_graph_that_cannot_reach_enough_rows_is_passed_over_and_other_faults_a
             raise RuntimeError(self.said)
 
     neighbours.graph = Unreachable()
-    assert (neighbours.search(queries, 5)[0] == ExactNeighbours(rows, CPU).search(queries, 5)[0]).all()
+    assert (
+        neighbours.search(queries, 5)[0] == ExactNeighbours(rows, CPU).search(queries, 5)[0]
+    ).all()
     Unreachable.said = "Wrong dimensionality of the vectors"
     with pytest.raises(RuntimeError, match="dimensionality"):
         neighbours.search(queries, 5)
@@ -198,7 +245,9 @@ def test_one_thread_and_the_same_seed_give_the_same_bytes_and_another_seed_anoth
 def test_what_was_saved_gives_the_same_answers_also_after_labels_came_and_went(tmp_path):
     rows, queries = clustered(300, 3, 8)
     new = LabelRows(queries[:5], np.array([300, 301, 301, 7, 7]), 302)
-    for number, change in enumerate((lambda n: None, lambda n: n.add(new), lambda n: n.remove(np.arange(0, 300, 3)))):
+    for number, change in enumerate(
+        (lambda n: None, lambda n: n.add(new), lambda n: n.remove(np.arange(0, 300, 3)))
+    ):
         neighbours = HnswNeighbours(rows, 8, 40, 77)
         change(neighbours)
         folder = tmp_path / str(number)
@@ -215,8 +264,14 @@ def test_what_was_saved_gives_the_same_answers_also_after_labels_came_and_went(t
 
 def broken(good: bytes) -> dict[str, bytes]:
     rng, middle = np.random.default_rng(0), len(good) // 2
-    return {"empty": b"", "another file": b"not a graph" * 99, "half": good[:middle], "longer": good + b"x",
-            "noise": rng.bytes(len(good)), "noise in the links": good[:middle] + rng.bytes(400) + good[middle + 400:]}
+    return {
+        "empty": b"",
+        "another file": b"not a graph" * 99,
+        "half": good[:middle],
+        "longer": good + b"x",
+        "noise": rng.bytes(len(good)),
+        "noise in the links": good[:middle] + rng.bytes(400) + good[middle + 400 :],
+    }
 
 
 @pytest.mark.parametrize("kind", broken(bytes(1000)))
@@ -235,7 +290,9 @@ def test_a_graph_without_its_facts_is_an_error_in_a_sentence(tmp_path, content):
     (tmp_path / "hnsw.json").unlink()
     if content is not None:
         (tmp_path / "hnsw.json").write_text(content)
-    with pytest.raises(MufinError, match=r"hnsw.json cannot be read .*run `dvc repro index` again$"):
+    with pytest.raises(
+        MufinError, match=r"hnsw.json cannot be read .*run `dvc repro index` again$"
+    ):
         load_neighbours(tmp_path, rows, CPU)
 
 
@@ -246,29 +303,42 @@ def test_a_graph_of_other_rows_is_an_error_in_a_sentence(tmp_path, labels, dim):
         load_neighbours(tmp_path, clustered(labels, 3, dim)[0], CPU)
 
 
-@pytest.mark.parametrize("make", [lambda rows: ExactNeighbours(rows, CPU), lambda rows: HnswNeighbours(rows, 8, 40, 40)],
-                         ids=["exact", "hnsw"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda rows: ExactNeighbours(rows, CPU), lambda rows: HnswNeighbours(rows, 8, 40, 40)],
+    ids=["exact", "hnsw"],
+)
 def test_added_labels_are_found_removed_ones_are_not_and_the_others_stay(make):
     rows, queries = clustered(120, 3, 8)
     neighbours = make(rows)
     new = LabelRows(queries[:20] * 2, np.arange(120, 140), 140)
     neighbours.add(new)
     assert neighbours.search(queries[:20], 1)[0].shape == (20, 1)
-    assert all(i + 120 in row for i, row in enumerate(neighbours.search(queries[:20], 20)[0].tolist()))
+    assert all(
+        i + 120 in row for i, row in enumerate(neighbours.search(queries[:20], 20)[0].tolist())
+    )
     gone = np.concatenate([np.arange(0, 120, 4), [125, 126]])
     neighbours.remove(gone)
-    neighbours.remove(gone[:3])                                            # removed already: no matter
+    neighbours.remove(gone[:3])  # removed already: no matter
     left = rows.joined(new).without(gone)
     for k in (10, 140):
         found, values = neighbours.search(queries, k)
         check_honest(left, queries, found, values, k)
-        assert recall(found, [row[row >= 0] for row in ExactNeighbours(left, CPU).search(queries, k)[0]]) > 0.95
+        assert (
+            recall(
+                found, [row[row >= 0] for row in ExactNeighbours(left, CPU).search(queries, k)[0]]
+            )
+            > 0.95
+        )
     neighbours.remove(np.arange(140))
     assert (neighbours.search(queries, 3)[0] == -1).all()
 
 
-@pytest.mark.parametrize("make", [lambda rows: ExactNeighbours(rows, CPU), lambda rows: HnswNeighbours(rows, 8, 40, 40)],
-                         ids=["exact", "hnsw"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda rows: ExactNeighbours(rows, CPU), lambda rows: HnswNeighbours(rows, 8, 40, 40)],
+    ids=["exact", "hnsw"],
+)
 def test_queries_of_another_width_or_without_a_number_are_errors_in_a_sentence(make):
     rows, queries = clustered(50, 2, 8)
     neighbours = make(rows)
@@ -298,11 +368,21 @@ def test_auto_is_exact_for_few_rows_on_a_cpu_and_hnsw_for_many(monkeypatch):
 
 
 def test_augmented_retrieval_sees_every_bag_row_and_every_centroid_of_a_label_at_unit_norm():
-    bags, offsets = np.array([[0, 1], [0.6, 0.8], [1, 0], [-0.8, 0.6]], np.float32), np.array([0, 1, 1, 4])
+    bags, offsets = (
+        np.array([[0, 1], [0.6, 0.8], [1, 0], [-0.8, 0.6]], np.float32),
+        np.array([0, 1, 1, 4]),
+    )
     rows = augmented_rows(bags, offsets, -np.ones((3, 2), np.float32))
     assert rows.label.tolist() == [0, 2, 2, 2, 0, 1, 2] and rows.num_labels == 3
-    np.testing.assert_allclose(rows.rows, np.concatenate([bags, -np.full((3, 2), np.sqrt(0.5))]), rtol=1e-6)
-    assert augmented_rows(bags, offsets, np.zeros((0, 2), np.float32)).label.tolist() == [0, 2, 2, 2]
+    np.testing.assert_allclose(
+        rows.rows, np.concatenate([bags, -np.full((3, 2), np.sqrt(0.5))]), rtol=1e-6
+    )
+    assert augmented_rows(bags, offsets, np.zeros((0, 2), np.float32)).label.tolist() == [
+        0,
+        2,
+        2,
+        2,
+    ]
 
 
 @settings(max_examples=30, deadline=None)
@@ -310,4 +390,6 @@ def test_augmented_retrieval_sees_every_bag_row_and_every_centroid_of_a_label_at
 def test_padded_lists_hold_each_row_and_minus_one_after_it(rows):
     padded = Lists.of_rows(rows).padded()
     width = max(map(len, rows), default=0)
-    assert padded.tolist() == [row + [-1] * (width - len(row)) for row in rows] and padded.shape == (len(rows), width)
+    assert padded.tolist() == [
+        row + [-1] * (width - len(row)) for row in rows
+    ] and padded.shape == (len(rows), width)

@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import torch
 from torch.nn.functional import normalize
 
-from pipeline.baselines import eclare as eclare_file
-from pipeline.baselines.eclare import (
+from mufin.baselines import eclare as eclare_file
+from mufin.baselines.eclare import (
     Head,
     MetaLabels,
     balanced_clusters,
@@ -21,16 +21,25 @@ from pipeline.baselines.eclare import (
     symmetric,
     top_of_rows,
 )
-from pipeline.baselines.popular import popular
-from pipeline.baselines.shortlists import batch_pairs, negatives_of, positives_of
-from pipeline.baselines.siamesexml import Shortlists, SiameseXML, classifier_loss, known_pairs, siamese_loss, siamesexml
-from pipeline.baselines.task import WIDTH, Task
-from pipeline.baselines.text_bags import WordBag, title_bags
-from pipeline.ragged import Lists
-from pipeline.xc_metrics import precision_at_k
+from mufin.baselines.popular import popular
+from mufin.baselines.shortlists import batch_pairs, negatives_of, positives_of
+from mufin.baselines.siamesexml import (
+    Shortlists,
+    SiameseXML,
+    classifier_loss,
+    known_pairs,
+    siamese_loss,
+    siamesexml,
+)
+from mufin.baselines.task import WIDTH, Task
+from mufin.baselines.text_bags import WordBag, title_bags
+from mufin.metrics import precision_at_k
+from mufin.ragged import Lists
 
-QUICK = {siamesexml: {"dim": 32, "pretrain_epochs": 6, "epochs": 6},
-         eclare: {"dim": 32, "words_epochs": 8, "meta_epochs": 5, "epochs": 8}}
+QUICK = {
+    siamesexml: {"dim": 32, "pretrain_epochs": 6, "epochs": 6},
+    eclare: {"dim": 32, "words_epochs": 8, "meta_epochs": 5, "epochs": 8},
+}
 RIVALS = pytest.mark.parametrize("rival", list(QUICK), ids=["siamesexml", "eclare"])
 KINDS, COLOURS = 24, "red blue green black white pink".split()
 
@@ -49,13 +58,18 @@ def catalog(labels_a_kind: int = 6, n: int = 320, seed: int = 0) -> tuple[Task, 
     A filter pair a datapoint, of its kind too, is no relation; the last datapoint of each split has no title.
     """
     rng = np.random.default_rng(seed)
-    titles = {"labels": [f"kind{k} {COLOURS[c % 6]}" for k in range(KINDS) for c in range(labels_a_kind)]}
+    titles = {
+        "labels": [f"kind{k} {COLOURS[c % 6]}" for k in range(KINDS) for c in range(labels_a_kind)]
+    }
     truth, excluded = {}, {}
     for name, count in (("train", n), ("valid", 60), ("test", 120)):
         kind = rng.integers(KINDS, size=count)
         titles[name] = [f"kind{k} {rng.choice(COLOURS)} thing" for k in kind[:-1]] + [""]
         some = [k * labels_a_kind + rng.permutation(labels_a_kind)[:5] for k in kind]
-        truth[name], excluded[name] = Lists.of_rows([np.sort(s[:4]) for s in some]), Lists.of_rows([s[4:] for s in some])
+        truth[name], excluded[name] = (
+            Lists.of_rows([np.sort(s[:4]) for s in some]),
+            Lists.of_rows([s[4:] for s in some]),
+        )
     return Task(titles, {name: truth[name] for name in ("train", "valid")}, excluded), truth["test"]
 
 
@@ -66,6 +80,7 @@ def trained():
 
 
 # what both promise
+
 
 @RIVALS
 def test_precision_is_several_times_that_of_popularity(rival, trained):
@@ -82,7 +97,9 @@ def test_precision_is_several_times_that_of_popularity(rival, trained):
 def test_predictions_are_full_unique_sorted_finite_and_without_filter_pairs(rival, split, trained):
     task, _, predict = trained
     labels, scores = predict[rival](split)
-    assert labels.shape == scores.shape == (len(task.titles[split]), WIDTH) and WIDTH < task.num_labels
+    assert (
+        labels.shape == scores.shape == (len(task.titles[split]), WIDTH) and WIDTH < task.num_labels
+    )
     assert (labels >= 0).all() and np.isfinite(scores).all() and (np.diff(scores) <= 0).all()
     for row, filtered in enumerate(map(set, (task.excluded[split][i] for i in range(len(labels))))):
         assert len(set(labels[row])) == WIDTH and not filtered & set(labels[row])
@@ -92,9 +109,11 @@ def test_predictions_are_full_unique_sorted_finite_and_without_filter_pairs(riva
 def test_with_fewer_labels_than_the_width_every_label_but_filter_pairs_is_predicted(rival):
     task, _ = catalog(n=60)
     few = 40
-    small = Task({**task.titles, "labels": task.titles["labels"][:few]},
-                 {name: t.only(t.values < few) for name, t in task.truth.items()},
-                 {name: t.only(t.values < few) for name, t in task.excluded.items()})
+    small = Task(
+        {**task.titles, "labels": task.titles["labels"][:few]},
+        {name: t.only(t.values < few) for name, t in task.truth.items()},
+        {name: t.only(t.values < few) for name, t in task.excluded.items()},
+    )
     labels, scores = rival(small, 0, **QUICK[rival])("test")
     assert ((labels >= 0).sum(1) == few - np.diff(small.excluded["test"].offsets)).all()
     assert (np.isneginf(scores) == (labels < 0)).all()
@@ -116,7 +135,9 @@ def test_the_same_seed_gives_the_same_predictions_and_leaves_the_global_seed_alo
 @RIVALS
 def test_without_any_title_there_are_still_predictions(rival):
     task, _ = catalog(n=60)
-    bare = Task({name: [""] * len(some) for name, some in task.titles.items()}, task.truth, task.excluded)
+    bare = Task(
+        {name: [""] * len(some) for name, some in task.titles.items()}, task.truth, task.excluded
+    )
     labels, scores = rival(bare, 0, **QUICK[rival])("valid")
     assert (labels >= 0).all() and np.isfinite(scores).all()
 
@@ -125,21 +146,32 @@ def test_without_any_title_there_are_still_predictions(rival):
 def test_without_a_valid_split_it_trains_all_the_same(rival):
     task, _ = catalog(n=60)
     none = Lists.of_rows([])
-    alone = Task({**task.titles, "valid": []}, {**task.truth, "valid": none}, {**task.excluded, "valid": none})
+    alone = Task(
+        {**task.titles, "valid": []},
+        {**task.truth, "valid": none},
+        {**task.excluded, "valid": none},
+    )
     assert (rival(alone, 0, **QUICK[rival])("test")[0] >= 0).all()
 
 
 def test_filter_pairs_are_neither_positives_nor_negatives():
     task, _ = catalog()
-    truth = Lists.of_rows([np.append(task.truth["train"][i], task.excluded["train"][i]) for i in range(320)])
-    task = Task(task.titles, {**task.truth, "train": truth}, task.excluded)         # even where the truth holds them
+    truth = Lists.of_rows(
+        [np.append(task.truth["train"][i], task.excluded["train"][i]) for i in range(320)]
+    )
+    task = Task(
+        task.titles, {**task.truth, "train": truth}, task.excluded
+    )  # even where the truth holds them
     positives, found = positives_of(task), np.tile(np.arange(task.num_labels), (320, 1))
     wrong, pairs = negatives_of(found, task), known_pairs(task)
     for i in range(320):
         filtered, relevant = set(task.excluded["train"][i]), set(positives[i])
         assert not filtered & relevant and len(relevant) == 4
         assert set(wrong[i]) - {-1} == set(found[i]) - filtered - relevant
-        assert set(pairs[i].indices[pairs[i].data == 1]) == relevant and set(pairs[i].indices[pairs[i].data == 2]) == filtered
+        assert (
+            set(pairs[i].indices[pairs[i].data == 1]) == relevant
+            and set(pairs[i].indices[pairs[i].data == 2]) == filtered
+        )
 
 
 def test_a_batch_holds_all_positives_and_as_many_negatives_as_asked_for():
@@ -151,18 +183,25 @@ def test_a_batch_holds_all_positives_and_as_many_negatives_as_asked_for():
 
 
 def test_a_bag_is_the_tfidf_sum_of_its_words_vectors_and_a_title_without_words_has_one_of_its_own():
-    titles = {"train": ["red mug", "red cup", ""], "labels": ["cup", "red"], "test": ["teapot", "cup cup red"]}
+    titles = {
+        "train": ["red mug", "red cup", ""],
+        "labels": ["cup", "red"],
+        "test": ["teapot", "cup cup red"],
+    }
     bags, num_terms = title_bags(titles, 1, 2)
     words = WordBag(num_terms, 4)
     table = words.words.weight.detach()
-    assert num_terms == 3                                       # cup, red, and no word
-    assert torch.equal(words.all(bags["train"])[2], table[2]) and torch.equal(words.all(bags["test"])[0], table[2])
+    assert num_terms == 3  # cup, red, and no word
+    assert torch.equal(words.all(bags["train"])[2], table[2]) and torch.equal(
+        words.all(bags["test"])[0], table[2]
+    )
     weights = bags["test"].matrix(num_terms).toarray()[1]
     assert np.linalg.norm(weights) == pytest.approx(1) and weights[0] > weights[1] > 0
     assert words.all(bags["test"])[1].numpy() == pytest.approx(weights @ table.numpy(), abs=1e-6)
 
 
 # SiameseXML
+
 
 def test_a_classifier_is_the_normalised_sum_of_label_vector_and_eta():
     model = SiameseXML(5, 7, 3, 0.0).eval()
@@ -175,12 +214,17 @@ def test_a_classifier_is_the_normalised_sum_of_label_vector_and_eta():
         for place, label in enumerate(ids[i]):
             w = z[label] + model.eta.weight[label]
             if label >= 0:
-                assert cosine[i, place].item() == pytest.approx((w @ v / w.norm() / v.norm()).item(), abs=1e-6)
+                assert cosine[i, place].item() == pytest.approx(
+                    (w @ v / w.norm() / v.norm()).item(), abs=1e-6
+                )
 
 
 def test_a_shortlist_is_the_union_of_the_nearest_labels_and_the_nearest_datapoints_labels():
     rng = np.random.default_rng(0)
-    z, x, q = (normalize(torch.from_numpy(rng.normal(size=(n, 5)).astype(np.float32)), dim=1) for n in (40, 30, 9))
+    z, x, q = (
+        normalize(torch.from_numpy(rng.normal(size=(n, 5)).astype(np.float32)), dim=1)
+        for n in (40, 30, 9)
+    )
     truth = Lists.of_rows([rng.choice(40, rng.integers(0, 4), replace=False) for _ in range(30)])
     search, none = Shortlists(z, x, truth, 6, 4), Lists.of_rows([[]] * 30)
     for queries, own in ((q, False), (x, True)):
@@ -188,7 +232,9 @@ def test_a_shortlist_is_the_union_of_the_nearest_labels_and_the_nearest_datapoin
         for i, query in enumerate(queries):
             near = (query @ z.T).argsort(descending=True)[:6].tolist()
             expected = {label: (query @ z[label]).item() for label in near}
-            for j in [j for j in (query @ x.T).argsort(descending=True).tolist() if not (own and j == i)][:4]:
+            for j in [
+                j for j in (query @ x.T).argsort(descending=True).tolist() if not (own and j == i)
+            ][:4]:
                 for label in truth[j]:
                     expected[label] = max(expected.get(label, -1), (query @ x[j]).item())
             got = dict(zip(found[i][found[i] >= 0].tolist(), similarity[i].tolist()))
@@ -199,42 +245,56 @@ def test_the_siamese_loss_takes_all_positives_and_the_hardest_negatives_and_no_f
     cosine = torch.tensor([[0.9, 0.5, 0.8, 0.1], [0.2, 0.3, 0.4, 0.99]])
     relation = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 2]])
     c, d = 0.9, 1.5
-    def right(s): return -math.log(c * math.exp(d * (s - 1))) / d
-    def wrong(s): return -math.log(1 - c * math.exp(d * (s - 1))) / d
+
+    def right(s):
+        return -math.log(c * math.exp(d * (s - 1))) / d
+
+    def wrong(s):
+        return -math.log(1 - c * math.exp(d * (s - 1))) / d
+
     assert siamese_loss(cosine, relation, 1, c, d).item() == pytest.approx(
-        (right(0.9) + wrong(0.8) + right(0.3) + right(0.4) + wrong(0.2)) / 2, abs=1e-6)
+        (right(0.9) + wrong(0.8) + right(0.3) + right(0.4) + wrong(0.2)) / 2, abs=1e-6
+    )
 
 
 def test_the_classifier_loss_skips_padding_and_easy_negatives():
     cosine, target = torch.tensor([[0.5, 0.9, -0.9, 0.7]]), torch.tensor([[1, 0, 0, -1]])
     c, d = 0.75, 3.0
-    expected = -math.log(c * math.exp(d * (0.5 - 1))) / d - math.log(1 - c * math.exp(d * (0.9 - 1))) / d
+    expected = (
+        -math.log(c * math.exp(d * (0.5 - 1))) / d - math.log(1 - c * math.exp(d * (0.9 - 1))) / d
+    )
     assert classifier_loss(cosine, target).item() == pytest.approx(expected, abs=1e-6)
 
 
 # ECLARE
 
-TINY = Lists.of_rows([[0, 1], [1, 2], [2], [2, 3]])         # datapoints' labels; label 4 has no datapoint
+TINY = Lists.of_rows([[0, 1], [1, 2], [2], [2, 3]])  # datapoints' labels; label 4 has no datapoint
 
 
 def step_matrix(truth: Lists, num_labels: int) -> np.ndarray:
     relevant = np.zeros((len(truth), num_labels))
     relevant[truth.rows(), truth.values] = 1
-    return (relevant.T / np.maximum(relevant.sum(0), 1)[:, None]) @ (relevant / relevant.sum(1, keepdims=True))
+    return (relevant.T / np.maximum(relevant.sum(0), 1)[:, None]) @ (
+        relevant / relevant.sum(1, keepdims=True)
+    )
 
 
 @pytest.mark.parametrize("restart", [0.2, 0.8])
 def test_visits_of_the_walks_are_those_of_the_closed_form(restart):
     walk, one = 20_000, step_matrix(TINY, 5)
-    expected = restart * np.linalg.inv(np.eye(4) - (1 - restart) * one[:4, :4].T).T @ one[:4, :4]   # long-run visits
+    expected = (
+        restart * np.linalg.inv(np.eye(4) - (1 - restart) * one[:4, :4].T).T @ one[:4, :4]
+    )  # long-run visits
     got = random_walks(TINY, 5, walk, restart, np.random.default_rng(0)).toarray()
     assert got.sum(1) == pytest.approx(1, abs=1e-6) and got[4].tolist() == [0, 0, 0, 0, 1]
     assert got[:4, :4] == pytest.approx(expected, abs=0.02)
 
 
 def test_with_frequent_restarts_walks_stay_near_home_and_never_leave_their_component():
-    truth = Lists.of_rows([[i, i + 1] for i in range(9)] + [[10, 11]])          # a chain, and a pair apart
-    near, far = (random_walks(truth, 12, 2000, r, np.random.default_rng(0)).toarray() for r in (0.8, 0.01))
+    truth = Lists.of_rows([[i, i + 1] for i in range(9)] + [[10, 11]])  # a chain, and a pair apart
+    near, far = (
+        random_walks(truth, 12, 2000, r, np.random.default_rng(0)).toarray() for r in (0.8, 0.01)
+    )
     distance = np.abs(np.arange(10)[:, None] - np.arange(10))
     assert (near[:10, :10] * distance).sum() < 0.5 * (far[:10, :10] * distance).sum()
     assert not near[:10, 10:].any() and not near[10:, :10].any()
@@ -243,7 +303,9 @@ def test_with_frequent_restarts_walks_stay_near_home_and_never_leave_their_compo
 def test_the_label_graph_keeps_the_most_visited_and_cuts_popular_labels_off():
     truth = Lists.of_rows([[0, 1 + i % 5] for i in range(30)])
     graph = label_graph(truth, 7, 100, 0.5, 3, 20, np.random.default_rng(0)).toarray()
-    assert graph[0].tolist() == [1, 0, 0, 0, 0, 0, 0] and graph[6, 6] == 1 and not graph[1:, 0].any()
+    assert (
+        graph[0].tolist() == [1, 0, 0, 0, 0, 0, 0] and graph[6, 6] == 1 and not graph[1:, 0].any()
+    )
     graph = label_graph(truth, 7, 100, 0.5, 3, 500, np.random.default_rng(0)).toarray()
     assert graph[1:6, 0].all() and ((graph > 0).sum(1) <= 4).all() and (graph.diagonal() > 0).all()
 
@@ -251,12 +313,20 @@ def test_the_label_graph_keeps_the_most_visited_and_cuts_popular_labels_off():
 def test_normalisation_divides_by_the_roots_of_both_sums():
     dense = np.array([[1.0, 2.0], [0.0, 4.0]])
     assert symmetric(sp.csr_matrix(dense)).toarray() == pytest.approx(
-        dense / np.sqrt(dense.sum(1))[:, None] / np.sqrt(dense.sum(0)), abs=1e-6)
+        dense / np.sqrt(dense.sum(1))[:, None] / np.sqrt(dense.sum(0)), abs=1e-6
+    )
 
 
 def test_the_top_of_a_row_is_its_largest_entries_best_first_and_ties_go_to_the_lower_column():
-    top = top_of_rows(sp.csr_matrix(np.array([[1, 5, 3, 5], [0, 0, 0, 2], [0, 0, 0, 0], [1, 1, 1, 1]], float)), 2)
-    assert [top.indices[a:b].tolist() for a, b in zip(top.indptr, top.indptr[1:])] == [[1, 3], [3], [], [0, 1]]
+    top = top_of_rows(
+        sp.csr_matrix(np.array([[1, 5, 3, 5], [0, 0, 0, 2], [0, 0, 0, 0], [1, 1, 1, 1]], float)), 2
+    )
+    assert [top.indices[a:b].tolist() for a, b in zip(top.indptr, top.indptr[1:])] == [
+        [1, 3],
+        [3],
+        [],
+        [0, 1],
+    ]
 
 
 def test_clusters_are_level_and_near_rows_share_one():
@@ -265,7 +335,9 @@ def test_clusters_are_level_and_near_rows_share_one():
     cluster = balanced_clusters(rows[:30], 4, rng)
     sizes = np.bincount(cluster)
     assert sizes.sum() == 30 and sizes.max() <= 4 and sizes.max() - sizes.min() <= 1
-    assert np.bincount(balanced_clusters(np.ones((9, 3)), 2, rng)).max() <= 2       # also where all rows are the same
+    assert (
+        np.bincount(balanced_clusters(np.ones((9, 3)), 2, rng)).max() <= 2
+    )  # also where all rows are the same
 
 
 def test_a_label_vector_is_attention_over_text_smoothed_text_and_free_vector():
@@ -281,7 +353,9 @@ def test_a_label_vector_is_attention_over_text_smoothed_text_and_free_vector():
             weight = head.mix(torch.cat([head.query(torch.relu(v)) for v in kinds])).softmax(0)
             w = sum(a * v for a, v in zip(weight, kinds))
             if label >= 0:
-                assert logit.item() == pytest.approx((head.document(x[i]) @ w + head.bias.weight[label, 0]).item(), abs=1e-5)
+                assert logit.item() == pytest.approx(
+                    (head.document(x[i]) @ w + head.bias.weight[label, 0]).item(), abs=1e-5
+                )
                 assert logit.item() == pytest.approx(everything[i, label].item(), abs=1e-5)
 
 
@@ -289,7 +363,10 @@ def test_the_meta_label_shortlist_is_the_beams_scores_spread_over_the_graph():
     rng = np.random.default_rng(0)
     of = sp.csr_matrix((np.ones(12, np.float32), (np.arange(12) // 3, np.arange(12))))
     graph = symmetric(sp.csr_matrix(((rng.random((12, 12)) < 0.2) + np.eye(12)).astype(np.float32)))
-    meta, head = MetaLabels(of, graph, 10), Head(torch.randn(4, 5), torch.randn(4, 5), 0.0, True).eval()
+    meta, head = (
+        MetaLabels(of, graph, 10),
+        Head(torch.randn(4, 5), torch.randn(4, 5), 0.0, True).eval(),
+    )
     x = torch.randn(3, 5)
     labels, scores = meta.shortlist(head, x, 2, 6)
     for i, chance in enumerate(head.all_logits(x).sigmoid().detach().numpy()):

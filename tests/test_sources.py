@@ -19,15 +19,22 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline import download, runtime
-from pipeline.corpus import fetch, sources
-from pipeline.corpus.fetch import Fetcher
-from pipeline.corpus.sources import Product, catalog
-from pipeline.errors import MufinError
+from mufin import runtime
+from mufin.corpus import fetch, sources
+from mufin.corpus.fetch import Fetcher
+from mufin.corpus.sources import Product, catalog
+from mufin.errors import MufinError
+from pipeline import download
 from tests.test_fetch import Handler, Server, limits, serving
 
 ROOT = Path(__file__).parents[1]
-COLUMNS = {"id": "ASIN", "title": "title", "images": "images", "related": "also_buy", "category": "category"}
+COLUMNS = {
+    "id": "ASIN",
+    "title": "title",
+    "images": "images",
+    "related": "also_buy",
+    "category": "category",
+}
 
 
 def jpeg(colour: int) -> bytes:
@@ -52,7 +59,10 @@ PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 
 def settings(**changes) -> None:
     """params.yaml of the project, with `<section>__<key>` changed; as JSON, which YAML holds and which is quicker."""
-    params = {name: dict(section) if isinstance(section, dict) else section for name, section in PARAMS.items()}
+    params = {
+        name: dict(section) if isinstance(section, dict) else section
+        for name, section in PARAMS.items()
+    }
     for name, value in changes.items():
         section, key = name.split("__")
         params[section][key] = value
@@ -69,14 +79,22 @@ def refused(message: str) -> None:
 
 def untouched() -> None:
     assert [str(p) for p in sorted(Path("data").rglob("*"))] == ["data/raw", "data/raw/earlier.txt"]
-    assert Path("data/raw/earlier.txt").read_text() == "as it was" and not Path("metrics/download.json").exists()
+    assert (
+        Path("data/raw/earlier.txt").read_text() == "as it was"
+        and not Path("metrics/download.json").exists()
+    )
 
 
 # Your own catalog
 
 PRODUCTS = [
-    Product("A1", 'A "red", round\ntable', ["img/a 1.jpg", "http://shop.example/a?x=1&y=2"], ["A2", "A3"],
-            ["Home & Garden", "Tables"]),
+    Product(
+        "A1",
+        'A "red", round\ntable',
+        ["img/a 1.jpg", "http://shop.example/a?x=1&y=2"],
+        ["A2", "A3"],
+        ["Home & Garden", "Tables"],
+    ),
     Product("A2", "Stol på tre ☃", [], ["A1"], []),
     Product("A3", "", ["img/c.jpg"], [], ["Lamps"]),
     Product("A4", "  spaces stay  ", ["img/d.jpg"], ["A1", "A2", "nowhere"], ["Lamps"]),
@@ -85,7 +103,10 @@ PRODUCTS = [
 
 def as_rows(columns: dict[str, str]) -> list[dict]:
     fields = {"id": "uid"}
-    return [{column: getattr(p, fields.get(name, name)) for name, column in columns.items()} for p in PRODUCTS]
+    return [
+        {column: getattr(p, fields.get(name, name)) for name, column in columns.items()}
+        for p in PRODUCTS
+    ]
 
 
 def as_file(path: Path, rows: list[dict]) -> Path:
@@ -99,7 +120,12 @@ def as_file(path: Path, rows: list[dict]) -> Path:
         writer = csv.DictWriter(text, list(rows[0]), delimiter="\t" if tabs else ",")
         writer.writeheader()
         for row in rows:
-            writer.writerow({k: ("|".join(v) if tabs else json.dumps(v)) if isinstance(v, list) else v for k, v in row.items()})
+            writer.writerow(
+                {
+                    k: ("|".join(v) if tabs else json.dumps(v)) if isinstance(v, list) else v
+                    for k, v in row.items()
+                }
+            )
         content = text.getvalue().encode()
     else:
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
@@ -111,8 +137,20 @@ FORMS = ["a.jsonl", "a.json", "a.json.gz", "a.csv", "a.csv.gz", "a.tsv", "a.parq
 
 
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("columns", [COLUMNS, {"id": "sku", "title": "name", "images": "pictures", "related": "bought_with",
-                                               "category": "path"}], ids=["default", "renamed"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        COLUMNS,
+        {
+            "id": "sku",
+            "title": "name",
+            "images": "pictures",
+            "related": "bought_with",
+            "category": "path",
+        },
+    ],
+    ids=["default", "renamed"],
+)
 def test_every_form_of_a_catalog_gives_the_same_products(tmp_path, name, columns):
     assert list(catalog(as_file(tmp_path / name, as_rows(columns)), columns)) == PRODUCTS
 
@@ -122,12 +160,17 @@ def test_ids_may_be_whole_numbers_and_title_images_and_category_may_be_missing(t
     rows = [{"ASIN": 7, "also_buy": [8]}, {"ASIN": 8, "also_buy": [7]}]
     if name.endswith(("csv", "tsv", "csv.gz")):
         rows = [{"ASIN": row["ASIN"], "also_buy": row["also_buy"][0]} for row in rows]
-    assert list(catalog(as_file(tmp_path / name, rows), COLUMNS)) == [Product("7", related=["8"]), Product("8", related=["7"])]
+    assert list(catalog(as_file(tmp_path / name, rows), COLUMNS)) == [
+        Product("7", related=["8"]),
+        Product("8", related=["7"]),
+    ]
 
 
 def test_a_byte_order_mark_blank_lines_and_half_an_emoji_do_no_harm(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"ASIN": "a", "title": "caf\\u00e9 \\ud83d", "also_buy": "b|c"}\n\n  \n{"ASIN": "b"}\n')
+    path.write_bytes(
+        b'\xef\xbb\xbf{"ASIN": "a", "title": "caf\\u00e9 \\ud83d", "also_buy": "b|c"}\n\n  \n{"ASIN": "b"}\n'
+    )
     assert list(catalog(path, COLUMNS)) == [Product("a", "café ?", [], ["b", "c"]), Product("b")]
 
 
@@ -135,84 +178,240 @@ def test_a_catalog_through_download_keeps_products_pictures_and_reasons(workplac
     Path("shop/img").mkdir(parents=True)
     for i in range(4):
         Path(f"shop/img/{i}.jpg").write_bytes(jpeg(i % 2))
-    rows = [{"ASIN": f"p{i}", "title": "", "images": [f"img/{i}.jpg", f"img/{i}.jpg", "img/none.jpg"],
-             "also_buy": ["p0"], "category": None} for i in range(4)]
+    rows = [
+        {
+            "ASIN": f"p{i}",
+            "title": "",
+            "images": [f"img/{i}.jpg", f"img/{i}.jpg", "img/none.jpg"],
+            "also_buy": ["p0"],
+            "category": None,
+        }
+        for i in range(4)
+    ]
     as_file(Path("shop/a.jsonl"), rows)
     settings(download__source="catalog", download__location="shop/a.jsonl")
     download.main()
-    products, log = (pq.read_table(f"data/raw/{name}.parquet").to_pylist() for name in ("products", "image_log"))
+    products, log = (
+        pq.read_table(f"data/raw/{name}.parquet").to_pylist() for name in ("products", "image_log")
+    )
     assert [p["images"] for p in products] == [[f"img/{i}.jpg", "img/none.jpg"] for i in range(4)]
     assert [r["reason"] for r in log] == [""] * 4 + ["no such file"]
     assert [r["url"] for r in log] == [f"img/{i}.jpg" for i in (0, 1, 2, 3, "none")]
     store = {r["key"]: r["bytes"] for r in pq.read_table("data/raw/images").to_pylist()}
-    assert [store[r["key"]] for r in log[:4]] == [jpeg(0), jpeg(1), jpeg(0), jpeg(1)] and len(store) == 2
+    assert [store[r["key"]] for r in log[:4]] == [jpeg(0), jpeg(1), jpeg(0), jpeg(1)] and len(
+        store
+    ) == 2
     assert json.loads(Path("metrics/download.json").read_text())["failed"] == {"no such file": 1}
     assert not Path("data/raw/earlier.txt").exists()
 
 
 GOOD = b'{"ASIN": "a", "title": "table", "images": [], "also_buy": ["b"]}\n'
-ZIPPED = gzip.compress(GOOD * 400 + json.dumps([zlib.crc32(bytes([i % 256, i // 256])) for i in range(3000)]).encode())
+ZIPPED = gzip.compress(
+    GOOD * 400 + json.dumps([zlib.crc32(bytes([i % 256, i // 256])) for i in range(3000)]).encode()
+)
 
 
-@pytest.mark.parametrize("name, content, message", [
-    ("a.jsonl", b"hello\n", r"a.jsonl line 1 is not JSON .*mend or delete it"),
-    ("a.jsonl", GOOD + b'\n{"ASIN": "b", "ti', r"a.jsonl line 3 is not JSON .*cut off\? mend or delete it"),
-    ("a.jsonl", GOOD + b"[1, 2]\n", r"a.jsonl line 2 is a JSON list, not an object; one product a line"),
-    ("a.jsonl", GOOD.replace(b"ASIN", b"asin"), r"a.jsonl line 1 has no column 'ASIN' .*set download.columns.id to asin$"),
-    ("a.csv", b"ASIN,title,alsobuy\na,table,b\n", r"a.csv line 1 has no column 'also_buy' .*columns.related to alsobuy$"),
-    ("a.jsonl", GOOD + GOOD + b'{"ASIN": 7}\n', r"a.jsonl line 3 has the id 7 of another type .*make all ids in ASIN texts"),
-    ("a.jsonl", GOOD + b'{"title": "chair"}\n', r"a.jsonl line 2 has the id None of another type"),
-    ("a.jsonl", b'{"ASIN": 1.5}\n', r"a.jsonl line 1 has the id 1.5 in ASIN; an id is a text or a whole number"),
-    ("a.jsonl", GOOD + b'{"ASIN": "b", "also_buy": {"c": 1}}\n', r"a.jsonl line 2 has an object in also_buy; it must"),
-    ("a.csv", b"ASIN,also_buy\na,[b\n", r"a.csv line 2 has '\[b' in also_buy, which is no JSON list"),
-    ("a.jsonl", b"", r"a.jsonl is empty; a catalog has one product a line"),
-    ("a.csv", b"ASIN,title,also_buy\n", r"a.csv is empty; a catalog has one product a line"),
-    ("a.csv", b"ASIN,also_buy\n\n\na,b,c\n", r"a.csv line 4 has more cells than the header; quote cells"),
-    ("a.csv", b"ASIN,title,also_buy\na,b\n", r"a.csv line 2 has fewer cells than the header; quote cells"),
-    ("a.csv", b'ASIN,also_buy\na,"b\n' + b"c,d\n" * 40_000, r"a.csv line 2 cannot be read .*is a quote left open there"),
-    ("a.csv", b'ASIN,also_buy\na,b\n\nc,"d\ne,f\n', r"a.csv line 4 cannot be read .*end of the file.*is a quote left open"),
-    ("a.tsv", b'ASIN\talso_buy\ta\n"c\td\te\n\ng\th\ti\n', r"a.tsv line 2 cannot be read .*end of the file"),
-    ("a.csv", b"ASIN,title,also_buy,title\na,b,c,d\n", r"a.csv has the column 'title' 2 times; leave one, or rename"),
-    ("a.csv.gz", b"", r"a.csv.gz is empty; a catalog has one product a line"),
-    ("a.jsonl", b'{"ASIN": "a", "ASIN": "b"}\n', r"a.jsonl line 1 has 'ASIN' 2 times; leave one of them"),
-    ("a.jsonl", b'{"ASIN": ' + b"9" * 5000 + b"}\n", r"a.jsonl line 1 is JSON that is no product; mend or delete it"),
-    ("a.jsonl", b'{"ASIN": "a", "images": ' + b"[" * 100_000 + b"\n", r"a.jsonl line 1 is JSON that is no product"),
-    ("a.jsonl", b'{"ASIN": "a", "images": "' + b"[" * 100_000 + b'"}\n', r"line 1 has '\[+' in images, which is no JSON list"),
-    ("a.jsonl", b'{"ASIN": "a", "title": {"en": "b"}}\n', r"a.jsonl line 1 has {'en': 'b'} in title; a title is a text"),
-    ("a.jsonl", b'{"ASIN": "a", "images": [{}]}\n', r"a.jsonl line 1 has {} inside images; it must be a list of texts"),
-    ("a.jsonl", b'{"ASIN": "' + b" " * 10**6 + b'"}\n', r"a.jsonl line 1 has the id ' +\.\.\. in ASIN; an id is a text or"),
-    ("a.jsonl", '{"ASIN": "a"}\n'.encode("utf-16"), r"a.jsonl line 1 is not UTF-8 text; convert the file"),
-    ("a.jsonl", GOOD + "\ufffd".encode() + b"\n" + b"\xe9\n", r"a.jsonl line 2 is not JSON|line 3 is not UTF-8"),
-    ("a.jsonl", gzip.compress(GOOD * 9)[:-20], r"a.jsonl is a broken or cut-off gzip file; fetch it again"),
-    ("a.jsonl.gz", gzip.compress(b"\xe9" + ZIPPED * 9)[:-4000], r"a.jsonl.gz line 1 is not UTF-8 text; convert the file"),
-    ("a.jsonl", b'{"ASIN": "a", "title": "table"}\n', r"no product of a.jsonl has related ids; set download.columns.rel"),
-    ("a.jsonl.gz", ZIPPED[:-500], r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again"),
-    ("a.jsonl.gz", ZIPPED[:12] + b"\xff" * 200 + ZIPPED[212:], r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again"),
-    ("a.jsonl.gz", GOOD, r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again"),
-    ("a.jsonl", GOOD * 300 + b'{"ASIN": "b", "title": "caf\xe9"}\n', r"a.jsonl line 301 is not UTF-8 text; convert the file"),
-    ("a.jsonl.gz", gzip.compress(GOOD + b'"\xe9"', mtime=0), r"a.jsonl.gz line 2 is not UTF-8 text; convert the file"),
-    ("a.parquet", b"PAR1 no table PAR1", r"a.parquet is not a whole Parquet file .*write it again"),
-    ("a.parquet", b"", r"a.parquet is not a whole Parquet file .*write it again"),
-])
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.jsonl", b"hello\n", r"a.jsonl line 1 is not JSON .*mend or delete it"),
+        (
+            "a.jsonl",
+            GOOD + b'\n{"ASIN": "b", "ti',
+            r"a.jsonl line 3 is not JSON .*cut off\? mend or delete it",
+        ),
+        (
+            "a.jsonl",
+            GOOD + b"[1, 2]\n",
+            r"a.jsonl line 2 is a JSON list, not an object; one product a line",
+        ),
+        (
+            "a.jsonl",
+            GOOD.replace(b"ASIN", b"asin"),
+            r"a.jsonl line 1 has no column 'ASIN' .*set download.columns.id to asin$",
+        ),
+        (
+            "a.csv",
+            b"ASIN,title,alsobuy\na,table,b\n",
+            r"a.csv line 1 has no column 'also_buy' .*columns.related to alsobuy$",
+        ),
+        (
+            "a.jsonl",
+            GOOD + GOOD + b'{"ASIN": 7}\n',
+            r"a.jsonl line 3 has the id 7 of another type .*make all ids in ASIN texts",
+        ),
+        (
+            "a.jsonl",
+            GOOD + b'{"title": "chair"}\n',
+            r"a.jsonl line 2 has the id None of another type",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": 1.5}\n',
+            r"a.jsonl line 1 has the id 1.5 in ASIN; an id is a text or a whole number",
+        ),
+        (
+            "a.jsonl",
+            GOOD + b'{"ASIN": "b", "also_buy": {"c": 1}}\n',
+            r"a.jsonl line 2 has an object in also_buy; it must",
+        ),
+        (
+            "a.csv",
+            b"ASIN,also_buy\na,[b\n",
+            r"a.csv line 2 has '\[b' in also_buy, which is no JSON list",
+        ),
+        ("a.jsonl", b"", r"a.jsonl is empty; a catalog has one product a line"),
+        ("a.csv", b"ASIN,title,also_buy\n", r"a.csv is empty; a catalog has one product a line"),
+        (
+            "a.csv",
+            b"ASIN,also_buy\n\n\na,b,c\n",
+            r"a.csv line 4 has more cells than the header; quote cells",
+        ),
+        (
+            "a.csv",
+            b"ASIN,title,also_buy\na,b\n",
+            r"a.csv line 2 has fewer cells than the header; quote cells",
+        ),
+        (
+            "a.csv",
+            b'ASIN,also_buy\na,"b\n' + b"c,d\n" * 40_000,
+            r"a.csv line 2 cannot be read .*is a quote left open there",
+        ),
+        (
+            "a.csv",
+            b'ASIN,also_buy\na,b\n\nc,"d\ne,f\n',
+            r"a.csv line 4 cannot be read .*end of the file.*is a quote left open",
+        ),
+        (
+            "a.tsv",
+            b'ASIN\talso_buy\ta\n"c\td\te\n\ng\th\ti\n',
+            r"a.tsv line 2 cannot be read .*end of the file",
+        ),
+        (
+            "a.csv",
+            b"ASIN,title,also_buy,title\na,b,c,d\n",
+            r"a.csv has the column 'title' 2 times; leave one, or rename",
+        ),
+        ("a.csv.gz", b"", r"a.csv.gz is empty; a catalog has one product a line"),
+        (
+            "a.jsonl",
+            b'{"ASIN": "a", "ASIN": "b"}\n',
+            r"a.jsonl line 1 has 'ASIN' 2 times; leave one of them",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": ' + b"9" * 5000 + b"}\n",
+            r"a.jsonl line 1 is JSON that is no product; mend or delete it",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": "a", "images": ' + b"[" * 100_000 + b"\n",
+            r"a.jsonl line 1 is JSON that is no product",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": "a", "images": "' + b"[" * 100_000 + b'"}\n',
+            r"line 1 has '\[+' in images, which is no JSON list",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": "a", "title": {"en": "b"}}\n',
+            r"a.jsonl line 1 has {'en': 'b'} in title; a title is a text",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": "a", "images": [{}]}\n',
+            r"a.jsonl line 1 has {} inside images; it must be a list of texts",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": "' + b" " * 10**6 + b'"}\n',
+            r"a.jsonl line 1 has the id ' +\.\.\. in ASIN; an id is a text or",
+        ),
+        (
+            "a.jsonl",
+            '{"ASIN": "a"}\n'.encode("utf-16"),
+            r"a.jsonl line 1 is not UTF-8 text; convert the file",
+        ),
+        (
+            "a.jsonl",
+            GOOD + "\ufffd".encode() + b"\n" + b"\xe9\n",
+            r"a.jsonl line 2 is not JSON|line 3 is not UTF-8",
+        ),
+        (
+            "a.jsonl",
+            gzip.compress(GOOD * 9)[:-20],
+            r"a.jsonl is a broken or cut-off gzip file; fetch it again",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"\xe9" + ZIPPED * 9)[:-4000],
+            r"a.jsonl.gz line 1 is not UTF-8 text; convert the file",
+        ),
+        (
+            "a.jsonl",
+            b'{"ASIN": "a", "title": "table"}\n',
+            r"no product of a.jsonl has related ids; set download.columns.rel",
+        ),
+        (
+            "a.jsonl.gz",
+            ZIPPED[:-500],
+            r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again",
+        ),
+        (
+            "a.jsonl.gz",
+            ZIPPED[:12] + b"\xff" * 200 + ZIPPED[212:],
+            r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again",
+        ),
+        ("a.jsonl.gz", GOOD, r"a.jsonl.gz is a broken or cut-off gzip file; fetch it again"),
+        (
+            "a.jsonl",
+            GOOD * 300 + b'{"ASIN": "b", "title": "caf\xe9"}\n',
+            r"a.jsonl line 301 is not UTF-8 text; convert the file",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(GOOD + b'"\xe9"', mtime=0),
+            r"a.jsonl.gz line 2 is not UTF-8 text; convert the file",
+        ),
+        (
+            "a.parquet",
+            b"PAR1 no table PAR1",
+            r"a.parquet is not a whole Parquet file .*write it again",
+        ),
+        ("a.parquet", b"", r"a.parquet is not a whole Parquet file .*write it again"),
+    ],
+)
 def test_a_broken_catalog_ends_in_a_sentence_with_file_line_and_remedy_and_leaves_data_raw_alone(
-        workplace, name, content, message):
+    workplace, name, content, message
+):
     Path(name).write_bytes(content)
     settings(download__source="catalog", download__location=name)
     refused(message)
 
 
 def test_a_parquet_file_with_broken_pages_is_named(workplace):
-    as_file(Path("a.parquet"), [{"ASIN": f"p{i}", "title": f"{i * 7919}", "also_buy": ["p0"]} for i in range(3000)])
+    as_file(
+        Path("a.parquet"),
+        [{"ASIN": f"p{i}", "title": f"{i * 7919}", "also_buy": ["p0"]} for i in range(3000)],
+    )
     content = Path("a.parquet").read_bytes()
     Path("a.parquet").write_bytes(content[:4] + b"\xff" * 3000 + content[3004:])
     settings(download__source="catalog", download__location="a.parquet")
     refused(r"a.parquet is not a whole Parquet file .*write it again")
 
 
-def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_finds_them(workplace):
-    as_file(Path("a.jsonl"), [{"ASIN": f"p{i}", "images": [f"{i}.jpg"], "also_buy": ["p0"]} for i in range(4)])
+def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_finds_them(
+    workplace,
+):
+    as_file(
+        Path("a.jsonl"),
+        [{"ASIN": f"p{i}", "images": [f"{i}.jpg"], "also_buy": ["p0"]} for i in range(4)],
+    )
     settings(download__source="catalog", download__location="a.jsonl")
-    refused(r"4 of 4 image references gave no picture \(no such file: 4\), more than download.max_failed \(0.25\); mend them")
+    refused(
+        r"4 of 4 image references gave no picture \(no such file: 4\), more than download.max_failed \(0.25\); mend them"
+    )
     for i in range(4):
         Path(f"{i}.jpg").write_bytes(jpeg(i))
     download.main()
@@ -220,10 +419,17 @@ def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_f
 
 
 @pytest.mark.parametrize("where", ["products", "log"])
-def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(workplace, monkeypatch, capsys, where):
+def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(
+    workplace, monkeypatch, capsys, where
+):
     Path("a.jpg").write_bytes(jpeg(1))
-    urls = ["https://pictures.example/b.jpg"] if where == "log" else []           # files are read each time, not logged
-    as_file(Path("a.jsonl"), [{"ASIN": "a", "images": ["a.jpg", *urls], "also_buy": ["b"]}, {"ASIN": "b"}])
+    urls = (
+        ["https://pictures.example/b.jpg"] if where == "log" else []
+    )  # files are read each time, not logged
+    as_file(
+        Path("a.jsonl"),
+        [{"ASIN": "a", "images": ["a.jpg", *urls], "also_buy": ["b"]}, {"ASIN": "b"}],
+    )
     settings(download__source="catalog", download__location="a.jsonl")
 
     def fetched(references, *_):
@@ -242,7 +448,9 @@ def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(w
         runtime.run(download.main)
     said = capsys.readouterr().err
     assert error.value.code == 1 and said.count("\n") == 1
-    assert re.match(r"error: .*cannot be written: No space left on device; free or choose another place", said)
+    assert re.match(
+        r"error: .*cannot be written: No space left on device; free or choose another place", said
+    )
     untouched()
     monkeypatch.undo()
     monkeypatch.chdir(workplace)
@@ -262,25 +470,47 @@ def test_a_file_that_changed_under_its_name_is_read_again_by_the_next_run(workpl
 
 # Where files lie
 
+
 def test_files_of_a_folder_a_glob_and_a_list_are_found_in_order_and_each_once(tmp_path):
     for name in ("meta_b.json.gz", "meta_a.json", "other.json"):
         (tmp_path / name).touch()
     (tmp_path / "only").mkdir()
 
     def names(*where):
-        return [file.path.name for file in sources.files_of([str(tmp_path / one) for one in where], lambda url: None)]
+        return [
+            file.path.name
+            for file in sources.files_of([str(tmp_path / one) for one in where], lambda url: None)
+        ]
 
     assert names("") == ["meta_a.json", "meta_b.json.gz"]
     assert names("o*", "meta_a.json", "*.json") == ["other.json", "meta_a.json"]
 
 
-@pytest.mark.parametrize("location, message", [
-    (["gone/*.jsonl"], r"download.location names gone/\*.jsonl, which is not there; give a file, a folder, a glob or a URL"),
-    ("data", r"download.location names data, a folder without meta_\*.json\* files; name the files .* data/\*.jsonl"),
-    ("da*", r"download.location names da\*, which is not there; give a file, a folder, a glob or a URL"),
-    ("~nobody-here/a.jsonl", r"download.location names ~nobody-here/a.jsonl, which cannot be looked at .*; give a file"),
-    ("x" * 5000, r"download.location names x{200}, which cannot be looked at \(File name too long\); give a file"),
-])
+@pytest.mark.parametrize(
+    "location, message",
+    [
+        (
+            ["gone/*.jsonl"],
+            r"download.location names gone/\*.jsonl, which is not there; give a file, a folder, a glob or a URL",
+        ),
+        (
+            "data",
+            r"download.location names data, a folder without meta_\*.json\* files; name the files .* data/\*.jsonl",
+        ),
+        (
+            "da*",
+            r"download.location names da\*, which is not there; give a file, a folder, a glob or a URL",
+        ),
+        (
+            "~nobody-here/a.jsonl",
+            r"download.location names ~nobody-here/a.jsonl, which cannot be looked at .*; give a file",
+        ),
+        (
+            "x" * 5000,
+            r"download.location names x{200}, which cannot be looked at \(File name too long\); give a file",
+        ),
+    ],
+)
 def test_a_location_that_is_no_file_is_named(workplace, location, message):
     settings(download__source="catalog", download__location=location)
     refused(message)
@@ -293,28 +523,51 @@ def stores(*names: str) -> None:
         (folder / "img").mkdir(parents=True)
         (folder / "img/a.jpg").write_bytes(jpeg(number))
         (folder / "link.jpg").symlink_to(Path(names[number - 1], "img/a.jpg").resolve())
-        others = [f"../{Path(names[number - 1]).name}/img/a.jpg", str(Path(names[number - 1], "img/a.jpg").resolve()),
-                  Path(names[number - 1], "img/a.jpg").resolve().as_uri(), "link.jpg"]
-        row = {"ASIN": name, "images": ["img/a.jpg", "./img/../img/a.jpg", str((folder / "img/a.jpg").resolve()), *others],
-               "also_buy": list(names)}
+        others = [
+            f"../{Path(names[number - 1]).name}/img/a.jpg",
+            str(Path(names[number - 1], "img/a.jpg").resolve()),
+            Path(names[number - 1], "img/a.jpg").resolve().as_uri(),
+            "link.jpg",
+        ]
+        row = {
+            "ASIN": name,
+            "images": [
+                "img/a.jpg",
+                "./img/../img/a.jpg",
+                str((folder / "img/a.jpg").resolve()),
+                *others,
+            ],
+            "also_buy": list(names),
+        }
         as_file(folder / "a.jsonl", [row])
 
 
 @pytest.mark.parametrize("names", [("one", "two"), ("shop/one", "shop/two"), ("shop", "shop/two")])
 def test_pictures_are_looked_for_in_the_folder_of_their_own_file_and_nowhere_else(workplace, names):
     stores(*names)
-    settings(download__source="catalog", download__location=[f"{name}/a.jsonl" for name in names], download__max_failed=1.0)
+    settings(
+        download__source="catalog",
+        download__location=[f"{name}/a.jsonl" for name in names],
+        download__max_failed=1.0,
+    )
     download.main()
     products = pq.read_table("data/raw/products.parquet").to_pylist()
     log = {r["url"]: r for r in pq.read_table("data/raw/image_log.parquet").to_pylist()}
     store = {r["key"]: r["bytes"] for r in pq.read_table("data/raw/images").to_pylist()}
     for number, product in enumerate(products):
-        own, other = ([log[url] for url in part] for part in (product["images"][:3], product["images"][3:]))
+        own, other = (
+            [log[url] for url in part] for part in (product["images"][:3], product["images"][3:])
+        )
         assert [store[r["key"]] for r in own] == [jpeg(number)] * 3
-        inside = names[number] == "shop"                         # the other folder is in this one
-        assert [r["reason"] for r in other[1:]] == ([""] if inside else ["path outside the catalog's folder"]) * 3
-        assert other[0]["reason"] == ("no such file" if inside and other[0]["reason"] == "no such file" else
-                                      "path outside the catalog's folder")
+        inside = names[number] == "shop"  # the other folder is in this one
+        assert [r["reason"] for r in other[1:]] == (
+            [""] if inside else ["path outside the catalog's folder"]
+        ) * 3
+        assert other[0]["reason"] == (
+            "no such file"
+            if inside and other[0]["reason"] == "no such file"
+            else "path outside the catalog's folder"
+        )
     assert len({url for p in products for url in p["images"]}) == 14
 
 
@@ -324,6 +577,7 @@ def test_a_pipe_in_the_folder_is_no_picture_and_is_not_waited_for(tmp_path):
 
 
 # Files at URLs
+
 
 class Shelf(Handler):
     """Files at their paths, in part where that is asked for; `torn` breaks off the first answer there."""
@@ -336,7 +590,9 @@ class Shelf(Handler):
         if body is None:
             return self.answer(404)
         start, end, size = 0, len(body), str(len(body))
-        if (wanted := self.headers.get("Range")) and self.headers.get("If-Range") == self.server.tag:
+        if (wanted := self.headers.get("Range")) and self.headers.get(
+            "If-Range"
+        ) == self.server.tag:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         if start >= len(body):
             return self.answer(416, Content_Range=f"bytes */{size}")
@@ -345,31 +601,50 @@ class Shelf(Handler):
         kind = "text/html; charset=utf-8" if body.startswith(b"<") else "application/octet-stream"
         some = {"Content_Range": f"bytes {start}-{len(body) - 1}/{size}"} if start else {}
         self.close_connection = True
-        self.answer(206 if start else 200, body[start:end], Content_Length=str(len(body) - start), Content_Type=kind,
-                    ETag=self.server.tag, **some)
+        self.answer(
+            206 if start else 200,
+            body[start:end],
+            Content_Length=str(len(body) - start),
+            Content_Type=kind,
+            ETag=self.server.tag,
+            **some,
+        )
 
 
 @pytest.fixture
 def shelf(monkeypatch):
-    monkeypatch.setattr(fetch.random, "random", lambda: -0.5)    # no wait between tries
+    monkeypatch.setattr(fetch.random, "random", lambda: -0.5)  # no wait between tries
     with serving(Server(Shelf)) as server:
         server.files, server.tag = {"/pic/1.jpg": jpeg(1), "/shop/img/2.jpg": jpeg(2)}, '"1"'
         yield server
 
 
-CATALOG = (b"ASIN,also_buy,images\r\na,b,img/2.jpg\r\nb,a,../pic/1.jpg|file:///etc/hostname|//[|img/none.jpg\r\n")
+CATALOG = b"ASIN,also_buy,images\r\na,b,img/2.jpg\r\nb,a,../pic/1.jpg|file:///etc/hostname|//[|img/none.jpg\r\n"
 DUMP = b'{"asin": "A", "also_buy": ["B"], "related": {"also_bought": ["B"]}}\n{"asin": "B"}\n'
 
 
-@pytest.mark.parametrize("source, path, content, counts", [
-    ("catalog", "/shop/a%20b.csv?key=x/y", CATALOG, (2, 2)), ("catalog", "/shop/a.csv.gz", gzip.compress(CATALOG), (2, 2)),
-    ("amazon-2018", "/meta_x.json.gz", gzip.compress(DUMP), (2, 0)), ("amazon-2018", "/x", gzip.compress(DUMP), (2, 0)),
-    ("amazon-2014", "/meta_x.json", DUMP, (2, 0)),
-], ids=["catalog", "catalog gz", "2018", "2018 without ending", "2014"])
-def test_a_file_at_a_url_is_fetched_once_and_its_pictures_are_found_beside_it(workplace, shelf, source, path, content, counts):
+@pytest.mark.parametrize(
+    "source, path, content, counts",
+    [
+        ("catalog", "/shop/a%20b.csv?key=x/y", CATALOG, (2, 2)),
+        ("catalog", "/shop/a.csv.gz", gzip.compress(CATALOG), (2, 2)),
+        ("amazon-2018", "/meta_x.json.gz", gzip.compress(DUMP), (2, 0)),
+        ("amazon-2018", "/x", gzip.compress(DUMP), (2, 0)),
+        ("amazon-2014", "/meta_x.json", DUMP, (2, 0)),
+    ],
+    ids=["catalog", "catalog gz", "2018", "2018 without ending", "2014"],
+)
+def test_a_file_at_a_url_is_fetched_once_and_its_pictures_are_found_beside_it(
+    workplace, shelf, source, path, content, counts
+):
     shelf.files[path.partition("?")[0]] = content
-    settings(download__source=source, download__location=shelf.url(path), download__private_addresses=True,
-             download__max_bytes=700, download__max_failed=1.0)
+    settings(
+        download__source=source,
+        download__location=shelf.url(path),
+        download__private_addresses=True,
+        download__max_bytes=700,
+        download__max_failed=1.0,
+    )
     for _ in range(2):
         download.main()
         facts = json.loads(Path("data/raw/source.json").read_text())
@@ -383,8 +658,12 @@ def test_files_here_and_at_urls_go_together_and_the_far_ones_read_nothing_here(w
     here = Path("a.jpg").resolve().as_uri()
     shelf.files["/shop/a.csv"] = CATALOG.replace(b"file:///etc/hostname", here.encode() + b"|a.jpg")
     as_file(Path("b.jsonl"), [{"ASIN": "c", "images": ["a.jpg", here], "also_buy": ["a"]}])
-    settings(download__source="catalog", download__location=[shelf.url("/shop/a.csv"), "b.jsonl"], download__max_failed=1.0,
-             download__private_addresses=True)
+    settings(
+        download__source="catalog",
+        download__location=[shelf.url("/shop/a.csv"), "b.jsonl"],
+        download__max_failed=1.0,
+        download__private_addresses=True,
+    )
     download.main()
     facts = json.loads(Path("data/raw/source.json").read_text())
     assert facts["pictures"] == 3
@@ -392,12 +671,14 @@ def test_files_here_and_at_urls_go_together_and_the_far_ones_read_nothing_here(w
 
 
 @pytest.mark.parametrize("torn, changed", [(100, False), (100, True), (len(CATALOG), False)])
-def test_a_file_whose_first_answer_breaks_off_is_whole_in_the_end_and_of_one_version(tmp_path, shelf, torn, changed):
+def test_a_file_whose_first_answer_breaks_off_is_whole_in_the_end_and_of_one_version(
+    tmp_path, shelf, torn, changed
+):
     target = tmp_path / "a.csv"
     if torn < len(CATALOG):
         Path(f"{target}.part").write_bytes(b"x" * torn if changed else CATALOG[:torn])
         Path(f"{target}.part.version").write_text('"0"' if changed else '"1"')
-    else:                                                        # killed before it got its name
+    else:  # killed before it got its name
         Path(f"{target}.part").write_bytes(CATALOG)
         Path(f"{target}.part.version").write_text('"1"')
     shelf.files["/a.csv"] = CATALOG
@@ -420,16 +701,44 @@ def test_a_full_disk_is_not_taken_for_a_failed_connection(tmp_path, shelf):
     assert shelf.asked.total() == 1
 
 
-@pytest.mark.parametrize("path, private, message", [
-    ("/none.csv", True, r"none.csv cannot be fetched \(HTTP 404\); set download.location to what is there"),
-    ("/page.csv", True, r"page.csv cannot be fetched \(a web page instead of the file\); set download.location to what"),
-    ("/a.csv", False, r"a.csv cannot be fetched \(private or loopback address\); set download.private_addresses to true"),
-    ("/torn.csv", True, r"torn.csv cannot be fetched \(connection failed\); what came is kept and the next run goes on"),
-    ("/empty.csv", True, r"empty.csv is empty; a catalog has one product a line"),
-])
+@pytest.mark.parametrize(
+    "path, private, message",
+    [
+        (
+            "/none.csv",
+            True,
+            r"none.csv cannot be fetched \(HTTP 404\); set download.location to what is there",
+        ),
+        (
+            "/page.csv",
+            True,
+            r"page.csv cannot be fetched \(a web page instead of the file\); set download.location to what",
+        ),
+        (
+            "/a.csv",
+            False,
+            r"a.csv cannot be fetched \(private or loopback address\); set download.private_addresses to true",
+        ),
+        (
+            "/torn.csv",
+            True,
+            r"torn.csv cannot be fetched \(connection failed\); what came is kept and the next run goes on",
+        ),
+        ("/empty.csv", True, r"empty.csv is empty; a catalog has one product a line"),
+    ],
+)
 def test_a_url_that_gives_no_file_is_named(workplace, shelf, monkeypatch, path, private, message):
-    shelf.files |= {"/page.csv": b"<html>log in</html>", "/a.csv": CATALOG, "/torn.csv": CATALOG, "/empty.csv": b"\n"}
+    shelf.files |= {
+        "/page.csv": b"<html>log in</html>",
+        "/a.csv": CATALOG,
+        "/torn.csv": CATALOG,
+        "/empty.csv": b"\n",
+    }
     monkeypatch.setattr(Shelf, "torn", {"/torn.csv": 50})
-    settings(download__source="catalog", download__location=shelf.url(path), download__private_addresses=private,
-             download__retries=0)
+    settings(
+        download__source="catalog",
+        download__location=shelf.url(path),
+        download__private_addresses=private,
+        download__retries=0,
+    )
     refused(message)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.corpus.splits import Rows, cold_split, released_split, warm_split
-from pipeline.corpus.subsample import dense_subsample
-from pipeline.errors import MufinError
-from pipeline.ragged import Lists
+from mufin.corpus.splits import Rows, cold_split, released_split, warm_split
+from mufin.corpus.subsample import dense_subsample
+from mufin.errors import MufinError
+from mufin.ragged import Lists
 
 
 def graph(n: int, degree: int, seed: int, mutual: bool = False) -> Lists:
@@ -34,7 +34,9 @@ def test_no_valid_or_test_product_takes_part_in_training_in_any_role(n, degree, 
     held = set(s.rows["valid"].product) | set(s.rows["test"].product) | set(s.unseen)
     seen = set(s.rows["train"].product) | set(s.labels)
     assert not held & seen
-    assert set(s.rows["train"].labels.values.tolist()) == set(range(len(s.labels)))       # each label has a datapoint
+    assert set(s.rows["train"].labels.values.tolist()) == set(
+        range(len(s.labels))
+    )  # each label has a datapoint
     assert not set(s.rows["valid"].product) & set(s.rows["test"].product)
     for rows in s.rows.values():
         for i, p in enumerate(rows.product):
@@ -71,14 +73,24 @@ def test_a_warm_split_filters_the_product_itself_and_the_reciprocal_pairs_of_tra
 def test_the_same_seed_gives_the_same_split_and_another_seed_another():
     relations = graph(80, 5, 2)
     a, b, c = (cold_split(relations, 0.3, 0.1, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert a.rows["test"].product.tolist() == b.rows["test"].product.tolist() != c.rows["test"].product.tolist()
+    assert (
+        a.rows["test"].product.tolist()
+        == b.rows["test"].product.tolist()
+        != c.rows["test"].product.tolist()
+    )
 
 
 def test_valid_of_a_released_split_takes_no_label_its_last_datapoint_and_test_stays():
     labels = Lists.of_rows([[0], [0, 1], [1, 2], [2], [3]])
     none = Lists.of_rows([[]] * 5)
     test = Rows(np.array([9]), Lists.of_rows([[]]), Lists.of_rows([[1]]))
-    s = released_split(np.array([5, 6, 7, 8]), Rows(np.arange(5), labels, none), test, 0.6, np.random.default_rng(0))
+    s = released_split(
+        np.array([5, 6, 7, 8]),
+        Rows(np.arange(5), labels, none),
+        test,
+        0.6,
+        np.random.default_rng(0),
+    )
     assert set(s.rows["train"].labels.values.tolist()) == {0, 1, 2, 3}
     assert len(s.rows["valid"].product) and 4 in s.rows["train"].product
     assert s.rows["test"].product.tolist() == [9] and s.rows["test"].excluded[0].tolist() == [1]

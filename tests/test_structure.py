@@ -10,7 +10,17 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-ORDER = ["download", "curate", "precompute", "pretrain", "retrieve", "transfer", "finetune", "index", "evaluate"]
+ORDER = [
+    "download",
+    "curate",
+    "precompute",
+    "pretrain",
+    "retrieve",
+    "transfer",
+    "finetune",
+    "index",
+    "evaluate",
+]
 PACKAGES = ("corpus", "nn", "training", "ann", "baselines", "analysis")
 FORBIDDEN = {"pipeline.params", "pipeline.artifacts", "pipeline.runtime", "typer", "pipeline.cli"}
 
@@ -23,7 +33,9 @@ def imports(path: Path) -> set[str]:
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
-            found |= {f"{node.module}.{a.name}" for a in node.names if file_of(f"{node.module}.{a.name}")}
+            found |= {
+                f"{node.module}.{a.name}" for a in node.names if file_of(f"{node.module}.{a.name}")
+            }
     return found
 
 
@@ -58,18 +70,32 @@ def test_stages_are_the_nine_in_their_order_run_as_modules():
     assert all(STAGES[s]["cmd"] == f"python -m pipeline.{s}" for s in ORDER)
 
 
-@pytest.mark.parametrize("path", sorted(p for d in PACKAGES for p in (ROOT / "pipeline" / d).glob("*.py")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(p for d in PACKAGES for p in (ROOT / "pipeline" / d).glob("*.py")), ids=str
+)
 def test_packages_touch_no_params_artifacts_runtime_or_typer(path):
     assert not imports(path) & FORBIDDEN
 
 
-LEVELS = {"nn": {"nn"}, "ann": {"ann"}, "corpus": {"corpus"}, "baselines": {"baselines"}, "training": {"training", "nn"},
-          "analysis": {"analysis"}}
+LEVELS = {
+    "nn": {"nn"},
+    "ann": {"ann"},
+    "corpus": {"corpus"},
+    "baselines": {"baselines"},
+    "training": {"training", "nn"},
+    "analysis": {"analysis"},
+}
 
 
-@pytest.mark.parametrize("path", sorted(p for d in PACKAGES for p in (ROOT / "pipeline" / d).glob("*.py")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(p for d in PACKAGES for p in (ROOT / "pipeline" / d).glob("*.py")), ids=str
+)
 def test_no_package_imports_one_above_it(path):
-    packages = {m.split(".")[1] for m in imports(path) if m.startswith("pipeline.") and m.split(".")[1] in PACKAGES}
+    packages = {
+        m.split(".")[1]
+        for m in imports(path)
+        if m.startswith("pipeline.") and m.split(".")[1] in PACKAGES
+    }
     assert packages <= LEVELS[path.parent.name]
 
 
@@ -82,12 +108,21 @@ def test_nn_imports_nothing_of_ours_but_nn_and_errors(path):
 def test_no_pickle_is_read_or_written_anywhere():
     for path in (ROOT / "pipeline").rglob("*.py"):
         text = path.read_text()
-        assert "import pickle" not in text and "torch.save" not in text and "allow_pickle=True" not in text, path
+        assert (
+            "import pickle" not in text
+            and "torch.save" not in text
+            and "allow_pickle=True" not in text
+        ), path
         assert "torch.load(" not in text or "weights_only=True" in text, path
 
 
 def test_no_host_of_a_registry_and_no_machine_path_is_in_the_repository():
-    for path in [ROOT / "constraints.txt", ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "README.md"]:
+    for path in [
+        ROOT / "constraints.txt",
+        ROOT / "pyproject.toml",
+        ROOT / "Makefile",
+        ROOT / "README.md",
+    ]:
         text = path.read_text()
         assert "://" not in text or path.name == "README.md"
         assert "/work/" not in text and "file:" not in text

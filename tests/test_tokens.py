@@ -10,22 +10,47 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pipeline.corpus.tokens as tokens_module
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-import pipeline.corpus.tokens as tokens_module
-from pipeline.corpus.tokens import learn_wordpiece, lexical_terms, load_tokenizer, save_tokenizer, terms_of, tokenise
-from pipeline.errors import MufinError
+from mufin.corpus.tokens import (
+    learn_wordpiece,
+    lexical_terms,
+    load_tokenizer,
+    save_tokenizer,
+    terms_of,
+    tokenise,
+)
+from mufin.errors import MufinError
 
-WORDS = ["Lamp", "kettle", "Zebra", "x-200", "3/4", "USB", "don't", "mug", "anchor", "blue", "jumpy", "quilt", "(new)", "50%"]
+WORDS = [
+    "Lamp",
+    "kettle",
+    "Zebra",
+    "x-200",
+    "3/4",
+    "USB",
+    "don't",
+    "mug",
+    "anchor",
+    "blue",
+    "jumpy",
+    "quilt",
+    "(new)",
+    "50%",
+]
 
 
 def some_titles(n: int = 300, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS, rng.integers(0, 9))) + (f" no {i}" if i % 3 else "") for i in range(n)]
+    return [
+        " ".join(rng.choice(WORDS, rng.integers(0, 9))) + (f" no {i}" if i % 3 else "")
+        for i in range(n)
+    ]
 
 
 LEARN = """
@@ -38,11 +63,22 @@ print(hashlib.sha256(learn_wordpiece(some_titles(), 300, 16).backend_tokenizer.t
 
 def test_the_same_titles_give_the_same_tokenizer_in_every_process_and_on_every_call():
     """The trainer's hash maps order nothing: they are seeded anew for each map and each process."""
-    digests = {hashlib.sha256(learn_wordpiece(some_titles(), 300, 16).backend_tokenizer.to_str().encode()).hexdigest()
-               for _ in range(5)}
+    digests = {
+        hashlib.sha256(
+            learn_wordpiece(some_titles(), 300, 16).backend_tokenizer.to_str().encode()
+        ).hexdigest()
+        for _ in range(5)
+    }
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", LEARN], cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
-                          capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", LEARN],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert digests == {done.stdout.strip()}
 
 
@@ -52,8 +88,15 @@ def test_the_order_of_titles_does_not_matter():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="["), max_size=60),
-                min_size=1, max_size=30))                           # "[" as "[SEP]" in a title is that token, as BERT's
+@given(
+    st.lists(
+        st.text(
+            st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="["), max_size=60
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)  # "[" as "[SEP]" in a title is that token, as BERT's
 def test_ascii_titles_that_it_was_learnt_from_hold_no_unknown_token(titles):
     tokenizer = learn_wordpiece(titles, 64, 16)
     tokens = tokenizer(titles)["input_ids"]
@@ -64,15 +107,23 @@ def test_ascii_titles_that_it_was_learnt_from_hold_no_unknown_token(titles):
 
 def test_special_tokens_come_first_and_padding_is_zero():
     tokenizer = learn_wordpiece(some_titles(), 300, 16)
-    assert [tokenizer.convert_ids_to_tokens(i) for i in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert [tokenizer.convert_ids_to_tokens(i) for i in range(5)] == [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+    ]
     assert tokenizer.pad_token_id == 0 and tokenizer.all_special_ids == [1, 3, 0, 2, 4]
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
 
 
 def test_the_vocabulary_has_at_most_the_entries_asked_for():
-    titles = [f"{a}{b} {b}{c}" for a in "abcde" for b in ("lamp", "mug", "tote") for c in "vwxyz"] * 3
+    titles = [
+        f"{a}{b} {b}{c}" for a in "abcde" for b in ("lamp", "mug", "tote") for c in "vwxyz"
+    ] * 3
     assert [len(learn_wordpiece(titles, size, 16)) for size in (50, 64)] == [50, 64]
-    assert 64 < len(learn_wordpiece(titles, 1000, 16)) < 100                                  # all there is to learn
+    assert 64 < len(learn_wordpiece(titles, 1000, 16)) < 100  # all there is to learn
 
 
 def test_frequent_words_are_one_token():
@@ -105,11 +156,16 @@ def test_a_saved_tokenizer_loads_from_its_folder_without_a_hub(tmp_path):
     tokenizer = learn_wordpiece(titles, 300, 16)
     save_tokenizer(tokenizer, tmp_path)
     again = load_tokenizer(str(tmp_path))
-    assert all(np.array_equal(a, b) for a, b in zip(tokenise(again, titles, 16), tokenise(tokenizer, titles, 16)))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(tokenise(again, titles, 16), tokenise(tokenizer, titles, 16))
+    )
 
 
 def test_a_folder_without_a_tokenizer_gives_one_sentence_that_names_the_setting(tmp_path):
-    with pytest.raises(MufinError, match=r"encoder\.text\.name is .* tokenizer cannot be had") as error:
+    with pytest.raises(
+        MufinError, match=r"encoder\.text\.name is .* tokenizer cannot be had"
+    ) as error:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(error.value)
 
@@ -117,6 +173,7 @@ def test_a_folder_without_a_tokenizer_gives_one_sentence_that_names_the_setting(
 def test_a_tokenizer_that_dies_without_a_word_is_one_sentence_all_the_same(monkeypatch):
     def dies(name):
         raise AssertionError
+
     monkeypatch.setattr(tokens_module.AutoTokenizer, "from_pretrained", dies)
     with pytest.raises(MufinError, match=r"tokenizer cannot be had \(AssertionError\)"):
         load_tokenizer("some/model")
@@ -126,8 +183,14 @@ def test_a_tokenizer_without_ends_of_titles_is_cut_at_its_own_words(tmp_path):
     """GPT-2's way: no [CLS], no [SEP], byte pairs, a vocabulary that does not start with special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    tokenizer.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=300, show_progress=False,
-                                                             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(
+        WORDS,
+        trainers.BpeTrainer(
+            vocab_size=300,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     save_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer), tmp_path)
     titles = ["kettle lamp", "", "mug " * 9]
     tokens, lengths = tokenise(load_tokenizer(str(tmp_path)), titles, 6)
@@ -138,8 +201,10 @@ def test_a_tokenizer_without_ends_of_titles_is_cut_at_its_own_words(tmp_path):
 
 # Lexical terms
 
+
 def slow_lexical(titles, known, ngrams, min_count, max_terms):
     """Term by term and title by title; a word is a run of letters and digits, joined by single . - / inside."""
+
     def words(title):
         out, word = [], ""
         text = title.lower() + "  "
@@ -156,7 +221,7 @@ def slow_lexical(titles, known, ngrams, min_count, max_terms):
         w, out = words(title), []
         for n in range(1, ngrams + 1):
             for i in range(len(w)):
-                gram = " ".join(w[i:i + n])
+                gram = " ".join(w[i : i + n])
                 if i + n <= len(w) and gram not in out:
                     out.append(gram)
         return out
@@ -165,7 +230,9 @@ def slow_lexical(titles, known, ngrams, min_count, max_terms):
     for p in known:
         for gram in grams(titles[p]):
             counts[gram] += 1
-    terms = sorted([t for t in counts if counts[t] >= min_count], key=lambda t: (-counts[t], t))[:max_terms]
+    terms = sorted([t for t in counts if counts[t] >= min_count], key=lambda t: (-counts[t], t))[
+        :max_terms
+    ]
     return terms, [[terms.index(g) for g in grams(title) if g in terms] for title in titles]
 
 
@@ -185,7 +252,7 @@ def test_lexical_terms_are_those_of_a_slow_loop(ngrams, min_count, max_terms):
 def test_terms_are_counted_over_known_products_alone_but_found_in_all():
     titles = ["red mug", "red mug", "blue mug", "blue mug", "blue mug"]
     terms, rows = lexical_terms(titles, np.array([0, 1, 2]), 2, 2, 100)
-    assert terms == ["mug", "red", "red mug"]                       # blue stands in one known title
+    assert terms == ["mug", "red", "red mug"]  # blue stands in one known title
     assert rows[4].tolist() == [0] and rows[0].tolist() == [1, 0, 2]
 
 
@@ -194,7 +261,15 @@ def test_a_word_twice_in_a_title_counts_once():
 
 
 def test_model_numbers_are_one_word():
-    assert terms_of("X-200 (3/4 inch), v1.5 snake_case a-", 1) == ["x-200", "3/4", "inch", "v1.5", "snake", "case", "a"]
+    assert terms_of("X-200 (3/4 inch), v1.5 snake_case a-", 1) == [
+        "x-200",
+        "3/4",
+        "inch",
+        "v1.5",
+        "snake",
+        "case",
+        "a",
+    ]
 
 
 def test_empty_titles_and_no_products_have_no_terms():

@@ -14,25 +14,48 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from pipeline.errors import MufinError
-from pipeline.nn.classifiers import LabelClassifiers
-from pipeline.ragged import Lists
-from pipeline.training import checkpoints, distributed
-from pipeline.training.checkpoints import save_checkpoint
-from pipeline.training.finetuning import Finetuning
-from pipeline.training.free_vectors import ridge_classifiers
-from pipeline.training.loop import Machine, train
-from pipeline.training.optimisers import Optimisers, Rates, one_cycle, trained_state
-from pipeline.training.pretraining import Pretraining
+from mufin.errors import MufinError
+from mufin.nn.classifiers import LabelClassifiers
+from mufin.ragged import Lists
+from mufin.training import checkpoints, distributed
+from mufin.training.checkpoints import save_checkpoint
+from mufin.training.finetuning import Finetuning
+from mufin.training.free_vectors import ridge_classifiers
+from mufin.training.loop import train
+from mufin.training.machine import Machine
+from mufin.training.optimisers import Optimisers, Rates, one_cycle, trained_state
+from mufin.training.pretraining import Pretraining
 from tests.bags import GivenStore, random_graph, tiny_mufin
 
 N, L, WIDTH = 40, 24, 12
 RATES = Rates(encoder=1e-2, new=1e-2, gates=1e-2, lexical=1e-2, attention=1e-2, free=1e-1)
-PRETRAIN = dict(loss="triplet", gamma=0.2, temperature=0.1, batching="labels", batch_size=8, positives=2, negatives=3,
-                positive_threshold=0.9, hard_positives=True, hard_negatives=True, random_epochs=1, refresh_epochs=2,
-                epochs=5)
-FINETUNE = dict(loss="hinge", candidates="shortlist", gamma=0.2, temperature=0.1, positives=2, negatives=4,
-                random_negatives=2, batch_size=8, epochs=4, select="valid")
+PRETRAIN = dict(
+    loss="triplet",
+    gamma=0.2,
+    temperature=0.1,
+    batching="labels",
+    batch_size=8,
+    positives=2,
+    negatives=3,
+    positive_threshold=0.9,
+    hard_positives=True,
+    hard_negatives=True,
+    random_epochs=1,
+    refresh_epochs=2,
+    epochs=5,
+)
+FINETUNE = dict(
+    loss="hinge",
+    candidates="shortlist",
+    gamma=0.2,
+    temperature=0.1,
+    positives=2,
+    negatives=4,
+    random_negatives=2,
+    batch_size=8,
+    epochs=4,
+    select="valid",
+)
 
 
 class Killed(Exception):
@@ -47,8 +70,17 @@ def machine(folder: Path, seconds: float = 0.0) -> Machine:
 def pretraining(where: Machine, dropout: float = 0.1, **changes):
     model = tiny_mufin(WIDTH, dropout=dropout)
     truth = random_graph(N, L)
-    job = Pretraining(model, GivenStore(N, WIDTH), np.arange(N), np.arange(L), truth, Lists.of_rows([[]] * N),
-                      SimpleNamespace(**PRETRAIN | changes), 3, where)
+    job = Pretraining(
+        model,
+        GivenStore(N, WIDTH),
+        np.arange(N),
+        np.arange(L),
+        truth,
+        Lists.of_rows([[]] * N),
+        SimpleNamespace(**PRETRAIN | changes),
+        3,
+        where,
+    )
     return job, Optimisers(model, RATES, 0.01, with_cross_attention=False)
 
 
@@ -59,8 +91,18 @@ def finetuning(where: Machine, dropout: float = 0.1, dense_tables: bool = False,
     truth, rng = random_graph(N, L), np.random.default_rng(0)
     shortlist = Lists.of_rows([rng.permutation(L)[:12] for _ in range(N)])
     calls = iter([0.3, 0.9, 0.5, 0.1, 0.1, 0.1])
-    job = Finetuning(model, GivenStore(N, WIDTH), np.arange(N), np.arange(L), truth, Lists.of_rows([[]] * N), shortlist,
-                     SimpleNamespace(**FINETUNE | changes), 3, lambda m: {"P@1": next(calls)})
+    job = Finetuning(
+        model,
+        GivenStore(N, WIDTH),
+        np.arange(N),
+        np.arange(L),
+        truth,
+        Lists.of_rows([[]] * N),
+        shortlist,
+        SimpleNamespace(**FINETUNE | changes),
+        3,
+        lambda m: {"P@1": next(calls)},
+    )
     return job, Optimisers(model, RATES, 0.01, with_cross_attention=True, dense_tables=dense_tables)
 
 
@@ -92,7 +134,7 @@ def test_a_killed_run_resumes_to_the_same_bytes_as_an_unbroken_one(make, steps, 
     with pytest.raises(Killed):
         train(killed_after(job, steps), optimisers, 5, 10, machine(tmp_path / "broken", seconds))
     job, optimisers = make(machine(tmp_path / "broken", seconds))
-    if make is not pretraining and seconds == 0.0:       # the epochs already judged are not judged again
+    if make is not pretraining and seconds == 0.0:  # the epochs already judged are not judged again
         for _ in range(steps // 5):
             job.validate(None)
     resumed = train(job, optimisers, 5, 10, machine(tmp_path / "broken", seconds))
@@ -117,22 +159,36 @@ def test_the_last_checkpoint_of_a_finished_run_is_its_end(tmp_path):
     job, optimisers = pretraining(machine(tmp_path / "a"))
     curve = train(job, optimisers, 1, 10, machine(tmp_path / "a"))
     job, again = pretraining(machine(tmp_path / "a"))
-    job.loss = None                                                       # not one step is run
-    assert [r["loss"] for r in train(job, again, 1, 10, machine(tmp_path / "a"))] == [r["loss"] for r in curve]
+    job.loss = None  # not one step is run
+    assert [r["loss"] for r in train(job, again, 1, 10, machine(tmp_path / "a"))] == [
+        r["loss"] for r in curve
+    ]
 
 
-@pytest.mark.parametrize("changes", [{}, {"loss": "softmax"}, {"batching": "datapoints"}, {"batching": "clusters"},
-                                     {"hard_negatives": False, "hard_positives": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": "softmax"},
+        {"batching": "datapoints"},
+        {"batching": "clusters"},
+        {"hard_negatives": False, "hard_positives": False},
+    ],
+)
 def test_module_one_learns_under_every_batching_and_loss(changes, tmp_path):
     job, optimisers = pretraining(machine(tmp_path / "a", 1e9), 0.0, epochs=30, **changes)
     curve = train(job, optimisers, 1, 10, machine(tmp_path / "a", 1e9))
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"loss": "softmax"}, {"candidates": "all"},
-                                     {"loss": "softmax", "candidates": "all"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"loss": "softmax"}, {"candidates": "all"}, {"loss": "softmax", "candidates": "all"}],
+)
 def test_module_four_learns_under_every_loss_and_candidates(changes, tmp_path):
-    job, optimisers = finetuning(machine(tmp_path / "a", 1e9), 0.0, epochs=30, select="last", **changes)
+    job, optimisers = finetuning(
+        machine(tmp_path / "a", 1e9), 0.0, epochs=30, select="last", **changes
+    )
     curve = train(job, optimisers, 1, 10, machine(tmp_path / "a", 1e9))
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
 
@@ -143,7 +199,9 @@ def test_select_valid_keeps_the_weights_of_the_best_epoch(tmp_path):
     job.end_epoch = lambda e: (states.append(trained_state(job.model)), end(e))[1]
     train(job, optimisers, 1, 10, machine(tmp_path / "a"))
     job.finish()
-    assert all(torch.equal(t, states[1][n]) for n, t in trained_state(job.model).items())     # 0.9, the second
+    assert all(
+        torch.equal(t, states[1][n]) for n, t in trained_state(job.model).items()
+    )  # 0.9, the second
 
 
 def test_module_one_leaves_cross_attention_alone(tmp_path):
@@ -183,7 +241,9 @@ def test_dense_tables_are_updated_by_torchs_adamw_on_all_rows(tmp_path):
         assert all(torch.allclose(p, copies[n], rtol=0, atol=1e-7) for n, p in tables.items())
     outside = torch.ones(L, dtype=torch.bool)
     outside[step.labels] = False
-    assert (tables["classifiers.free.weight"] != before)[outside].any()      # they go on by their moments
+    assert (tables["classifiers.free.weight"] != before)[
+        outside
+    ].any()  # they go on by their moments
 
 
 def test_tables_by_rows_keep_gradients_of_their_rows_alone(tmp_path):
@@ -191,15 +251,25 @@ def test_tables_by_rows_keep_gradients_of_their_rows_alone(tmp_path):
     job, _ = dense_finetuning(machine(tmp_path / "a"))
     Optimisers(job.model, RATES, 0.01, with_cross_attention=True)
     job.loss(job.prepare(np.array([0, 1]), np.random.default_rng(0))).backward()
-    assert job.model.classifiers.free.weight.grad.is_sparse and job.model.classifiers.mix.weight.grad.is_sparse
+    assert (
+        job.model.classifiers.free.weight.grad.is_sparse
+        and job.model.classifiers.mix.weight.grad.is_sparse
+    )
 
 
-@pytest.mark.parametrize("make, changes, rows, table", [
-    (pretraining, {}, "labels", "labels"), (pretraining, {"batching": "clusters"}, "labels", "labels"),
-    (pretraining, {"batching": "datapoints", "batch_size": 15}, "datapoints", "train"), (finetuning, {}, "datapoints", "train"),
-])
+@pytest.mark.parametrize(
+    "make, changes, rows, table",
+    [
+        (pretraining, {}, "labels", "labels"),
+        (pretraining, {"batching": "clusters"}, "labels", "labels"),
+        (pretraining, {"batching": "datapoints", "batch_size": 15}, "datapoints", "train"),
+        (finetuning, {}, "datapoints", "train"),
+    ],
+)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_a_loss_that_is_not_finite_names_step_and_products_and_what_to_try(make, changes, rows, table, precision, tmp_path):
+def test_a_loss_that_is_not_finite_names_step_and_products_and_what_to_try(
+    make, changes, rows, table, precision, tmp_path
+):
     where = machine(tmp_path / "a")
     where = Machine(where.device, precision, where.scratch, 1e9)
     job, optimisers = make(where, **changes)
@@ -213,13 +283,17 @@ def test_a_loss_that_is_not_finite_names_step_and_products_and_what_to_try(make,
     assert str(error.value) == (
         f"the loss of {job.name} is nan at epoch 2, step 2 of {job.steps}, whose batch begins with the {rows} {named} (rows of "
         f"{table}.parquet); look at these products, and lower {job.name}.lr"
-        + " or set MUFIN_PRECISION=fp32" * (precision == torch.bfloat16))
+        + " or set MUFIN_PRECISION=fp32"
+        * (precision == torch.bfloat16)
+    )
 
 
 @pytest.mark.parametrize("make", [pretraining, finetuning])
 def test_the_curve_says_which_part_of_each_epoch_this_process_ran(make, tmp_path):
     job, optimisers = make(machine(tmp_path / "a"), select="last")
-    assert [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "whole"))] == [1.0] * job.epochs
+    assert [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "whole"))] == [
+        1.0
+    ] * job.epochs
     job, optimisers = make(machine(tmp_path / "a"), select="last")
     with pytest.raises(Killed):
         train(killed_after(job, job.steps + 2), optimisers, 5, 10, machine(tmp_path / "a"))
@@ -227,10 +301,14 @@ def test_the_curve_says_which_part_of_each_epoch_this_process_ran(make, tmp_path
     parts = [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "a"))]
     assert parts == [0.0, pytest.approx(1 - 2 / job.steps)] + [1.0] * (job.epochs - 2)
     job, optimisers = make(machine(tmp_path / "a"), select="last")
-    assert [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "a"))] == [0.0] * job.epochs
+    assert [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "a"))] == [
+        0.0
+    ] * job.epochs
 
 
-def test_a_checkpoint_that_the_disk_does_not_take_is_an_error_that_names_it_and_the_one_before_stays(tmp_path, monkeypatch):
+def test_a_checkpoint_that_the_disk_does_not_take_is_an_error_that_names_it_and_the_one_before_stays(
+    tmp_path, monkeypatch
+):
     path = tmp_path / "checkpoint.safetensors"
     _, optimisers = pretraining(machine(tmp_path))
     save_checkpoint(path, optimisers, {}, {"epoch": 1})
@@ -238,7 +316,9 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_an_error_that_names_it_and_
 
     def full(tensors, part, metadata):
         part.write_bytes(b"half")
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(OSError, match="No space left on device") as error:
@@ -250,7 +330,10 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_an_error_that_names_it_and_
 def test_a_broken_checkpoint_says_what_to_do(tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
     job, optimisers = pretraining(machine(tmp_path))
-    with pytest.raises(MufinError, match=r"checkpoint.safetensors cannot be read \(.*\); delete it, and the stage begins at"):
+    with pytest.raises(
+        MufinError,
+        match=r"checkpoint.safetensors cannot be read \(.*\); delete it, and the stage begins at",
+    ):
         train(job, optimisers, 1, 10, machine(tmp_path))
 
 
@@ -263,7 +346,9 @@ def test_a_step_of_module_one_knows_the_truth_between_its_labels_and_datapoints(
     encoded = [product[row.tobytes()] for row in store_rows]
     assert [encoded[i] for i in step.anchor] == labels.tolist()
     datapoints = [encoded[i] for i in step.other]
-    assert step.relevant.tolist() == [[d in by_label[label] for d in datapoints] for label in labels]
+    assert step.relevant.tolist() == [
+        [d in by_label[label] for d in datapoints] for label in labels
+    ]
     for label, picks, there in zip(labels, step.positive, step.positive_mask):
         assert {datapoints[i] for i in picks[there]} <= set(by_label[label].tolist())
 
@@ -272,10 +357,13 @@ def test_a_step_of_module_one_knows_the_truth_between_its_labels_and_datapoints(
 def test_one_cycle_is_torchs(total, warmup):
     p = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.SGD([p], lr=1.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1.0, total_steps=total, pct_start=(warmup + 1) / total,
-                                                   cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1.0, total_steps=total, pct_start=(warmup + 1) / total, cycle_momentum=False
+    )
     for step in range(total):
-        assert one_cycle(step, total, warmup) == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-6)
+        assert one_cycle(step, total, warmup) == pytest.approx(
+            optimiser.param_groups[0]["lr"], abs=1e-6
+        )
         optimiser.step()
         if step + 1 < total:
             schedule.step()
@@ -287,6 +375,7 @@ def test_warm_up_is_held_to_a_tenth_of_the_run():
 
 def test_ridge_free_vectors_are_ridge_regression():
     from sklearn.linear_model import Ridge
+
     graph, x = random_graph(N, L), np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)
     y = np.zeros((N, L))
     y[graph.rows(), graph.values] = 1
@@ -327,18 +416,37 @@ distributed.barrier()
 
 def test_two_processes_train_the_weights_of_one(tmp_path):
     from safetensors.torch import load_file
+
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     for world in (1, 2):
         (tmp_path / str(world)).mkdir()
-        subprocess.run([sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}", "--standalone",
-                        str(script), str(tmp_path / str(world))], check=True, env=environment, timeout=240,
-                       capture_output=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                f"--nproc-per-node={world}",
+                "--standalone",
+                str(script),
+                str(tmp_path / str(world)),
+            ],
+            check=True,
+            env=environment,
+            timeout=240,
+            capture_output=True,
+        )
     for name in ("pretrain", "finetune"):
         one, two = (load_file(tmp_path / str(w) / f"{name}.safetensors") for w in (1, 2))
         for key in one:
-            if key.endswith("key.bias"):      # its true gradient is 0 (softmax is blind to it); AdamW blows up the rounding
+            if key.endswith(
+                "key.bias"
+            ):  # its true gradient is 0 (softmax is blind to it); AdamW blows up the rounding
                 continue
-            assert torch.allclose(one[key], two[key], atol=2e-4), (name, key, (one[key] - two[key]).abs().max())
+            assert torch.allclose(one[key], two[key], atol=2e-4), (
+                name,
+                key,
+                (one[key] - two[key]).abs().max(),
+            )

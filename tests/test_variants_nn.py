@@ -9,22 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mufin.nn.cross_scores import cross_scores, label_side
 from torch.nn.functional import layer_norm, normalize, relu
 
-from pipeline import model_files
-from pipeline.errors import MufinError
-from pipeline.nn import scoring
-from pipeline.nn.attention import AttentionBlock, ConCat, FeedForward
-from pipeline.nn.classifiers import LabelClassifiers
-from pipeline.nn.mufin import Mufin, Projection
-from pipeline.nn.scoring import cross_scores, label_side
-from pipeline.ragged import Lists
-from pipeline.recommender import classifier_scores, label_sides
-from pipeline.training.embedding import embed
-from pipeline.training.finetuning import Finetuning
-from pipeline.training.loop import train
-from pipeline.training.optimisers import Optimisers, trained_state
-from pipeline.training.pretraining import Pretraining
+from mufin.errors import MufinError
+from mufin.nn import assembly as model_files
+from mufin.nn import cross_scores as scoring
+from mufin.nn.attention import AttentionBlock, ConCat, FeedForward
+from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.embedding import embed
+from mufin.nn.mufin import Mufin, Projection
+from mufin.ragged import Lists
+from mufin.ranking.scoring import classifier_scores, label_sides
+from mufin.training.finetuning import Finetuning
+from mufin.training.loop import train
+from mufin.training.optimisers import Optimisers, trained_state
+from mufin.training.pretraining import Pretraining
 from tests.bags import Given, GivenStore, random_bag, random_graph, shaken
 from tests.test_training import FINETUNE, PRETRAIN, RATES, WIDTH, L, N, machine
 
@@ -37,7 +37,9 @@ def network(a_s: str = "attention", a_c: str = "attention", dropout: float = 0.0
     """A whole network with classifiers, over descriptors that are given."""
     torch.manual_seed(0)
     projections = {m: Projection(WIDTH, 8, "linear", dropout) for m in ("text", "image")}
-    model = Mufin({m: Given(WIDTH) for m in projections}, projections, 8, 1, dropout, a_s=a_s, a_c=a_c)
+    model = Mufin(
+        {m: Given(WIDTH) for m in projections}, projections, 8, 1, dropout, a_s=a_s, a_c=a_c
+    )
     model.classifiers = LabelClassifiers(L, 8)
     return model
 
@@ -53,18 +55,37 @@ def leaves(model: Mufin, *bags) -> list[torch.Tensor]:
 
 def slow_scores(model: Mufin, x, z, w) -> torch.Tensor:
     """<w_l, x^{2,l}> pair after pair."""
-    return torch.stack([torch.stack([model.adapted(x[i:i + 1], z[j:j + 1])[0] @ w[j] for j in range(len(w))])
-                        for i in range(len(x.rows))])
+    return torch.stack(
+        [
+            torch.stack(
+                [model.adapted(x[i : i + 1], z[j : j + 1])[0] @ w[j] for j in range(len(w))]
+            )
+            for i in range(len(x.rows))
+        ]
+    )
 
 
 @each_a_c
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2]), st.booleans(), st.booleans(), st.integers(0, 10**6))
-def test_fast_scores_equal_the_slow_loop_over_adapted_vectors(a_c, mx, mz, heads, gates, empty, seed):
+@given(
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_fast_scores_equal_the_slow_loop_over_adapted_vectors(
+    a_c, mx, mz, heads, gates, empty, seed
+):
     model = shaken(Mufin({}, {}, 8, heads, 0.0, gates, a_c=a_c), seed).double()
     x, z = random_bag(4, mx, 8, seed, empty=empty), random_bag(5, mz, 8, seed + 1, empty=empty)
     w = torch.randn(5, 8, dtype=torch.float64)
-    side, slow, own = label_side(model, z, w), slow_scores(model, x, z, w), torch.randint(0, 5, (4, 3))
+    side, slow, own = (
+        label_side(model, z, w),
+        slow_scores(model, x, z, w),
+        torch.randint(0, 5, (4, 3)),
+    )
     assert torch.allclose(cross_scores(model, x, side), slow, atol=1e-9)
     assert torch.allclose(cross_scores(model, x, side[own]), slow.gather(1, own), atol=1e-9)
 
@@ -75,16 +96,23 @@ def test_fast_scores_have_the_gradients_of_the_slow_loop(a_c, empty):
     model = shaken(Mufin({}, {}, 8, dropout=0.0, a_c=a_c)).double()
     x, z = random_bag(3, 2, 8, 1, empty=empty), random_bag(4, 3, 8, 2, empty=empty)
     inputs, w = leaves(model, x, z), torch.randn(4, 8, dtype=torch.float64)
-    fast, slow = (torch.autograd.grad(scores.square().sum(), inputs, allow_unused=True) for scores in (
-        cross_scores(model, x, label_side(model, z, w)), slow_scores(model, x, z, w)))
+    fast, slow = (
+        torch.autograd.grad(scores.square().sum(), inputs, allow_unused=True)
+        for scores in (cross_scores(model, x, label_side(model, z, w)), slow_scores(model, x, z, w))
+    )
     assert fast[0] is not None and (fast[1] is None) == (a_c == "none")
-    assert all((f is None) == (s is None) and (f is None or torch.allclose(f, s, atol=1e-8)) for f, s in zip(fast, slow))
+    assert all(
+        (f is None) == (s is None) and (f is None or torch.allclose(f, s, atol=1e-8))
+        for f, s in zip(fast, slow)
+    )
     assert all(f is None or torch.isfinite(f).all() for f in fast)
 
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("at_once", [1, 2 * 16 * 5])
-def test_concat_in_chunks_gives_the_scores_and_gradients_of_one_piece_dropout_included(at_once, own, monkeypatch):
+def test_concat_in_chunks_gives_the_scores_and_gradients_of_one_piece_dropout_included(
+    at_once, own, monkeypatch
+):
     model = shaken(Mufin({}, {}, 8, dropout=0.3, a_c="concat")).double()
     x, z, w = random_bag(5, 2, 8, 1), random_bag(5, 3, 8, 2), torch.randn(5, 8, dtype=torch.float64)
     inputs, labels = leaves(model, x, z), torch.randint(0, 5, (5, 3)) if own else slice(None)
@@ -97,7 +125,9 @@ def test_concat_in_chunks_gives_the_scores_and_gradients_of_one_piece_dropout_in
     whole = run()
     sizes, joined = [], ConCat.joined
     monkeypatch.setattr(scoring, "AT_ONCE", at_once)
-    monkeypatch.setattr(ConCat, "joined", lambda block, a, b: (sizes.append(len(a)), joined(block, a, b))[1])
+    monkeypatch.setattr(
+        ConCat, "joined", lambda block, a, b: (sizes.append(len(a)), joined(block, a, b))[1]
+    )
     pieces = run()
     assert max(sizes) == max(1, at_once // (16 * (3 if own else 5))) and len(sizes) > 2
     assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(whole, pieces))
@@ -107,18 +137,29 @@ def test_without_a_c_the_score_is_the_product_of_classifier_and_datapoint_vector
     model = shaken(Mufin({}, {}, 8, dropout=0.0, gates=True, a_c="none")).double()
     x, z, w = random_bag(4, 3, 8, 1), random_bag(6, 2, 8, 2), torch.randn(6, 8, dtype=torch.float64)
     assert torch.equal(model.adapted(x, z[:4]), model.vector(x))
-    assert torch.allclose(cross_scores(model, x, label_side(model, z, w)), model.vector(x) @ w.T, atol=1e-12)
+    assert torch.allclose(
+        cross_scores(model, x, label_side(model, z, w)), model.vector(x) @ w.T, atol=1e-12
+    )
 
 
 def test_concat_is_two_layers_2d_2d_d_on_both_vectors_and_starts_as_the_datapoint_alone():
     block, dim = ConCat(8), 8
-    sizes = [(layer.in_features, layer.out_features) for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
+    sizes = [
+        (layer.in_features, layer.out_features)
+        for layer in block.modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
     assert sizes == [(2 * dim, 2 * dim), (2 * dim, dim)]
-    assert sum(p.numel() for p in block.parameters()) == (2 * dim + 1) * 2 * dim + (2 * dim + 1) * dim
+    assert (
+        sum(p.numel() for p in block.parameters()) == (2 * dim + 1) * 2 * dim + (2 * dim + 1) * dim
+    )
     x, z = torch.randn(5, dim), torch.randn(5, dim)
     assert torch.equal(block(x, z), x)
     shaken(block)
-    by_hand = relu(torch.cat([x, z], 1) @ block.hidden.weight.T + block.hidden.bias) @ block.out.weight.T + block.out.bias
+    by_hand = (
+        relu(torch.cat([x, z], 1) @ block.hidden.weight.T + block.hidden.bias) @ block.out.weight.T
+        + block.out.bias
+    )
     assert torch.allclose(block(x, z), by_hand, atol=1e-5)
 
 
@@ -126,7 +167,9 @@ def test_concat_adapts_to_the_label_and_has_unit_norm():
     model = shaken(Mufin({}, {}, 8, dropout=0.0, a_c="concat")).double()
     x, z = random_bag(4, 3, 8, 1), random_bag(4, 2, 8, 2)
     here, there = model.adapted(x, z), model.adapted(x, random_bag(4, 2, 8, 3))
-    assert torch.allclose(here.norm(dim=-1), torch.ones(4, dtype=torch.float64)) and not torch.allclose(here, there, atol=0.01)
+    assert torch.allclose(
+        here.norm(dim=-1), torch.ones(4, dtype=torch.float64)
+    ) and not torch.allclose(here, there, atol=0.01)
 
 
 def test_the_feed_forward_layer_gives_each_row_what_a_s_with_its_weights_gives_a_bag_of_one():
@@ -137,31 +180,45 @@ def test_the_feed_forward_layer_gives_each_row_what_a_s_with_its_weights_gives_a
     bag = random_bag(5, 3, 8)
     rows = layer(bag.rows, bag.mask)
     for i, m in bag.mask.nonzero().tolist():
-        one, there = bag.rows[i:i + 1, m:m + 1], torch.ones(1, 1, dtype=torch.bool)
+        one, there = bag.rows[i : i + 1, m : m + 1], torch.ones(1, 1, dtype=torch.bool)
         assert torch.allclose(rows[i, m], block(one, one, there, there)[0, 0], atol=1e-10)
     assert (rows[~bag.mask] == 0).all()
-    assert torch.allclose(FeedForward(8).double()(bag.rows, bag.mask)[bag.mask], layer_norm(2 * bag.rows, (8,))[bag.mask])
+    assert torch.allclose(
+        FeedForward(8).double()(bag.rows, bag.mask)[bag.mask],
+        layer_norm(2 * bag.rows, (8,))[bag.mask],
+    )
 
 
 def test_a_row_sees_the_others_of_its_bag_with_attention_alone_and_passes_as_it_is_with_none():
     store = GivenStore(3, WIDTH)
     batch, other = store.batch(np.array([1])), store.batch(np.array([1]))
-    other.images = other.images + 1.0                              # the picture changes, the title does not
-    seen = {a_s: not torch.equal(model.bag(batch).rows[0, 0], model.bag(other).rows[0, 0])
-            for a_s in A_S if (model := network(a_s).eval())}
+    other.images = other.images + 1.0  # the picture changes, the title does not
+    seen = {
+        a_s: not torch.equal(model.bag(batch).rows[0, 0], model.bag(other).rows[0, 0])
+        for a_s in A_S
+        if (model := network(a_s).eval())
+    }
     assert seen == {"attention": True, "feedforward": False, "none": False}
     bare = network("none").eval()
     assert torch.equal(bare.bag(batch).rows, bare.pre_embeddings(batch).rows)
 
 
-@pytest.mark.parametrize("a_s, a_c, block", [
-    ("feedforward", "attention", "self_attention."), ("none", "attention", "self_attention."),
-    ("attention", "concat", "cross_attention."), ("attention", "none", "cross_attention.")])
+@pytest.mark.parametrize(
+    "a_s, a_c, block",
+    [
+        ("feedforward", "attention", "self_attention."),
+        ("none", "attention", "self_attention."),
+        ("attention", "concat", "cross_attention."),
+        ("attention", "none", "cross_attention."),
+    ],
+)
 def test_a_variant_differs_from_mufin_in_the_parameters_of_that_block_alone(a_s, a_c, block):
     ours, theirs = network(), network(a_s, a_c)
     differ = shapes(ours).items() ^ shapes(theirs).items()
     assert differ and all(name.startswith(block) for name, _ in differ)
-    assert any(name.startswith(block) for name in shapes(theirs)) == (a_s != "none" and a_c != "none")
+    assert any(name.startswith(block) for name in shapes(theirs)) == (
+        a_s != "none" and a_c != "none"
+    )
 
 
 @each_a_s
@@ -169,13 +226,23 @@ def test_a_variant_differs_from_mufin_in_the_parameters_of_that_block_alone(a_s,
 def test_bags_without_descriptors_give_zeros_and_never_nan_forward_or_backward(a_s, a_c):
     model, store = shaken(network(a_s, a_c)), GivenStore(6, WIDTH)
     batch = store.batch(np.arange(6))
-    batch.modality[:3] = -1                                        # datapoints 0 to 2 have nothing
+    batch.modality[:3] = -1  # datapoints 0 to 2 have nothing
     bags = model.bag(batch)
     z, w = bags[torch.tensor([0, 4, 5])], model.classifiers.free.weight[:3]
-    scores, adapted = cross_scores(model, bags, label_side(model, z, w)), model.adapted(bags[:3], bags[3:])
+    scores, adapted = (
+        cross_scores(model, bags, label_side(model, z, w)),
+        model.adapted(bags[:3], bags[3:]),
+    )
     (scores.square().sum() + model.vector(bags).sum() + adapted.sum()).backward()
-    assert (scores[:3] == 0).all() and (adapted == 0).all() and torch.isfinite(scores).all() and scores[3:].abs().min() > 0
-    assert all(torch.isfinite(p.grad.to_dense()).all() for p in model.parameters() if p.grad is not None)
+    assert (
+        (scores[:3] == 0).all()
+        and (adapted == 0).all()
+        and torch.isfinite(scores).all()
+        and scores[3:].abs().min() > 0
+    )
+    assert all(
+        torch.isfinite(p.grad.to_dense()).all() for p in model.parameters() if p.grad is not None
+    )
 
 
 @pytest.mark.parametrize("budget", [1, 300, 2**25])
@@ -184,26 +251,53 @@ def test_bags_without_descriptors_give_zeros_and_never_nan_forward_or_backward(a
 def test_classifier_scores_are_the_mean_of_members_for_any_memory_budget(a_c, width, budget):
     members = [shaken(network(a_c=a_c), seed).eval() for seed in (1, 2)]
     store, candidates = GivenStore(N, WIDTH), np.random.default_rng(0).integers(0, L, (9, width))
-    labels, x = ([embed(m, store, np.arange(n), CPU, torch.float32) for m in members] for n in (L, 9))
+    labels, x = (
+        [embed(m, store, np.arange(n), CPU, torch.float32) for m in members] for n in (L, 9)
+    )
     got = classifier_scores(label_sides(members, labels, CPU, chunk=7), x, candidates, CPU, budget)
     slow = torch.zeros(9, L)
     with torch.no_grad():
         for m in members:
             z = m.bag(store.batch(np.arange(L)))
-            slow += slow_scores(m, m.bag(store.batch(np.arange(9))), z, m.classifier(torch.arange(L), m.vector(z))) / 2
+            slow += (
+                slow_scores(
+                    m,
+                    m.bag(store.batch(np.arange(9))),
+                    z,
+                    m.classifier(torch.arange(L), m.vector(z)),
+                )
+                / 2
+            )
     assert np.allclose(got, slow.gather(1, torch.from_numpy(candidates)), atol=1e-5)
 
 
 def job_of(model: Mufin, **changes) -> Finetuning:
     rng = np.random.default_rng(0)
-    return Finetuning(model, GivenStore(N, WIDTH), np.arange(N), np.arange(L), random_graph(N, L), Lists.of_rows([[]] * N),
-                      Lists.of_rows([rng.permutation(L)[:12] for _ in range(N)]),
-                      SimpleNamespace(**FINETUNE | {"select": "last"} | changes), 3, lambda m: {})
+    return Finetuning(
+        model,
+        GivenStore(N, WIDTH),
+        np.arange(N),
+        np.arange(L),
+        random_graph(N, L),
+        Lists.of_rows([[]] * N),
+        Lists.of_rows([rng.permutation(L)[:12] for _ in range(N)]),
+        SimpleNamespace(**FINETUNE | {"select": "last"} | changes),
+        3,
+        lambda m: {},
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"loss": "softmax", "candidates": "all"}])
-@pytest.mark.parametrize("a_s, a_c", [("attention", "concat"), ("attention", "none"), ("feedforward", "attention"),
-                                      ("none", "attention"), ("none", "none")])
+@pytest.mark.parametrize(
+    "a_s, a_c",
+    [
+        ("attention", "concat"),
+        ("attention", "none"),
+        ("feedforward", "attention"),
+        ("none", "attention"),
+        ("none", "none"),
+    ],
+)
 def test_module_four_learns_and_moves_every_parameter_of_the_new_block(a_s, a_c, changes, tmp_path):
     where = machine(tmp_path, 1e9)
     model = network(a_s, a_c)
@@ -214,8 +308,11 @@ def test_module_four_learns_and_moves_every_parameter_of_the_new_block(a_s, a_c,
     blocks = [n for n in before if n.startswith(("self_attention.", "cross_attention."))]
     same = {n for n in blocks if torch.equal(before[n], model.state_dict()[n].cpu())}
     assert not same, same
-    assert {g["group"] for o in optimisers.all for g in o.param_groups} == {"encoder", "new", "free"} | (
-        {"attention"} if a_c != "none" else set())
+    assert {g["group"] for o in optimisers.all for g in o.param_groups} == {
+        "encoder",
+        "new",
+        "free",
+    } | ({"attention"} if a_c != "none" else set())
 
 
 @each_a_s
@@ -223,8 +320,17 @@ def test_module_one_learns_with_every_a_s(a_s, tmp_path):
     where = machine(tmp_path, 1e9)
     model = network(a_s)
     model.classifiers = None
-    job = Pretraining(model, GivenStore(N, WIDTH), np.arange(N), np.arange(L), random_graph(N, L), Lists.of_rows([[]] * N),
-                      SimpleNamespace(**PRETRAIN | {"epochs": 30}), 3, where)
+    job = Pretraining(
+        model,
+        GivenStore(N, WIDTH),
+        np.arange(N),
+        np.arange(L),
+        random_graph(N, L),
+        Lists.of_rows([[]] * N),
+        SimpleNamespace(**PRETRAIN | {"epochs": 30}),
+        3,
+        where,
+    )
     curve = train(job, Optimisers(model, RATES, 0.01, with_cross_attention=False), 1, 10, where)
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
 
@@ -236,9 +342,22 @@ def test_a_network_of_which_nothing_trains_is_refused_with_the_remedy():
 
 
 def facts_of(model: Mufin, a_s: str, a_c: str) -> Mufin:
-    model.facts = {"modalities": [], "dim": 8, "projection": "linear", "standardise": False, "dropouts": {},
-                   "modality_dropout": 0.0, "gates": False, "image_gate": 0.0, "heads": 2, "dropout": 0.1,
-                   "lexical_terms": 0, "a_s": a_s, "a_c": a_c, "classifiers": None}
+    model.facts = {
+        "modalities": [],
+        "dim": 8,
+        "projection": "linear",
+        "standardise": False,
+        "dropouts": {},
+        "modality_dropout": 0.0,
+        "gates": False,
+        "image_gate": 0.0,
+        "heads": 2,
+        "dropout": 0.1,
+        "lexical_terms": 0,
+        "a_s": a_s,
+        "a_c": a_c,
+        "classifiers": None,
+    }
     return model
 
 
@@ -253,7 +372,10 @@ def test_module_three_puts_the_block_in_place_and_files_give_it_back(a_s, a_c, t
     [back] = model_files.load_members(tmp_path / "m", tmp_path)
     assert back.facts == model.facts and back.facts["a_c"] == a_c and shapes(back) == shapes(model)
     x, z = random_bag(4, 3, 8, 1, torch.float32), random_bag(5, 2, 8, 2, torch.float32)
-    here, there = (cross_scores(m, x, label_side(m, z, m.classifier(torch.arange(5), m.vector(z)))) for m in (model, back))
+    here, there = (
+        cross_scores(m, x, label_side(m, z, m.classifier(torch.arange(5), m.vector(z))))
+        for m in (model, back)
+    )
     assert torch.equal(here, there)
 
 
@@ -261,7 +383,9 @@ def test_module_three_starts_each_a_c_as_the_method_says_after_the_same_free_vec
     started = {}
     for a_c in A_C:
         torch.manual_seed(7)
-        model = model_files.with_classifiers(facts_of(Mufin({}, {}, 8, 2), "attention", "attention"), 5, 0.5, True)
+        model = model_files.with_classifiers(
+            facts_of(Mufin({}, {}, 8, 2), "attention", "attention"), 5, 0.5, True
+        )
         started[a_c] = model_files.with_cross_attention(model, a_c).eval()
     x, z = random_bag(4, 3, 8, 1, torch.float32), random_bag(4, 2, 8, 2, torch.float32)
     assert torch.equal(started["none"].adapted(x, z), started["none"].vector(x))
@@ -275,12 +399,24 @@ def test_a_model_file_that_names_no_variant_is_mufin(tmp_path):
     model.facts = {name: value for name, value in model.facts.items() if name not in ("a_s", "a_c")}
     model_files.save_members([model], tmp_path / "m")
     [back] = model_files.load_members(tmp_path / "m", tmp_path)
-    assert isinstance(back.self_attention, AttentionBlock) and isinstance(back.cross_attention, AttentionBlock)
+    assert isinstance(back.self_attention, AttentionBlock) and isinstance(
+        back.cross_attention, AttentionBlock
+    )
 
 
 def test_concat_normalises_with_the_gates_of_both_sides():
     model = shaken(Mufin({}, {}, 8, dropout=0.0, gates=True, a_c="concat")).double()
     x, z = random_bag(4, 3, 8, 1), random_bag(4, 2, 8, 2)
-    vectors = [normalize((bag.rows * (model.gates.exp()[bag.modality.clamp_min(0).long()] * bag.mask)[..., None]).sum(1), dim=1)
-               for bag in (x, z)]
-    assert torch.allclose(model.adapted(x, z), normalize(model.cross_attention(*vectors), dim=1), atol=1e-12)
+    vectors = [
+        normalize(
+            (
+                bag.rows
+                * (model.gates.exp()[bag.modality.clamp_min(0).long()] * bag.mask)[..., None]
+            ).sum(1),
+            dim=1,
+        )
+        for bag in (x, z)
+    ]
+    assert torch.allclose(
+        model.adapted(x, z), normalize(model.cross_attention(*vectors), dim=1), atol=1e-12
+    )

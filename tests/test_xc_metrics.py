@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import xc_metrics as xc
-from pipeline.ragged import Lists
+from mufin import metrics as xc
+from mufin.ragged import Lists
 
-PROBLEMS = (st.integers(1, 12), st.integers(1, 25), st.integers(0, 14), st.integers(1, 12), st.integers(0, 10**6))
+PROBLEMS = (
+    st.integers(1, 12),
+    st.integers(1, 25),
+    st.integers(0, 14),
+    st.integers(1, 12),
+    st.integers(0, 10**6),
+)
 
 
 class Problem:
@@ -23,10 +29,14 @@ class Problem:
         self.n, self.labels = n, labels
         self.predictions = np.full((n, width), -1, np.int64)
         for row in self.predictions:
-            given_up = rng.permutation(labels)[:rng.integers(0, width + 1)]
-            row[:len(given_up)] = given_up
-        self.truth = Lists.of_rows([rng.permutation(labels)[:rng.integers(0, 6)] for _ in range(n)])
-        self.excluded = Lists.of_rows([rng.permutation(labels)[:rng.integers(0, 4)] for _ in range(n)])
+            given_up = rng.permutation(labels)[: rng.integers(0, width + 1)]
+            row[: len(given_up)] = given_up
+        self.truth = Lists.of_rows(
+            [rng.permutation(labels)[: rng.integers(0, 6)] for _ in range(n)]
+        )
+        self.excluded = Lists.of_rows(
+            [rng.permutation(labels)[: rng.integers(0, 4)] for _ in range(n)]
+        )
         self.counts = rng.integers(0, 5, labels)
         self.weights = 1 + rng.random(labels) * 9
 
@@ -49,19 +59,25 @@ def dcg(gains) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS)
-def test_precision_recall_and_ndcg_are_those_of_a_loop_over_their_definitions(n, labels, width, k, seed):
+def test_precision_recall_and_ndcg_are_those_of_a_loop_over_their_definitions(
+    n, labels, width, k, seed
+):
     p = Problem(n, labels, width, seed)
     three = (p.predictions, p.truth, k, p.excluded)
     assert xc.precision_at_k(*three) == pytest.approx(p.mean(lambda i: sum(p.gains(i, k)) / k))
     assert xc.recall_at_k(*three) == pytest.approx(
-        p.mean(lambda i: sum(p.gains(i, k)) / len(p.true(i)) if p.true(i) else 0))
+        p.mean(lambda i: sum(p.gains(i, k)) / len(p.true(i)) if p.true(i) else 0)
+    )
     assert xc.ndcg_at_k(*three) == pytest.approx(
-        p.mean(lambda i: dcg(p.gains(i, k)) / dcg([1] * min(k, len(p.true(i)))) if p.true(i) else 0))
+        p.mean(lambda i: dcg(p.gains(i, k)) / dcg([1] * min(k, len(p.true(i)))) if p.true(i) else 0)
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS)
-def test_propensity_scored_figures_are_ratios_of_sums_of_weighted_gains_to_the_best_gains(n, labels, width, k, seed):
+def test_propensity_scored_figures_are_ratios_of_sums_of_weighted_gains_to_the_best_gains(
+    n, labels, width, k, seed
+):
     p = Problem(n, labels, width, seed)
     got, best, got_n, best_n = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
@@ -72,14 +88,19 @@ def test_propensity_scored_figures_are_ratios_of_sums_of_weighted_gains_to_the_b
         places = dcg([1] * min(k, len(true)))
         got, best = got + sum(gains) / k, best + sum(ideal) / k
         got_n, best_n = got_n + dcg(gains) / places, best_n + dcg(ideal) / places
-    assert xc.psp_at_k(p.predictions, p.truth, k, p.weights, p.excluded) == pytest.approx(100 * got / best if best else 0)
+    assert xc.psp_at_k(p.predictions, p.truth, k, p.weights, p.excluded) == pytest.approx(
+        100 * got / best if best else 0
+    )
     assert xc.psndcg_at_k(p.predictions, p.truth, k, p.weights, p.excluded) == pytest.approx(
-        100 * got_n / best_n if best_n else 0)
+        100 * got_n / best_n if best_n else 0
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS)
-def test_auc_is_the_part_of_positive_negative_pairs_within_the_top_in_the_right_order(n, labels, width, k, seed):
+def test_auc_is_the_part_of_positive_negative_pairs_within_the_top_in_the_right_order(
+    n, labels, width, k, seed
+):
     p = Problem(n, labels, width, seed)
 
     def area(i: int) -> float:
@@ -96,11 +117,25 @@ def test_evaluate_gives_what_each_function_gives_alone(n, labels, width, k, seed
     p = Problem(n, labels, width, seed)
     weights = xc.inverse_propensity(p.counts, 50, 0.6, 2.6)
     three = (p.predictions, p.truth, k)
-    expected = {f"P@{k}": xc.precision_at_k(*three, p.excluded), f"nDCG@{k}": xc.ndcg_at_k(*three, p.excluded),
-                f"PSP@{k}": xc.psp_at_k(*three, weights, p.excluded),
-                f"PSnDCG@{k}": xc.psndcg_at_k(*three, weights, p.excluded),
-                f"R@{k}": xc.recall_at_k(*three, p.excluded), f"AUC@{k}": xc.auc_at_k(*three, p.excluded)}
-    found = xc.evaluate(p.predictions, p.truth, p.excluded, p.counts, 50, (0.6, 2.6), ks=(k,), recall_ks=(k,), auc_k=k)
+    expected = {
+        f"P@{k}": xc.precision_at_k(*three, p.excluded),
+        f"nDCG@{k}": xc.ndcg_at_k(*three, p.excluded),
+        f"PSP@{k}": xc.psp_at_k(*three, weights, p.excluded),
+        f"PSnDCG@{k}": xc.psndcg_at_k(*three, weights, p.excluded),
+        f"R@{k}": xc.recall_at_k(*three, p.excluded),
+        f"AUC@{k}": xc.auc_at_k(*three, p.excluded),
+    }
+    found = xc.evaluate(
+        p.predictions,
+        p.truth,
+        p.excluded,
+        p.counts,
+        50,
+        (0.6, 2.6),
+        ks=(k,),
+        recall_ks=(k,),
+        auc_k=k,
+    )
     assert found == pytest.approx(expected)
 
 
@@ -109,12 +144,20 @@ def test_all_shared_figures_are_those_of_napkinxc(seed):
     theirs = pytest.importorskip("napkinxc.metrics")
     p = Problem(200, 60, 12, seed)
     true, top = [p.true(i) for i in range(p.n)], [p.top(i, 12) for i in range(p.n)]
-    pairs = {"precision": (xc.precision_at_k, theirs.precision_at_k), "recall": (xc.recall_at_k, theirs.recall_at_k),
-             "ndcg": (xc.ndcg_at_k, theirs.ndcg_at_k)}
+    pairs = {
+        "precision": (xc.precision_at_k, theirs.precision_at_k),
+        "recall": (xc.recall_at_k, theirs.recall_at_k),
+        "ndcg": (xc.ndcg_at_k, theirs.ndcg_at_k),
+    }
     for name, (ours, reference) in pairs.items():
         figures = [ours(p.predictions, p.truth, k, p.excluded) for k in range(1, 11)]
-        np.testing.assert_allclose(figures, 100 * reference(true, top, k=10), atol=1e-9, err_msg=name)
-    for ours, reference in ((xc.psp_at_k, theirs.psprecision_at_k), (xc.psndcg_at_k, theirs.psndcg_at_k)):
+        np.testing.assert_allclose(
+            figures, 100 * reference(true, top, k=10), atol=1e-9, err_msg=name
+        )
+    for ours, reference in (
+        (xc.psp_at_k, theirs.psprecision_at_k),
+        (xc.psndcg_at_k, theirs.psndcg_at_k),
+    ):
         figures = [ours(p.predictions, p.truth, k, p.weights, p.excluded) for k in range(1, 11)]
         np.testing.assert_allclose(figures, 100 * reference(true, top, p.weights, k=10), atol=1e-9)
 
@@ -123,7 +166,7 @@ def test_inverse_propensities_are_those_of_napkinxc_and_of_the_formula():
     train = Problem(80, 30, 3, 0).truth
     counts = np.bincount(train.values, minlength=30)
     found = xc.inverse_propensity(counts, 80, 0.55, 1.5)
-    slow = [1 + (log(80) - 1) * 2.5 ** 0.55 * (c + 1.5) ** -0.55 for c in counts]
+    slow = [1 + (log(80) - 1) * 2.5**0.55 * (c + 1.5) ** -0.55 for c in counts]
     np.testing.assert_allclose(found, slow)
     theirs = pytest.importorskip("napkinxc.metrics")
     matrix = np.zeros((80, 30))
@@ -135,12 +178,15 @@ def test_a_datapoint_without_truth_counts_nothing_found_and_stays_in_the_mean():
     predictions, truth = np.array([[0, 1], [0, 1]]), Lists.of_rows([[0, 1], []])
     for figure in (xc.precision_at_k, xc.recall_at_k, xc.ndcg_at_k, xc.auc_at_k):
         assert figure(predictions, truth, 2) == 50
-    for figure in (xc.psp_at_k, xc.psndcg_at_k):                  # ratios of sums: such a datapoint adds to neither
+    for figure in (xc.psp_at_k, xc.psndcg_at_k):  # ratios of sums: such a datapoint adds to neither
         assert figure(predictions, truth, 2, np.ones(2)) == 100
 
 
 def test_where_nobody_has_truth_or_nobody_is_asked_every_figure_is_zero():
-    for predictions, truth in ((np.array([[0, 1]]), Lists.of_rows([[]])), (np.zeros((0, 2), np.int64), Lists.of_rows([]))):
+    for predictions, truth in (
+        (np.array([[0, 1]]), Lists.of_rows([[]])),
+        (np.zeros((0, 2), np.int64), Lists.of_rows([])),
+    ):
         figures = xc.evaluate(predictions, truth, None, np.array([1, 2]), 10, (0.6, 2.6))
         assert set(figures.values()) == {0.0}
 
@@ -148,10 +194,12 @@ def test_where_nobody_has_truth_or_nobody_is_asked_every_figure_is_zero():
 def test_predictions_too_few_are_misses_and_a_padding_is_no_label():
     predictions, truth = np.array([[2, -1, -1]]), Lists.of_rows([[2, 3]])
     assert xc.precision_at_k(predictions, truth, 3) == pytest.approx(100 / 3)
-    assert xc.precision_at_k(predictions, truth, 5) == pytest.approx(20)           # wider than the predictions
+    assert xc.precision_at_k(predictions, truth, 5) == pytest.approx(
+        20
+    )  # wider than the predictions
     assert xc.recall_at_k(predictions, truth, 5) == pytest.approx(50)
     assert xc.ndcg_at_k(predictions, truth, 5) == pytest.approx(100 / (1 + 1 / log2(3)))
-    assert xc.auc_at_k(predictions, truth, 3) == 100                               # a padding forms no pair
+    assert xc.auc_at_k(predictions, truth, 3) == 100  # a padding forms no pair
     assert xc.recall_by_bin(predictions, truth, None, np.zeros(4, int), 3, 1).tolist() == [50]
     assert xc.precision_at_k(np.full((1, 3), -1), truth, 3) == 0
 
@@ -159,8 +207,8 @@ def test_predictions_too_few_are_misses_and_a_padding_is_no_label():
 def test_a_filter_pair_leaves_predictions_and_truth_before_the_cut_and_only_its_own_datapoint():
     predictions = np.array([[5, 4, 3], [5, 4, 3]])
     truth, excluded = Lists.of_rows([[4, 5], [4, 5]]), Lists.of_rows([[5], []])
-    assert xc.precision_at_k(predictions, truth, 1, excluded) == 100         # 4 moves up in the first
-    assert xc.recall_at_k(predictions, truth, 1, excluded) == 75             # the first has only 4 to find
+    assert xc.precision_at_k(predictions, truth, 1, excluded) == 100  # 4 moves up in the first
+    assert xc.recall_at_k(predictions, truth, 1, excluded) == 75  # the first has only 4 to find
     closed, left = xc.filtered(predictions, truth, excluded)
     assert closed.tolist() == [[4, 3, -1], [5, 4, 3]]
     assert left[0].tolist() == [4] and left[1].tolist() == [4, 5]
@@ -171,12 +219,14 @@ def test_auc_without_a_pair_is_full_for_hits_alone_and_nothing_for_misses_alone(
     truth = Lists.of_rows([[0, 1]])
     assert xc.auc_at_k(np.array([[0, 1]]), truth, 2) == 100
     assert xc.auc_at_k(np.array([[2, 3]]), truth, 2) == 0
-    assert xc.auc_at_k(np.array([[2, 0, 3, 1]]), truth, 4) == 25              # of four pairs, only 0 before 3
+    assert xc.auc_at_k(np.array([[2, 0, 3, 1]]), truth, 4) == 25  # of four pairs, only 0 before 3
 
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS, st.integers(1, 6))
-def test_popularity_bins_go_by_frequency_then_id_and_share_the_pairs_evenly_but_for_one_label(n, labels, _, __, seed, bins):
+def test_popularity_bins_go_by_frequency_then_id_and_share_the_pairs_evenly_but_for_one_label(
+    n, labels, _, __, seed, bins
+):
     p = Problem(n, labels, 1, seed)
     found = xc.popularity_bins(p.counts, p.truth, bins)
     assert found.min() >= 0 and found.max() < bins
@@ -200,8 +250,15 @@ def test_popularity_bins_of_equal_labels_are_cut_by_id():
 def test_parts_of_the_bins_are_those_of_a_loop_and_sum_to_recall(n, labels, width, k, seed, bins):
     p = Problem(n, labels, width, seed)
     label_bin = xc.popularity_bins(p.counts, p.truth, bins)
-    slow = [p.mean(lambda i, b=b: sum(x in p.true(i) and label_bin[x] == b for x in p.top(i, k)) / max(len(p.true(i)), 1))
-            for b in range(bins)]
+    slow = [
+        p.mean(
+            lambda i, b=b: (
+                sum(x in p.true(i) and label_bin[x] == b for x in p.top(i, k))
+                / max(len(p.true(i)), 1)
+            )
+        )
+        for b in range(bins)
+    ]
     found = xc.recall_by_bin(p.predictions, p.truth, p.excluded, label_bin, k, bins)
     np.testing.assert_allclose(found, slow, atol=1e-9)
     assert found.sum() == pytest.approx(xc.recall_at_k(p.predictions, p.truth, k, p.excluded))
@@ -209,7 +266,9 @@ def test_parts_of_the_bins_are_those_of_a_loop_and_sum_to_recall(n, labels, widt
 
 @settings(max_examples=40, deadline=None)
 @given(*PROBLEMS)
-def test_precision_by_category_is_that_of_its_datapoints_alone_the_largest_category_first(n, labels, width, k, seed):
+def test_precision_by_category_is_that_of_its_datapoints_alone_the_largest_category_first(
+    n, labels, width, k, seed
+):
     p = Problem(n, labels, width, seed)
     category = np.random.default_rng(seed).choice(np.array(["", "Toys", "Toys > Trains"]), n)
     found = xc.precision_by_category(p.predictions, p.truth, p.excluded, category, k)
@@ -217,14 +276,18 @@ def test_precision_by_category_is_that_of_its_datapoints_alone_the_largest_categ
     for name, (count, precision) in found.items():
         rows = np.flatnonzero(category == name)
         assert count == len(rows)
-        assert precision == pytest.approx(100 * sum(sum(p.gains(i, k)) / k for i in rows) / len(rows))
+        assert precision == pytest.approx(
+            100 * sum(sum(p.gains(i, k)) / k for i in rows) / len(rows)
+        )
     sizes = [count for count, _ in found.values()]
     assert sizes == sorted(sizes, reverse=True) and sum(sizes) == n
 
 
 @settings(max_examples=40, deadline=None)
 @given(*PROBLEMS)
-def test_recall_of_chosen_labels_asks_for_them_alone_in_a_top_that_all_labels_share(n, labels, width, k, seed):
+def test_recall_of_chosen_labels_asks_for_them_alone_in_a_top_that_all_labels_share(
+    n, labels, width, k, seed
+):
     p = Problem(n, labels, width, seed)
     chosen = np.flatnonzero(p.counts <= 1)
     parts = []
@@ -236,5 +299,11 @@ def test_recall_of_chosen_labels_asks_for_them_alone_in_a_top_that_all_labels_sh
 
 
 def test_a_head_label_in_the_top_takes_the_place_of_a_tail_label():
-    assert xc.recall_of_labels(np.array([[0, 1]]), Lists.of_rows([[0, 1]]), None, np.array([1]), 1) == 0
-    assert xc.recall_of_labels(np.array([[0, 1]]), Lists.of_rows([[0, 1]]), None, np.array([1]), 2) == 100
+    assert (
+        xc.recall_of_labels(np.array([[0, 1]]), Lists.of_rows([[0, 1]]), None, np.array([1]), 1)
+        == 0
+    )
+    assert (
+        xc.recall_of_labels(np.array([[0, 1]]), Lists.of_rows([[0, 1]]), None, np.array([1]), 2)
+        == 100
+    )

@@ -15,11 +15,11 @@ import torch
 import yaml
 
 from benchmarks.on_gpu.floors import ImageWork, TextWork
-from pipeline.nn.classifiers import LabelClassifiers
-from pipeline.nn.encoders import create_image_encoder, create_text_encoder
-from pipeline.nn.mufin import Mufin, Projection
-from pipeline.params import Params, load_params
-from pipeline.ragged import Lists
+from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.encoders import create_image_encoder, create_text_encoder
+from mufin.nn.mufin import Mufin, Projection
+from mufin.params import Params, load_params
+from mufin.ragged import Lists
 
 PROFILES = Path(__file__).resolve().parents[2] / "params"
 MOST_TOKENS = 32
@@ -32,43 +32,78 @@ class Sizes:
     products: int
     labels: int
     datapoints: int
-    held_images: int        # activations that fit in GPU memory; products refer to them at random
-    streamed_images: int    # activations that do not fit
-    image: dict             # of `create_image_encoder`, beyond weights and trainable blocks
-    text: dict              # of `create_text_encoder`
+    held_images: int  # activations that fit in GPU memory; products refer to them at random
+    streamed_images: int  # activations that do not fit
+    image: dict  # of `create_image_encoder`, beyond weights and trainable blocks
+    text: dict  # of `create_text_encoder`
     vocabulary: int
-    dim: int                # D
-    batch: int              # B of Module I, labels
-    finetune_batch: int     # B of Module IV, datapoints
-    steps: int              # measured steps with inputs in GPU memory
-    streamed_steps: int     # measured steps with inputs in host memory
-    queries: int            # of exact retrieval
-    predicted: int          # datapoints of prediction
-    pictures: int           # pixels through the frozen trunk
+    dim: int  # D
+    batch: int  # B of Module I, labels
+    finetune_batch: int  # B of Module IV, datapoints
+    steps: int  # measured steps with inputs in GPU memory
+    streamed_steps: int  # measured steps with inputs in host memory
+    queries: int  # of exact retrieval
+    predicted: int  # datapoints of prediction
+    pictures: int  # pixels through the frozen trunk
 
 
 FULL = Sizes(
-    products=847_317, labels=303_296, datapoints=586_781, held_images=100_000,
+    products=847_317,
+    labels=303_296,
+    datapoints=586_781,
+    held_images=100_000,
     streamed_images=2_000_000,
     image={"name": "vit_base_patch32_224", "options": {}, "size": 224},
-    text={"name": "distilbert", "options": {}}, vocabulary=30_522, dim=192, batch=1024,
-    finetune_batch=200, steps=24, streamed_steps=16, queries=20_000,
-    predicted=4096, pictures=8192)
+    text={"name": "distilbert", "options": {}},
+    vocabulary=30_522,
+    dim=192,
+    batch=1024,
+    finetune_batch=200,
+    steps=24,
+    streamed_steps=16,
+    queries=20_000,
+    predicted=4096,
+    pictures=8192,
+)
 TINY = Sizes(
-    products=600, labels=200, datapoints=400, held_images=300, streamed_images=600,
-    image={"name": "vit_tiny_patch16_224", "size": 32,
-           "options": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2,
-                       "num_heads": 2}},
-    text={"name": "distilbert", "options": {"dim": 32, "n_layers": 1, "n_heads": 2,
-                                            "hidden_dim": 64}},
-    vocabulary=200, dim=16, batch=16, finetune_batch=8, steps=3, streamed_steps=2,
-    queries=64, predicted=16, pictures=16)
+    products=600,
+    labels=200,
+    datapoints=400,
+    held_images=300,
+    streamed_images=600,
+    image={
+        "name": "vit_tiny_patch16_224",
+        "size": 32,
+        "options": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    },
+    text={
+        "name": "distilbert",
+        "options": {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64},
+    },
+    vocabulary=200,
+    dim=16,
+    batch=16,
+    finetune_batch=8,
+    steps=3,
+    streamed_steps=2,
+    queries=64,
+    predicted=16,
+    pictures=16,
+)
 
 # Where bf16 is compared with fp32: layers as wide, but smaller steps and a shallow frozen trunk, which
 # does not run there.
 FULL_COMPARED = replace(
-    FULL, products=30_000, labels=10_000, datapoints=20_000, held_images=8_000, batch=128,
-    finetune_batch=25, steps=5, image=FULL.image | {"options": {"depth": 2}})
+    FULL,
+    products=30_000,
+    labels=10_000,
+    datapoints=20_000,
+    held_images=8_000,
+    batch=128,
+    finetune_batch=25,
+    steps=5,
+    image=FULL.image | {"options": {"depth": 2}},
+)
 TINY_COMPARED = replace(TINY, batch=8, finetune_batch=4, steps=2)
 
 # Table 1 of the paper; the spread of lengths is not in it. Titles: log-normal, about a sixth cut at
@@ -107,7 +142,7 @@ def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int) -
     The activations are one array of at most 4,000 rows that the manifest names as often as needed:
     in GPU memory each is held as rows of its own, in host memory they share the file's pages.
     """
-    if (folder / "manifest.json").exists():     # written last
+    if (folder / "manifest.json").exists():  # written last
         return
     folder.mkdir(exist_ok=True)
     rng, n = np.random.default_rng(0), sizes.products
@@ -115,8 +150,10 @@ def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int) -
     np.save(folder / "image_offsets.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
     rows = min(images, 4000)
     copies = images // rows
-    np.save(folder / "image_rows.npy",
-            rng.integers(rows * copies, size=int(counts.sum()), dtype=np.int32))
+    np.save(
+        folder / "image_rows.npy",
+        rng.integers(rows * copies, size=int(counts.sum()), dtype=np.int32),
+    )
     work = image_work(network)
     block = torch.randn(rows, work.tokens, work.width, generator=torch.Generator().manual_seed(0))
     np.save(folder / "image_inputs.npy", block.half().numpy())
@@ -125,9 +162,16 @@ def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int) -
     tokens[np.arange(MOST_TOKENS) >= lengths[:, None]] = 0
     np.save(folder / "token_lengths.npy", lengths)
     np.save(folder / "tokens.npy", tokens)
-    (folder / "manifest.json").write_text(json.dumps({
-        "products": n, "modalities": ["text", "image"], "text": {"array": "tokens.npy"},
-        "image": {"shards": ["image_inputs.npy"] * copies}}))
+    (folder / "manifest.json").write_text(
+        json.dumps(
+            {
+                "products": n,
+                "modalities": ["text", "image"],
+                "text": {"array": "tokens.npy"},
+                "image": {"shards": ["image_inputs.npy"] * copies},
+            }
+        )
+    )
 
 
 def network(sizes: Sizes, dropout: bool = True) -> Mufin:
@@ -140,9 +184,12 @@ def network(sizes: Sizes, dropout: bool = True) -> Mufin:
     options = text["options"] | ({} if dropout else {"dropout": 0.0, "attention_dropout": 0.0})
     encoders = {
         "text": create_text_encoder(text["name"], "random", options, "all", sizes.vocabulary),
-        "image": create_image_encoder(image["name"], "random", image["options"], image["size"], 1)}
-    projections = {name: Projection(encoder.width, sizes.dim, "maxpool", 0.0)
-                   for name, encoder in encoders.items()}
+        "image": create_image_encoder(image["name"], "random", image["options"], image["size"], 1),
+    }
+    projections = {
+        name: Projection(encoder.width, sizes.dim, "maxpool", 0.0)
+        for name, encoder in encoders.items()
+    }
     return Mufin(encoders, projections, sizes.dim, 1, 0.1 if dropout else 0.0)
 
 
@@ -179,8 +226,9 @@ def truth_by_label(sizes: Sizes, used: int) -> Lists:
     each, the data set's average, and the others none: an epoch of Module I has `used` labels."""
     rng = np.random.default_rng([0, 1])
     each = min(round(DATAPOINTS_PER_LABEL), sizes.datapoints)
-    keys = np.repeat(np.arange(used), each) * sizes.datapoints \
-        + rng.integers(sizes.datapoints, size=used * each)
+    keys = np.repeat(np.arange(used), each) * sizes.datapoints + rng.integers(
+        sizes.datapoints, size=used * each
+    )
     label, datapoint = np.divmod(np.unique(keys), sizes.datapoints)
     by_label = Lists(np.searchsorted(label, np.arange(used + 1)).astype(np.int64), datapoint)
     return by_label.transpose(sizes.datapoints)

@@ -21,13 +21,34 @@ def equality(at: Place, tell: Tell) -> None:
     # what pytest prints goes to the log on stderr: standard output is for the table
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     counts = Counts(tell)
-    end = pytest.main(["tests/test_cuda.py", "-q", "-p", "no:cacheprovider",
-                       f"--basetemp={at.folder / 'pytest'}"], plugins=[counts])
+    end = pytest.main(
+        [
+            "tests/test_cuda.py",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={at.folder / 'pytest'}",
+        ],
+        plugins=[counts],
+    )
     tell(Row(figure="tests/test_cuda.py: passed", value=counts.passed, unit="tests"))
-    tell(Row(figure="tests/test_cuda.py: failed", value=counts.failed, unit="tests", aim=0,
-             note="" if end in (0, 1) else f"pytest ended with {end!r}"))
-    tell(Row(figure="tests/test_cuda.py: skipped", value=counts.skipped.total(), unit="tests",
-             note="; ".join(f"{count}: {reason}" for reason, count in counts.skipped.items())))
+    tell(
+        Row(
+            figure="tests/test_cuda.py: failed",
+            value=counts.failed,
+            unit="tests",
+            aim=0,
+            note="" if end in (0, 1) else f"pytest ended with {end!r}",
+        )
+    )
+    tell(
+        Row(
+            figure="tests/test_cuda.py: skipped",
+            value=counts.skipped.total(),
+            unit="tests",
+            note="; ".join(f"{count}: {reason}" for reason, count in counts.skipped.items()),
+        )
+    )
 
 
 class Counts:
@@ -41,8 +62,15 @@ class Counts:
         if report.failed:
             self.failed += 1
             reason = str(report.longrepr).strip().splitlines()[-1][:200]
-            self.tell(Row(figure=f"failed: {report.nodeid.partition('::')[2]}"[:72], value=1,
-                          unit="test", aim=0, note=reason))
+            self.tell(
+                Row(
+                    figure=f"failed: {report.nodeid.partition('::')[2]}"[:72],
+                    value=1,
+                    unit="test",
+                    aim=0,
+                    note=reason,
+                )
+            )
         elif report.skipped:
             self.skipped[report.longrepr[2].removeprefix("Skipped: ")] += 1
         elif report.when == "call":

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.timing import interleaved
 
-FULL = {"matmul": 8192, "copy": 2**29, "host": 2**28, "repeats": 10}      # numbers, not bytes
+FULL = {"matmul": 8192, "copy": 2**29, "host": 2**28, "repeats": 10}  # numbers, not bytes
 TINY = {"matmul": 256, "copy": 2**20, "host": 2**18, "repeats": 2}
 
 
@@ -21,10 +21,10 @@ TINY = {"matmul": 256, "copy": 2**20, "host": 2**18, "repeats": 2}
 class Ceilings:
     """What the card does at best, measured in the same run."""
 
-    bf16: float     # FLOP/s of a large bf16 matrix product
-    fp32: float     # FLOP/s of a large float32 matrix product, TF32 off
-    copy: float     # bytes/s of a copy within device memory, read plus written
-    host: float     # bytes/s from pinned host memory to the device
+    bf16: float  # FLOP/s of a large bf16 matrix product
+    fp32: float  # FLOP/s of a large float32 matrix product, TF32 off
+    copy: float  # bytes/s of a copy within device memory, read plus written
+    host: float  # bytes/s from pinned host memory to the device
 
 
 def measure_ceilings(device: torch.device, tiny: bool) -> Ceilings:
@@ -59,8 +59,8 @@ class TextWork:
     """The sizes of a BERT-like E_T that decide its arithmetic."""
 
     layers: int
-    width: int      # H
-    hidden: int     # of the feed-forward layers
+    width: int  # H
+    hidden: int  # of the feed-forward layers
 
     def flop(self, tokens: np.ndarray) -> float:
         """FLOP of the forward pass over titles of `tokens` (n,) tokens each, padding aside.
@@ -75,9 +75,9 @@ class TextWork:
 class ImageWork:
     """The last block of a ViT in which the class token alone asks (nn/encoders.py)."""
 
-    tokens: int     # T, class token included
-    width: int      # C
-    hidden: int     # of the MLP
+    tokens: int  # T, class token included
+    width: int  # C
+    hidden: int  # of the MLP
 
     def flop(self, images: int) -> float:
         """FLOP of the forward pass: K and V of all tokens; Q, O and the MLP of one; its attention."""
@@ -86,18 +86,21 @@ class ImageWork:
         return float(images * (k_v + one + 4 * self.tokens * self.width))
 
 
-TRAIN = 3       # a training step's FLOP per forward FLOP: the backward pass has two products for each
+TRAIN = 3  # a training step's FLOP per forward FLOP: the backward pass has two products for each
 
 
 def busy_seconds(trace: dict) -> float | None:
     """Seconds in which the GPU ran at least one kernel or copy, of a profiler's Chrome trace; None
     where the trace has none."""
-    spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in trace["traceEvents"]
-                   if e.get("ph") == "X" and e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset"))
+    spans = sorted(
+        (e["ts"], e["ts"] + e["dur"])
+        for e in trace["traceEvents"]
+        if e.get("ph") == "X" and e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")
+    )
     if not spans:
         return None
     total, end = 0.0, spans[0][0]
-    for first, last in spans:                   # microseconds
+    for first, last in spans:  # microseconds
         total += max(last - max(first, end), 0)
         end = max(end, last)
     return total / 1e6
@@ -122,7 +125,7 @@ class Busy:
             activity = getattr(torch.profiler.ProfilerActivity, kind)
             self.profiler = torch.profiler.profile(activities=[activity])
             self.profiler.start()
-        except Exception as error:              # CUPTI fails in classes of its own
+        except Exception as error:  # CUPTI fails in classes of its own
             self.profiler, self.reason = None, f"{type(error).__name__}: {error}"
         self.seconds = -time.perf_counter()
 

@@ -17,7 +17,7 @@ from benchmarks.on_gpu.prediction import prediction, retrieval
 from benchmarks.on_gpu.running import Row
 from benchmarks.on_gpu.sample_run import sample
 from benchmarks.on_gpu.training import Place, Tell, module_four, module_one, precision
-from pipeline import runtime
+from mufin import runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class Part:
 
     title: str
     run: Callable[[Place, Tell], None]
-    most: float         # seconds it may take of eight minutes
+    most: float  # seconds it may take of eight minutes
 
 
-CEILINGS = {    # field of `Ceilings`: figure, unit, how much a unit is
+CEILINGS = {  # field of `Ceilings`: figure, unit, how much a unit is
     "bf16": ("matrix product, bf16", "TFLOP/s", 1e12),
     "fp32": ("matrix product, float32, TF32 off", "TFLOP/s", 1e12),
     "copy": ("copy in device memory, read plus written", "TB/s", 1e12),
@@ -71,10 +71,16 @@ def describe(at: Place, tell: Tell) -> None:
     facts = {
         "card": torch.cuda.get_device_name(device) if gpu else "none",
         "gpu_memory_gib": round(torch.cuda.get_device_properties(device).total_memory / 2**30, 1)
-        if gpu else None,
+        if gpu
+        else None,
         "driver": _driver() if gpu else None,
-        "cuda": torch.version.cuda, "torch": torch.__version__, "precision": str(runtime.precision()),
-        "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "precision": str(runtime.precision()),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+    }
     for name, value in facts.items():
         tell(Row(figure=name, value=None, unit="", note="" if value is None else str(value)))
 
@@ -82,8 +88,11 @@ def describe(at: Place, tell: Tell) -> None:
 def _driver() -> str:
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=True,
-                              timeout=30).stdout.splitlines()[0].strip()
+        return (
+            subprocess.run(words, capture_output=True, text=True, check=True, timeout=30)
+            .stdout.splitlines()[0]
+            .strip()
+        )
     except (OSError, subprocess.SubprocessError, IndexError):
         return "unknown"
 

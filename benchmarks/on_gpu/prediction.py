@@ -13,19 +13,19 @@ from benchmarks.on_gpu.catalog import Sizes
 from benchmarks.on_gpu.running import Row
 from benchmarks.on_gpu.training import Place, Tell, peak_memory
 from benchmarks.timing import interleaved
-from pipeline import runtime
-from pipeline.ann import ExactNeighbours, LabelRows, build_neighbours
-from pipeline.ann.exact import _full_float32, _layers, _top
+from mufin import runtime
+from mufin.nn.embedding import Embedded, joint_rows
+from mufin.nn.mufin import IMAGE, TEXT, Mufin
+from mufin.ranking.label_index import Index
+from mufin.ranking.order import rank
+from mufin.retrieval.augmented import augmented_rows
+from mufin.retrieval.exact import ExactNeighbours, LabelRows, _full_float32, _layers, _top
+from mufin.retrieval.neighbours import build_neighbours
 from pipeline.evaluate import Network, Scored
-from pipeline.nn.mufin import IMAGE, TEXT, Mufin
 from pipeline.precompute import BATCH, frozen_inputs
-from pipeline.ranking import rank
-from pipeline.recommender import augmented_rows, joint_rows
-from pipeline.served import Index
-from pipeline.training.embedding import Embedded
 
 SHORTLIST, BETA = 100, 0.7
-CHECKED = 200               # queries of the brute-force check
+CHECKED = 200  # queries of the brute-force check
 
 
 def retrieval(at: Place, tell: Tell) -> None:
@@ -35,14 +35,14 @@ def retrieval(at: Place, tell: Tell) -> None:
     queries = _unit(sizes.queries, sizes.dim, 1, device).cpu().numpy()
     exact = ExactNeighbours(rows, device)
     k = min(SHORTLIST, sizes.labels)
-    exact.search(queries[:CHECKED], k)                  # warms up
+    exact.search(queries[:CHECKED], k)  # warms up
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     labels, similarity = exact.search(queries, k)
     seconds = time.perf_counter() - start
     peak = peak_memory("exact retrieval")
-    every = sizes.products      # a shortlist for each
+    every = sizes.products  # a shortlist for each
     floor = None
     if at.ceilings:
         # every product in full float32; the scores are written once and read once
@@ -50,17 +50,33 @@ def retrieval(at: Place, tell: Tell) -> None:
         floor = 2 * count * sizes.dim / at.ceilings.fp32 + 8 * count / at.ceilings.copy
     scale = every / len(queries)
     size = f"{len(queries)} queries, {len(rows.label)} rows of {sizes.labels} labels"
-    tell(Row(figure="exact retrieval, top 100 labels", value=seconds, unit="s", floor=floor,
-             note=size))
-    tell(Row(figure=f"exact retrieval, scaled to {every} queries", value=seconds * scale, unit="s",
-             floor=floor and floor * scale, aim=30.0, note="computed"))
+    tell(
+        Row(
+            figure="exact retrieval, top 100 labels",
+            value=seconds,
+            unit="s",
+            floor=floor,
+            note=size,
+        )
+    )
+    tell(
+        Row(
+            figure=f"exact retrieval, scaled to {every} queries",
+            value=seconds * scale,
+            unit="s",
+            floor=floor and floor * scale,
+            aim=30.0,
+            note="computed",
+        )
+    )
     tell(peak)
     _tell_check(rows, queries[:CHECKED], labels, similarity, tell)
     _tell_steps(exact, rows, queries, k, tell)
 
 
-def _tell_steps(exact: ExactNeighbours, rows: LabelRows, queries: np.ndarray, k: int,
-                tell: Tell) -> None:
+def _tell_steps(
+    exact: ExactNeighbours, rows: LabelRows, queries: np.ndarray, k: int, tell: Tell
+) -> None:
     """Where the time of one chunk of queries goes; and what label maxima by scattering would cost."""
     step = max(1, exact._budget() // (len(rows.label) + rows.num_labels))
     some = torch.from_numpy(queries[:step]).to(exact.device)
@@ -73,14 +89,21 @@ def _tell_steps(exact: ExactNeighbours, rows: LabelRows, queries: np.ndarray, k:
 
     with _full_float32():
         best = exact._best(some)
-        ways = {"products": lambda: exact.rows @ some.T,
-                "products and label maxima, in layers": lambda: exact._best(some),
-                "products and label maxima, by scatter_reduce": scattered,
-                f"top {k}": lambda: _top(best, k)}
+        ways = {
+            "products": lambda: exact.rows @ some.T,
+            "products and label maxima, in layers": lambda: exact._best(some),
+            "products and label maxima, by scatter_reduce": scattered,
+            f"top {k}": lambda: _top(best, k),
+        }
         times = interleaved(ways, 3)
     for name, seconds in times.items():
-        tell(Row(figure=f"exact retrieval, {len(some)} queries: {name}", unit="ms",
-                 value=1000 * float(np.median(seconds))))
+        tell(
+            Row(
+                figure=f"exact retrieval, {len(some)} queries: {name}",
+                unit="ms",
+                value=1000 * float(np.median(seconds)),
+            )
+        )
 
 
 def _label_rows(sizes: Sizes, device: torch.device) -> LabelRows:
@@ -97,20 +120,33 @@ def _unit(count: int, dim: int, seed: int, device: torch.device) -> torch.Tensor
     return torch.nn.functional.normalize(x, dim=-1)
 
 
-def _tell_check(rows: LabelRows, queries: np.ndarray, labels: np.ndarray, similarity: np.ndarray,
-                tell: Tell) -> None:
+def _tell_check(
+    rows: LabelRows, queries: np.ndarray, labels: np.ndarray, similarity: np.ndarray, tell: Tell
+) -> None:
     """Some queries against numpy on the CPU: all products, `np.maximum.reduceat` over each label."""
     order = np.argsort(rows.label, kind="stable")
     starts = np.searchsorted(rows.label[order], np.arange(rows.num_labels))
-    best = np.maximum.reduceat((rows.rows @ queries.T)[order], starts, axis=0).T        # (q, L)
+    best = np.maximum.reduceat((rows.rows @ queries.T)[order], starts, axis=0).T  # (q, L)
     k = labels.shape[1]
     wanted = np.argpartition(-best, k - 1, axis=1)[:, :k]
     values = -np.sort(-np.take_along_axis(best, wanted, 1), axis=1)
     same = np.mean([len(set(a) & set(b)) / k for a, b in zip(wanted, labels)])
-    tell(Row(figure="exact retrieval: labels that brute force finds too", value=100 * float(same),
-             unit="%", aim=100, note=f"{len(queries)} queries; equals to rounding may differ"))
-    tell(Row(figure="exact retrieval: largest difference of a similarity", unit="",
-             value=float(np.abs(values - similarity[:len(queries)]).max())))
+    tell(
+        Row(
+            figure="exact retrieval: labels that brute force finds too",
+            value=100 * float(same),
+            unit="%",
+            aim=100,
+            note=f"{len(queries)} queries; equals to rounding may differ",
+        )
+    )
+    tell(
+        Row(
+            figure="exact retrieval: largest difference of a similarity",
+            unit="",
+            value=float(np.abs(values - similarity[: len(queries)]).max()),
+        )
+    )
 
 
 def prediction(at: Place, tell: Tell) -> None:
@@ -119,9 +155,9 @@ def prediction(at: Place, tell: Tell) -> None:
     model = catalog.with_classifiers(catalog.network(sizes), sizes).eval()
     served = _served(at, model)
     sides = served.sides(alpha_one=False)
-    some = np.random.default_rng(0).permutation(sizes.products)[:sizes.predicted]
+    some = np.random.default_rng(0).permutation(sizes.products)[: sizes.predicted]
     pairs = catalog.no_pairs(len(some))
-    embedded = served.embed(some)                       # these two warm up
+    embedded = served.embed(some)  # these two warm up
     _ranked(served.score(embedded, sides, pairs))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -135,14 +171,24 @@ def prediction(at: Place, tell: Tell) -> None:
     pixels = _trunk_seconds(sizes, model)
     note = f"{len(some)} datapoints, {sizes.labels} labels, top {min(SHORTLIST, sizes.labels)}"
     for figure, seconds, why in (
-            ("descriptors known", known, note),
-            ("with encoding, from stored activations and tokens", known + stored, ""),
-            ("with encoding, from pixels and tokens",
-             known + stored + catalog.MEAN_IMAGES * pixels,
-             f"computed: {catalog.MEAN_IMAGES} images through the frozen trunk; decoding aside")):
+        ("descriptors known", known, note),
+        ("with encoding, from stored activations and tokens", known + stored, ""),
+        (
+            "with encoding, from pixels and tokens",
+            known + stored + catalog.MEAN_IMAGES * pixels,
+            f"computed: {catalog.MEAN_IMAGES} images through the frozen trunk; decoding aside",
+        ),
+    ):
         aim = None if "pixels" in figure else 0.3
-        tell(Row(figure=f"prediction, {figure}", value=1000 * seconds, unit="ms per datapoint",
-                 aim=aim, note=why))
+        tell(
+            Row(
+                figure=f"prediction, {figure}",
+                value=1000 * seconds,
+                unit="ms per datapoint",
+                aim=aim,
+                note=why,
+            )
+        )
     tell(Row(figure="frozen trunk of E_V, from pixels", value=1 / pixels, unit="images/s"))
     tell(peak)
 
@@ -155,15 +201,24 @@ def _served(at: Place, model: Mufin) -> Network:
     rows = _unit(int(offsets[-1]), sizes.dim, 0, device).cpu().numpy() * sizes.dim**0.5
     kinds = np.full(len(rows), IMAGE, np.int8)
     kinds[offsets[:-1]] = TEXT
-    vectors, centroids = (_unit(sizes.labels, sizes.dim, seed, device).cpu().numpy()
-                          for seed in (1, 2))
+    vectors, centroids = (
+        _unit(sizes.labels, sizes.dim, seed, device).cpu().numpy() for seed in (1, 2)
+    )
     labels = [Embedded(rows, kinds, offsets, vectors)]
     source = augmented_rows(joint_rows(labels), offsets, centroids)
     neighbours = build_neighbours(source, "exact", 16, 200, 800, device)
-    index = Index(labels, [], centroids, catalog.label_products(sizes),
-                  np.ones(sizes.labels, np.int64), neighbours, None)
-    settings = SimpleNamespace(evaluate=SimpleNamespace(candidates="shortlist",
-                                                        shortlist=SHORTLIST))
+    index = Index(
+        labels,
+        [],
+        centroids,
+        catalog.label_products(sizes),
+        np.ones(sizes.labels, np.int64),
+        neighbours,
+        None,
+    )
+    settings = SimpleNamespace(
+        evaluate=SimpleNamespace(candidates="shortlist", shortlist=SHORTLIST)
+    )
     return Network(settings, [model], at.store(model, sizes.held_images), index)
 
 
@@ -175,9 +230,10 @@ def _trunk_seconds(sizes: Sizes, model: Mufin) -> float:
     """Seconds per image of E_V's frozen part."""
     encoder, side, batch = model.encoders["image"], sizes.image["size"], BATCH["cuda"]
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (min(batch, sizes.pictures), side, side, 3), dtype=torch.uint8,
-                           generator=generator)
-    frozen_inputs(encoder, pixels)                      # warms up
+    pixels = torch.randint(
+        256, (min(batch, sizes.pictures), side, side, 3), dtype=torch.uint8, generator=generator
+    )
+    frozen_inputs(encoder, pixels)  # warms up
     repeats = max(sizes.pictures // len(pixels), 1)
     start = time.perf_counter()
     for _ in range(repeats):

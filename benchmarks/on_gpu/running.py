@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Callable
 
 PRELOAD = ["benchmarks.on_gpu.parts"]
-GRACE = 5.0         # seconds between asking a process to end and ending it
+GRACE = 5.0  # seconds between asking a process to end and ending it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +27,10 @@ class Row:
     """One figure of a part."""
 
     figure: str
-    value: float | None             # None: could not be measured here; `note` says why
+    value: float | None  # None: could not be measured here; `note` says why
     unit: str
-    floor: float | None = None      # what the arithmetic or the traffic alone would take, same unit
-    aim: float | None = None        # what is wanted, same unit
+    floor: float | None = None  # what the arithmetic or the traffic alone would take, same unit
+    aim: float | None = None  # what is wanted, same unit
     note: str = ""
 
 
@@ -41,8 +41,8 @@ class Outcome:
     name: str
     seconds: float
     rows: list[dict]
-    failure: str | None     # one sentence, or None
-    late: bool              # the failure is that its time was over
+    failure: str | None  # one sentence, or None
+    late: bool  # the failure is that its time was over
 
 
 def run_part(name: str, part: Callable, arguments: tuple, limit: float, log: Path) -> Outcome:
@@ -86,8 +86,9 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _child(part: Callable, arguments: tuple, log: Path) -> None:
-    os.setsid()             # a group of its own, so that what it starts ends with it
+    os.setsid()  # a group of its own, so that what it starts ends with it
     with open(log, "a") as file:
+
         def write(line: dict) -> None:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -97,7 +98,9 @@ def _child(part: Callable, arguments: tuple, log: Path) -> None:
         except BaseException as error:
             traceback.print_exc()
             reason = " ".join(str(error).split())[:300]
-            write({"failure": f"{type(error).__name__}: {reason}" if reason else type(error).__name__})
+            write(
+                {"failure": f"{type(error).__name__}: {reason}" if reason else type(error).__name__}
+            )
 
 
 def _end(process: multiprocessing.process.BaseProcess) -> None:
@@ -108,7 +111,7 @@ def _end(process: multiprocessing.process.BaseProcess) -> None:
         except (ProcessLookupError, PermissionError):
             if not process.is_alive():
                 break
-            process.kill()          # its group is not there yet
+            process.kill()  # its group is not there yet
         process.join(wait)
     process.join()
 
@@ -117,7 +120,7 @@ def _read(log: Path) -> list[dict]:
     """The lines that were written whole."""
     if not log.exists():
         return []
-    lines = log.read_text().split("\n")[:-1]        # after the last end of line: nothing, or half a line
+    lines = log.read_text().split("\n")[:-1]  # after the last end of line: nothing, or half a line
     return [json.loads(line) for line in lines]
 
 

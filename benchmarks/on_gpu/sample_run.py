@@ -14,16 +14,22 @@ import torch
 from benchmarks.on_gpu import catalog
 from benchmarks.on_gpu.running import Row
 from benchmarks.on_gpu.training import Place, Tell
+from mufin.artifacts.files import read_json
+from mufin.artifacts.tables import read_table, write_table
+from mufin.corpus.cleaning import best_rows, clean_relations, clean_title
+from mufin.corpus.splits import cold_split
+from mufin.params import Params, load_params
+from mufin.ragged import Lists
 from pipeline import download, finetune, precompute, pretrain, retrieve, transfer
-from pipeline.artifacts import read_json, read_table, write_table
-from pipeline.corpus.cleaning import best_rows, clean_relations, clean_title
-from pipeline.corpus.splits import cold_split
-from pipeline.params import Params, load_params
-from pipeline.ragged import Lists
 
-STAGES = {"precompute": precompute, "pretrain": pretrain, "retrieve": retrieve,
-          "transfer": transfer, "finetune": finetune}
-SMALL = {"products": 120, "epochs": 2}      # of the tiny run
+STAGES = {
+    "precompute": precompute,
+    "pretrain": pretrain,
+    "retrieve": retrieve,
+    "transfer": transfer,
+    "finetune": finetune,
+}
+SMALL = {"products": 120, "epochs": 2}  # of the tiny run
 
 
 def sample(at: Place, tell: Tell) -> None:
@@ -38,14 +44,18 @@ def sample(at: Place, tell: Tell) -> None:
         for name, stage in STAGES.items():
             stage.main()
             facts = read_json(Path(f"metrics/{name}.json"))
-            tell(Row(figure=f"sample, {name}", value=facts["seconds"], unit="s",
-                     note=_learnt(facts)))
+            tell(
+                Row(figure=f"sample, {name}", value=facts["seconds"], unit="s", note=_learnt(facts))
+            )
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
 
 def _learnt(facts: dict) -> str:
-    wanted = {"loss": "last epoch's loss", "test_recall": "percent of true labels in test shortlists"}
+    wanted = {
+        "loss": "last epoch's loss",
+        "test_recall": "percent of true labels in test shortlists",
+    }
     return "; ".join(f"{text} {facts[name]:.4g}" for name, text in wanted.items() if name in facts)
 
 
@@ -76,8 +86,13 @@ def write_curated(params: Params, raw: Path, out: Path) -> None:
     chosen = np.sort(best_rows(group, quality))
     products = [rows[i] for i in chosen[quality[chosen] > 0]]
     number = {product["uid"]: i for i, product in enumerate(products)}
-    pairs = [(number[row["uid"]], number[uid]) for row in rows if row["uid"] in number
-             for uid in row["related"] if uid in number]
+    pairs = [
+        (number[row["uid"]], number[uid])
+        for row in rows
+        if row["uid"] in number
+        for uid in row["related"]
+        if uid in number
+    ]
     relations, _ = clean_relations(*np.array(pairs, np.int64).T, len(products))
     s = params.curate
     made = cold_split(relations, s.test, s.valid, np.random.default_rng([s.seed, 0]))
@@ -85,8 +100,15 @@ def write_curated(params: Params, raw: Path, out: Path) -> None:
     write_table(columns, "products", out / "products.parquet")
     write_table({"product": made.labels.astype(np.int32)}, "labels", out / "labels.parquet")
     for name, split in made.rows.items():
-        write_table({"product": split.product.astype(np.int32), "labels": _column(split.labels),
-                     "excluded": _column(split.excluded)}, "split", out / f"{name}.parquet")
+        write_table(
+            {
+                "product": split.product.astype(np.int32),
+                "labels": _column(split.labels),
+                "excluded": _column(split.excluded),
+            },
+            "split",
+            out / f"{name}.parquet",
+        )
 
 
 def _column(lists: Lists) -> pa.Array:

@@ -18,15 +18,16 @@ from benchmarks.on_gpu import catalog
 from benchmarks.on_gpu.catalog import Sizes
 from benchmarks.on_gpu.floors import TRAIN, Busy, Ceilings
 from benchmarks.on_gpu.running import Row
-from pipeline import runtime
-from pipeline.corpus.descriptors import DescriptorStore
-from pipeline.nn.mufin import Mufin
-from pipeline.training.checkpoints import save_checkpoint
-from pipeline.training.embedding import embed
-from pipeline.training.finetuning import Finetuning
-from pipeline.training.loop import Job, Machine, train
-from pipeline.training.optimisers import Optimisers, Rates, trained_state
-from pipeline.training.pretraining import Pretraining
+from mufin import runtime
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.nn.embedding import embed
+from mufin.nn.mufin import Mufin
+from mufin.training.checkpoints import save_checkpoint
+from mufin.training.finetuning import Finetuning
+from mufin.training.loop import Job, train
+from mufin.training.machine import Machine
+from mufin.training.optimisers import Optimisers, Rates, trained_state
+from mufin.training.pretraining import Pretraining
 
 Tell = Callable[[Row], None]
 CPU = torch.device("cpu")
@@ -37,9 +38,9 @@ class Place:
     """Where a part runs and what it knows."""
 
     sizes: Sizes
-    tiny: bool                  # a rehearsal on a CPU: figures of no meaning
-    folder: Path                # scratch of the whole benchmark
-    ceilings: Ceilings | None   # None where they could not be measured
+    tiny: bool  # a rehearsal on a CPU: figures of no meaning
+    folder: Path  # scratch of the whole benchmark
+    ceilings: Ceilings | None  # None where they could not be measured
 
     def store(self, model: Mufin, images: int) -> DescriptorStore:
         """The descriptors of all products with `images` distinct images, written where need be. They
@@ -77,47 +78,73 @@ class Watched:
 
 # Jobs with the settings of the paper's profile
 
-def pretraining(at: Place, model: Mufin, store, steps: int, epochs: int,
-                where: Machine) -> tuple[Pretraining, Optimisers]:
+
+def pretraining(
+    at: Place, model: Mufin, store, steps: int, epochs: int, where: Machine
+) -> tuple[Pretraining, Optimisers]:
     """Module I with `steps` steps per epoch and positives drawn at random (what is mined costs no more
     per step); its optimisers."""
     sizes, batch = at.sizes, at.sizes.batch
-    s = dataclasses.replace(catalog.profile("paper", at.folder).pretrain, epochs=epochs,
-                            batch_size=batch, random_epochs=epochs)
-    job = Pretraining(model, store, catalog.datapoint_products(sizes),
-                      catalog.label_products(sizes), catalog.truth_by_label(sizes, steps * batch),
-                      catalog.no_pairs(sizes.datapoints), s, 0, where)
+    s = dataclasses.replace(
+        catalog.profile("paper", at.folder).pretrain,
+        epochs=epochs,
+        batch_size=batch,
+        random_epochs=epochs,
+    )
+    job = Pretraining(
+        model,
+        store,
+        catalog.datapoint_products(sizes),
+        catalog.label_products(sizes),
+        catalog.truth_by_label(sizes, steps * batch),
+        catalog.no_pairs(sizes.datapoints),
+        s,
+        0,
+        where,
+    )
     rates = Rates(encoder=s.lr, new=s.lr, gates=s.lr, lexical=s.lr, attention=s.lr, free=s.lr)
     return job, Optimisers(model, rates, s.weight_decay, with_cross_attention=False)
 
 
-def finetuning(at: Place, model: Mufin, store, steps: int, epochs: int,
-               dense_tables: bool) -> tuple[Finetuning, Optimisers]:
+def finetuning(
+    at: Place, model: Mufin, store, steps: int, epochs: int, dense_tables: bool
+) -> tuple[Finetuning, Optimisers]:
     """Module IV with `steps` steps per epoch and shortlists of 100 random labels; its optimisers."""
     sizes, batch = at.sizes, at.sizes.finetune_batch
     count = steps * batch
-    s = dataclasses.replace(catalog.profile("paper", at.folder).finetune, epochs=epochs,
-                            batch_size=batch)
+    s = dataclasses.replace(
+        catalog.profile("paper", at.folder).finetune, epochs=epochs, batch_size=batch
+    )
     truth = catalog.random_lists(count, round(catalog.LABELS_PER_DATAPOINT), sizes.labels, 0)
     shortlist = catalog.random_lists(count, 100, sizes.labels, 1)
-    job = Finetuning(model, store, catalog.datapoint_products(sizes)[:count],
-                     catalog.label_products(sizes), truth, catalog.no_pairs(count), shortlist, s, 0,
-                     lambda _: {})
+    job = Finetuning(
+        model,
+        store,
+        catalog.datapoint_products(sizes)[:count],
+        catalog.label_products(sizes),
+        truth,
+        catalog.no_pairs(count),
+        shortlist,
+        s,
+        0,
+        lambda _: {},
+    )
     rates = Rates(encoder=s.lr, new=s.lr, gates=s.lr, lexical=s.lr, attention=s.lr, free=s.lr)
     return job, Optimisers(model, rates, s.weight_decay, True, dense_tables)
 
 
 # bf16 beside fp32, determinism and its price
 
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What a short training run ended with."""
 
-    losses: np.ndarray              # (epochs,) mean loss of each
+    losses: np.ndarray  # (epochs,) mean loss of each
     state: dict[str, torch.Tensor]
-    before: np.ndarray              # (n, D) x^1 of some products before training, in full float32
-    vectors: np.ndarray             # (n, D) the same after training
-    seconds: float                  # of its steps, the first epoch's aside
+    before: np.ndarray  # (n, D) x^1 of some products before training, in full float32
+    vectors: np.ndarray  # (n, D) the same after training
+    seconds: float  # of its steps, the first epoch's aside
 
 
 def precision(at: Place, tell: Tell) -> None:
@@ -136,20 +163,33 @@ def precision(at: Place, tell: Tell) -> None:
     for name, model in start.items():
         again = [_short_run(at, model, torch.float32, True) for _ in range(2)]
         differ = sum(not torch.equal(t, again[1].state[n]) for n, t in again[0].state.items())
-        tell(Row(figure=f"{name}, deterministic fp32 twice: tensors that differ", value=differ,
-                 unit="tensors", aim=0, note=f"of {len(again[0].state)}"))
+        tell(
+            Row(
+                figure=f"{name}, deterministic fp32 twice: tensors that differ",
+                value=differ,
+                unit="tensors",
+                aim=0,
+                note=f"of {len(again[0].state)}",
+            )
+        )
         half = _short_run(at, model, torch.bfloat16, True)
-        for dtype, seconds, without in zip(("fp32", "bf16"), (again[1].seconds, half.seconds),
-                                           plain[name]):
-            tell(Row(figure=f"{name}, time with deterministic algorithms, {dtype}",
-                     value=seconds / without, unit="times that without"))
+        for dtype, seconds, without in zip(
+            ("fp32", "bf16"), (again[1].seconds, half.seconds), plain[name]
+        ):
+            tell(
+                Row(
+                    figure=f"{name}, time with deterministic algorithms, {dtype}",
+                    value=seconds / without,
+                    unit="times that without",
+                )
+            )
 
 
 def _short_run(at: Place, start: Mufin, dtype: torch.dtype, deterministic: bool) -> Run:
     """Ten epochs of five steps from the weights of `start`: of Module IV if it has classifiers."""
     device, sizes, model = runtime.device(), at.sizes, copy.deepcopy(start)
     store = at.store(model, sizes.held_images)
-    torch.set_float32_matmul_precision("highest")       # after runtime.device, which allows TF32
+    torch.set_float32_matmul_precision("highest")  # after runtime.device, which allows TF32
     model.to(device)
 
     def vectors() -> np.ndarray:
@@ -167,25 +207,50 @@ def _short_run(at: Place, start: Mufin, dtype: torch.dtype, deterministic: bool)
             curve = train(job, optimisers, 0, 5, where)
     finally:
         torch.use_deterministic_algorithms(False)
-    return Run(np.array([row["loss"] for row in curve]), trained_state(model), before, vectors(),
-               sum(row["seconds"] for row in curve[1:]))
+    return Run(
+        np.array([row["loss"] for row in curve]),
+        trained_state(model),
+        before,
+        vectors(),
+        sum(row["seconds"] for row in curve[1:]),
+    )
 
 
 def _tell_difference(name: str, full: Run, half: Run, tell: Tell) -> None:
     broken = sum(not torch.isfinite(t).all() for t in half.state.values())
-    tell(Row(figure=f"{name}, bf16: tensors with NaN or infinity after 50 steps", value=broken,
-             unit="tensors", aim=0, note=f"of {len(half.state)}"))
+    tell(
+        Row(
+            figure=f"{name}, bf16: tensors with NaN or infinity after 50 steps",
+            value=broken,
+            unit="tensors",
+            aim=0,
+            note=f"of {len(half.state)}",
+        )
+    )
     relative = np.abs(half.losses - full.losses) / np.abs(full.losses)
-    tell(Row(figure=f"{name}, bf16 against fp32: loss", value=100 * float(relative.max()),
-             unit="% of fp32's", note="largest of ten epochs of five steps; fp32 "
-             f"{full.losses[0]:.4f} to {full.losses[-1]:.4f}"))
+    tell(
+        Row(
+            figure=f"{name}, bf16 against fp32: loss",
+            value=100 * float(relative.max()),
+            unit="% of fp32's",
+            note="largest of ten epochs of five steps; fp32 "
+            f"{full.losses[0]:.4f} to {full.losses[-1]:.4f}",
+        )
+    )
     apart = np.linalg.norm(half.vectors - full.vectors, axis=1).mean()
     moved = np.linalg.norm(full.vectors - full.before, axis=1).mean()
-    tell(Row(figure=f"{name}, bf16 against fp32: learnt vectors", value=100 * float(apart),
-             unit="% of their length", note=f"mean; training moved them by {100 * moved:.2f} %"))
+    tell(
+        Row(
+            figure=f"{name}, bf16 against fp32: learnt vectors",
+            value=100 * float(apart),
+            unit="% of their length",
+            note=f"mean; training moved them by {100 * moved:.2f} %",
+        )
+    )
 
 
 # Speed at the 300K shape
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -193,32 +258,37 @@ class Question:
 
     title: str
     epoch_steps: int
-    epochs: int                 # of the paper
-    aim: float | None = None    # seconds per epoch
-    streamed: bool = False      # inputs come from host memory
-    table_bytes: float = 0.0    # read and written in eta and alpha beyond the step's rows
+    epochs: int  # of the paper
+    aim: float | None = None  # seconds per epoch
+    streamed: bool = False  # inputs come from host memory
+    table_bytes: float = 0.0  # read and written in eta and alpha beyond the step's rows
 
 
 def module_one(at: Place, tell: Tell) -> None:
     """Module I at the 300K shape, inputs in GPU memory and streamed from host memory."""
     sizes = at.sizes
     model = catalog.network(sizes).to(runtime.device())
-    for place, images, steps in (("held in GPU memory", sizes.held_images, sizes.steps),
-                                 ("streamed from host memory", sizes.streamed_images,
-                                  sizes.streamed_steps)):
+    for place, images, steps in (
+        ("held in GPU memory", sizes.held_images, sizes.steps),
+        ("streamed from host memory", sizes.streamed_images, sizes.streamed_steps),
+    ):
         store = at.store(model, images)
 
         def job(where: Machine, steps: int = steps, store=store):
             return pretraining(at, model, store, steps, 2, where)
 
-        question = Question(title=f"Module I, {place}", epochs=200, aim=35.0,
-                            epoch_steps=-(-sizes.labels // sizes.batch),
-                            streamed=not isinstance(store.images, torch.Tensor))
+        question = Question(
+            title=f"Module I, {place}",
+            epochs=200,
+            aim=35.0,
+            epoch_steps=-(-sizes.labels // sizes.batch),
+            streamed=not isinstance(store.images, torch.Tensor),
+        )
         seconds, optimisers = _tell_speed(at, question, job, tell)
         if images == sizes.held_images:
             _tell_refresh(at, model, store, seconds * question.epoch_steps, tell)
             _tell_checkpoint(at, "Module I", optimisers, tell)
-        del optimisers                  # its moments are no part of the next question's memory
+        del optimisers  # its moments are no part of the next question's memory
     _tell_attention(tell)
 
 
@@ -226,17 +296,32 @@ def _tell_refresh(at: Place, model: Mufin, store, epoch_seconds: float, tell: Te
     """Mining hard positives embeds all labels and datapoints every fifth epoch."""
     count = min(8192, at.sizes.products)
     rng = np.random.default_rng(0)
-    for _ in range(2):                                      # the first warms up
+    for _ in range(2):  # the first warms up
         start = time.perf_counter()
-        embed(model, store, rng.permutation(at.sizes.products)[:count], runtime.device(),
-              runtime.precision())
+        embed(
+            model,
+            store,
+            rng.permutation(at.sizes.products)[:count],
+            runtime.device(),
+            runtime.precision(),
+        )
     rate = count / (time.perf_counter() - start)
     refresh = (at.sizes.labels + at.sizes.datapoints) / rate
-    tell(Row(figure="Module I, embedding (a refresh of hard positives): rate", value=rate,
-             unit="products/s"))
-    tell(Row(figure="Module I, held in GPU memory: 200 epochs, 40 refreshes", unit="hours",
-             value=(200 * epoch_seconds + 40 * refresh) / 3600,
-             note=f"computed: 40 refreshes of {refresh:.0f} s"))
+    tell(
+        Row(
+            figure="Module I, embedding (a refresh of hard positives): rate",
+            value=rate,
+            unit="products/s",
+        )
+    )
+    tell(
+        Row(
+            figure="Module I, held in GPU memory: 200 epochs, 40 refreshes",
+            unit="hours",
+            value=(200 * epoch_seconds + 40 * refresh) / 3600,
+            note=f"computed: 40 refreshes of {refresh:.0f} s",
+        )
+    )
 
 
 def module_four(at: Place, tell: Tell) -> None:
@@ -246,21 +331,26 @@ def module_four(at: Place, tell: Tell) -> None:
     store = at.store(model, sizes.held_images)
     table = sizes.labels * (sizes.dim + 1) * 4
     for way, dense in (("by rows (SparseAdam)", False), ("dense (fused AdamW)", True)):
+
         def job(where: Machine, steps: int = sizes.steps, dense=dense):
             return finetuning(at, model, store, steps, 2, dense)
 
         # dense AdamW: the gradient is zeroed; it, p, m and v are read; p, m and v are written
-        question = Question(title=f"Module IV, tables {way}", epochs=20,
-                            epoch_steps=-(-sizes.datapoints // sizes.finetune_batch),
-                            table_bytes=8.0 * table * dense)
+        question = Question(
+            title=f"Module IV, tables {way}",
+            epochs=20,
+            epoch_steps=-(-sizes.datapoints // sizes.finetune_batch),
+            table_bytes=8.0 * table * dense,
+        )
         _, optimisers = _tell_speed(at, question, job, tell)
         if dense:
             _tell_checkpoint(at, "Module IV", optimisers, tell)
         del optimisers
 
 
-def _tell_speed(at: Place, question: Question, make: Callable,
-                tell: Tell) -> tuple[float, Optimisers]:
+def _tell_speed(
+    at: Place, question: Question, make: Callable, tell: Tell
+) -> tuple[float, Optimisers]:
     """Run a job's two epochs and tell of the second; seconds per step, and the optimisers."""
     device, title, epoch = runtime.device(), question.title, question.epoch_steps
     if device.type == "cuda":
@@ -270,23 +360,52 @@ def _tell_speed(at: Place, question: Question, make: Callable,
         row = train(job, optimisers, 0, 1000, where)[-1]
     seconds, work = row["seconds"] / job.steps, _work(job)
     floor = _floor(at.ceilings, work, question)
-    tell(Row(figure=f"{title}: one step", value=1000 * seconds, unit="ms",
-             floor=floor and 1000 * floor,
-             note=f"{work.products:.0f} products, {work.images:.0f} images, "
-                  f"{work.flop / 1e12:.3g} TFLOP"))
+    tell(
+        Row(
+            figure=f"{title}: one step",
+            value=1000 * seconds,
+            unit="ms",
+            floor=floor and 1000 * floor,
+            note=f"{work.products:.0f} products, {work.images:.0f} images, "
+            f"{work.flop / 1e12:.3g} TFLOP",
+        )
+    )
     tell(Row(figure=f"{title}: steps", value=1 / seconds, unit="steps/s"))
-    tell(Row(figure=f"{title}: preparing a step on the host", value=1000 * work.seconds, unit="ms",
-             note="beside the GPU's work"))
+    tell(
+        Row(
+            figure=f"{title}: preparing a step on the host",
+            value=1000 * work.seconds,
+            unit="ms",
+            note="beside the GPU's work",
+        )
+    )
     tell(Row(figure=f"{title}: images", value=work.images / seconds, unit="images/s"))
-    tell(Row(figure=f"{title}: an epoch of {epoch} steps", value=seconds * epoch, unit="s",
-             floor=floor and floor * epoch, aim=question.aim))
+    tell(
+        Row(
+            figure=f"{title}: an epoch of {epoch} steps",
+            value=seconds * epoch,
+            unit="s",
+            floor=floor and floor * epoch,
+            aim=question.aim,
+        )
+    )
     hours = epoch * question.epochs / 3600
-    tell(Row(figure=f"{title}: {question.epochs} epochs", value=seconds * hours, unit="hours",
-             floor=floor and floor * hours))
+    tell(
+        Row(
+            figure=f"{title}: {question.epochs} epochs",
+            value=seconds * hours,
+            unit="hours",
+            floor=floor and floor * hours,
+        )
+    )
     if at.ceilings:
-        tell(Row(figure=f"{title}: model FLOP utilisation",
-                 value=100 * work.flop / seconds / at.ceilings.bf16,
-                 unit="% of a bf16 product's rate"))
+        tell(
+            Row(
+                figure=f"{title}: model FLOP utilisation",
+                value=100 * work.flop / seconds / at.ceilings.bf16,
+                unit="% of a bf16 product's rate",
+            )
+        )
     tell(peak_memory(title))
     _tell_wait(at, title, make, tell)
     return seconds, optimisers
@@ -306,9 +425,9 @@ class StepWork:
 
     products: float
     images: float
-    flop: float         # forward and backward, without padding
-    bytes: float        # of inputs
-    seconds: float      # of the thread that prepares it
+    flop: float  # forward and backward, without padding
+    bytes: float  # of inputs
+    seconds: float  # of the thread that prepares it
 
 
 def _work(job: Pretraining | Finetuning, steps: int = 3) -> StepWork:
@@ -330,7 +449,7 @@ def _floor(ceilings: Ceilings | None, work: StepWork, question: Question) -> flo
     from the host, whichever is longer; and the traffic of the tables."""
     if ceilings is None:
         return None
-    inputs = 2 * work.bytes / ceilings.copy             # read and written by the gathering
+    inputs = 2 * work.bytes / ceilings.copy  # read and written by the gathering
     if question.streamed:
         inputs = work.bytes / ceilings.host
     return max(work.flop / ceilings.bf16, inputs) + question.table_bytes / ceilings.copy
@@ -345,8 +464,14 @@ def _tell_wait(at: Place, title: str, make: Callable, tell: Tell) -> None:
     if busy.share is None:
         tell(Row(figure=figure, value=None, unit="%", note=busy.reason))
     else:
-        tell(Row(figure=figure, value=100 * (1 - busy.share), unit="%",
-                 note=f"profiled: {1000 * busy.seconds / job.steps:.0f} ms per step"))
+        tell(
+            Row(
+                figure=figure,
+                value=100 * (1 - busy.share),
+                unit="%",
+                note=f"profiled: {1000 * busy.seconds / job.steps:.0f} ms per step",
+            )
+        )
 
 
 def _tell_checkpoint(at: Place, title: str, optimisers: Optimisers, tell: Tell) -> None:
@@ -354,9 +479,15 @@ def _tell_checkpoint(at: Place, title: str, optimisers: Optimisers, tell: Tell) 
         path = where.scratch / "checkpoint.safetensors"
         start = time.perf_counter()
         save_checkpoint(path, optimisers, {}, {})
-        tell(Row(figure=f"{title}: one checkpoint", value=time.perf_counter() - start, unit="s",
-                 note=f"{path.stat().st_size / 2**20:.0f} MB in {_place_of(path)}; one per minute "
-                      "by default"))
+        tell(
+            Row(
+                figure=f"{title}: one checkpoint",
+                value=time.perf_counter() - start,
+                unit="s",
+                note=f"{path.stat().st_size / 2**20:.0f} MB in {_place_of(path)}; one per minute "
+                "by default",
+            )
+        )
 
 
 def _place_of(path: Path) -> str:
@@ -371,14 +502,21 @@ def _tell_attention(tell: Tell) -> None:
         torch.backends.cuda.enable_cudnn_sdp(on)
         seconds = []
         for count in range(3000, 3005) if device.type == "cuda" else range(3, 6):
-            q = torch.randn(count, 12, 32, 64, device=device, dtype=torch.bfloat16,
-                            requires_grad=True)
+            q = torch.randn(
+                count, 12, 32, 64, device=device, dtype=torch.bfloat16, requires_grad=True
+            )
             mask = torch.rand(count, 1, 32, 32, device=device) < 0.9
             start = time.perf_counter()
             out = torch.nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
             out.float().sum().backward()
-            float(q.grad.float().sum())         # waits for the device
+            float(q.grad.float().sum())  # waits for the device
             seconds.append(time.perf_counter() - start)
-        tell(Row(figure=f"attention in a batch of a new size, {name}", unit="ms",
-                 value=1000 * float(np.median(seconds[1:])), note="median of sizes after the first"))
+        tell(
+            Row(
+                figure=f"attention in a batch of a new size, {name}",
+                unit="ms",
+                value=1000 * float(np.median(seconds[1:])),
+                note="median of sizes after the first",
+            )
+        )
     torch.backends.cuda.enable_cudnn_sdp(False)

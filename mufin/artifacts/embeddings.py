@@ -1,0 +1,43 @@
+"""`data/embeddings/pretrain.safetensors`: the labels and datapoints as Module I embeds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from mufin.artifacts.files import ArtifactError, publish
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainEmbeddings:
+    """D counts the dimensions of all members, side by side."""
+
+    label_rows: np.ndarray  # (R, D) float32: the bag rows of all labels, unit norm
+    label_offsets: (
+        np.ndarray
+    )  # (L + 1,) int64: label l has rows label_offsets[l] to label_offsets[l + 1]
+    label_vectors: np.ndarray  # (L, D) float32: z^1
+    centroids: np.ndarray  # (L, D) float32: the mean x^1 of a label's train datapoints
+    train: np.ndarray  # (n, D) float32: x^1
+    valid: np.ndarray
+    test: np.ndarray
+
+    def datapoints(self, split: str) -> np.ndarray:
+        """x^1 of the datapoints of `split`, (n, D)."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[split]
+
+
+def write_embeddings(embeddings: PretrainEmbeddings, path: Path) -> None:
+    arrays = {f.name: np.ascontiguousarray(getattr(embeddings, f.name)) for f in fields(embeddings)}
+    with publish(path) as scratch:
+        save_file(arrays, scratch)
+
+
+def read_embeddings(path: Path) -> PretrainEmbeddings:
+    """What the stage retrieve wrote; raises ArtifactError where it is missing."""
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing; run `dvc repro retrieve` first")
+    return PretrainEmbeddings(**load_file(path))

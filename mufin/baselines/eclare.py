@@ -1,0 +1,428 @@
+"""ECLARE on titles (Mittal et al., "ECLARE: Extreme Classification with Label Graph Correlations", WWW 2021).
+
+As published: a label graph from random walks with restart on the datapoint-label graph (400 steps, restart 0.8, the most
+visited neighbours kept, very popular labels cut off, symmetric normalisation); titles as TF-IDF sums of word vectors; a
+label's vector is attention over three: its text, its text smoothed over the graph (GAME), a free refinement vector;
+meta-labels are balanced clusters of graph-smoothed label centroids, with vectors of the same make; word vectors are learnt
+on meta-labels of a first clustering, then rest; the beam's meta-label scores, spread over the graph, give the shortlist;
+binary cross-entropy on positives and the shortlist's negatives; the final score joins label and meta-label.
+
+What differs: no pretrained word vectors (fastText), words start at random, and word bigrams may stand beside words; one
+tree, where the paper averages three; SiameseXML's residual block, and no spectral norm in it or in the attention; no
+edge is pruned for the distance of its labels' texts; the first clustering is of a random projection of TF-IDF centroids;
+the weight of the joint score (the paper's product is beta 0.5) is chosen on valid; sizes and rates are those that suit a
+few thousand titles.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, normalize
+
+from mufin.baselines.shortlists import (
+    batch_pairs,
+    decay,
+    distinct,
+    mixed,
+    negatives_of,
+    positives_of,
+    step,
+)
+from mufin.baselines.task import WIDTH, Predict, Task
+from mufin.baselines.text_bags import Bags, Residual, WordBag, bags_of, title_bags
+from mufin.clustering import balanced_halves
+from mufin.progress import progress
+from mufin.ragged import Lists, offsets_of
+
+BETAS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def eclare(
+    task: Task,
+    seed: int,
+    *,
+    dim: int = 256,
+    ngrams: int = 2,
+    min_count: int = 2,
+    dropout: float = 0.3,
+    walk: int = 400,
+    restart: float = 0.8,
+    neighbours: int = 10,
+    most_popular: int = 500,
+    leaf: int = 4,
+    words_epochs: int = 20,
+    meta_epochs: int = 10,
+    epochs: int = 20,
+    batch: int = 128,
+    lr: float = 0.01,
+    beam: int = 50,
+    negatives: int = 100,
+) -> Predict:
+    """Trained on train; the weight of the joint score chosen on valid. Text only.
+
+    `walk`, `restart`, `neighbours`, `most_popular`: the label graph, see `label_graph`; at most `leaf` labels a
+    meta-label; `beam` meta-labels and `negatives` labels of the shortlist a datapoint.
+    """
+    with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        bags, num_terms = title_bags(task.titles, ngrams, min_count)
+        truth = positives_of(task)
+        graph = label_graph(truth, task.num_labels, walk, restart, neighbours, most_popular, rng)
+        words = WordBag(num_terms, dim).to(task.device)
+        plan = Plan(dropout, batch, lr, rng, task.device)
+        first = MetaLabels(
+            clusters_of(words, bags["train"], truth, graph, leaf, rng), graph, neighbours
+        )
+        first.head(words, bags, truth, plan, words_epochs, learn_words=True)
+        vectors = {name: words.all(some) for name, some in bags.items()}
+        meta = MetaLabels(
+            clusters_of(words, bags["train"], truth, graph, leaf, rng), graph, neighbours
+        )
+        meta_head = meta.head(words, bags, truth, plan, meta_epochs, learn_words=False)
+        width = WIDTH + max(int(np.diff(e.offsets).max(initial=0)) for e in task.excluded.values())
+        found, _ = meta.shortlist(meta_head, vectors["train"], beam, max(width, negatives))
+        head = label_head(vectors, truth, graph, negatives_of(found, task), plan, negatives, epochs)
+
+    def scores(split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found, spread = meta.shortlist(meta_head, vectors[split], beam, width)
+        return found, head.log_probability(vectors[split], found), np.log(np.maximum(spread, 1e-12))
+
+    return mixed(scores, task, BETAS)
+
+
+def label_graph(
+    truth: Lists,
+    num_labels: int,
+    walk: int,
+    restart: float,
+    neighbours: int,
+    most_popular: int,
+    rng: np.random.Generator,
+) -> sp.csr_matrix:
+    """(L, L) the pruned walks, D_r^-1/2 G D_c^-1/2: the `neighbours` most visited labels of each label, and itself.
+
+    A label of more than `most_popular` train datapoints is connected to itself alone: it stands beside everything.
+    """
+    counts = np.bincount(truth.values, minlength=num_labels)
+    visits = random_walks(
+        truth.only(counts[truth.values] <= most_popular), num_labels, walk, restart, rng
+    )
+    kept = top_of_rows(visits, neighbours)
+    return symmetric(kept + sp.diags((kept.diagonal() == 0).astype(np.float32)))
+
+
+def random_walks(
+    truth: Lists,
+    num_labels: int,
+    walk: int,
+    restart: float,
+    rng: np.random.Generator,
+    chunk: int = 16384,
+) -> sp.csr_matrix:
+    """(L, L) rows of sum 1: how often a walk of `walk` steps from each label visits each; one without datapoints stays.
+
+    A step goes to a random datapoint of the present label and to a random label of that; with chance `restart` it
+    starts from the walk's own label again.
+    """
+    by_label, parts = truth.transpose(num_labels), []
+    for start in range(0, num_labels, chunk):
+        home = np.arange(start, min(start + chunk, num_labels))
+        there = np.diff(by_label.offsets)[home] > 0
+        visited = np.repeat(home[:, None], walk, axis=1)
+        here = home[there]
+        for i in range(walk):
+            again = rng.random(len(here)) < restart
+            here = _drawn(truth, _drawn(by_label, np.where(again, home[there], here), rng), rng)
+            visited[there, i] = here
+        rows = np.repeat(np.arange(len(home)), walk)
+        visits = sp.coo_matrix(
+            (np.ones(rows.size, np.float32), (rows, visited.reshape(-1))), (len(home), num_labels)
+        )
+        parts.append(visits.tocsr() / walk)
+    return sp.vstack(parts, "csr")
+
+
+def _drawn(lists: Lists, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One random value of each of `rows`, none of them empty."""
+    lengths = np.diff(lists.offsets)[rows]
+    return lists.values[lists.offsets[rows] + (rng.random(len(rows)) * lengths).astype(np.int64)]
+
+
+def top_of_rows(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
+    """The `k` largest entries of each row, ties to the lower column, stored best first."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    order = order[np.arange(len(rows)) - matrix.indptr[rows] < k]
+    indptr = offsets_of(np.minimum(np.diff(matrix.indptr), k))
+    return sp.csr_matrix((matrix.data[order], matrix.indices[order], indptr), matrix.shape)
+
+
+def symmetric(graph: sp.csr_matrix) -> sp.csr_matrix:
+    """D_r^-1/2 G D_c^-1/2, float32."""
+    rows, columns = (np.asarray(graph.sum(axis)).reshape(-1) for axis in (1, 0))
+    return (
+        (
+            sp.diags(np.maximum(rows, 1e-12) ** -0.5)
+            @ graph
+            @ sp.diags(np.maximum(columns, 1e-12) ** -0.5)
+        )
+        .tocsr()
+        .astype(np.float32)
+    )
+
+
+def clusters_of(
+    words: WordBag,
+    bags: Bags,
+    truth: Lists,
+    graph: sp.csr_matrix,
+    leaf: int,
+    rng: np.random.Generator,
+) -> sp.csr_matrix:
+    """(C, L) 0/1: the meta-label of each label, balanced clusters of the graph-smoothed mean of its train datapoints."""
+    relevant = sp.csr_matrix(
+        (np.ones(len(truth.values), np.float32), truth.values, truth.offsets),
+        (len(truth), graph.shape[0]),
+    )
+    centroids = graph @ (relevant.T @ normalize(words.all(bags), dim=1).cpu().numpy())
+    centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-12)
+    cluster = balanced_clusters(centroids, leaf, rng)
+    return sp.csr_matrix((np.ones(len(cluster), np.float32), (cluster, np.arange(len(cluster)))))
+
+
+def balanced_clusters(rows: np.ndarray, leaf: int, rng: np.random.Generator) -> np.ndarray:
+    """(n,) cluster ids from 0: halved by spherical 2-means, in parts of equal size, until none has more than `leaf`."""
+    cluster, todo, done = np.zeros(len(rows), np.int64), [np.arange(len(rows))], 0
+    while todo:
+        members = todo.pop()
+        if len(members) <= leaf:
+            cluster[members] = done
+            done += 1
+            continue
+        small, large = balanced_halves(rows[members], rng)
+        todo += [members[np.sort(large)], members[np.sort(small)]]
+    return cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How all stages train."""
+
+    dropout: float
+    batch: int
+    lr: float
+    rng: np.random.Generator
+    device: torch.device
+
+    def batches(self, rows: np.ndarray) -> list[np.ndarray]:
+        return np.array_split(self.rng.permutation(rows), max(1, math.ceil(len(rows) / self.batch)))
+
+
+class Head(nn.Module):
+    """Logits <f(x), w_l> + b_l, w_l = attention over {f_text(text), f_graph(smoothed text), free vector}.
+
+    `texts` and `smoothed` (num, dim) are the labels' summed word vectors and these over the graph; the free vectors start
+    from `smoothed`.
+    """
+
+    def __init__(self, texts: Tensor, smoothed: Tensor, dropout: float, free: bool):
+        super().__init__()
+        (num, dim), kinds = texts.shape, 2 + free
+        self.texts, self.smoothed = texts, smoothed
+        self.document, self.text, self.graph = (Residual(dim, dropout) for _ in range(3))
+        self.query, self.mix, self.drop = (
+            nn.Linear(dim, dim),
+            nn.Linear(kinds * dim, kinds, bias=False),
+            nn.Dropout(0.2),
+        )
+        self.bias = nn.Embedding.from_pretrained(torch.zeros(num, 1), freeze=False, sparse=True)
+        self.free = (
+            nn.Embedding.from_pretrained(smoothed.clone(), freeze=False, sparse=True)
+            if free
+            else None
+        )
+        self.to(texts.device)
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        """(k, dim) w_l of labels `ids` (k,)."""
+        kinds = [self.text(self.texts[ids]), self.graph(self.smoothed[ids])] + (
+            [self.free(ids)] if self.free else []
+        )
+        kinds = torch.stack(kinds, 1)
+        weight = self.mix(self.query(torch.relu(self.drop(kinds))).flatten(1)).softmax(1)
+        return (weight[:, :, None] * kinds).sum(1)
+
+    def all_logits(self, x: Tensor) -> Tensor:
+        """(n, num) for all labels."""
+        ids = torch.arange(len(self.texts), device=x.device)
+        return self.document(x) @ self.vectors(ids).T + self.bias(ids)[:, 0]
+
+    def logits(self, x: Tensor, ids: np.ndarray) -> Tensor:
+        """(n, K) for the labels `ids` (n, K) of each datapoint; what stands beside -1 means nothing."""
+        labels, place = distinct(ids, x.device)
+        return (self.document(x) @ self.vectors(labels).T + self.bias(labels)[:, 0]).gather(
+            1, place
+        )
+
+    @torch.no_grad()
+    def log_probability(self, x: Tensor, ids: np.ndarray, chunk: int = 1024) -> np.ndarray:
+        """(n, K) log sigmoid of the logits of `ids` (n, K); 0 beside -1."""
+        self.eval()
+        out = np.zeros(ids.shape, np.float32)
+        for rows in (slice(s, s + chunk) for s in range(0, len(ids), chunk)):
+            out[rows] = logsigmoid(self.logits(x[rows], ids[rows])).cpu().numpy()
+        return np.where(ids >= 0, out, 0)
+
+    def optimisers(self, lr: float, words: WordBag | None = None) -> list[torch.optim.Optimizer]:
+        """One for what has sparse gradients, one for the rest."""
+        sparse = [e.weight for e in (self.bias, self.free) if e is not None] + (
+            list(words.parameters()) if words else []
+        )
+        dense = [
+            p for name, p in self.named_parameters() if name not in ("bias.weight", "free.weight")
+        ]
+        return [torch.optim.SparseAdam(sparse, lr=lr), torch.optim.Adam(dense, lr=lr)]
+
+
+@dataclass(frozen=True, slots=True)
+class MetaLabels:
+    """Clusters of labels, which are labels themselves: relevant where one of theirs is, titled by all of theirs."""
+
+    of: sp.csr_matrix  # (C, L) 0/1
+    graph: sp.csr_matrix  # (L, L), see `label_graph`
+    neighbours: int  # kept a meta-label in their own graph
+
+    def head(
+        self,
+        words: WordBag,
+        bags: dict[str, Bags],
+        truth: Lists,
+        plan: Plan,
+        epochs: int,
+        learn_words: bool,
+    ) -> Head:
+        """Trained on all meta-labels by binary cross-entropy; without free vectors while the word vectors learn."""
+        titles = bags_of(l2(self.of @ bags["labels"].matrix(words.words.num_embeddings)))
+        between = on_device(
+            symmetric(top_of_rows((self.of @ self.graph @ self.of.T).tocsr(), self.neighbours)),
+            plan.device,
+        )
+        relevant = (
+            (
+                sp.csr_matrix(
+                    (np.ones(len(truth.values), np.float32), truth.values, truth.offsets),
+                    (len(truth), self.of.shape[1]),
+                )
+                @ self.of.T
+            )
+            .tocsr()
+            .minimum(1)
+        )
+        texts, x = words.all(titles), None if learn_words else words.all(bags["train"])
+        head, everything = (
+            Head(texts, between @ texts, plan.dropout, not learn_words),
+            np.arange(self.of.shape[0]),
+        )
+        optimisers, useful = (
+            head.optimisers(plan.lr, words if learn_words else None),
+            np.flatnonzero(np.diff(truth.offsets)),
+        )
+        for epoch in progress(range(epochs), "ECLARE, meta-labels", "epochs"):
+            decay(optimisers, plan.lr, epoch, epochs)
+            head.train()
+            for rows in plan.batches(useful):
+                if learn_words:
+                    head.texts = words(titles, everything)
+                    head.smoothed = between @ head.texts
+                mine = (
+                    words(bags["train"], rows)
+                    if learn_words
+                    else x[torch.from_numpy(rows).to(plan.device)]
+                )
+                target = torch.from_numpy(relevant[rows].toarray()).to(plan.device)
+                step(
+                    optimisers,
+                    binary_cross_entropy_with_logits(head.all_logits(mine), target, reduction="sum")
+                    / len(rows),
+                )
+        return head.eval()
+
+    @torch.no_grad()
+    def shortlist(
+        self, head: Head, x: Tensor, beam: int, width: int, chunk: int = 1024
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(n, width) labels, best first, -1 padded, and their scores: those of the `beam` best meta-labels, over the graph.
+
+        A wider beam where that many meta-labels hold fewer than `width` labels.
+        """
+        width, smallest = min(width, self.of.shape[1]), max(1, int(self.of.sum(1).min()))
+        beam = min(self.of.shape[0], max(beam, math.ceil(width / smallest)))
+        labels, scores = (
+            np.full((len(x), width), -1, np.int64),
+            np.zeros((len(x), width), np.float32),
+        )
+        for start in range(0, len(x), chunk):
+            best = head.all_logits(x[start : start + chunk]).sigmoid().topk(beam, 1)
+            values, index = best.values.clamp(min=1e-12).cpu().numpy(), best.indices.cpu().numpy()
+            metas = sp.csr_matrix(
+                (values.reshape(-1), index.reshape(-1), np.arange(0, index.size + 1, beam)),
+                (len(index), self.of.shape[0]),
+            )
+            top = top_of_rows((metas @ self.of @ self.graph).tocsr(), width)
+            there = np.arange(width) < np.diff(top.indptr)[:, None]
+            labels[start : start + chunk][there], scores[start : start + chunk][there] = (
+                top.indices,
+                top.data,
+            )
+        return labels, scores
+
+
+def label_head(
+    vectors: dict[str, Tensor],
+    truth: Lists,
+    graph: sp.csr_matrix,
+    wrong: np.ndarray,
+    plan: Plan,
+    negatives: int,
+    epochs: int,
+) -> Head:
+    """The labels' own vectors, by binary cross-entropy on all positives and `negatives` of `wrong`; the words rest."""
+    head = Head(
+        vectors["labels"], on_device(graph, plan.device) @ vectors["labels"], plan.dropout, True
+    )
+    optimisers, useful = head.optimisers(plan.lr), np.flatnonzero(np.diff(truth.offsets))
+    for epoch in progress(range(epochs), "ECLARE, labels", "epochs"):
+        decay(optimisers, plan.lr, epoch, epochs)
+        head.train()
+        for rows in plan.batches(useful):
+            ids, target = batch_pairs(truth.take(rows), wrong[rows], negatives, plan.rng)
+            logits = head.logits(vectors["train"][torch.from_numpy(rows).to(plan.device)], ids)
+            target = torch.from_numpy(target).to(plan.device)
+            loss = binary_cross_entropy_with_logits(
+                logits, target.clamp(min=0).float(), reduction="none"
+            )
+            step(optimisers, loss.masked_fill(target < 0, 0).sum() / len(rows))
+    return head.eval()
+
+
+def l2(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Rows of unit norm."""
+    norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).reshape(-1))
+    return (sp.diags(1 / np.maximum(norm, 1e-12)) @ matrix).tocsr().astype(np.float32)
+
+
+def on_device(matrix: sp.csr_matrix, device: torch.device) -> Tensor:
+    """The same as a sparse tensor."""
+    coo = matrix.tocoo()
+    where = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
+    tensor = torch.sparse_coo_tensor(
+        where, torch.from_numpy(coo.data), coo.shape, check_invariants=True
+    )
+    return tensor.coalesce().to(device)

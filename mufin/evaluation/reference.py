@@ -1,0 +1,37 @@
+"""Reference rows, which need no network: most popular labels, nearest titles by TF-IDF, title ridge."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mufin.artifacts.curated import Split
+from mufin.baselines.popular import popular
+from mufin.baselines.tfidf import nearest_datapoints_tfidf
+from mufin.ranking.order import Ranking, top
+from mufin.ranking.title_ridge import TitleRidge
+
+NEIGHBOURS = 20
+
+
+def reference_rows(
+    train: Split,
+    split: Split,
+    titles: np.ndarray,
+    num_labels: int,
+    ridge: TitleRidge | None,
+    width: int,
+) -> dict[str, Ranking]:
+    """{row: ranking} of `split`; `titles` (P,) str of all products."""
+    asked, known = titles[split.product].tolist(), titles[train.product].tolist()
+    out = {
+        "popular": popular(train.labels, num_labels, len(split), width, split.excluded),
+        "tfidf_datapoints": nearest_datapoints_tfidf(
+            known, train.labels, asked, num_labels, NEIGHBOURS, width, split.excluded
+        ),
+    }
+    if ridge is not None:
+        scores = ridge.scores(asked)
+        out["ridge"] = top(
+            np.broadcast_to(np.arange(num_labels), scores.shape), scores, split.excluded, width
+        )
+    return out

@@ -1,0 +1,124 @@
+"""Rows of different lengths in two flat arrays: labels, filter pairs, images, words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+
+def offsets_of(counts: np.ndarray | Sequence[int]) -> np.ndarray:
+    """(n + 1,) int64: where each of n rows of these lengths starts, and the end of the last."""
+    out = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=out[1:])
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Ragged rows of integers (or floats): row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: np.ndarray  # (n + 1,) int64
+    values: np.ndarray  # (nnz,)
+
+    @classmethod
+    def of_column(cls, column: pa.ChunkedArray) -> Lists:
+        """The rows of an Arrow column of lists."""
+        array = column.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = (
+                pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+            )
+        offsets = array.offsets.to_numpy().astype(np.int64)
+        return cls(offsets - offsets[0], array.flatten().to_numpy(zero_copy_only=False))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence, dtype: type = np.int64) -> Lists:
+        """The rows of a sequence of sequences."""
+        lengths = np.fromiter((len(r) for r in rows), np.int64, len(rows))
+        values = (
+            np.concatenate([np.asarray(r, dtype) for r in rows])
+            if len(rows)
+            else np.zeros(0, dtype)
+        )
+        return cls(offsets_of(lengths), values.astype(dtype, copy=False))
+
+    @classmethod
+    def of_pairs(cls, rows: np.ndarray, values: np.ndarray, count: int) -> Lists:
+        """`count` rows from (row, value) pairs that are sorted by row."""
+        return cls(offsets_of(np.bincount(rows, minlength=count)), values)
+
+    @classmethod
+    def of_padded(cls, values: np.ndarray) -> Lists:
+        """The rows of (n, width) ids, of which those below 0 are padding."""
+        there = values >= 0
+        return cls(offsets_of(there.sum(1)), values[there])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def lengths(self) -> np.ndarray:
+        """(n,) int64: the number of values of each row."""
+        return np.diff(self.offsets)
+
+    def rows(self) -> np.ndarray:
+        """(nnz,) int64: the row of each value."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def take(self, index: np.ndarray) -> Lists:
+        """The rows `index`, in that order, repeats allowed."""
+        positions, offsets = self.positions(index)
+        return Lists(offsets, self.values[positions])
+
+    def positions(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the values of rows `index` lie in `values`, and the offsets of these rows among them."""
+        lengths = np.diff(self.offsets)[index]
+        offsets = offsets_of(lengths)
+        starts = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
+        return starts + np.arange(offsets[-1]), offsets
+
+    def only(self, keep: np.ndarray) -> Lists:
+        """The values where `keep` (nnz,) bool, row by row."""
+        return Lists.of_pairs(self.rows()[keep], self.values[keep], len(self))
+
+    def minus(self, other: Lists) -> Lists:
+        """Row by row, the values that are not in `other`."""
+        if not len(other.values) or not len(self.values):
+            return self
+        base = int(max(self.values.max(), other.values.max())) + 1
+        mine, theirs = self.rows() * base + self.values, other.rows() * base + other.values
+        return self.only(~np.isin(mine, theirs))
+
+    def transpose(self, size: int) -> Lists:
+        """Row v of the result holds the rows of self that hold v, in ascending order; `size` rows."""
+        order = np.argsort(self.values, kind="stable")
+        return Lists(offsets_of(np.bincount(self.values, minlength=size)), self.rows()[order])
+
+    def padded(self) -> np.ndarray:
+        """(n, longest), -1 where a row is shorter."""
+        lengths = np.diff(self.offsets)
+        out = np.full((len(self), int(lengths.max(initial=0))), -1, self.values.dtype)
+        out[np.arange(out.shape[1]) < lengths[:, None]] = self.values
+        return out
+
+    def to_arrow(self, dtype: pa.DataType) -> pa.Array:
+        """An Arrow array of lists of `dtype`."""
+        return pa.ListArray.from_arrays(
+            pa.array(self.offsets, pa.int32()), pa.array(self.values, dtype)
+        )
+
+
+def is_in(ids: np.ndarray, lists: Lists) -> np.ndarray:
+    """(n, width) bool: whether each id stands in the same row of `lists`; an id below 0 never does."""
+    if not len(lists.values) or not ids.size:
+        return np.zeros(ids.shape, bool)
+    base = int(max(ids.max(), lists.values.max())) + 1
+    keys = np.sort(lists.rows() * base + lists.values)
+    wanted = np.arange(len(ids))[:, None] * base + ids
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return (keys[place] == wanted) & (ids >= 0)

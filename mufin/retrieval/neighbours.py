@@ -1,0 +1,60 @@
+"""Nearest labels over rows that know their label: exact and HNSW behind one `search(queries, k)`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from mufin.errors import MufinError
+from mufin.retrieval.exact import ExactNeighbours, LabelRows
+from mufin.retrieval.hnsw import HnswNeighbours, file_hash
+
+AUTO_EXACT = 200_000  # rows up to which `auto` is exact on a CPU
+
+
+def build_neighbours(
+    rows: LabelRows,
+    kind: str = "auto",
+    *,
+    device: torch.device,
+    m: int = 16,
+    ef_construction: int = 200,
+    ef: int = 800,
+    seed: int = 0,
+    threads: int = 1,
+) -> ExactNeighbours | HnswNeighbours:
+    """The structure of `kind`: exact, hnsw, or auto (exact on a GPU and up to 200,000 rows).
+
+    `m`, `ef_construction`, `ef`, `seed` and `threads` are hnswlib's; with one thread the same rows give the same bytes.
+    """
+    if kind == "exact" or (
+        kind == "auto" and (device.type == "cuda" or len(rows.label) <= AUTO_EXACT)
+    ):
+        return ExactNeighbours(rows, device)
+    return HnswNeighbours(rows, m, ef_construction, ef, seed, threads)
+
+
+def load_neighbours(
+    folder: Path, rows: LabelRows, device: torch.device
+) -> ExactNeighbours | HnswNeighbours:
+    """What `save` left in `folder`, over the same `rows` (its `source`); exact search where it left nothing.
+
+    Raises MufinError where the graph is broken or of other rows.
+    """
+    if not (folder / "hnsw.bin").exists():
+        return ExactNeighbours(rows, device)
+    try:
+        facts = json.loads((folder / "hnsw.json").read_text())
+        ef, saved = facts["ef"], (facts["shape"], facts["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MufinError(
+            f"{folder / 'hnsw.json'} cannot be read ({error!r}); run `dvc repro index` again"
+        ) from None
+    if saved != (list(rows.rows.shape), file_hash(folder / "hnsw.bin")):
+        raise MufinError(
+            f"{folder / 'hnsw.bin'} is broken, or of other rows than the {rows.rows.shape} of the index beside "
+            "it; run `dvc repro index` again"
+        )
+    return HnswNeighbours(rows, 0, 0, ef, graph=folder / "hnsw.bin")

@@ -1,0 +1,107 @@
+"""The trained recommender in one object: answers for products of the catalog, and for products that it has never seen."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mufin import runtime
+from mufin.artifacts.files import read_json
+from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.tables import read_table
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.errors import MufinError
+from mufin.nn.assembly import load_members
+from mufin.params import Params
+from mufin.ragged import Lists
+from mufin.ranking.label_index import load_index
+from mufin.ranking.mix import Mix, rank
+from mufin.ranking.predictor import Predictor
+from mufin.serving.new_products import NewProductEncoders, load_encoders, new_product_store
+
+CHUNK = 4096  # products scored at once
+
+
+class Recommender:
+    """What `dvc repro` made in the folder `home`, loaded once; answers are uids with titles and scores.
+
+    The mix of scores is that of `models/mix.json`, which the stage evaluate wrote.
+    """
+
+    def __init__(self, params: Params, home: Path = Path(".")):
+        self.params, self.precomputed = params, Precomputed(home / "data/precomputed")
+        products = read_table(home / "data/curated/products.parquet", "products")
+        self.uids: list[str] = products["uid"].to_pylist()
+        self.titles: list[str] = products["title"].to_pylist()
+        self.row_of = {uid: row for row, uid in enumerate(self.uids)}
+        device = runtime.device()
+        members = load_members(home / "models/finetune", self.precomputed)
+        self.predictor = Predictor(
+            [member.network for member in members],
+            DescriptorStore(self.precomputed.folder, list(params.encoder.modalities), device),
+            load_index(home / "models/index", device),
+            device,
+            runtime.precision(),
+        )
+        self.mix = Mix(**read_json(home / "models/mix.json"))
+
+    @cached_property
+    def encoders(self) -> NewProductEncoders:
+        """Loaded by the first question about a product that is not in the catalog."""
+        return load_encoders(
+            self.precomputed, self.params.encoder.modalities, self.predictor.device
+        )
+
+    def recommend(self, uids: list[str], k: int = 10) -> list[list[dict]]:
+        """The k best labels of each product of the catalog, never the product itself; MufinError for an unknown uid."""
+        if unknown := [u for u in uids if u not in self.row_of]:
+            near = difflib.get_close_matches(unknown[0], self.uids, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise MufinError(f"{unknown[0]} is not a product of the catalog{hint}")
+        rows = np.array([self.row_of[u] for u in uids], np.int64)
+        out: list[list[dict]] = []
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            own = self.predictor.index.labels_of(part)
+            out += self._best(self.predictor.store, part, [self.titles[r] for r in part], k, own)
+        return out
+
+    def recommend_new(
+        self, titles: list[str], pictures: list[list[bytes]], k: int = 10
+    ) -> list[list[dict]]:
+        """The k best labels of products by title ('' for none) and picture bytes; MufinError for a broken picture."""
+        with tempfile.TemporaryDirectory() as folder:
+            store = new_product_store(
+                titles, pictures, self.encoders, self.params.encoder, Path(folder)
+            )
+            return self._best(store, np.arange(len(titles)), titles, k, None)
+
+    def _best(
+        self,
+        store: DescriptorStore,
+        rows: np.ndarray,
+        titles: list[str],
+        k: int,
+        excluded: Lists | None,
+    ) -> list[list[dict]]:
+        e, predictor = self.params.evaluate, self.predictor
+        wide = len(predictor.index) if e.candidates == "all" else max(e.shortlist, k)
+        datapoints = predictor.embed(rows, store=store)
+        candidates = predictor.candidates(datapoints, wide, excluded, titles)
+        labels, scores = rank(candidates, self.mix, excluded, predictor.index.log_frequency, k)
+        return [
+            [self._answer(*pair) for pair in zip(*row) if pair[0] >= 0]
+            for row in zip(labels, scores)
+        ]
+
+    def _answer(self, label: int, score: float) -> dict:
+        product = self.predictor.index.products[label]
+        return {
+            "uid": self.uids[product],
+            "title": self.titles[product],
+            "score": round(float(score), 4),
+        }

@@ -1,0 +1,53 @@
+"""Training curves as CSV files that grow while a stage trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mufin.artifacts.files import write_csv
+
+Curve = list[dict[str, float]]  # one row per epoch, as `loop.train` returns it
+
+
+class CurveFile:
+    """The curve of all members of a stage: `path` has one row per epoch, and grows an epoch at a time.
+
+    A row is epoch, loss and the figures on valid (if any), each the mean over the members that have finished the epoch.
+    No times are written, so that a resumed run leaves the same file as an unbroken one. `writes`: whether this process
+    writes it (under torchrun only the first does).
+    """
+
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self.writes = path, writes
+        self.members: list[Curve] = []
+
+    def member(self) -> Callable[[Curve], None]:
+        """What the training loop of the next member calls after each epoch, with its curve so far."""
+        number = len(self.members)
+        self.members.append([])
+
+        def on_epoch(curve: Curve) -> None:
+            self.members[number] = list(curve)
+            if self.writes:
+                self._write()
+
+        return on_epoch
+
+    def worked(self, items: int) -> int:
+        """How many items this process worked through, of `items` per epoch: not those of the run before a checkpoint."""
+        return round(sum(items * row["part"] for curve in self.members for row in curve))
+
+    def last_loss(self) -> float:
+        """The last member's loss at its end."""
+        return self.members[-1][-1]["loss"]
+
+    def _write(self) -> None:
+        begun = [curve for curve in self.members if curve]
+        columns = [name for name in begun[0][0] if name == "loss" or name.startswith("valid_")]
+        rows = []
+        for number in range(max(map(len, begun))):
+            finished = [curve[number] for curve in begun if len(curve) > number]
+            means = (sum(row[name] for row in finished) / len(finished) for name in columns)
+            rows.append([finished[0]["epoch"], *means])
+        write_csv(["epoch", *columns], rows, self.path)
