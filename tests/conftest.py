@@ -7,7 +7,7 @@ from typing import Iterator
 
 import pytest
 
-from tests.projects import project
+from tests.support.projects import project
 
 __all__ = ["project"]  # a fixture of the whole run
 

@@ -41,7 +41,7 @@ from mufin.training.finetuning import Finetuning
 from mufin.training.loop import train
 from mufin.training.machine import Machine
 from mufin.training.optimisers import Optimisers, trained_state
-from tests.bags import GivenStore, random_bag, shaken, tiny_mufin
+from tests.support.bags import GivenStore, random_bag, shaken, tiny_mufin
 from tests.test_training import (
     RATES,
     WIDTH,
@@ -726,7 +726,7 @@ def test_a_checkpoint_of_one_device_resumes_on_another(module, start, end, tmp_p
 def test_all_stages_run_on_the_gpu_and_say_so(tmp_path, precision):
     pytest.importorskip("ruamel.yaml")  # a machine with a GPU may lack them
     pytest.importorskip("polars")
-    from tests.projects import ROOT, run, small
+    from tests.support.projects import ROOT, run, small
     from tests.test_pipeline import STAGES
 
     shutil.copytree(

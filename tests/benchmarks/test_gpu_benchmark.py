@@ -26,7 +26,7 @@ from benchmarks.on_gpu.running import Row, run_part
 from benchmarks.on_gpu.sample_run import write_curated
 from mufin import runtime
 from mufin.params import load_params
-from tests.projects import ROOT
+from tests.support.projects import ROOT
 
 ABSENT = ("dvc", "polars", "hnswlib", "ruamel", "sklearn")  # on the machine with the GPU
 SECTIONS = {  # part: words of figures that it must tell of

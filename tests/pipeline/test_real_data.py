@@ -25,7 +25,7 @@ from tests import test_sources
 from tests.test_fetch import Server, limits, serving
 from tests.test_sources import GOOD, PRODUCTS, Shelf, as_file, jpeg, refused, settings
 
-SHARED = Path(__file__).parents[2] / "shared/data"
+SHARED = Path(__file__).parents[3] / "shared/data"
 workplace = test_sources.workplace
 
 

@@ -27,7 +27,7 @@ from mufin.training import loop
 from pipeline import curate, download, precompute, pretrain
 from tests.test_precompute import inside
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NO_SPACE = "No space left on device"
 
 # Whatever class it comes in: errors that are raised
@@ -154,7 +154,7 @@ from pipeline.artifacts import publish, write_json, write_table
 from pipeline.model_files import save_members
 from pipeline.training.checkpoints import save_checkpoint
 from pipeline.training.optimisers import Optimisers, Rates
-from tests.bags import tiny_mufin
+from tests.support.bags import tiny_mufin
 
 os.environ["MUFIN_DEVICE"] = "cpu"
 sys.argv = ["stage"]

@@ -21,7 +21,7 @@ from mufin.corpus.cleaning import (
 )
 from mufin.corpus.lookup import Lookup, hashes
 
-REAL = Path(os.environ.get("MUFIN_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+REAL = Path(os.environ.get("MUFIN_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PIECES = [
     *"ab3 &;#<>/\"='!-\n\t\x00\x1c\x85\xa0\u200b\u2003\ufeff{}()",
     "&amp;",

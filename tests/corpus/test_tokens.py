@@ -69,7 +69,7 @@ def test_the_same_titles_give_the_same_tokenizer_in_every_process_and_on_every_c
         ).hexdigest()
         for _ in range(5)
     }
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", LEARN],
         cwd=root,

@@ -25,7 +25,7 @@ from mufin.training.loop import train
 from mufin.training.machine import Machine
 from mufin.training.optimisers import Optimisers, Rates, one_cycle, trained_state
 from mufin.training.pretraining import Pretraining
-from tests.bags import GivenStore, random_graph, tiny_mufin
+from tests.support.bags import GivenStore, random_graph, tiny_mufin
 
 N, L, WIDTH = 40, 24, 12
 RATES = Rates(encoder=1e-2, new=1e-2, gates=1e-2, lexical=1e-2, attention=1e-2, free=1e-1)
@@ -419,7 +419,7 @@ def test_two_processes_train_the_weights_of_one(tmp_path):
 
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     for world in (1, 2):
         (tmp_path / str(world)).mkdir()

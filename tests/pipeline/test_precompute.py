@@ -29,7 +29,7 @@ from mufin.nn.encoders import load_image_encoder, load_text_encoder
 from mufin.params import load_params
 from pipeline import curate, download, precompute
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIZE, TOKENS = 32, 16
 SMALL = {
     "download.sample.products": 200,

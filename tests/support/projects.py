@@ -12,7 +12,7 @@ import pytest
 
 from compare.variant import changed
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "download.sample.products": 240,
     "encoder.dim": 32,

@@ -25,7 +25,7 @@ from mufin.training.finetuning import Finetuning
 from mufin.training.loop import train
 from mufin.training.optimisers import Optimisers, trained_state
 from mufin.training.pretraining import Pretraining
-from tests.bags import Given, GivenStore, random_bag, random_graph, shaken
+from tests.support.bags import Given, GivenStore, random_bag, random_graph, shaken
 from tests.test_training import FINETUNE, PRETRAIN, RATES, WIDTH, L, N, machine
 
 A_S, A_C = ("attention", "feedforward", "none"), ("attention", "concat", "none")

@@ -27,7 +27,7 @@ from mufin.errors import MufinError
 from pipeline import download
 from tests.test_fetch import Handler, Server, limits, serving
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COLUMNS = {
     "id": "ASIN",
     "title": "title",

@@ -19,7 +19,7 @@ from mufin.corpus.descriptors import DescriptorStore
 from mufin.errors import MufinError
 from mufin.params import load_params
 from mufin.serving.recommender import Recommender
-from tests.projects import ROOT, environment, run, small
+from tests.support.projects import ROOT, environment, run, small
 
 STAGES = [
     "download",

@@ -26,7 +26,7 @@ from mufin.corpus.fetch import Fetcher, Limits, fetch_all
 from mufin.corpus.fetch_log import FetchLog
 from pipeline import download
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def jpeg(colour: int = 0, side: int = 24) -> bytes:

@@ -13,7 +13,7 @@ from mufin.baselines.mach import mach
 from mufin.baselines.popular import popular
 from mufin.baselines.task import WIDTH, Task
 from mufin.ragged import Lists
-from tests.bags import random_graph
+from tests.support.bags import random_graph
 
 TOPICS, EACH = 12, 20
 SETTINGS = axm.Settings(8, 5, 6, 0.0, (1, 1), 1e-2, 16, 3)

@@ -44,7 +44,7 @@ TOWER = {
 }
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DECLARED = {
     n: s["params"]
     for n, s in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items()

@@ -14,7 +14,7 @@ from mufin.training.mining import (
     hardest,
     shortlist_negatives,
 )
-from tests.bags import random_graph
+from tests.support.bags import random_graph
 
 
 def test_triplet_equals_the_loop_over_positives_and_negatives():

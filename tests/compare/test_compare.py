@@ -23,7 +23,7 @@ from compare.table import LEAST, METRICS, best, notes
 from compare.variant import MADE, TOUCHES, changed, touches
 from mufin.errors import MufinError
 from mufin.params import load_params
-from tests.projects import ROOT, environment, run
+from tests.support.projects import ROOT, environment, run
 from tests.test_structure import closure
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]

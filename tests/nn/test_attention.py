@@ -10,7 +10,7 @@ from torch.nn.functional import layer_norm, normalize
 from mufin.nn.attention import AttentionBlock
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.mufin import Bag, Mufin, Projection
-from tests.bags import GivenStore, random_bag, shaken, tiny_mufin
+from tests.support.bags import GivenStore, random_bag, shaken, tiny_mufin
 
 
 def slow_attention(block: AttentionBlock, x, z, z_mask):

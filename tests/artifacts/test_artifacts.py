@@ -21,7 +21,7 @@ from mufin.artifacts.files import ArtifactError, fingerprint, publish, read_json
 from mufin.artifacts.tables import SCHEMAS, read_table, write_table
 from mufin.ragged import Lists, is_in
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ROWS = st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=8)
 
 
