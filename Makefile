@@ -1,39 +1,65 @@
-# `make repro` and `make test` set themselves up in .venv; PYTHON names another interpreter (3.11 or newer).
-PYTHON ?= python3
+# The targets below set up .venv first. PYTHON names the interpreter for it; without a name, the
+# first of these three that is supported (pyproject.toml) and can make .venv.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+  $$python -I mufin/check_machine.py --python 2> /dev/null && echo $$python && exit; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# dvc runs a stage's `python` from PATH
-export PATH := $(abspath $(BIN)):$(PATH)
+# dvc runs the `python` of a stage from the PATH
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python \
+  -c constraints/runtime.txt -c constraints/test.txt
+SEEDS := 0
+CODE := mufin pipeline compare tests benchmarks
 
-.PHONY: repro test lint setup help bench-gpu
+.PHONY: help repro test lint compare deps bench-gpu setup
 
 help:
-	@echo "make repro       run the whole pipeline on the sample (or whatever params.yaml says)"
-	@echo "make test        run every check"
-	@echo "make lint        ruff"
-	@echo "make bench-gpu   what one GPU makes of the paper's sizes, in eight minutes; ARGS=--tiny rehearses on a CPU"
+	@echo "make repro       runs the whole pipeline on the sample, or on what params.yaml names"
+	@echo "make test        runs make lint, then all tests"
+	@echo "make lint        checks style (ruff) and types (mypy)"
+	@echo "make compare     runs MUFIN's variants and the other methods: a table and a report; SEEDS='0 1 2'"
+	@echo "make deps        writes the code and package versions of each stage into dvc.yaml and packages.yaml"
+	@echo "make bench-gpu   measures one GPU at the paper's sizes, in 8 minutes; ARGS=--tiny tries it on a CPU"
+	@echo "make setup       installs all packages into .venv, as the targets above do by themselves"
 
 repro: $(VENV)/ready
-	$(BIN)/dvc repro
+	$(IN_VENV) dvc repro
 
-test: $(VENV)/ready
-	$(BIN)/ruff check pipeline tests benchmarks
+test: lint
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/ready
-	$(BIN)/ruff check pipeline tests benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy mufin
+
+compare: $(VENV)/ready
+	$(IN_VENV) python -m compare.run --seeds $(SEEDS)
+
+deps: $(VENV)/ready
+	$(BIN)/python -m mufin.deps
 
 # With PYTHON (.venv's, where there is one) if it has torch, else after setting up: a GPU box may have no network
 bench-gpu:
-	@$(PYTHON) -c "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'timm', 'transformers')))" \
-	  2>/dev/null || $(MAKE) --no-print-directory setup
-	$(PYTHON) -m benchmarks.gpu $(ARGS)
+	@$(IN_VENV); export PATH; \
+	$(PYTHON) -c "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'timm', 'transformers')))" \
+	  2> /dev/null || $(MAKE) --no-print-directory setup
+	$(IN_VENV) $(PYTHON) -m benchmarks.gpu $(ARGS)
 
 setup: $(VENV)/ready
 
-# uv installs torch's CUDA build in a minute where pip takes four
-$(VENV)/ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,baselines]'
-	touch $@
+# Without `whole`, .venv was made by an older Makefile or by a `make` that was killed: it is made anew.
+# uv installs torch's CUDA build in a minute where pip takes four. omikuji and napkinxc (two rows of
+# the study) are not built from source: a machine without a compiler goes without them.
+$(VENV)/ready: pyproject.toml constraints/runtime.txt constraints/test.txt
+	@{ test -e $(VENV)/whole && $(BIN)/python -I mufin/check_machine.py 2> /dev/null; } || { \
+	  command -v "$(PYTHON)" > /dev/null || \
+	    { echo "$(PYTHON) was not found; install Python 3.11 or 3.12 with its venv module" >&2; exit 1; }; \
+	  "$(PYTHON)" -I mufin/check_machine.py && "$(PYTHON)" -m venv --clear $(VENV); }
+	rm -f $(VENV)/whole
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/test.txt uv
+	$(INSTALL) -e '.[test]'
+	@for package in omikuji napkinxc; do \
+	  $(INSTALL) --only-binary $$package $$package || \
+	    echo "$$package cannot be installed here: make compare reports its row as failed" >&2; done
+	touch $(VENV)/whole $@

@@ -1,11 +1,12 @@
-"""What one GPU makes of the real code at the paper's sizes, in at most eight minutes.
+"""Correctness, speed and memory of the library on one GPU at the paper's sizes, in eight minutes.
 
-make bench-gpu                           with the project's own environment, or PYTHON's where there is none
+make bench-gpu                           runs it with PYTHON if that has torch, else with .venv
 python -m benchmarks.gpu --minutes 8     writes benchmarks/results/gpu-<card>.json after every part
-python -m benchmarks.gpu --tiny          all parts on a CPU, small and in under a minute: a rehearsal
+python -m benchmarks.gpu --tiny          a rehearsal: all parts on a CPU, small, in under a minute
 
-Needs no network, no data and none of dvc, polars, hnswlib, ruamel.yaml and scikit-learn. Weights and
-descriptors are random numbers from a seed: speed, memory and rounding are measured, not quality.
+It needs no network, no data, and none of dvc, polars, hnswlib, ruamel.yaml and scikit-learn.
+Weights and descriptors are random numbers from a seed: it measures speed, memory and rounding, not
+quality.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ NEEDED = (
     "safetensors",
     "tokenizers",
     "tqdm",
+    "psutil",
     "PIL",
     "requests",
     "pytest",
@@ -47,30 +49,28 @@ NEEDED = (
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET = 480.0  # seconds that the parts' own limits are made for
 RESERVE = 8.0  # seconds kept for the last part's end and the table
-WORTH = 5.0  # a part with fewer seconds left is not begun
+WORTH = 5.0  # seconds: a part with less time left is not started
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="Time for everything, start included.")] = 8.0,
+    minutes: Annotated[float, typer.Option(help="Time for all parts, start included.")] = 8.0,
     tiny: Annotated[
-        bool, typer.Option("--tiny", help="Rehearse on a CPU, small; figures mean nothing.")
+        bool, typer.Option("--tiny", help="Rehearse on a CPU, small; no figure means anything.")
     ] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help="A part to run; may be given several times.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A part to run; can be repeated.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="JSON; default benchmarks/results/gpu-<card>.json.")
     ] = None,
     commit: Annotated[str, typer.Option(help="For a copy of the project without git.")] = "",
 ):
-    """Run the parts in their order within `minutes`, print one table, write JSON after every part.
+    """Run all parts within `minutes`, print one table, write JSON after every part.
 
-    Exit code 1 where a part failed; not where the time was over.
+    The exit code is 1 if a part failed, and 0 if there was only too little time.
     """
     start = time.monotonic()
     _check_packages()
     if tiny:
-        # one thread: steps of a millisecond gain nothing from more, and lose much on a busy machine
+        # one thread: more do not speed up steps of a millisecond, and are slow on a busy machine
         os.environ |= {"MUFIN_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "MUFIN_WORKERS": "1"}
     warm_up()
     _check(tiny, only)
@@ -95,7 +95,7 @@ def main(
                 return {
                     "seconds": 0.0,
                     "rows": [],
-                    "failure": "not begun: no time was left",
+                    "failure": "not started: no time was left",
                     "late": True,
                 }
             done = run_part(name, part, (at,), limit, at.folder / f"{name}.jsonl")
@@ -157,7 +157,8 @@ def _commit() -> str:
 
 
 def _scratch() -> Path | None:
-    """Where temporary files go: memory, if 16 GiB of it are free there, as a fast local disk would."""
+    """The folder of temporary files: /dev/shm (memory, as fast as a fast disk) if it has 16 GiB
+    free, else None for the default."""
     memory = Path("/dev/shm")
     if memory.is_dir() and os.access(memory, os.W_OK):
         stat = os.statvfs(memory)
@@ -168,7 +169,7 @@ def _scratch() -> Path | None:
 
 def _write(report: dict, out: Path | None, tiny: bool) -> None:
     if out is None and tiny:
-        return  # a rehearsal leaves nothing
+        return  # a rehearsal leaves no file
     card = re.sub(r"[^a-z0-9]+", "-", report["machine"].get("card", "unknown").lower()).strip("-")
     path = out or ROOT / f"benchmarks/results/gpu-{card}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,6 +219,6 @@ def _fail(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    # ended politely, it removes its files, of which some are in memory, and ends its parts
+    # on SIGTERM too it must remove its files, some of which are in memory, and end its parts
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     typer.run(main)

@@ -1,4 +1,4 @@
-"""Scores of Module IV, all pairs of a step: the Gram form beside making every adapted row.
+"""Scores of all pairs of a step of Module IV: the Gram form, and the rows adapted to every label.
 
 python -m benchmarks.scoring --datapoints 128 --labels 1024 --out benchmarks/results/scoring.json
 """
@@ -10,12 +10,12 @@ from typing import Annotated
 
 import torch
 import typer
-from mufin.nn.cross_scores import cross_scores, label_side
 from torch import nn
 
 from benchmarks.timing import interleaved, spread, tell
-from mufin import runtime
-from mufin.nn.mufin import Bag, Mufin
+from mufin import devices
+from mufin.nn.bags import Bag, Pooling
+from mufin.nn.cross_attention import CrossAttention
 
 
 def main(
@@ -28,33 +28,29 @@ def main(
     out: Annotated[Path | None, typer.Option()] = None,
 ):
     """Forward (and backward) of `datapoints` x `labels` scores, bags of `rows` rows of `dim`."""
-    torch.set_num_threads(runtime.workers())
+    device = devices.device()
     torch.manual_seed(0)
-    device = runtime.device()
-    model = Mufin({}, {}, dim, heads=1, dropout=0.0).to(device)
+    cross_attention, pooling = CrossAttention(dim).to(device), Pooling()
     x, z = (_bags(n, rows, dim, device) for n in (datapoints, labels))
     w = nn.functional.normalize(torch.randn(labels, dim, device=device), dim=-1)
 
     def gram():
-        return _finish(cross_scores(model, x, label_side(model, z, w)), backward)
+        side = cross_attention.label_side(z, w, pooling)
+        return _finish(cross_attention.scores(x, side, pooling), backward)
 
     def plain():
-        scores = [
-            (
-                model.adapted(
-                    Bag(x.rows[i].expand(labels, -1, -1), x.modality[i].expand(labels, -1)), z
-                )
-                * w
-            ).sum(-1)
-            for i in range(datapoints)
-        ]
+        scores = []
+        for i in range(datapoints):
+            same = Bag(x.rows[i].expand(labels, -1, -1), x.modality[i].expand(labels, -1))
+            scores.append((cross_attention.adapted(same, z, pooling) * w).sum(-1))
         return _finish(torch.stack(scores), backward)
 
     difference = float((gram() - plain()).abs().max())
     seconds = interleaved({"Gram form": gram, "every adapted row": plain}, repeats)
+    passes = "forward and backward" if backward else "forward"
     tell(
-        f"{datapoints} x {labels} scores, bags of {rows} x {dim}, {'forward and backward' if backward else 'forward'}, "
-        f"{device}; largest difference {difference:.1e}",
+        f"{datapoints} x {labels} scores, bags of {rows} x {dim}, {passes}, {device}; "
+        f"largest difference {difference:.1e}",
         {name: spread(s) for name, s in seconds.items()},
         out,
     )

@@ -1,4 +1,4 @@
-"""How two ways of one thing are timed: turn by turn, so that a busy machine is busy for both."""
+"""Times two ways in turns, so that a busy machine slows both; prints and saves the figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, `repeats` a way after one that does not count."""
+    """Seconds of each call: `repeats` per way, after one call that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_number in range(repeats + 1):
         for name, way in ways.items():
@@ -28,7 +28,7 @@ def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str
 
 
 def tell(question: str, rows: dict[str, dict[str, float]], out: Path | None) -> None:
-    """A table on standard output and, with `out`, JSON with the machine named."""
+    """Prints a table and, with `out`, writes JSON that also names the machine."""
     print(question)
     for name, figures in rows.items():
         print(f"  {name:36s}" + "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
@@ -46,7 +46,7 @@ def tell(question: str, rows: dict[str, dict[str, float]], out: Path | None) -> 
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
-    """Median, and the 99th percentile (the worst, of fewer than 100), in milliseconds."""
+    """Milliseconds: the median and the 99th percentile (of fewer than 100 calls, the slowest)."""
     ordered = sorted(seconds)
     return {
         "ms_median": 1000 * statistics.median(ordered),

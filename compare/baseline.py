@@ -1,6 +1,6 @@
-"""One rival at one seed, in a process of its own: a crash costs its row, not the comparison.
+"""Runs one baseline at one seed, in a process of its own: a crash costs its row, not the study.
 
-python -m pipeline.rival bonsai 0        into data/compare/bonsai@0
+python -m compare.baseline bonsai 0     compare/results/bonsai@0
 """
 
 from __future__ import annotations
@@ -13,107 +13,97 @@ import sys
 import time
 from pathlib import Path
 
-from compare.rows import PLAIN
+from compare.study import FOLDER, Study, baselines, read_study, tell_time
 from mufin import runtime
 from mufin.artifacts.files import publish, write_json
-from mufin.artifacts.tables import write_ranking
-from mufin.baselines.loading import task_of
 from mufin.errors import MufinError
 
-FUNCTIONS = {  # rival: (module of pipeline/baselines/, function), imported by name so that dvc reruns what changed alone
-    "siamesexml": ("siamesexml", "siamesexml"),
-    "eclare": ("eclare", "eclare"),
-    "attentionxml": ("attentionxml", "attentionxml"),
-    "bonsai": ("bonsai", "bonsai"),
-    "mach": ("mach", "mach"),
-    "xt": ("xt", "xt"),
-    "ridge": ("frozen_ridge", "ridge"),
-    "frozen_datapoints": ("frozen_neighbours", "frozen_datapoints"),
-    "tfidf_datapoints": ("tfidf", "tfidf_datapoints"),
-    "tfidf_labels": ("tfidf", "tfidf_labels"),
-    "popular": ("popular", "most_popular"),
-}
-DESCRIPTORS = ("ridge", "frozen_datapoints")  # these read what the frozen encoders give
 
-
-def main(
-    name: str,
-    seed: int,
-    curated: Path = Path("data/curated"),
-    precomputed: Path = Path("data/precomputed"),
-    out: Path = Path("data/compare"),
-):
-    """Train a rival on train, publish its predictions on test; where it fails, the reason stands in its place."""
-    if name not in FUNCTIONS:
-        raise MufinError(f"{name} is not a rival; there are {', '.join(FUNCTIONS)}")
-    task_of(
-        curated, None, runtime.device(), runtime.precision()
-    )  # what no rival can mend fails here, loudly
-    scratch = out / f"{name}@{seed}"
-    with publish(scratch) as folder:
+def main(name: str, seed: int, home: runtime.Home = Path(".")):
+    """Train a baseline, publish its predictions on test, or the reason why there are none."""
+    if name not in baselines():
+        raise MufinError(f"{name} is not a baseline; there are {', '.join(baselines())}")
+    study = read_study(home / "compare/study.yaml")
+    with publish(home / FOLDER / f"{name}@{seed}") as folder:
         folder.mkdir(parents=True)
         child = multiprocessing.get_context("spawn").Process(
-            target=_predict,
-            args=(name, seed, curated, precomputed if name in DESCRIPTORS else None, folder),
+            target=_predict, args=(name, seed, home, folder)
         )
         child.start()
         child.join()
-        if child.exitcode and (reason := _reason(folder, child.exitcode)):
-            again = f"after mending it, `dvc repro -f -s compare/dvc.yaml:{_stage(name, seed)}`"
-            print(f"{name}, seed {seed}, failed: {reason}; {again}", file=sys.stderr, flush=True)
+        if child.exitcode == _BROKEN:
+            raise MufinError((folder / "failed.txt").read_text())
+        if child.exitcode:
+            reason = _reason(folder, child.exitcode)
+            again = f"(cd compare && dvc repro -f -s {_stage(study, name, seed)})"
+            said = f"{name}, seed {seed}, failed: {reason}; after mending it: {again}"
+            print(said, file=sys.stderr, flush=True)
             for file in folder.iterdir():
                 file.unlink()
             write_json({"row": name, "seed": seed, "failed": reason}, folder / "facts.json")
+    tell_time(name, seed)
 
 
-def _stage(name: str, seed: int) -> str:
-    return f"first_try@{name}" if name in PLAIN else f"rival@{name}-{seed}"
+_BROKEN = 3  # the child's exit code where no baseline could run
+
+
+def _stage(study: Study, name: str, seed: int) -> str:
+    """The name of the stage in compare/dvc.yaml."""
+    return f"reference@{name}" if name in study.reference else f"baseline@{name}-{seed}"
 
 
 def _reason(folder: Path, exitcode: int) -> str:
-    """What the child said, or how it was ended."""
+    """The error of the child, or the signal or exit code that it ended with."""
     said = folder / "failed.txt"
     if said.exists():
         return said.read_text()
-    return (
-        f"it crashed ({signal.Signals(-exitcode).name})"
-        if exitcode < 0
-        else f"it ended with exit code {exitcode}"
-    )
+    if exitcode < 0:
+        return f"it crashed ({signal.Signals(-exitcode).name})"
+    return f"it ended with exit code {exitcode}"
 
 
-def _predict(name: str, seed: int, curated: Path, precomputed: Path | None, folder: Path) -> None:
-    """In the child: train, predict, write; what goes wrong is left in `failed.txt`."""
+def _predict(name: str, seed: int, home: Path, folder: Path) -> None:
+    """In the child: train, predict, write; an error is left in `failed.txt`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries in other languages log to it
-    try:
-        import torch
+    import torch
 
-        torch.set_num_threads(runtime.workers())
-        torch.manual_seed(seed)
-        task = task_of(curated, precomputed, runtime.device(), runtime.precision())
-        module, function = FUNCTIONS[name]
+    from mufin import devices
+    from mufin.artifacts.tables import write_ranking
+    from mufin.baselines.shared.loading import task_of
+
+    device, precision = devices.device(), devices.precision()
+    torch.manual_seed(seed)
+    try:
+        task = task_of(home / "data/curated", home / "data/precomputed", device, precision)
+    except Exception as error:
+        (folder / "failed.txt").write_text(_said(error))
+        raise SystemExit(_BROKEN) from None
+    try:
         start = time.perf_counter()
-        predict = getattr(importlib.import_module(f"pipeline.baselines.{module}"), function)(
-            task, seed
-        )
+        predict = importlib.import_module(f"mufin.baselines.{name}").baseline(task, seed)
         trained = time.perf_counter()
         labels, scores = predict("test")
         done = time.perf_counter()
         write_ranking(labels, scores, folder / "test.parquet")
-        write_json(
-            {
-                "row": name,
-                "seed": seed,
-                "seconds": {"train": round(trained - start, 2)},
-                "milliseconds_a_datapoint": round(1000 * (done - trained) / max(len(labels), 1), 3),
-            },
-            folder / "facts.json",
-        )
+        milliseconds = 1000 * (done - trained) / max(len(labels), 1)
+        facts = {
+            "row": name,
+            "seed": seed,
+            "seconds": {"train": round(trained - start, 2), "predict": round(done - trained, 2)},
+            "milliseconds_per_datapoint": round(milliseconds, 3),
+        }
+        write_json(facts, folder / "facts.json")
     except Exception as error:
-        (folder / "failed.txt").write_text(
-            str(error) if isinstance(error, MufinError) else f"{type(error).__name__}: {error}"
-        )
+        (folder / "failed.txt").write_text(_said(error))
+        if runtime.refused(error):  # a full disk is not this row's fault
+            raise SystemExit(_BROKEN) from None
         raise
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, MufinError):
+        return str(error)
+    return runtime.refused(error) or f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

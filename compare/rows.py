@@ -1,21 +1,18 @@
-"""The rows of the comparison: what each is called, which group it stands in, and where its predictions lie.
-
-`data/compare/<name>@<seed>/` is what one variant or rival left: `test.parquet` (predictions), `facts.json`, and for MUFIN
-itself `methods/<row>.parquet`, rows that need no training of their own.
-"""
+"""The rows of the table: their order, titles and groups, and the results of each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
+from compare.study import OF_MUFIN, Study
 from mufin.artifacts.files import read_json
-from mufin.errors import MufinError
 
-ROWS = {  # name: (group, the paper's name), in the order of the table
+MUFIN = {  # name: (group, the paper's name) of MUFIN and its variants, in the order of the table
     "mufin": ("MUFIN", "MUFIN"),
     "mufin_fixed": ("MUFIN", "MUFIN, the paper's score"),
     "mufin_chosen": ("MUFIN", "MUFIN, mix chosen on valid"),
+    "mufin_without_ridge": ("MUFIN", "MUFIN, mix chosen on valid without the title ridge"),
     "mufin_rare_and_popular": ("MUFIN", "MUFIN, rare and popular labels scored differently"),
     "triplet": ("Sampling", "MUFIN, Module I by triplets with hard +ve, -ve"),
     "no_hard_positives": ("Sampling", "MUFIN-no +ve"),
@@ -26,6 +23,7 @@ ROWS = {  # name: (group, the paper's name), in the order of the table
     "no_a_s": ("Representation", "MUFIN-no A_S"),
     "no_a_c": ("Ranker", "MUFIN-no A_C"),
     "alpha_1": ("Ranker", "MUFIN (alpha = 1)"),
+    "alpha_1_at_prediction": ("Ranker", "MUFIN, alpha = 1 at prediction alone"),
     "text_only": ("Modality", "MUFIN, text only"),
     "image_only": ("Modality", "MUFIN, image only"),
     "resnet18": ("Encoders", "MUFIN (ResNet-18)"),
@@ -33,37 +31,24 @@ ROWS = {  # name: (group, the paper's name), in the order of the table
     "visualbert": ("Encoders", "VisualBERT + MUFIN"),
     "datapoint_batches": ("Batching", "MUFIN, datapoint-first batches"),
     "cluster_batches": ("Batching", "MUFIN, batches of clusters"),
-    "siamesexml": ("Rivals, titles", "SiameseXML"),
-    "eclare": ("Rivals, titles", "ECLARE"),
-    "attentionxml": ("Rivals, titles", "AttentionXML"),
-    "bonsai": ("Rivals, titles", "Bonsai"),
-    "mach": ("Rivals, titles", "MACH"),
-    "xt": ("Rivals, titles", "XT (napkinXC's label tree)"),
-    "ridge": ("First tries", "ridge, frozen encoders + TF-IDF"),
-    "frozen_datapoints": ("First tries", "20 nearest datapoints, frozen encoders"),
-    "tfidf_datapoints": ("First tries", "20 nearest datapoints, TF-IDF"),
-    "tfidf_labels": ("First tries", "TF-IDF to the labels"),
-    "popular": ("First tries", "most popular"),
 }
-OF_MUFIN = {  # rows that evaluate makes beside what it predicts with: its own names for them
-    "mufin_fixed": "mufin",
-    "mufin_chosen": "mufin_chosen",
-    "mufin_rare_and_popular": "mufin_rare_and_popular",
-    "module_1_bag": "module_1_bag",
-    "module_1_vec": "module_1_vec",
-}
-PREDICTS = {
-    "fixed": "mufin_fixed",
-    "chosen": "mufin_chosen",
-}  # evaluate.mix: the row that is `mufin` itself
-LEARNT = ("siamesexml", "eclare", "attentionxml", "bonsai", "mach", "xt")
-PLAIN = (
-    "ridge",
-    "frozen_datapoints",
-    "tfidf_datapoints",
-    "tfidf_labels",
-    "popular",
-)  # the same for every seed
+OWN, BASELINES, REFERENCE = "Variants", "Baselines", "Reference rows"  # the other groups
+
+
+def order(study: Study) -> list[str]:
+    """All rows: the paper's first, then a user's variants, baselines and reference rows."""
+    known = {*study.variants, *OF_MUFIN}
+    own = [name for name in study.variants if name not in MUFIN]
+    return [*(name for name in MUFIN if name in known), *own, *study.baselines, *study.reference]
+
+
+def title(study: Study, row: str) -> tuple[str, str]:
+    """(group, title) of a row; a variant that is not the paper's is called by its own name."""
+    if row in study.baselines:
+        return BASELINES, study.baselines[row]
+    if row in study.reference:
+        return REFERENCE, study.reference[row]
+    return MUFIN.get(row, (OWN, row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,73 +57,28 @@ class Result:
 
     row: str
     seed: int
-    predictions: Path  # test, schema `predictions`
-    facts: dict  # `failed`: a sentence where there are none
+    predictions: Path  # on test, schema `predictions`
+    facts: dict  # `failed`: a sentence where there are no predictions
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """`compare/variants.yaml`: what is to be compared."""
-
-    seeds: list[int]
-    variants: dict[
-        str, dict[str, object]
-    ]  # name -> {dotted name of a setting: value} in which it differs from params.yaml
-    rivals: list[str]  # of LEARNT
-    first_tries: list[str]  # of PLAIN
-
-    @property
-    def rows(self) -> list[str]:
-        """The table's rows, known ones in their order, then the variants that someone added."""
-        known = {*self.variants, *OF_MUFIN, *self.rivals, *self.first_tries}
-        return [n for n in ROWS if n in known] + [n for n in self.variants if n not in ROWS]
+def place(folder: Path, row: str, seed: int) -> Path:
+    """The predictions of a row at a seed, below `folder` (compare/results)."""
+    if row in OF_MUFIN:
+        return folder / f"mufin@{seed}/methods/{row}.parquet"
+    return folder / f"{row}@{seed}/test.parquet"
 
 
-def read_wanted(path: Path) -> Wanted:
-    """Raises MufinError where the file has another form."""
-    try:
-        from ruamel.yaml import YAML
+def results(folder: Path, study: Study) -> list[Result]:
+    """The results of all rows and seeds. Raises MufinError where one was not run.
 
-        content = YAML(typ="safe", pure=True).load(path.read_text())
-    except FileNotFoundError:
-        raise MufinError(f"{path} is missing; `mufin use <profile>` writes one") from None
-    parts = [f.name for f in fields(Wanted)]
-    if not isinstance(content, dict) or set(content) != set(parts):
-        raise MufinError(f"{path} must have {', '.join(parts)} and nothing else")
-    seeds, variants = content["seeds"], content["variants"]
-    if not (
-        isinstance(seeds, list) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)
-    ):
-        raise MufinError(
-            f"{path}: seeds is {seeds!r}; it must be a list of whole numbers of at least 0"
-        )
-    named = isinstance(variants, dict) and all(isinstance(v, dict) for v in variants.values())
-    if not named or "mufin" not in variants:
-        raise MufinError(
-            f"{path}: variants must be names, `mufin` among them, with the settings of each"
-        )
-    for part, known in (("rivals", LEARNT), ("first_tries", PLAIN)):
-        if not isinstance(content[part], list) or set(content[part]) - set(known):
-            raise MufinError(
-                f"{path}: {part} is {content[part]!r}; it must be a list of {', '.join(known)}"
-            )
-    return Wanted(**content)
-
-
-def title(row: str) -> tuple[str, str]:
-    """(group, name) of a row; a variant that someone added is called by its own name."""
-    return ROWS.get(row, ("Variants", row))
-
-
-def results(folder: Path, wanted: Wanted) -> list[Result]:
-    """What lies in `data/compare` of the wanted rows and seeds; raises MufinError where one was not run."""
+    A row of `OF_MUFIN` that this profile does not have (no title ridge, for one) is left out.
+    """
     out = []
-    for name in wanted.rows:
-        owner = "mufin" if name in OF_MUFIN else name
-        for seed in wanted.seeds[:1] if name in PLAIN else wanted.seeds:
-            place = folder / f"{owner}@{seed}"
-            facts = read_json(place / "facts.json")
-            file = place / (f"methods/{name}.parquet" if name in OF_MUFIN else "test.parquet")
+    for row in order(study):
+        owner = "mufin" if row in OF_MUFIN else row
+        for seed in study.seeds_of(row):
+            facts = read_json(folder / f"{owner}@{seed}/facts.json")
+            file = place(folder, row, seed)
             if "failed" in facts or file.exists():
-                out.append(Result(name, seed, file, facts))
+                out.append(Result(row, seed, file, facts))
     return out

@@ -1,73 +1,130 @@
-"""The table of all variants and rivals, judged by the same code, over seeds with their spread.
+"""The table of all variants and baselines: one evaluator, means over seeds, spread, standard
+errors.
 
-python -m pipeline.compare
+python -m compare.table
 """
 
 from __future__ import annotations
 
-import csv
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
-from compare.rows import Result, Wanted, read_wanted, results, title
+import numpy as np
+
+from compare.rows import Result, results, title
+from compare.per_datapoint import values
+from compare.study import FOLDER, Study, read_study
 from mufin import runtime
 from mufin.artifacts.curated import read_curated
-from mufin.artifacts.files import publish, write_json
-from mufin.artifacts.tables import read_ranking, read_table
-from mufin.evaluation.evaluator import Judge
+from mufin.artifacts.files import read_json, write_csv, write_json
+from mufin.artifacts.tables import read_ranking
+from mufin.evaluation.breakdowns import leader, standard_error
+from mufin.evaluation.evaluator import TABLE, Evaluator
 from mufin.params import load_params
 
-METRICS = ("P@1", "P@5", "nDCG@5", "R@10", "R@100", "PSP@5", "AUC@100", "tail R@10")
-LEAST = ("milliseconds",)  # the lowest is the best
+METRICS = TABLE
+TIME = "milliseconds"  # per datapoint, at prediction
+BOLD = (
+    "Bold: the row leads every other row by more than the standard error of their paired "
+    "difference over datapoints; of milliseconds, the fewest."
+)
 
 
-def main(
-    curated: Path = Path("data/curated"),
-    folder: Path = Path("data/compare"),
-    variants: Path = Path("compare/variants.yaml"),
-    metrics: Path = Path("metrics/compare.json"),
-    table: Path = Path("metrics/compare.csv"),
-):
-    """Judge every row at every seed on test; write and print the table, the best of each column in bold."""
-    wanted, data = read_wanted(variants), read_curated(curated)
-    judge = Judge(
-        load_params(), data, read_table(curated / "products.parquet", "products"), curated
-    )
-    rows = [_row(name, found, judge) for name, found in _by_row(results(folder, wanted)).items()]
-    report = judge.facts() | {"seeds": wanted.seeds, "rows": rows, "notes": notes(rows)}
-    write_json(report, metrics)
-    with publish(table) as scratch, open(scratch, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "seeds", *(name for m in METRICS for name in (m, f"{m} spread"))])
-        writer.writerows(
-            [
-                row["row"],
-                len(row["seeds"]),
-                *(round(v, 4) for m in METRICS for v in row["metrics"][m]),
-            ]
-            for row in rows
-            if row["metrics"]
-        )
-    print("\n".join([*_told(report, wanted), "", *report["notes"]]))
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table, over its seeds."""
+
+    facts: dict  # as in metrics/compare.json
+    values: dict[str, np.ndarray]  # metric -> (n,), see `per_datapoint`; the mean over seeds
+
+
+def main(home: runtime.Home = Path(".")):
+    """Evaluate all rows at all seeds on test; write and print the table."""
+    study, data = read_study(home / "compare/study.yaml"), read_curated(home / "data/curated")
+    settings = load_params(home / "params.yaml").evaluate
+    propensity = (settings.propensity.a, settings.propensity.b)
+    evaluator = Evaluator.of(data, propensity, settings.tail)
+    by_row: dict[str, list[Result]] = {}
+    for result in results(home / FOLDER, study):
+        by_row.setdefault(result.row, []).append(result)
+    rows = [_row(study, found, evaluator) for found in by_row.values()]
+    facts = [row.facts for row in rows]
+    report = {
+        "split": read_json(home / "data/curated/split.json")["split"],
+        "labels": len(data.labels),
+        "datapoints": {name: len(split) for name, split in data.splits.items()},
+        "seeds": study.seeds,
+        "rows": facts,
+        "bold": bold(rows),
+        "notes": [BOLD, *notes(facts)],
+    }
+    write_json(report, home / "metrics/compare.json")
+    _write_table(facts, home / "metrics/compare.csv")
+    print("\n".join([*_markdown(report), "", *report["notes"]]))
+
+
+def _row(study: Study, found: list[Result], evaluator: Evaluator) -> Row:
+    """A row of the table: mean and spread over the seeds that ran, and why others failed."""
+    ran = [r for r in found if "failed" not in r.facts]
+    predictions = [read_ranking(r.predictions) for r in ran]
+    figures = [evaluator.metrics(labels, "test") for labels in predictions]
+    over_seeds = {m: [f[m] for f in figures] for m in METRICS}
+    over_seeds[TIME] = [r.facts["milliseconds_per_datapoint"] for r in ran]
+    parts = [values(labels, evaluator) for labels in predictions]
+    means = {m: np.mean([part[m] for part in parts], 0) for m in METRICS} if ran else {}
+    group, shown = title(study, found[0].row)
+    failed = [f"seed {r.seed}: {r.facts['failed']}" for r in found if "failed" in r.facts]
+    facts = {
+        "row": found[0].row,
+        "title": shown,
+        "group": group,
+        "seeds": [r.seed for r in ran],
+        "metrics": {m: mean_and_spread(v) for m, v in over_seeds.items()} if ran else {},
+        "standard_errors": {m: _error(v) for m, v in means.items()},
+        "failed": "; ".join(failed) or None,
+    }
+    return Row(facts, means)
+
+
+def _error(value: np.ndarray) -> float | None:
+    """The standard error of the mean of `value` (n,); None for fewer than two datapoints."""
+    return round(float(standard_error(value)), 4) if len(value) > 1 else None
+
+
+def mean_and_spread(figures: list[float]) -> list[float]:
+    """The mean and the standard deviation of a sample; the latter is 0 for one figure."""
+    spread = statistics.stdev(figures) if len(figures) > 1 else 0.0
+    return [round(statistics.mean(figures), 4), round(spread, 4)]
+
+
+def bold(rows: list[Row]) -> dict[str, str | None]:
+    """{metric: the row that leads, or None where no lead exceeds the standard error}."""
+    ran = [row for row in rows if row.values]
+    if len(ran) < 2:
+        return {m: None for m in (*METRICS, TIME)}
+    best = {m: leader(np.stack([row.values[m] for row in ran])) for m in METRICS}
+    milliseconds = [row.facts["metrics"][TIME][0] for row in ran]
+    best[TIME] = milliseconds.index(min(milliseconds))
+    return {m: None if i is None else ran[i].facts["row"] for m, i in best.items()}
 
 
 def notes(rows: list[dict]) -> list[str]:
-    """What a reader should not have to work out: whether the score for rare and popular labels holds what it promises,
-    no loss of P@1 and a gain of tail R@10; and which variants are to be compared with another row than MUFIN."""
+    """What is to be read from several rows together.
+
+    Whether scoring rare and popular labels differently keeps P@1 and gains tail R@10, and which
+    variants are to be compared with another row than MUFIN.
+    """
     by_name, out = {row["row"]: row for row in rows if row["metrics"]}, []
-    own = (
-        "mufin_fixed" if "mufin_fixed" in by_name else "mufin"
-    )  # the paper's score, with nothing beside it
+    own = "mufin_fixed" if "mufin_fixed" in by_name else "mufin"  # the paper's score alone
     if {own, "mufin_rare_and_popular"} <= set(by_name):
-        gains = {
-            m: by_name["mufin_rare_and_popular"]["metrics"][m][0] - by_name[own]["metrics"][m][0]
-            for m in ("P@1", "tail R@10")
-        }
-        kept, won = gains["P@1"] >= 0, gains["tail R@10"] > 0
+        other, paper = (by_name[n]["metrics"] for n in ("mufin_rare_and_popular", own))
+        gain = {m: other[m][0] - paper[m][0] for m in ("P@1", "tail R@10")}
+        kept = "no loss" if gain["P@1"] >= 0 else "LOST"
+        won = "won" if gain["tail R@10"] > 0 else "NOT WON"
         out.append(
-            "Rare and popular labels scored differently, against MUFIN by the paper's score: P@1 "
-            f"{gains['P@1']:+.2f} ({'no loss' if kept else 'LOST'}), tail R@10 {gains['tail R@10']:+.2f} "
-            f"({'won' if won else 'NOT WON'})"
+            "Rare and popular labels scored differently, against MUFIN by the paper's score: "
+            f"P@1 {gain['P@1']:+.2f} ({kept}), tail R@10 {gain['tail R@10']:+.2f} ({won})"
         )
     if "triplet" in by_name:
         out.append(
@@ -76,57 +133,25 @@ def notes(rows: list[dict]) -> list[str]:
     return out
 
 
-def _by_row(found: list[Result]) -> dict[str, list[Result]]:
-    out: dict[str, list[Result]] = {}
-    for result in found:
-        out.setdefault(result.row, []).append(result)
-    return out
+def _write_table(rows: list[dict], path: Path) -> None:
+    header = [name for m in METRICS for name in (m, f"{m} spread", f"{m} standard error")]
+    lines = []
+    for row in rows:
+        if row["metrics"]:
+            figures = [(*row["metrics"][m], row["standard_errors"][m]) for m in METRICS]
+            lines.append((row["row"], len(row["seeds"]), *(f for three in figures for f in three)))
+    write_csv(("row", "seeds", *header), lines, path)
 
 
-def _row(name: str, found: list[Result], judge: Judge) -> dict:
-    """One row of the table: each metric's mean over seeds and its standard deviation (0 for one seed); why seeds failed."""
-    ran = [r for r in found if "failed" not in r.facts]
-    figures = [judge.metrics(read_ranking(r.predictions), "test") for r in ran]
-    values = {m: [f[m] for f in figures] for m in METRICS}
-    values["milliseconds"] = [r.facts["milliseconds_a_datapoint"] for r in ran]
-    group, shown = title(name)
-    return {
-        "row": name,
-        "title": shown,
-        "group": group,
-        "seeds": [r.seed for r in ran],
-        "metrics": {m: _mean_and_spread(v) for m, v in values.items()} if ran else {},
-        "failed": "; ".join(
-            f"seed {r.seed}: {r.facts['failed']}" for r in found if "failed" in r.facts
-        )
-        or None,
-    }
-
-
-def _mean_and_spread(values: list[float]) -> list[float]:
-    return [
-        round(statistics.mean(values), 4),
-        round(statistics.stdev(values), 4) if len(values) > 1 else 0.0,
-    ]
-
-
-def best(rows: list[dict]) -> dict[str, float]:
-    """The best mean of each column."""
-    ran = [row["metrics"] for row in rows if row["metrics"]]
-    return (
-        {m: (min if m in LEAST else max)(r[m][0] for r in ran) for m in (*METRICS, *LEAST)}
-        if ran
-        else {}
-    )
-
-
-def _told(report: dict, wanted: Wanted) -> list[str]:
-    """The table as Markdown."""
-    top, columns, group = best(report["rows"]), (*METRICS, *LEAST), None
+def _markdown(report: dict) -> list[str]:
+    columns, group = (*METRICS, TIME), None
+    several = len(report["seeds"]) > 1
+    form = "mean ± standard deviation over seeds" if several else "figures"
     lines = [
-        f"Test, {report['split']} split, {report['datapoints']['test']} datapoints, {report['labels']} labels, seeds "
-        f"{', '.join(map(str, wanted.seeds))}: mean ± standard deviation, in percent; milliseconds a datapoint (MUFIN's "
-        "rows: of retrieval and scores, the descriptors known)",
+        f"Test, {report['split']} split, {report['datapoints']['test']} datapoints, "
+        f"{report['labels']} labels, seed{'s' * several} {', '.join(map(str, report['seeds']))}: "
+        f"{form} (standard error over datapoints), in percent; milliseconds per datapoint "
+        "(MUFIN's rows: retrieval and scores, with known descriptors)",
         "",
         "| | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),
@@ -135,23 +160,20 @@ def _told(report: dict, wanted: Wanted) -> list[str]:
         if row["group"] != group:
             group = row["group"]
             lines.append(f"| *{group}* |" + " |" * len(columns))
-        cells = (
-            [_cell(row, m, top) for m in columns]
-            if row["metrics"]
-            else [f"failed: {row['failed']}"]
-        )
-        lines.append(
-            f"| {row['title']} | " + " | ".join(cells) + " |" * (len(columns) - len(cells) + 1)
-        )
-        if row["metrics"] and row["failed"]:
-            lines.append(f"| (failed: {row['failed']}) |" + " |" * len(columns))
+        if row["metrics"]:
+            cells = [_cell(row, m, report["bold"][m] == row["row"]) for m in columns]
+            lines.append(f"| {row['title']} | " + " | ".join(cells) + " |")
+        if row["failed"]:
+            lines.append(f"| {row['title']}, failed: {row['failed']} |" + " |" * len(columns))
     return lines
 
 
-def _cell(row: dict, metric: str, top: dict[str, float]) -> str:
+def _cell(row: dict, metric: str, leads: bool) -> str:
     mean, spread = row["metrics"][metric]
     text = f"{mean:.2f}" + (f" ± {spread:.2f}" if len(row["seeds"]) > 1 else "")
-    return f"**{text}**" if mean == top[metric] else text
+    text = f"**{text}**" if leads else text
+    error = row["standard_errors"].get(metric)
+    return text if error is None else f"{text} ({error:.2f})"
 
 
 if __name__ == "__main__":

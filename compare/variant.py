@@ -1,110 +1,84 @@
-"""One of MUFIN's variants at one seed: the stages that its settings touch, run anew; the rest taken from the base.
+"""Runs one variant of MUFIN at one seed: the stages that its settings change; the rest is the
+base's.
 
-python -m pipeline.variant no_a_c 0        into data/compare/no_a_c@0; the settings are a line of compare/variants.yaml
-python -m pipeline.variant base 0          MUFIN's Modules I and II at that seed, which most variants share
+python -m compare.variant no_a_c 0      compare/results/no_a_c@0; the settings are a line of
+variants.yaml python -m compare.variant base 0        Modules I and II of MUFIN at that seed, which
+most variants share
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import shutil
 import sys
 from pathlib import Path
-from typing import Callable
 
-from compare.rows import OF_MUFIN, PREDICTS, read_wanted
-from mufin import runtime
-from mufin.artifacts.curated import code
-from mufin.artifacts.files import fingerprint, publish, read_json, write_json
+from compare.stages import Stage, of_base, of_variant, read_stages
+from compare.study import BASE, FOLDER, OF_MUFIN, PREDICTS, Study, read_study, tell_time
+from mufin import code, runtime
+from mufin.artifacts.files import publish, read_json, write_json
 from mufin.errors import MufinError
 from mufin.params import load_params
 
-MADE = {  # stage -> what it leaves
-    "precompute": ["data/precomputed"],
-    "pretrain": ["models/pretrain"],
-    "retrieve": ["data/embeddings", "data/shortlists"],
-    "transfer": ["models/transfer"],
-    "finetune": ["models/finetune"],
-    "index": ["models/index"],
-    "evaluate": ["data/predictions"],
-}
-BASE = ("precompute", "pretrain", "retrieve")
-TOUCHES = {  # a setting -> the first stage that reads it; the longest name that fits counts
-    "seed": "precompute",
-    "members": "pretrain",
-    "encoder": "pretrain",
-    "encoder.modalities": "precompute",
-    "encoder.image": "precompute",
-    "encoder.text": "precompute",
-    "encoder.lexical": "precompute",
-    "attention": "pretrain",
-    "pretrain": "pretrain",
-    "retrieve": "retrieve",
-    "transfer": "transfer",
-    "finetune": "finetune",
-    "finetune.normalise_classifier": "transfer",
-    "index": "index",
-    "evaluate": "evaluate",
-}
 
-
-def main(
-    name: str,
-    seed: int,
-    variants: Path = Path("compare/variants.yaml"),
-    params: Path = Path("params.yaml"),
-    data: Path = Path("data"),
-    out: Path = Path("data/compare"),
-):
-    """Run a variant, publish its predictions on test; a stage that fails costs the row, with its reason, not the run."""
-    settings = changes(read_wanted(variants).variants, name)
-    text, base = changed(params, settings | {"seed": seed}), out / f"base@{seed}"
-    inputs = [data / "curated", data / "precomputed"] + ([] if name == "base" else [base])
-    # The stages run in this process: each start of torch costs seconds. All are imported first, so that the fingerprints of
-    # their checkpoints are the same after a kill; by name, so that the base does not depend on the last stage's code.
-    modules = {
-        stage: importlib.import_module(f"pipeline.{stage}")
-        for stage in (BASE if name == "base" else MADE)
-    }
-    work = runtime.scratch("variant", fingerprint((name, text), inputs, code()))
+def main(name: str, seed: int, home: runtime.Home = Path(".")):
+    """Run a variant and publish its predictions on test. A stage that fails costs the row only."""
+    home = home.resolve()
+    settings = settings_of(read_study(home / "compare/study.yaml"), name)
+    text = changed(home / "params.yaml", settings | {"seed": seed})
+    stages, todo = read_stages(home / "dvc.yaml"), planned(home, name, seed, settings)
+    base = home / FOLDER / f"{BASE}@{seed}"
+    inputs = [home / "data/curated", home / "data/precomputed"]
+    if name != BASE:
+        inputs.append(_existing(base))
+    scripts = [code.ROOT / f"pipeline/{stage.name}.py" for stage in todo]
+    marks = [runtime.fingerprint(script.stem, [], script) for script in scripts]
+    work = runtime.scratch(
+        "variant", runtime.fingerprint((name, text, marks), inputs, Path(__file__))
+    )
     (work / "params.yaml").write_text(text)
-    load_params(work / "params.yaml")  # refuses in one sentence what the settings make of it
-    if name == "base":
-        todo = BASE[BASE.index(seed_touches(seed, params)) :]
-        _link(
-            [data / "raw", data / "curated"]
-            + ([] if todo[0] == "precompute" else [data / "precomputed"]),
-            work / "data",
-        )
+    load_params(work / "params.yaml")  # raises one sentence where the settings make no sense
+    earlier = stages[: stages.index(todo[0])]
+    _link(earlier, [home] if name == BASE else [base, home], work)
+    if name == BASE:
         for stage in todo:
-            _run(stage, modules[stage].main, work)
-        _publish_base(work, [made for stage in todo for made in MADE[stage]], base)
+            _run(stage, work)
+        _publish_base(todo, work, base)
     else:
-        todo = list(MADE)[list(MADE).index(touches(settings)) :]
-        _take(
-            data, base, work, [made for stage in BASE if stage not in todo for made in MADE[stage]]
-        )
-        _row(
-            name, seed, {stage: modules[stage].main for stage in todo}, work, out / f"{name}@{seed}"
-        )
+        _publish_row(name, seed, todo, work, home / FOLDER / f"{name}@{seed}")
     runtime.discard(work)
+    tell_time(name, seed)
 
 
-def changes(variants: dict[str, dict], name: str) -> dict[str, object]:
-    """The settings of variant `name`; of `base` none. Raises MufinError on a name that the file has not."""
-    if name == "base":
+def settings_of(study: Study, name: str) -> dict[str, object]:
+    """The settings in which variant `name` differs from params.yaml; none for the base."""
+    if name == BASE:
         return {}
-    if name not in variants:
-        raise MufinError(
-            f"{name} is not a variant; compare/variants.yaml has {', '.join(variants)}"
-        )
-    return dict(variants[name])
+    if name not in study.variants:
+        raise MufinError(f"{name} is not a variant; there are {', '.join(study.variants)}")
+    return dict(study.variants[name])
+
+
+def planned(home: Path, name: str, seed: int, settings: dict[str, object]) -> list[Stage]:
+    """The stages that a variant (or the base) runs at a seed."""
+    stages = read_stages(home / "dvc.yaml")
+    if name == BASE:
+        return of_base(stages, _redrawn(seed, home / "params.yaml"))
+    return of_variant(stages, settings)
+
+
+def _redrawn(seed: int, params: Path) -> bool:
+    """Whether frozen encoders have other random weights at this seed.
+
+    If not, precompute's results, by far the largest files, are shared by all seeds.
+    """
+    now = load_params(params)
+    return seed != now.seed and "random" in (now.encoder.image.weights, now.encoder.text.weights)
 
 
 def changed(params: Path, settings: dict[str, object]) -> str:
-    """params.yaml with `settings` (dotted names) in place; raises MufinError on a name that it has not."""
+    """params.yaml with `settings` (dotted names) in place. Raises MufinError on an unknown name."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -122,85 +96,57 @@ def changed(params: Path, settings: dict[str, object]) -> str:
         return file.getvalue()
 
 
-def touches(settings: dict[str, object]) -> str:
-    """The first stage that a variant's settings make another than the base's; past the base's own stages, transfer."""
-    order, first = list(MADE), "transfer"
-    for name in settings:
-        fits = [n for n in TOUCHES if f"{name}.".startswith(f"{n}.")]
-        if not fits:
-            raise MufinError(
-                f"{name} cannot differ between variants: all share download and curate, seeds have their own line"
-            )
-        first = min(first, TOUCHES[max(fits, key=len)], key=order.index)
-    return first
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise MufinError(f"{path} is missing; run `make compare`, which makes what is missing")
+    return path
 
 
-def seed_touches(seed: int, params: Path) -> str:
-    """precompute, if another seed draws other random weights; else the frozen encoders are the same for every seed, and
-    precompute's work, by far the largest files, is shared."""
-    now = load_params(params)
-    drawn = "random" in (now.encoder.image.weights, now.encoder.text.weights)
-    return "precompute" if drawn and seed != now.seed else "pretrain"
+def _link(stages: list[Stage], places: list[Path], work: Path) -> None:
+    """Symbolic links in `work` to the outs of stages that do not run: in the first place that has
+    them.
+    """
+    for out in (out for stage in stages for out in stage.data):
+        source = next((place / out for place in places if (place / out).exists()), places[-1] / out)
+        (work / out).parent.mkdir(parents=True, exist_ok=True)
+        if not (work / out).is_symlink():
+            (work / out).symlink_to(_existing(source))
 
 
-def _link(sources: list[Path], folder: Path) -> None:
-    """Symbolic links in `folder` to files of the project."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        if not source.exists():
-            raise MufinError(
-                f"{source} is missing; run `dvc repro` (or the stage that writes it) first"
-            )
-        if not (folder / source.name).is_symlink():
-            (folder / source.name).symlink_to(source.resolve())
+def _run(stage: Stage, work: Path) -> None:
+    """The stage in `work`, in this process (each start of torch costs seconds).
+
+    A stage all of whose outs are there is done: it ran before this process was killed.
+    """
+    if not all((work / out).exists() for out in stage.outs):
+        module = importlib.import_module(f"pipeline.{stage.name}")
+        (module.evaluate if stage.name == "evaluate" else module.main)(work)
 
 
-def _take(data: Path, base: Path, work: Path, wanted: list[str]) -> None:
-    """Link what the base made, and what it took itself from the pipeline."""
-    _link([data / "raw", data / "curated"], work / "data")
-    for made in wanted:
-        own = base / made
-        _link([own if own.exists() else data.parent / made], (work / made).parent)
-
-
-def _run(stage: str, main: Callable, work: Path) -> None:
-    """The stage in `work`, unless all that it leaves is there: then it was run before a kill. (Some stages write their
-    metrics first, some last.)"""
-    if not all((work / left).exists() for left in (f"metrics/{stage}.json", *MADE[stage])):
-        with (
-            contextlib.chdir(work),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):  # the table that counts comes at the end
-            main()
-
-
-def _publish_base(work: Path, made: list[str], target: Path) -> None:
+def _publish_base(todo: list[Stage], work: Path, target: Path) -> None:
     with publish(target) as folder:
-        for name in made:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(work / name, folder / name)
+        for out in (out for stage in todo for out in stage.data):
+            (folder / out).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(work / out, folder / out)
 
 
-def _row(name: str, seed: int, todo: dict[str, Callable], work: Path, target: Path) -> None:
-    """Run `todo` and publish what the row needs, or why there is none."""
+def _publish_row(name: str, seed: int, todo: list[Stage], work: Path, target: Path) -> None:
+    """Run `todo`, and publish the row's predictions, or the reason why there are none."""
     facts: dict = {"row": name, "seed": seed}
     try:
-        for stage, main in todo.items():
-            _run(stage, main, work)
-        report = read_json(work / "metrics/evaluate.json")
-        facts["milliseconds_a_datapoint"] = report["milliseconds_a_datapoint"]
-        facts["seconds"] = {
-            stage: read_json(work / f"metrics/{stage}.json")["seconds"] for stage in todo
-        }
+        for stage in todo:
+            _run(stage, work)
+        costs = {s.name: read_json(work / f"metrics/runtime/{s.name}.json") for s in todo}
+        facts["milliseconds_per_datapoint"] = costs["evaluate"]["milliseconds_per_datapoint"]
+        facts["seconds"] = {stage: cost["seconds"] for stage, cost in costs.items()}
     except Exception as error:
-        if name == "mufin" or runtime.refused(
-            error
-        ):  # without it there is nothing to compare with; a full disk is no row's
+        # without MUFIN there is nothing to compare with; a full disk is not this row's fault
+        if name == "mufin" or runtime.refused(error):
             raise
         facts["failed"] = (
             str(error)
             if isinstance(error, MufinError)
-            else f"{stage}: {type(error).__name__}: {error}"
+            else f"{stage.name}: {type(error).__name__}: {error}"
         )
         print(f"{name}, seed {seed}, failed: {facts['failed']}", file=sys.stderr, flush=True)
     with publish(target) as folder:
@@ -209,12 +155,17 @@ def _row(name: str, seed: int, todo: dict[str, Callable], work: Path, target: Pa
         if "failed" not in facts:
             shutil.copy(work / "data/predictions/test.parquet", folder / "test.parquet")
         if name == "mufin":
-            (folder / "methods").mkdir()
-            for row in set(OF_MUFIN) - {PREDICTS[load_params(work / "params.yaml").evaluate.mix]}:
-                shutil.copy(
-                    work / f"data/predictions/methods/{OF_MUFIN[row]}.parquet",
-                    folder / f"methods/{row}.parquet",
-                )
+            _copy_methods(work, folder / "methods")
+
+
+def _copy_methods(work: Path, target: Path) -> None:
+    """Copy the predictions of the rows that need no training, but for the row that is `mufin`."""
+    target.mkdir()
+    predicts = PREDICTS[load_params(work / "params.yaml").evaluate.mix]
+    for row, method in OF_MUFIN.items():
+        file = work / f"data/predictions/methods/{method}.parquet"
+        if row != predicts and file.exists():
+            shutil.copy(file, target / f"{row}.parquet")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The library: everything that the stage scripts, the study and the command line share."""

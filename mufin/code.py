@@ -1,7 +1,7 @@
-"""Which files a script runs: its imports and theirs, read with `ast`.
+"""The files that a script runs: its imports and theirs, read with `ast`.
 
-DVC does not follow imports, so `make deps` writes these files into dvc.yaml; and they are part of the name of a scratch
-folder, so that a changed file never goes on from a checkpoint of the old one.
+DVC does not follow imports, so `make deps` writes these files into dvc.yaml. Their content is also
+part of the name of a scratch folder: after a change of the code no run resumes an old checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OURS = ("mufin", "pipeline", "compare")
 
 
 def files_of(script: Path) -> list[Path]:
-    """The project's files that run when `script` runs, itself included, sorted."""
+    """The files of this project that run when `script` runs, `script` included, sorted."""
     found: set[Path] = set()
     todo = [script.resolve()]
     while todo:
@@ -27,17 +27,19 @@ def files_of(script: Path) -> list[Path]:
 
 
 def packages_of(script: Path) -> set[str]:
-    """The modules of other projects (and of Python itself) that these files import, first parts alone."""
-    return {module.split(".")[0] for path in files_of(script) for module in imports(path)} - set(
-        OURS
-    )
+    """The top-level packages outside this project that these files import, Python's own too."""
+    modules = {module for path in files_of(script) for module in imports(path)}
+    return {module.split(".")[0] for module in modules} - set(OURS)
 
 
 @cache
 def imports(path: Path) -> frozenset[str]:
-    """The modules that a file imports, at its top or in a function; not those for type checkers alone."""
+    """The modules that a file imports, at the top or inside functions, but not for type checking.
+
+    `from a import b` gives both `a` and `a.b`, as `b` may be a module.
+    """
     found: set[str] = set()
-    for node in _run(ast.parse(path.read_text())):
+    for node in _executed(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -45,25 +47,26 @@ def imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
-def _run(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below `node` but those under `if TYPE_CHECKING`."""
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below `node`, except those under `if TYPE_CHECKING`."""
     for child in ast.iter_child_nodes(node):
-        if (
-            isinstance(child, ast.If)
-            and isinstance(child.test, ast.Name)
-            and child.test.id == "TYPE_CHECKING"
-        ):
-            continue
-        yield child
-        yield from _run(child)
+        if not _for_type_checking(child):
+            yield child
+            yield from _executed(child)
+
+
+def _for_type_checking(node: ast.AST) -> bool:
+    test = node.test if isinstance(node, ast.If) else None
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
 def _files(module: str) -> Iterator[Path]:
-    """The file of one of our modules, and those of the packages that it is in; nothing for other names."""
+    """The file of a module of this project and the `__init__.py` of its packages; else nothing."""
     parts = module.split(".")
-    if parts[0] in OURS:
-        for end in range(1, len(parts) + 1):
-            place = ROOT.joinpath(*parts[:end])
-            yield from (
-                path for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists()
-            )
+    if parts[0] not in OURS:
+        return
+    for end in range(1, len(parts) + 1):
+        place = ROOT.joinpath(*parts[:end])
+        for path in (place.with_suffix(".py"), place / "__init__.py"):
+            if path.exists():
+                yield path

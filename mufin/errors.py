@@ -1,5 +1,5 @@
-"""What a person did not expect, said in one sentence."""
+"""The base class of all errors that a user can mend."""
 
 
 class MufinError(Exception):
-    """One clear sentence: what is wrong, the value, the remedy. Stages print it and exit with 1."""
+    """What is wrong, the value and the remedy, in one sentence. Stages print it and exit with 1."""

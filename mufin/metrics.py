@@ -1,10 +1,13 @@
-"""P@k, nDCG@k, R@k, PSP@k, PSnDCG@k, AUC@k; by popularity bin, by category, on chosen labels (MUFIN Sec. 4).
+"""P@k, nDCG@k, R@k, PSP@k, PSnDCG@k and AUC@k, and their breakdowns (MUFIN Sec. 4).
 
-Predictions are (n, width) distinct label ids, best first, -1 where there are fewer; truth and filter pairs are ragged
-label ids. Filter pairs leave predictions and truth before the top k is cut. All figures are in percent.
+Predictions are (n, width) distinct label ids per row, best first, -1 where there are fewer. Truth
+and filter pairs (`excluded`) are ragged label ids, one row per datapoint. Filter pairs are removed
+from predictions and truth before the top k are cut. All figures are in percent.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,19 +17,22 @@ from mufin.ragged import Lists, is_in
 def filtered(
     predictions: np.ndarray, truth: Lists, excluded: Lists | None
 ) -> tuple[np.ndarray, Lists]:
-    """Predictions closed up, and truth, without the filter pairs."""
+    """Predictions and truth without the filter pairs; later predictions move up."""
     if excluded is None or not len(excluded.values):
         return predictions, truth
-    gone = is_in(predictions, excluded) | (predictions < 0)
-    order = np.argsort(gone, 1, kind="stable")
-    closed = np.take_along_axis(np.where(gone, -1, predictions), order, 1)
+    removed = is_in(predictions, excluded) | (predictions < 0)
+    order = np.argsort(removed, 1, kind="stable")  # what remains first, in its old order
+    closed = np.take_along_axis(np.where(removed, -1, predictions), order, 1)
     return closed, truth.minus(excluded)
 
 
 def precision_at_k(
     predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None
 ) -> float:
-    """Hits in the top k over k, averaged over all datapoints; one without truth counts 0."""
+    """P@k: hits in the top k divided by k, averaged over all datapoints.
+
+    A datapoint without truth counts 0.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
     return _precision(is_in(predictions[:, :k], truth), k)
 
@@ -34,7 +40,10 @@ def precision_at_k(
 def recall_at_k(
     predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None
 ) -> float:
-    """Hits in the top k over |truth|, averaged over all datapoints; one without truth counts 0."""
+    """R@k: hits in the top k divided by |truth|, averaged over all datapoints.
+
+    A datapoint without truth counts 0.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
     return _recall(is_in(predictions[:, :k], truth), truth, k)
 
@@ -42,7 +51,10 @@ def recall_at_k(
 def ndcg_at_k(
     predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None
 ) -> float:
-    """DCG of the top k over that of the ideal, min(k, |truth|) hits first; one without truth counts 0."""
+    """nDCG@k: DCG of the top k divided by the best possible DCG, averaged over all datapoints.
+
+    The best possible ranking has min(k, |truth|) hits first. A datapoint without truth counts 0.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
     return _ndcg(is_in(predictions[:, :k], truth), truth, k)
 
@@ -54,7 +66,10 @@ def psp_at_k(
     weights: np.ndarray,
     excluded: Lists | None = None,
 ) -> float:
-    """Propensity-scored precision with inverse propensities `weights` (L,): a ratio of sums (Jain et al. 2016)."""
+    """PSP@k: propensity-scored precision, as a ratio of sums over datapoints (Jain et al. 2016).
+
+    `weights` (L,) are the inverse propensities of the labels.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
     return _psp(predictions, is_in(predictions[:, :k], truth), truth, k, weights)
 
@@ -66,37 +81,46 @@ def psndcg_at_k(
     weights: np.ndarray,
     excluded: Lists | None = None,
 ) -> float:
-    """Propensity-scored nDCG: a ratio of sums over datapoints of discounted, weighted gains.
+    """PSnDCG@k: propensity-scored nDCG, as a ratio of sums over datapoints of discounted gains.
 
-    Achieved and best gains of a datapoint are first divided by the discounts of min(k, |truth|) places, as in the XML
-    Repository's scripts, so that one with few labels weighs as much as one with many.
+    Both sums divide the gains of a datapoint by the total discount of its min(k, |truth|) places.
+    So datapoints with few labels weigh as much as those with many. The scripts of the Extreme
+    Classification Repository do the same. `weights` (L,) are the inverse propensities.
     """
     predictions, truth = filtered(predictions, truth, excluded)
     return _psndcg(predictions, is_in(predictions[:, :k], truth), truth, k, weights)
 
 
 def auc_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
-    """Per datapoint, correctly ordered positive-negative pairs within the top k over all such pairs, averaged over all.
+    """AUC@k: the share of positive-negative pairs in the top k that are in the right order.
 
-    Where there is no such pair: 0 without a positive in the top k (nothing was found, also for a datapoint without
-    truth), 100 with positives alone (nothing stands before one). Missing predictions form no pairs.
+    It is computed per datapoint and averaged over all. Missing predictions form no pairs. A
+    datapoint whose top k forms no pair counts 0 without a positive (nothing was found) and 100 with
+    positives only (no negative is ranked before one). One without truth therefore counts 0.
     """
     predictions, truth = filtered(predictions, truth, excluded)
     return _auc(predictions, is_in(predictions[:, :k], truth), k)
 
 
 def inverse_propensity(train_counts: np.ndarray, num_train: int, a: float, b: float) -> np.ndarray:
-    """(L,) 1 + C (n_l + B)^-A with C = (ln N - 1)(B + 1)^A, from train counts (Jain et al. 2016)."""
+    """(L,) 1 + C (n_l + B)^-A, with C = (ln N - 1)(B + 1)^A (Jain et al. 2016).
+
+    The propensity of a label is the estimated probability that a relevant label was recorded.
+    `train_counts` (L,) n_l: train datapoints per label. `num_train` N: all train datapoints.
+    """
     c = (np.log(max(num_train, 1)) - 1) * (b + 1) ** a
     return 1 + c * (train_counts + b) ** -a
 
 
 def popularity_bins(train_counts: np.ndarray, truth: Lists, bins: int = 5) -> np.ndarray:
-    """(L,) bin of each label: by train frequency (ties by id), rare first, cut so that each bin holds the same number of
-    the truth's datapoint-label pairs, but for the pairs of one label (MUFIN Fig. 4)."""
+    """(L,) int64 popularity bin of each label, from 0 = rare to bins - 1 = popular (MUFIN Fig. 4).
+
+    Labels are sorted by `train_counts` (L,), ties by id. The cuts give each bin the same number of
+    datapoint-label pairs of `truth`, except that the pairs of one label are never divided.
+    """
     order = np.lexsort((np.arange(len(train_counts)), train_counts))
     pairs = np.bincount(truth.values, minlength=len(train_counts))[order]
-    middle = pairs.cumsum() - pairs / 2
+    middle = pairs.cumsum() - pairs / 2  # a label goes where the middle of its pairs lies
     out = np.empty(len(train_counts), np.int64)
     out[order] = np.minimum((middle * bins / max(pairs.sum(), 1)).astype(np.int64), bins - 1)
     return out
@@ -110,10 +134,13 @@ def recall_by_bin(
     k: int,
     bins: int = 5,
 ) -> np.ndarray:
-    """(bins,) each bin's part of R@k: they sum to the whole (MUFIN Fig. 4)."""
+    """(bins,) the contribution of each bin to R@k; the contributions sum to R@k (MUFIN Fig. 4).
+
+    `label_bin` (L,) is the bin of each label, as `popularity_bins` returns it.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
     top = predictions[:, :k]
-    part = is_in(top, truth) / np.maximum(_sizes(truth), 1)[:, None]
+    part = is_in(top, truth) / np.maximum(truth.lengths(), 1)[:, None]
     total = np.bincount(label_bin[np.maximum(top, 0)].ravel(), part.ravel(), bins)
     return 100 * total / max(len(predictions), 1)
 
@@ -121,30 +148,31 @@ def recall_by_bin(
 def precision_by_category(
     predictions: np.ndarray, truth: Lists, excluded: Lists | None, category: np.ndarray, k: int
 ) -> dict[str, tuple[int, float]]:
-    """{category: (datapoints, P@k)}, the largest first (MUFIN Table 6); `category` (n,) str, '' for none."""
+    """{category: (datapoints, P@k)}, the largest category first (MUFIN Table 6).
+
+    `category` (n,) str is that of each datapoint, '' for none.
+    """
     predictions, truth = filtered(predictions, truth, excluded)
     hits = is_in(predictions[:, :k], truth).sum(1) / k
     names, inverse, counts = np.unique(
         category.astype(str), return_inverse=True, return_counts=True
     )
     sums = np.bincount(inverse, hits, len(names))
-    return {
-        str(names[i]): (int(counts[i]), 100 * sums[i] / counts[i])
-        for i in np.argsort(-counts, kind="stable")
-    }
+    by_size = np.argsort(-counts, kind="stable")
+    return {str(names[i]): (int(counts[i]), 100 * sums[i] / counts[i]) for i in by_size}
 
 
 def recall_of_labels(
     predictions: np.ndarray, truth: Lists, excluded: Lists | None, labels: np.ndarray, k: int
 ) -> float:
-    """R@k asked of `labels` alone (tail labels), over the datapoints with any of them in their truth.
+    """R@k of `labels` only (for tail labels), over the datapoints that have one in their truth.
 
-    Predictions stay as they are: a head label in the top k takes a tail label's place.
+    Predictions are not restricted to `labels`: a head label in the top k takes a place there.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    mine = truth.only(np.isin(truth.values, labels))
-    size = _sizes(mine)
-    return _mean(is_in(predictions[:, :k], mine).sum(1)[size > 0] / size[size > 0])
+    wanted = truth.only(np.isin(truth.values, labels))
+    size = wanted.lengths()
+    return _mean(is_in(predictions[:, :k], wanted).sum(1)[size > 0] / size[size > 0])
 
 
 def evaluate(
@@ -154,32 +182,31 @@ def evaluate(
     train_counts: np.ndarray,
     num_train: int,
     propensity: tuple[float, float],
-    ks=(1, 3, 5),
-    recall_ks=(1, 3, 5, 10, 20, 50, 100),
+    ks: Sequence[int] = (1, 3, 5),
+    recall_ks: Sequence[int] = (1, 3, 5, 10, 20, 50, 100),
     auc_k: int = 100,
 ) -> dict[str, float]:
-    """{'P@1': ..., 'nDCG@1', 'PSP@1', 'PSnDCG@1', ..., 'R@10', ..., 'AUC@100'}, in percent.
+    """{"P@1": ..., "nDCG@1", "PSP@1", "PSnDCG@1", ..., "R@10", ..., "AUC@100"}, in percent.
 
-    `train_counts` (L,) train datapoints of each label, `propensity` the A and B of inverse_propensity.
+    `train_counts` (L,): train datapoints per label. `propensity`: A and B of `inverse_propensity`.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    hits, weights = (
-        is_in(predictions, truth),
-        inverse_propensity(train_counts, num_train, *propensity),
-    )
+    hits = is_in(predictions, truth)
+    weights = inverse_propensity(train_counts, num_train, *propensity)
     out: dict[str, float] = {}
     for k in ks:
-        out |= {
-            f"P@{k}": _precision(hits, k),
-            f"nDCG@{k}": _ndcg(hits, truth, k),
-            f"PSP@{k}": _psp(predictions, hits, truth, k, weights),
-            f"PSnDCG@{k}": _psndcg(predictions, hits, truth, k, weights),
-        }
-    out |= {f"R@{k}": _recall(hits, truth, k) for k in recall_ks}
-    return out | {f"AUC@{auc_k}": _auc(predictions, hits, auc_k)}
+        out[f"P@{k}"] = _precision(hits, k)
+        out[f"nDCG@{k}"] = _ndcg(hits, truth, k)
+        out[f"PSP@{k}"] = _psp(predictions, hits, truth, k, weights)
+        out[f"PSnDCG@{k}"] = _psndcg(predictions, hits, truth, k, weights)
+    for k in recall_ks:
+        out[f"R@{k}"] = _recall(hits, truth, k)
+    out[f"AUC@{auc_k}"] = _auc(predictions, hits, auc_k)
+    return out
 
 
-# What follows takes `hits` (n, width) bool, found once for all metrics; missing predictions are misses.
+# The functions below take filtered predictions and truth, and `hits` (n, width) bool: whether each
+# prediction is true. `hits` is computed once for all metrics. A missing prediction is no hit.
 
 
 def _precision(hits: np.ndarray, k: int) -> float:
@@ -187,7 +214,7 @@ def _precision(hits: np.ndarray, k: int) -> float:
 
 
 def _recall(hits: np.ndarray, truth: Lists, k: int) -> float:
-    return _mean(hits[:, :k].sum(1) / np.maximum(_sizes(truth), 1))
+    return _mean(hits[:, :k].sum(1) / np.maximum(truth.lengths(), 1))
 
 
 def _ndcg(hits: np.ndarray, truth: Lists, k: int) -> float:
@@ -215,47 +242,49 @@ def _propensity_scored(
     gain: np.ndarray,
     norm: np.ndarray,
 ) -> float:
-    """Achieved over best achievable, each summed over datapoints first; `gain` (k,) of a place, `norm` (n,)."""
+    """Achieved over best possible weighted gain, each summed over all datapoints first.
+
+    `gain` (k,) is the gain of each place, `norm` (n,) divides the gains of each datapoint.
+    """
     k = len(gain)
     top, found = predictions[:, :k], hits[:, :k]
     achieved = (found * weights[np.maximum(top, 0)]) @ gain[: top.shape[1]] / norm
+
+    # The best ranking puts the labels with the largest weights first. `truth` is ragged, so its
+    # pairs are sorted by (row, -weight), and `place` counts the pairs within each row.
     rows = truth.rows()
-    heaviest = weights[truth.values][
-        np.lexsort((-weights[truth.values], rows))
-    ]  # a datapoint's heaviest label first
+    heaviest_first = np.lexsort((-weights[truth.values], rows))
+    ordered = weights[truth.values][heaviest_first]
     place = np.arange(len(rows)) - truth.offsets[:-1][rows]
-    best = (
-        np.bincount(rows, heaviest * np.append(gain, 0.0)[np.minimum(place, k)], len(truth)) / norm
-    )
+    gain_at = np.append(gain, 0.0)[np.minimum(place, k)]  # places past k gain nothing
+    best = np.bincount(rows, ordered * gain_at, len(truth)) / norm
     return 100 * float(achieved.sum() / best.sum()) if best.sum() > 0 else 0.0
 
 
 def _auc(predictions: np.ndarray, hits: np.ndarray, k: int) -> float:
     top, positive = predictions[:, :k], hits[:, :k]
     negative = ~positive & (top >= 0)
+    # A positive is in the right order with every negative that comes after it.
     behind = negative.sum(1, keepdims=True) - negative.cumsum(1)  # negatives after each place
     pairs = positive.sum(1) * negative.sum(1)
-    return _mean(
-        np.where(
-            pairs > 0,
-            (positive * behind).sum(1) / np.maximum(pairs, 1),
-            positive.any(1) & (pairs == 0),
-        )
-    )
+    right = (positive * behind).sum(1)
+    without_pairs = positive.any(1) & (pairs == 0)  # 1 with positives only, 0 with none
+    return _mean(np.where(pairs > 0, right / np.maximum(pairs, 1), without_pairs))
 
 
 def _discounts(k: int) -> np.ndarray:
+    """(k,) 1 / log2(place + 1) for places from 1."""
     return 1 / np.log2(np.arange(k) + 2)
 
 
 def _ideal(truth: Lists, k: int) -> np.ndarray:
-    """(n,) DCG of min(k, |truth|) hits; infinite without truth, so that what is divided by it is 0."""
-    return np.append(np.inf, np.cumsum(_discounts(k)))[np.minimum(_sizes(truth), k)]
+    """(n,) DCG of min(k, |truth|) hits in a row.
 
-
-def _sizes(lists: Lists) -> np.ndarray:
-    return np.diff(lists.offsets)
+    It is infinite for a datapoint without truth, so that the quotient is 0 there.
+    """
+    return np.append(np.inf, np.cumsum(_discounts(k)))[np.minimum(truth.lengths(), k)]
 
 
 def _mean(values: np.ndarray) -> float:
+    """The mean in percent; 0 for no values."""
     return 100 * float(values.mean()) if len(values) else 0.0

@@ -1,16 +1,26 @@
-"""params.yaml -> frozen dataclasses that refuse what makes no sense; the only reader of params.yaml."""
+"""Settings: params.yaml as frozen dataclasses, whose fields say what they mean.
+
+`mufin.profiles` writes params.yaml, and its comments, from these meanings.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 import types
 import typing
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from mufin.errors import MufinError
+
+Search = Annotated[
+    Literal["exact", "hnsw", "auto"],
+    "exact: compare with every row | hnsw: approximate, by a graph, on a CPU | auto: exact on a "
+    "GPU and up to 200,000 rows, else hnsw",
+]
 
 
 class ParamsError(MufinError):
@@ -23,11 +33,16 @@ def _check(ok: bool, name: str, value: object, rule: str) -> None:
 
 
 def _in(obj: object, section: str, low: float, high: float, *names: str) -> None:
+    rule = f"it must lie in [{low:g}, {high:g}]"
     for name in names:
         value = getattr(obj, name)
-        _check(
-            low <= value <= high, f"{section}.{name}", value, f"it must lie in [{low:g}, {high:g}]"
-        )
+        _check(low <= value <= high, f"{section}.{name}", value, rule)
+
+
+def _below_one(obj: object, section: str, *names: str) -> None:
+    for name in names:
+        value = getattr(obj, name)
+        _check(0 <= value < 1, f"{section}.{name}", value, "it must lie in [0, 1)")
 
 
 def _at_least(obj: object, section: str, low: float, *names: str) -> None:
@@ -44,17 +59,21 @@ def _positive(obj: object, section: str, *names: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    id: str
-    title: str
-    images: str
-    related: str
-    category: str
+    """What the columns of your own catalog are called."""
+
+    id: Annotated[str, "product id, the same in all rows of a product; required"]
+    title: Annotated[str, "product title; may be empty"]
+    images: Annotated[str, "list of image URLs, or of paths relative to the catalog file"]
+    related: Annotated[str, "list of ids of related products: the answers to learn"]
+    category: Annotated[str, "list of category names, broad to narrow; only for reports"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    products: int
-    seed: int
+    """Size and seed of the built-in catalog."""
+
+    products: Annotated[int, "products to invent, >= 60"]
+    seed: Annotated[int, "integer >= 0; the same seed gives the same catalog, byte for byte"]
 
     def __post_init__(self):
         _at_least(self, "download.sample", 60, "products")
@@ -63,20 +82,30 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """Where products and pictures come from."""
+    """Where products and images come from."""
 
-    source: Literal["sample", "mm-amazontitles", "amazon-2018", "amazon-2014", "catalog"]
-    location: str | list[str] | None
-    columns: Columns
-    sample: Sample
-    max_images: int
-    max_failed: float
-    timeout: float
-    max_bytes: int
-    retries: int
-    per_host: int
-    max_redirects: int
-    private_addresses: bool
+    source: Annotated[
+        Literal["sample", "catalog", "mm-amazontitles", "amazon-2018", "amazon-2014"],
+        "sample: the built-in catalog "
+        "| catalog: your own files "
+        "| mm-amazontitles: the data set of the paper "
+        "| amazon-2018, amazon-2014: Amazon's product metadata, the releases of these years",
+    ]
+    location: Annotated[
+        str | list[str] | None,
+        "path, glob, URL, or a list of them; for mm-amazontitles also a Google Drive id "
+        "| null: nothing is needed (sample), or the published file (mm-amazontitles)",
+    ]
+    columns: Annotated[Columns, "what your columns are called (source: catalog)"]
+    sample: Annotated[Sample, "the built-in catalog (source: sample)"]
+    max_images: Annotated[int, "images kept per product, the first ones, >= 0; paper 15 (App. B)"]
+    max_failed: Annotated[float, "the stage fails if a larger share of images is missing, [0, 1]"]
+    timeout: Annotated[float, "seconds to wait for a server to connect or to send more, > 0"]
+    max_bytes: Annotated[int, "bytes per image, at most; >= 1"]
+    retries: Annotated[int, "more attempts after a failed one, with growing pauses; >= 0"]
+    per_host: Annotated[int, "requests to one host at the same time, >= 1"]
+    max_redirects: Annotated[int, "redirects followed per image, >= 0"]
+    private_addresses: Annotated[bool, "true: URLs may point to private and loopback addresses"]
 
     def __post_init__(self):
         _at_least(self, "download", 0, "max_images", "retries", "max_redirects")
@@ -94,23 +123,24 @@ class Download:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curate:
-    """Cleaning and splits (METHOD: cold by default)."""
+    """How the catalog is divided into train, valid and test."""
 
-    split: Literal["cold", "warm"]
-    seed: int
-    test: float
-    valid: float
-    max_products: int | None
+    split: Annotated[
+        Literal["cold", "warm"],
+        "cold: products of valid and test take no part in training, as label or datapoint "
+        "| warm: they may be labels of train datapoints "
+        "| ignored where the data comes with a split of its own",
+    ]
+    seed: Annotated[int, "integer >= 0; draws the split and the subsample"]
+    test: Annotated[float, "share of the datapoints held out for test, [0, 1)"]
+    valid: Annotated[float, "share of the others held out for valid, [0, 1)"]
+    max_products: Annotated[
+        int | None, "subsample of so many products with dense relations, >= 2 | null: all products"
+    ]
 
     def __post_init__(self):
         _at_least(self, "curate", 0, "seed")
-        for name in ("test", "valid"):
-            _check(
-                0 <= getattr(self, name) < 1,
-                f"curate.{name}",
-                getattr(self, name),
-                "it must lie in [0, 1)",
-            )
+        _below_one(self, "curate", "test", "valid")
         _check(
             self.max_products is None or self.max_products >= 2,
             "curate.max_products",
@@ -121,14 +151,25 @@ class Curate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageEncoderParams:
-    """E_V (Sec. 3)."""
+    """E_V (Sec. 3, App. D)."""
 
-    name: str
-    weights: str
-    options: dict
-    size: int
-    trainable_blocks: int | Literal["all"]
-    kind: Literal["timm", "clip"] = "timm"
+    kind: Annotated[
+        Literal["timm", "clip"],
+        "timm: a model of the timm library | clip: the image part of a CLIP model (App. C.1)",
+    ]
+    name: Annotated[
+        str, "timm: model name, local-dir:<folder> or folder; clip: Hugging Face name or folder"
+    ]
+    weights: Annotated[str, "pretrained | random | path of a checkpoint file"]
+    options: Annotated[dict, "more arguments of timm.create_model, or of the CLIP configuration"]
+    size: Annotated[
+        int, "pixels per side, >= 8; images are fitted into a white square; released code 128"
+    ]
+    trainable_blocks: Annotated[
+        int | Literal["all"],
+        "last blocks that train (and final norm), a number or all; paper 1 "
+        "| 0: frozen, its vectors are computed once",
+    ]
 
     def __post_init__(self):
         _at_least(self, "encoder.image", 8, "size")
@@ -148,15 +189,26 @@ class ImageEncoderParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextEncoderParams:
-    """E_T (Sec. 3)."""
+    """E_T (Sec. 3, App. D)."""
 
-    name: str
-    weights: str
-    options: dict
-    vocabulary: int
-    max_tokens: int
-    trainable_layers: int | Literal["all"]
-    kind: Literal["auto", "clip", "visualbert"] = "auto"
+    kind: Annotated[
+        Literal["auto", "clip", "visualbert"],
+        "auto: any text model "
+        "| clip: the text part of a CLIP model "
+        "| visualbert: title and images in one vector (App. C.1; needs attention.a_s: none)",
+    ]
+    name: Annotated[
+        str, "Hugging Face name or folder; with random weights a model type such as bert"
+    ]
+    weights: Annotated[str, "pretrained | random | path of a checkpoint file"]
+    options: Annotated[dict, "more arguments of the model's Hugging Face configuration"]
+    vocabulary: Annotated[int, "WordPiece entries learnt from titles, >= 64 (only random weights)"]
+    max_tokens: Annotated[int, "tokens per title, >= 3; longer titles are cut; paper 32"]
+    trainable_layers: Annotated[
+        int | Literal["all"],
+        "last layers that train, a number or all; paper all "
+        "| 0: frozen, its vectors are computed once",
+    ]
 
     def __post_init__(self):
         _at_least(self, "encoder.text", 64, "vocabulary")
@@ -183,9 +235,11 @@ class TextEncoderParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lexical:
-    ngrams: int
-    min_count: int
-    max_terms: int
+    """Which words of titles get a learnt vector."""
+
+    ngrams: Annotated[int, "a term is a sequence of 1 to so many words, >= 1"]
+    min_count: Annotated[int, "titles of train products and labels that a term must be in, >= 1"]
+    max_terms: Annotated[int, "terms kept, the most frequent ones, >= 1"]
 
     def __post_init__(self):
         _at_least(self, "encoder.lexical", 1, "ngrams", "min_count", "max_terms")
@@ -193,18 +247,32 @@ class Lexical:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderParams:
-    """Descriptor encoders (Sec. 3, App. D)."""
+    """The descriptors of a product (Sec. 3, App. D)."""
 
-    modalities: list[Literal["text", "image", "lexical"]]
-    dim: int
-    projection: Literal["maxpool", "linear"]
-    standardise: bool
-    input_dropout: float
-    image_dropout: float
-    modality_dropout: float
-    image: ImageEncoderParams
-    text: TextEncoderParams
-    lexical: Lexical
+    modalities: Annotated[
+        list[Literal["text", "image", "lexical"]],
+        "descriptors of a product, one or more "
+        "| text: its title, by E_T "
+        "| image: its images, by E_V "
+        "| lexical: words of its title, each with a learnt vector; not in the paper",
+    ]
+    dim: Annotated[int, "D, numbers per descriptor after the projection, >= 1; paper 192"]
+    projection: Annotated[
+        Literal["maxpool", "linear"],
+        "from the encoder's width to D "
+        "| maxpool (paper): maxima of groups of features "
+        "| linear: a learnt matrix",
+    ]
+    standardise: Annotated[bool, "true: centre and scale what frozen encoders give; paper false"]
+    input_dropout: Annotated[float, "dropout on what E_T gives, [0, 1); paper 0"]
+    image_dropout: Annotated[float, "dropout on what E_V gives, [0, 1); paper 0"]
+    modality_dropout: Annotated[
+        float,
+        "chance in training that a product with several modalities loses one, [0, 1); paper 0",
+    ]
+    image: Annotated[ImageEncoderParams, "E_V, the image encoder"]
+    text: Annotated[TextEncoderParams, "E_T, the text encoder"]
+    lexical: Annotated[Lexical, "words with a learnt vector (modality lexical)"]
 
     def __post_init__(self):
         _check(
@@ -214,25 +282,21 @@ class EncoderParams:
             "name at least one of text, image, lexical, each once",
         )
         _at_least(self, "encoder", 1, "dim")
-        for name in ("input_dropout", "image_dropout", "modality_dropout"):
-            _check(
-                0 <= getattr(self, name) < 1,
-                f"encoder.{name}",
-                getattr(self, name),
-                "it must lie in [0, 1)",
-            )
+        _below_one(self, "encoder", "input_dropout", "image_dropout", "modality_dropout")
         if self.text.kind == "visualbert":
             _check(
                 set(self.modalities) == {"text", "image"},
                 "encoder.modalities",
                 self.modalities,
-                "with encoder.text.kind: visualbert, which fuses titles and pictures, it must be [text, image]",
+                "with encoder.text.kind: visualbert, which reads titles and images together, it "
+                "must be [text, image]",
             )
             _check(
                 self.image.trainable_blocks == 0,
                 "encoder.image.trainable_blocks",
                 self.image.trainable_blocks,
-                "with encoder.text.kind: visualbert it must be 0, for VisualBERT reads features computed once",
+                "with encoder.text.kind: visualbert, which reads image vectors computed once, it "
+                "must be 0",
             )
 
 
@@ -240,40 +304,81 @@ class EncoderParams:
 class Attention:
     """Attention blocks A_S and A_C (Fig. 2d)."""
 
-    a_s: Literal["attention", "feedforward", "none"]
-    heads: int
-    dropout: float
-    gates: bool
-    image_gate: float
+    a_s: Annotated[
+        Literal["attention", "feedforward", "none"],
+        "attention: A_S as in the paper "
+        "| feedforward: a layer for each descriptor alone (MUFIN-no A_S, Table 4) "
+        "| none: descriptors unchanged",
+    ]
+    heads: Annotated[int, "attention heads of A_S and A_C, >= 1; must divide encoder.dim"]
+    dropout: Annotated[float, "dropout in A_S and A_C, [0, 1)"]
+    gates: Annotated[
+        bool,
+        "true: each modality has a learnt weight in the sum of a bag | false (paper): plain sum",
+    ]
+    image_gate: Annotated[
+        float,
+        "logarithm of the weight of images at the start, where gates is true; 0: weight 1, as "
+        "titles; -2: weight 0.14",
+    ]
 
     def __post_init__(self):
         _at_least(self, "attention", 1, "heads")
-        _check(0 <= self.dropout < 1, "attention.dropout", self.dropout, "it must lie in [0, 1)")
+        _below_one(self, "attention", "dropout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrain:
     """Module I (MUFIN Sec. 3.1)."""
 
-    loss: Literal["triplet", "softmax"]
-    gamma: float
-    temperature: float
-    batching: Literal["labels", "datapoints", "clusters"]
-    batch_size: int
-    positives: int
-    negatives: int
-    positive_threshold: float
-    hard_positives: bool
-    hard_negatives: bool
-    random_epochs: int
-    refresh_epochs: int
-    epochs: int
-    lr: float
-    new_lr_factor: float
-    lexical_lr_factor: float
-    gates_lr_factor: float
-    weight_decay: float
-    warmup_iterations: int
+    loss: Annotated[
+        Literal["triplet", "softmax"],
+        "triplet (paper): a positive must be nearer than a negative by gamma "
+        "| softmax: over all pairs of the batch, in both directions",
+    ]
+    gamma: Annotated[
+        float, "triplet: margin, a difference of two cosines, (0, 2]; paper 0.2 | softmax: not used"
+    ]
+    temperature: Annotated[float, "softmax: divides the cosines, > 0 | triplet: not used"]
+    batching: Annotated[
+        Literal["labels", "datapoints", "clusters"],
+        "labels (paper): batches of random labels "
+        "| datapoints: of random datapoints "
+        "| clusters: of similar labels, whose negatives are harder (as in NGAME)",
+    ]
+    batch_size: Annotated[int, "B, labels per batch (or datapoints: batching), >= 2; paper 1024"]
+    positives: Annotated[int, "|P_l|, datapoints drawn per label of the batch, >= 1; paper 2"]
+    negatives: Annotated[
+        int,
+        "triplet: |N_l|, negatives per label, positives of the batch's other labels, >= 1; paper "
+        "3 "
+        "| softmax: not used",
+    ]
+    positive_threshold: Annotated[
+        float, "a positive is hard if its cosine with the label is at most this, [-1, 1]; paper 0.9"
+    ]
+    hard_positives: Annotated[
+        bool,
+        "true (paper): positives are drawn from the hard ones "
+        "| false: from all (MUFIN-no +ve, Table 4)",
+    ]
+    hard_negatives: Annotated[
+        bool,
+        "triplet: true (paper): negatives are the most similar ones, false: random ones (with "
+        "random positives MUFIN-no +ve, -ve) "
+        "| softmax: not used",
+    ]
+    random_epochs: Annotated[int, "first epochs, whose positives (and clusters) are random; >= 0"]
+    refresh_epochs: Annotated[int, "epochs between two computations of what is hard, >= 1"]
+    epochs: Annotated[int, "passes over all labels, >= 1; paper 200"]
+    lr: Annotated[float, "peak learning rate (AdamW) of the encoders, > 0; paper 2e-4"]
+    new_lr_factor: Annotated[float, "times lr: rate of the projection and A_S, > 0; paper 1"]
+    lexical_lr_factor: Annotated[float, "times lr: rate of the lexical vectors, > 0"]
+    gates_lr_factor: Annotated[float, "times lr: rate of the weights of attention.gates, > 0"]
+    weight_decay: Annotated[float, "of AdamW, >= 0"]
+    warmup_iterations: Annotated[
+        int, "batches up to the peak rate, at most a tenth of all; paper 1000"
+    ]
 
     def __post_init__(self):
         _check(
@@ -282,15 +387,8 @@ class Pretrain:
             self.gamma,
             "a difference of two cosines lies in (0, 2]",
         )
-        _positive(
-            self,
-            "pretrain",
-            "temperature",
-            "lr",
-            "new_lr_factor",
-            "lexical_lr_factor",
-            "gates_lr_factor",
-        )
+        factors = ("new_lr_factor", "lexical_lr_factor", "gates_lr_factor")
+        _positive(self, "pretrain", "temperature", "lr", *factors)
         _at_least(self, "pretrain", 2, "batch_size")
         _at_least(self, "pretrain", 1, "positives", "negatives", "refresh_epochs", "epochs")
         _at_least(self, "pretrain", 0, "random_epochs", "weight_decay", "warmup_iterations")
@@ -299,9 +397,11 @@ class Pretrain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hnsw:
-    m: int
-    ef_construction: int
-    ef: int
+    """The graph of approximate search; names as in hnswlib."""
+
+    m: Annotated[int, "links per row of the graph, >= 2; more: better recall, more memory"]
+    ef_construction: Annotated[int, "candidates looked at when a row is added, >= 1"]
+    ef: Annotated[int, "candidates looked at per query, >= 1; more: better recall, slower"]
 
 
 def _check_hnsw(section: str, hnsw: Hnsw) -> None:
@@ -313,10 +413,15 @@ def _check_hnsw(section: str, hnsw: Hnsw) -> None:
 class Retrieve:
     """Module II (MUFIN Sec. 3.1)."""
 
-    vectors: Literal["bag", "vec"]
-    shortlist: int
-    search: Literal["exact", "hnsw", "auto"]
-    hnsw: Hnsw
+    vectors: Annotated[
+        Literal["bag", "vec"],
+        "what a label is found by "
+        "| bag (paper): its descriptors and the mean x of its datapoints "
+        "| vec: its one vector z (Table 4)",
+    ]
+    shortlist: Annotated[int, "K, labels found per datapoint, >= 1; paper 100"]
+    search: Search
+    hnsw: Annotated[Hnsw, "the graph of approximate search, where hnsw is used"]
 
     def __post_init__(self):
         _check_hnsw("retrieve", self.hnsw)
@@ -327,11 +432,28 @@ class Retrieve:
 class Transfer:
     """Module III (MUFIN Sec. 3.1)."""
 
-    a_c: Literal["attention", "concat", "none"]
-    free_vectors: Literal["xavier", "centroid", "ridge"]
-    ridge: float
-    alpha: float
-    normalise_classifier: bool
+    a_c: Annotated[
+        Literal["attention", "concat", "none"],
+        "attention: A_C as in the paper "
+        "| concat: two layers on x and z (MUFIN-ConCat, Table 4) "
+        "| none: x is the same for all labels (MUFIN-no A_C)",
+    ]
+    free_vectors: Annotated[
+        Literal["xavier", "centroid", "ridge"],
+        "eta at the start "
+        "| xavier (paper): random "
+        "| centroid: mean x of the label's datapoints "
+        "| ridge: a linear regression on x",
+    ]
+    ridge: Annotated[float, "L2 penalty of that regression, > 0 (only free_vectors: ridge)"]
+    alpha: Annotated[
+        float,
+        "alpha at the start, (0, 1]; paper 0.5 "
+        "| 1: stays 1, so that w = z (MUFIN alpha = 1, Table 4)",
+    ]
+    normalise_classifier: Annotated[
+        bool, "true: w has length 1 (released code) | false: as in the paper's Fig. 2b"
+    ]
 
     def __post_init__(self):
         _positive(self, "transfer", "ridge")
@@ -347,57 +469,76 @@ class Transfer:
 class Finetune:
     """Module IV (MUFIN Sec. 3.1)."""
 
-    loss: Literal["hinge", "softmax"]
-    candidates: Literal["shortlist", "all"]
-    gamma: float
-    temperature: float
-    positives: int
-    negatives: int
-    random_negatives: int
-    batch_size: int
-    epochs: int
-    lr: float
-    attention_lr_factor: float
-    free_lr_factor: float
-    lexical_lr_factor: float
-    gates_lr_factor: float
-    weight_decay: float
-    warmup_iterations: int
-    train_encoders: bool
-    select: Literal["last", "valid"]
-    free_update: Literal["rows", "dense"] = "rows"
+    loss: Annotated[
+        Literal["hinge", "softmax"],
+        "hinge (paper): positives to score 1, negatives below gamma "
+        "| softmax: over the labels of the batch",
+    ]
+    candidates: Annotated[
+        Literal["shortlist", "all"],
+        "shortlist (paper): negatives come from the shortlist "
+        "| all: every label that is not true is one, for small catalogs; positives, negatives and "
+        "random_negatives below are not used",
+    ]
+    gamma: Annotated[
+        float, "hinge: margin on negative scores, a cosine, [-1, 1]; paper 0.5 | softmax: not used"
+    ]
+    temperature: Annotated[float, "softmax: divides the scores, > 0 | hinge: not used"]
+    positives: Annotated[int, "|S_i|, random true labels per datapoint, >= 1; paper 2"]
+    negatives: Annotated[int, "|T_i|, wrong labels of the shortlist per datapoint, >= 0; paper 12"]
+    random_negatives: Annotated[
+        int, "more negatives per datapoint, drawn from all labels, >= 0; paper 0"
+    ]
+    batch_size: Annotated[int, "datapoints per batch, >= 1; paper 200"]
+    epochs: Annotated[int, "passes over the train datapoints, >= 1; paper 20"]
+    lr: Annotated[float, "peak learning rate (AdamW) of encoders and A_S, > 0; paper 5e-5"]
+    attention_lr_factor: Annotated[float, "times lr: rate of A_C, > 0; paper 1, released code 10"]
+    free_lr_factor: Annotated[
+        float, "times lr: rate of eta and alpha, > 0; paper 1, released code 100"
+    ]
+    free_update: Annotated[
+        Literal["rows", "dense"],
+        "rows: a step changes eta and alpha of the batch's labels alone (SparseAdam), at a cost "
+        "that does not grow with the number of labels "
+        "| dense (paper): of all labels (AdamW)",
+    ]
+    lexical_lr_factor: Annotated[float, "times lr: rate of the lexical vectors, > 0"]
+    gates_lr_factor: Annotated[float, "times lr: rate of the weights of attention.gates, > 0"]
+    weight_decay: Annotated[float, "of AdamW, >= 0"]
+    warmup_iterations: Annotated[
+        int, "batches up to the peak rate, at most a tenth of all; paper 1000"
+    ]
+    train_encoders: Annotated[
+        bool, "true (paper): E_V and E_T train on | false: what they give is computed once"
+    ]
+    select: Annotated[
+        Literal["last", "valid"],
+        "last (paper): keep the last epoch | valid: the epoch with the best P@1 + P@5 on valid",
+    ]
 
     def __post_init__(self):
         _check(
             -1 <= self.gamma <= 1, "finetune.gamma", self.gamma, "a cosine margin lies in [-1, 1]"
         )
-        _positive(
-            self,
-            "finetune",
-            "temperature",
-            "lr",
-            "attention_lr_factor",
-            "free_lr_factor",
-            "lexical_lr_factor",
-            "gates_lr_factor",
-        )
+        factors = ("attention", "free", "lexical", "gates")
+        _positive(self, "finetune", "temperature", "lr", *(f"{n}_lr_factor" for n in factors))
         _at_least(self, "finetune", 1, "positives", "batch_size", "epochs")
-        _at_least(
-            self,
-            "finetune",
-            0,
-            "negatives",
-            "random_negatives",
-            "weight_decay",
-            "warmup_iterations",
-        )
+        _at_least(self, "finetune", 0, "negatives", "random_negatives")
+        _at_least(self, "finetune", 0, "weight_decay", "warmup_iterations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    search: Literal["exact", "hnsw", "auto"]
-    hnsw: Hnsw
-    title_ridge: float
+    """The label side of prediction (MUFIN Sec. 3.1)."""
+
+    search: Search
+    hnsw: Annotated[Hnsw, "the graph of approximate search, where hnsw is used"]
+    title_ridge: Annotated[
+        float,
+        "L2 penalty of a linear classifier per label on TF-IDF words of titles, >= 0; "
+        "evaluate.ridge_weights adds its score "
+        "| 0: none (paper)",
+    ]
 
     def __post_init__(self):
         _check_hnsw("index", self.hnsw)
@@ -406,8 +547,10 @@ class Index:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propensity:
-    a: float
-    b: float
+    """Constants of PSP@k, by which a rare label counts more (Jain et al. 2016)."""
+
+    a: Annotated[float, "A, > 0; Amazon data sets 0.6, others 0.55"]
+    b: Annotated[float, "B, > 0; Amazon data sets 2.6, others 1.5"]
 
     def __post_init__(self):
         _positive(self, "evaluate.propensity", "a", "b")
@@ -415,15 +558,32 @@ class Propensity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate:
-    beta: float
-    mix: Literal["fixed", "chosen"]
-    betas: list[float]
-    candidates: Literal["shortlist", "all"]
-    shortlist: int
-    frequency_weights: list[float]
-    ridge_weights: list[float]
-    propensity: Propensity
-    tail: int
+    """Prediction and metrics (MUFIN Sec. 3.1 and 4)."""
+
+    beta: Annotated[
+        float, "score = beta * classifier score + (1 - beta) * similarity, [0, 1]; paper 0.7"
+    ]
+    mix: Annotated[
+        Literal["fixed", "chosen"],
+        "fixed (paper): predictions use beta "
+        "| chosen: the best of betas x frequency_weights x ridge_weights by P@1 + P@5 + R@10 on "
+        "valid",
+    ]
+    betas: Annotated[list[float], "values of beta tried on valid, each in [0, 1]"]
+    candidates: Annotated[
+        Literal["shortlist", "all"],
+        "shortlist (paper): score the nearest labels | all: score all labels, for small catalogs",
+    ]
+    shortlist: Annotated[int, "nearest labels per datapoint, >= 100; paper 100"]
+    frequency_weights: Annotated[
+        list[float],
+        "weights of log(1 + train datapoints of the label), tried on valid; paper [0.0]",
+    ]
+    ridge_weights: Annotated[
+        list[float], "weights of index.title_ridge's score, tried on valid; paper [0.0]"
+    ]
+    propensity: Annotated[Propensity, "constants of PSP@k, precision that favours rare labels"]
+    tail: Annotated[int, "labels with fewer train datapoints are tail labels; >= 1"]
 
     def __post_init__(self):
         _in(self, "evaluate", 0, 1, "beta")
@@ -437,18 +597,55 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
-    seed: int
-    members: int
-    download: Download
-    curate: Curate
-    encoder: EncoderParams
-    attention: Attention
-    pretrain: Pretrain
-    retrieve: Retrieve
-    transfer: Transfer
-    finetune: Finetune
-    index: Index
-    evaluate: Evaluate
+    """All settings."""
+
+    seed: Annotated[int, "integer >= 0 for weights, batches and dropout; split: curate.seed"]
+    members: Annotated[
+        int, "networks trained, with seeds seed, seed + 1, ...; their scores are averaged; paper 1"
+    ]
+    download: Annotated[Download, "Stage download: where products and images come from."]
+    curate: Annotated[
+        Curate, "Stage curate: clean products, labels, and the split into train, valid and test."
+    ]
+    encoder: Annotated[
+        EncoderParams,
+        "Encoders E_V and E_T, which turn images and titles into descriptors (Sec. 3, App. D). "
+        "Read by precompute, which runs what is frozen of them, and by the stages after it.",
+    ]
+    attention: Annotated[
+        Attention,
+        "Attention A_S and A_C (Sec. 3, Fig. 2d), part of the network in Modules I and IV.",
+    ]
+    pretrain: Annotated[
+        Pretrain,
+        "Module I, stage pretrain (Sec. 3.1): train E_V, E_T and A_S so that the vector of a "
+        "datapoint lies near those of its labels.",
+    ]
+    retrieve: Annotated[
+        Retrieve,
+        "Module II, stage retrieve (Sec. 3.1): find each datapoint's shortlist, the K labels "
+        "nearest to it.",
+    ]
+    transfer: Annotated[
+        Transfer,
+        "Module III, stage transfer (Sec. 3.1): keep E_V, E_T and A_S; start what Module I does "
+        "not have: A_C, and eta and alpha of each label.",
+    ]
+    finetune: Annotated[
+        Finetune,
+        "Module IV, stage finetune (Sec. 3.1): train the classifiers and the network; negatives "
+        "come from the shortlist.",
+    ]
+    index: Annotated[
+        Index,
+        "Stage index (Sec. 3.1, prediction): vectors and classifiers of all labels, and the "
+        "search among them, as predictions use them.",
+    ]
+    evaluate: Annotated[
+        Evaluate,
+        "Stage evaluate (Sec. 3.1, prediction; Sec. 4): rank labels for valid and test, and "
+        "compute the metrics.",
+    ]
 
     def __post_init__(self):
         _check(self.seed >= 0, "seed", self.seed, "it must be at least 0")
@@ -481,16 +678,24 @@ class Params:
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """All settings, checked; raises ParamsError in one sentence. YAML 1.2, so `1e-05` is a number."""
+    """All settings of a file, checked; raises ParamsError in one sentence."""
+    return params_of(read_settings(path), str(path))
+
+
+def read_settings(path: Path) -> object:
+    """What a file of YAML 1.2 or JSON says, unchecked; raises ParamsError where it cannot be read.
+
+    YAML 1.2, because DVC writes `-S finetune.lr=1e-5` as `1e-05`, which is a text in YAML 1.1. JSON
+    is read without a YAML library, which a GPU machine may lack.
+    """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing; `mufin use sample` writes one") from None
-    return _build(Params, _content(text, path), "")
-
-
-def _content(text: str, path: Path) -> object:
-    """What the file says. YAML contains JSON, and a file of JSON needs no YAML library: benchmarks.gpu writes one."""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(
+            f"{path} cannot be read ({error}); `mufin use sample` writes a new one"
+        ) from None
     try:
         return json.loads(text)
     except (ValueError, RecursionError):  # not JSON, or nested deeper than Python follows
@@ -501,43 +706,55 @@ def _content(text: str, path: Path) -> object:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        raise ParamsError(
-            f"{path}{f' line {where.line + 1}' if where else ''} is not YAML: "
-            f"{getattr(error, 'problem', error)}"
-        ) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path} line {mark.line + 1}" if mark else path
+        raise ParamsError(f"{where} is not YAML: {getattr(error, 'problem', error)}") from None
 
 
-def _build(kind: type, content: object, prefix: str):
-    """A dataclass from a mapping of the same names; unknown and missing names are errors."""
+def params_of(content: object, source: str = "params.yaml") -> Params:
+    """Checked settings of what `source` says; raises ParamsError in one sentence."""
     if not isinstance(content, dict):
         raise ParamsError(
-            f"{prefix.rstrip('.') or 'params.yaml'} is {content!r}; it must be a section of settings"
+            f"{source} is {content!r}; it must be sections of settings, see `mufin use`"
         )
+    return _build(Params, content, "")
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """{field: its meaning} of a dataclass of settings."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name].__metadata__[0] for field in fields(kind)}
+
+
+def sections(kind: type) -> dict[str, type]:
+    """{field: its dataclass} of those fields of a dataclass of settings that are sections."""
+    hints = typing.get_type_hints(kind).items()
+    return {name: hint for name, hint in hints if isinstance(hint, type) and is_dataclass(hint)}
+
+
+def _build(kind: type, content: object, prefix: str) -> Any:
+    """A dataclass from a mapping of the same names; unknown and missing names are errors."""
+    if not isinstance(content, dict):
+        raise ParamsError(f"{prefix.rstrip('.')} is {content!r}; it must be a section of settings")
     hints = typing.get_type_hints(kind)
     for name in content:
         if name not in hints:
             near = difflib.get_close_matches(str(name), hints, 1, 0.5)
-            hint = (
-                f"did you mean {prefix}{near[0]}?"
-                if near
-                else f"the settings here are {', '.join(hints)}"
-            )
+            known = f"the settings here are {', '.join(hints)}"
+            hint = f"did you mean {prefix}{near[0]}?" if near else known
             raise ParamsError(f"{prefix}{name} is not a parameter; {hint}")
-    values = {}
-    for field in fields(kind):
-        if field.name not in content and field.default is MISSING:
-            raise ParamsError(
-                f"{prefix}{field.name} is missing; params/ has complete files to copy the line from"
-            )
-        values[field.name] = _convert(hints[field.name], content[field.name], prefix + field.name)
-    return kind(**values)
+    for name in hints:
+        if name not in content:
+            raise ParamsError(f"{prefix}{name} is missing; copy the line from params/sample.yaml")
+    return kind(
+        **{name: _convert(hint, content[name], prefix + name) for name, hint in hints.items()}
+    )
 
 
-def _convert(kind, value, name: str):
-    """`value` as the annotated type; int is accepted for float, nothing else is bent."""
+def _convert(kind: Any, value: object, name: str) -> Any:
+    """`value` as the annotated type; an int is accepted for a float, nothing else is converted."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _build(kind, value, name + ".")
     if origin is Literal:
         if value in args and not isinstance(value, bool):
@@ -555,15 +772,15 @@ def _convert(kind, value, name: str):
         return [_convert(args[0], v, name) for v in value]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is float and isinstance(value, float) and value != value:
-        raise ParamsError(f"{name} is {value!r}; it must be a number")
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise ParamsError(f"{name} is {value!r}; it must be a finite number")
     wrong_bool = isinstance(value, bool) and kind is not bool
     if not isinstance(value, kind) or wrong_bool:
         raise ParamsError(f"{name} is {value!r}; it must be {_noun(kind)}")
     return value
 
 
-def _first_that_fits(kinds, value, name: str):
+def _first_that_fits(kinds: tuple, value: object, name: str) -> Any:
     for kind in kinds:
         try:
             return _convert(kind, value, name)
@@ -575,7 +792,7 @@ def _first_that_fits(kinds, value, name: str):
     raise ParamsError(f"{name} is {value!r}; it must be {' or '.join(nouns)}")
 
 
-def _noun(kind) -> str:
+def _noun(kind: Any) -> str:
     names = {
         int: "a whole number",
         float: "a number",

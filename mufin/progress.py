@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line now and then in a log."""
+"""Progress on stderr: a bar on a terminal, lines in a log file."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ def progress(
     start: int = 0,
     every: float = 15.0,
 ) -> Iterator[T]:
-    """`items`, with lines such as `decode: 1200 of 5000 pictures after 30 s`.
+    """Yields `items` and reports them, as `decode: 1200 of 5000 pictures after 30 s`.
 
-    A bar where stderr is a terminal; else a line every `every` seconds, and none for what ends sooner. `start`: how many
-    a resumed run has behind it already. `total` counts these too; by default it is known where `items` has a length.
+    On a terminal it draws a bar. Otherwise it prints a line every `every` seconds, so a shorter
+    loop prints none. `start` counts the items that a resumed run has done before; `total` includes
+    them. By default `total` is taken from the length of `items`, if it has one.
     """
     if total is None and (length := getattr(items, "__len__", None)) is not None:
         total = start + length()
     if sys.stderr.isatty():
         yield from tqdm(items, desc=what, total=total, initial=start, unit=f" {unit}", leave=False)
         return
+    of = f" of {total}" if total else ""
+    resumed = f" (from {start})" if start else ""
     began = last = time.monotonic()
     for done, item in enumerate(items, start):
         if (now := time.monotonic()) - last > every:
-            of = f" of {total}" if total else ""
-            resumed = f" (from {start})" if start else ""
-            print(
-                f"{what}: {done}{of} {unit} after {now - began:.0f} s{resumed}",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"{what}: {done}{of} {unit} after {now - began:.0f} s{resumed}"
+            print(line, file=sys.stderr, flush=True)
             last = now
         yield item

@@ -1,4 +1,7 @@
-"""Rows of different lengths in two flat arrays: labels, filter pairs, images, words."""
+"""Rows of different lengths in two flat arrays: labels, filter pairs, images or words per product.
+
+A filter pair is a datapoint and a label that may not be recommended to it (MUFIN Sec. 4).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pyarrow as pa
 
 
 def offsets_of(counts: np.ndarray | Sequence[int]) -> np.ndarray:
-    """(n + 1,) int64: where each of n rows of these lengths starts, and the end of the last."""
+    """(n + 1,) int64: the start of each of n rows with these lengths, then the end of the last."""
     out = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=out[1:])
     return out
@@ -18,7 +21,7 @@ def offsets_of(counts: np.ndarray | Sequence[int]) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Ragged rows of integers (or floats): row i is `values[offsets[i]:offsets[i + 1]]`."""
+    """Ragged rows of integers or floats: row i is `values[offsets[i]:offsets[i + 1]]`."""
 
     offsets: np.ndarray  # (n + 1,) int64
     values: np.ndarray  # (nnz,)
@@ -28,9 +31,8 @@ class Lists:
         """The rows of an Arrow column of lists."""
         array = column.combine_chunks()
         if isinstance(array, pa.ChunkedArray):
-            array = (
-                pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-            )
+            chunks = array.chunks
+            array = pa.concat_arrays(chunks) if chunks else pa.array([], column.type)
         offsets = array.offsets.to_numpy().astype(np.int64)
         return cls(offsets - offsets[0], array.flatten().to_numpy(zero_copy_only=False))
 
@@ -38,11 +40,9 @@ class Lists:
     def of_rows(cls, rows: Sequence, dtype: type = np.int64) -> Lists:
         """The rows of a sequence of sequences."""
         lengths = np.fromiter((len(r) for r in rows), np.int64, len(rows))
-        values = (
-            np.concatenate([np.asarray(r, dtype) for r in rows])
-            if len(rows)
-            else np.zeros(0, dtype)
-        )
+        values = np.zeros(0, dtype)
+        if len(rows):
+            values = np.concatenate([np.asarray(r, dtype) for r in rows])
         return cls(offsets_of(lengths), values.astype(dtype, copy=False))
 
     @classmethod
@@ -52,7 +52,7 @@ class Lists:
 
     @classmethod
     def of_padded(cls, values: np.ndarray) -> Lists:
-        """The rows of (n, width) ids, of which those below 0 are padding."""
+        """The rows of (n, width) ids, where ids below 0 are padding."""
         there = values >= 0
         return cls(offsets_of(there.sum(1)), values[there])
 
@@ -63,7 +63,7 @@ class Lists:
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
     def lengths(self) -> np.ndarray:
-        """(n,) int64: the number of values of each row."""
+        """(n,) int64: the number of values in each row."""
         return np.diff(self.offsets)
 
     def rows(self) -> np.ndarray:
@@ -71,36 +71,40 @@ class Lists:
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def take(self, index: np.ndarray) -> Lists:
-        """The rows `index`, in that order, repeats allowed."""
+        """The rows `index`, in that order; rows may repeat."""
         positions, offsets = self.positions(index)
         return Lists(offsets, self.values[positions])
 
     def positions(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the values of rows `index` lie in `values`, and the offsets of these rows among them."""
+        """Positions in `values` of the values of rows `index`, and the offsets of these rows.
+
+        So `take(index)` is `Lists(offsets, values[positions])`.
+        """
         lengths = np.diff(self.offsets)[index]
         offsets = offsets_of(lengths)
         starts = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
         return starts + np.arange(offsets[-1]), offsets
 
     def only(self, keep: np.ndarray) -> Lists:
-        """The values where `keep` (nnz,) bool, row by row."""
+        """The same rows, with only the values where `keep` (nnz,) bool is true."""
         return Lists.of_pairs(self.rows()[keep], self.values[keep], len(self))
 
     def minus(self, other: Lists) -> Lists:
-        """Row by row, the values that are not in `other`."""
+        """The same rows, without the values that the same row of `other` holds."""
         if not len(other.values) or not len(self.values):
             return self
+        # One integer per (row, value) pair, so that a single np.isin compares all rows.
         base = int(max(self.values.max(), other.values.max())) + 1
         mine, theirs = self.rows() * base + self.values, other.rows() * base + other.values
         return self.only(~np.isin(mine, theirs))
 
     def transpose(self, size: int) -> Lists:
-        """Row v of the result holds the rows of self that hold v, in ascending order; `size` rows."""
+        """`size` rows: row v lists the rows of self that hold v, in ascending order."""
         order = np.argsort(self.values, kind="stable")
         return Lists(offsets_of(np.bincount(self.values, minlength=size)), self.rows()[order])
 
     def padded(self) -> np.ndarray:
-        """(n, longest), -1 where a row is shorter."""
+        """(n, longest) values; -1 fills the ends of shorter rows."""
         lengths = np.diff(self.offsets)
         out = np.full((len(self), int(lengths.max(initial=0))), -1, self.values.dtype)
         out[np.arange(out.shape[1]) < lengths[:, None]] = self.values
@@ -108,15 +112,18 @@ class Lists:
 
     def to_arrow(self, dtype: pa.DataType) -> pa.Array:
         """An Arrow array of lists of `dtype`."""
-        return pa.ListArray.from_arrays(
-            pa.array(self.offsets, pa.int32()), pa.array(self.values, dtype)
-        )
+        offsets = pa.array(self.offsets, pa.int32())
+        return pa.ListArray.from_arrays(offsets, pa.array(self.values, dtype))
 
 
 def is_in(ids: np.ndarray, lists: Lists) -> np.ndarray:
-    """(n, width) bool: whether each id stands in the same row of `lists`; an id below 0 never does."""
+    """(n, width) bool: whether each id of `ids` (n, width) is in the same row of `lists`.
+
+    Ids below 0 are padding and never found.
+    """
     if not len(lists.values) or not ids.size:
         return np.zeros(ids.shape, bool)
+    # One integer per (row, id) pair, so that a single binary search serves all rows.
     base = int(max(ids.max(), lists.values.max())) + 1
     keys = np.sort(lists.rows() * base + lists.values)
     wanted = np.arange(len(ids))[:, None] * base + ids

@@ -1,10 +1,10 @@
-"""The machine, from the environment and never from params: device, precision, workers, scratch, the stage's frame.
+"""What every stage needs to run: command line, workers, scratch folder, costs, error sentences.
 
-MUFIN_DEVICE      cuda, cuda:1, cpu        default: CUDA where there is one, else the CPU
-MUFIN_PRECISION   fp32, bf16               default: bf16 on CUDA, fp32 on a CPU (where bf16 is slower)
-MUFIN_WORKERS     processes or threads     default: the cores this process may use
+Settings of the machine are environment variables, never params, so that they never retrain a model:
+
+MUFIN_WORKERS     processes or threads     default: the cores that this process may use
 MUFIN_SCRATCH     folder                   default: scratch/; state that survives a kill
-MUFIN_CHECKPOINT_SECONDS                   default: 60; time between two checkpoints of a training stage
+MUFIN_CHECKPOINT_SECONDS                   default: 60; time between checkpoints in training
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import platform
 import re
 import resource
 import shutil
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Annotated, Callable, Iterator
 
 import psutil
-import torch
 import typer
 
 from mufin import code
@@ -34,48 +34,14 @@ from mufin.errors import MufinError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EROFS)
-LOOK_SECONDS = 1.0  # between two looks at how much memory is in use
+LOOK_SECONDS = 1.0  # between two measurements of the memory in use
 LOCK = "running"  # the file of a scratch folder that its process holds locked
-_locks: dict[
-    Path, int
-] = {}  # scratch folder -> the open lock; the kernel lets go of it when the process ends, however
+# scratch folder -> its open lock file; the kernel unlocks it when the process ends, also by a kill
+_locks: dict[Path, int] = {}
 
 Home = Annotated[
     Path, typer.Option(help="the folder that holds params.yaml, data/, models/ and metrics/")
 ]
-
-
-def device() -> torch.device:
-    """The device of this process; under torchrun the local rank's GPU. Raises MufinError if it is not there."""
-    default = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    name = os.environ.get("MUFIN_DEVICE", default)
-    try:
-        chosen = torch.device(name)
-    except RuntimeError:
-        raise MufinError(
-            f"MUFIN_DEVICE is {name!r}; it must be cpu, cuda or cuda:<number>"
-        ) from None
-    if chosen.type == "cuda":
-        if chosen.index is None:  # set_device wants a number
-            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        if not torch.cuda.is_available() or chosen.index >= torch.cuda.device_count():
-            raise MufinError(
-                f"MUFIN_DEVICE is {name!r} and torch sees {torch.cuda.device_count()} GPUs; "
-                "set it to cpu or to one that is there"
-            )
-        torch.cuda.set_device(chosen)
-        torch.set_float32_matmul_precision("high")
-        # cuDNN plans its attention anew for each size of a batch, and each step has another number of titles and images
-        torch.backends.cuda.enable_cudnn_sdp(False)
-    return chosen
-
-
-def precision() -> torch.dtype:
-    """The dtype of autocast: torch.bfloat16 or torch.float32 (no autocast)."""
-    name = os.environ.get("MUFIN_PRECISION", "bf16" if device().type == "cuda" else "fp32")
-    if name not in ("fp32", "bf16"):
-        raise MufinError(f"MUFIN_PRECISION is {name!r}; it must be fp32 or bf16")
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
 def workers() -> int:
@@ -87,10 +53,11 @@ def workers() -> int:
 
 
 def scratch(stage: str, fingerprint: str) -> Path:
-    """`$MUFIN_SCRATCH/<stage>/<fingerprint>/`, made if need be: where a killed stage finds what it had.
+    """`$MUFIN_SCRATCH/<stage>/<fingerprint>/`, created if missing: the state that survives a kill.
 
-    This process's alone until `discard` or its end, whichever way it ends; under torchrun the first process's, for all.
-    Raises MufinError where another process has it.
+    The folder is locked for this process until `discard` or the end of the process, also by a kill.
+    Under torchrun the first process holds the lock for all. Raises MufinError if another process
+    holds it.
     """
     folder = _scratch_root() / stage / fingerprint
     if _first():
@@ -101,7 +68,9 @@ def scratch(stage: str, fingerprint: str) -> Path:
 
 
 def fingerprint(settings: object, inputs: list[Path], script: Path) -> str:
-    """Names the scratch folder of a run by all that decides its result: settings, inputs, and the code of `script`."""
+    """The name of a run's scratch folder: a hash of settings, inputs and the code that `script`
+    runs.
+    """
     return files.fingerprint(settings, inputs, code.files_of(script))
 
 
@@ -111,7 +80,7 @@ def discard(folder: Path) -> None:
         if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / LOCK).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # another process may have come in at once
+    with contextlib.suppress(OSError):  # another process may have taken the folder
         folder.rmdir()
     if (lock := _locks.pop(folder.resolve(), None)) is not None:
         os.close(lock)
@@ -127,7 +96,7 @@ def _first() -> bool:
 
 
 def _take(folder: Path) -> None:
-    """Make `folder` and hold its lock file."""
+    """Create `folder` and lock its lock file; raises MufinError if another process holds it."""
     path = folder / LOCK
     if folder.resolve() in _locks and _names(path, _locks[folder.resolve()]):
         return
@@ -136,22 +105,21 @@ def _take(folder: Path) -> None:
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
-            continue  # the process that had it has just finished and removed it
+            continue  # the process that held it has just finished and removed it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.read(lock, 200).decode(errors="replace") or "unknown"
             os.close(lock)
             raise MufinError(
-                f"another process (pid {who}) is running this stage in {folder}; wait for it or stop it"
+                f"another process (pid {who}) is running this stage in {folder}; wait for it, or end it "
+                f"with `kill {who.split()[0]}`: a dvc that was killed leaves its stage running"
             ) from None
         except OSError:  # a network file system without locks
             pass
         if _names(path, lock):
             os.ftruncate(lock, 0)
-            with contextlib.suppress(
-                OSError
-            ):  # on a full disk; the lock holds without the name too
+            with contextlib.suppress(OSError):  # a full disk; the lock holds without the name too
                 os.write(lock, f"{os.getpid()} on {os.uname().nodename}".encode())
             _locks[folder.resolve()] = lock
             return
@@ -159,7 +127,7 @@ def _take(folder: Path) -> None:
 
 
 def _names(path: Path, file: int) -> bool:
-    """Whether `path` is still the open file: it may have been removed, and made anew, since."""
+    """Whether `path` is still the open file: since it was opened, it may have been replaced."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(file))
     except FileNotFoundError:
@@ -167,28 +135,29 @@ def _names(path: Path, file: int) -> bool:
 
 
 def checkpoint_seconds() -> float:
+    """The least time between two checkpoints of a training stage, in seconds."""
     return float(os.environ.get("MUFIN_CHECKPOINT_SECONDS", 60))
 
 
 @dataclass
 class Report:
-    """What a stage tells of its run."""
+    """What a stage reports about its run."""
 
-    facts: dict = field(
-        default_factory=dict
-    )  # counted or learnt, the same in every run: metrics/<stage>.json
-    costs: dict = field(
-        default_factory=dict
-    )  # of this run on this machine: metrics/runtime/<stage>.json
-    items: int | None = None  # what this process worked through, for `items_per_second`
+    # counted or learnt, equal in every run of the same settings: metrics/<stage>.json
+    facts: dict = field(default_factory=dict)
+    # of this run on this machine: metrics/runtime/<stage>.json
+    costs: dict = field(default_factory=dict)
+    items: int | None = None  # processed by this process, for `items_per_second`
 
 
 @contextlib.contextmanager
 def measured(stage: str, home: Path) -> Iterator[Report]:
-    """A report to fill; published on success, with wall time (s), peak memory (MB) and throughput among its costs.
+    """A report to fill; on success it is published, with wall time (s), peak memory (MB) and
+    throughput.
 
-    `peak_memory_mb`: the most that this process and those it started had resident together, looked at every second, and
-    at least this process's own peak, which the kernel keeps. A page that two processes share counts twice.
+    `peak_memory_mb`: the largest resident memory of this process and its children together,
+    measured every second, and at least this process's own peak, which the kernel records. A page
+    that two processes share counts twice.
     """
     start, report = time.monotonic(), Report()
     with _family_peak() as peak:
@@ -198,9 +167,10 @@ def measured(stage: str, home: Path) -> Iterator[Report]:
     costs: dict = {
         "seconds": round(seconds, 2),
         "peak_memory_mb": round(max(own, *peak), 1),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": "cpu",
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         costs["device"] = torch.cuda.get_device_name()
         costs["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     if report.items is not None:
@@ -216,8 +186,11 @@ def measured(stage: str, home: Path) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def _family_peak() -> Iterator[list[float]]:
-    """[MB], the most that a thread has seen. The kernel's own figure for children (RUSAGE_CHILDREN) counts only those
-    that were waited for: it has no worker that a forkserver started."""
+    """[MB]: the largest memory that a thread has measured so far.
+
+    The kernel's own figure for children (RUSAGE_CHILDREN) counts only those that were waited for,
+    so it misses the workers of a forkserver.
+    """
     peak, done = [0.0], threading.Event()
 
     def watch() -> None:
@@ -234,7 +207,7 @@ def _family_peak() -> Iterator[list[float]]:
 
 
 def _family_memory() -> float:
-    """MB resident in this process and all below it."""
+    """MB resident in this process and its descendants."""
     total = 0
     me = psutil.Process()
     for process in [me, *me.children(recursive=True)]:
@@ -244,7 +217,10 @@ def _family_memory() -> float:
 
 
 def refused(error: BaseException) -> str | None:
-    """One sentence if `error` means that a file could not be written, in whichever class a library says it; else None."""
+    """One sentence if `error` means that the system refused to open or write a file; else None.
+
+    Libraries raise classes of their own for this, so the whole chain of causes is searched.
+    """
     link: BaseException | None = error
     while link is not None and (why := _refusal(link)) is None:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
@@ -256,21 +232,26 @@ def refused(error: BaseException) -> str | None:
     place = notes[-1] if notes else getattr(link, "filename", None) or "a file"
     if why in map(os.strerror, CLOSED):
         place = getattr(link, "filename", None) or place
-        return f"{place} cannot be opened or written: {why}; give this user the right to, or choose another place"
-    free: dict[int, str] = {}  # of each disk that it may be
+        return (
+            f"{place} cannot be opened or written: {why}; change its permissions or choose "
+            "another place"
+        )
+    free: dict[int, str] = {}  # of each disk that may be full
     for folder in map(_there, ([place] if place != "a file" else []) + [_scratch_root()]):
         free.setdefault(
             folder.stat().st_dev, f"{folder} has {shutil.disk_usage(folder).free >> 20} MB free"
         )
     return (
-        f"{place} cannot be written: {why}; free or choose another place: {', '.join(free.values())} "
-        "(MUFIN_SCRATCH moves the scratch folder). What was there before is as it was; where dvc removed it first, "
-        "`dvc checkout` brings it back"
+        f"{place} cannot be written: {why}; free space or choose another place: "
+        f"{', '.join(free.values())} (MUFIN_SCRATCH moves the scratch folder). The previous output "
+        "is unchanged; if dvc removed it first, `dvc checkout` restores it"
     )
 
 
 def _refusal(error: BaseException) -> str | None:
-    """Why the system did not write. safetensors, tokenizers and polars put its errno into their text, numpy drops it."""
+    """The system's reason; safetensors, tokenizers and polars put its errno into their text, numpy
+    drops it.
+    """
     text = str(error)
     if isinstance(error, OSError) and error.errno is not None:
         number = error.errno
@@ -283,13 +264,15 @@ def _refusal(error: BaseException) -> str | None:
 
 
 def _there(path: Path | str) -> Path:
-    """The folder nearest to `path`, upwards, that exists."""
+    """The nearest folder above `path` (or itself) that exists."""
     path = Path(path).resolve()
     return next(p for p in (path, *path.parents) if p.is_dir())
 
 
 def run(main: Callable) -> None:
-    """A stage's entry: options by typer; what a person can mend is one sentence and exit code 1."""
+    """Run a script's `main` with its command line; an error that the user can fix is one sentence
+    and exit code 1.
+    """
 
     def guarded(*args, **kwargs):
         try:
@@ -303,7 +286,6 @@ def run(main: Callable) -> None:
 
     guarded.__doc__, guarded.__annotations__ = main.__doc__, main.__annotations__
     guarded.__wrapped__, guarded.__name__ = main, main.__name__
-    torch.set_num_threads(workers())
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(guarded)
     app()

@@ -1,1 +1,1 @@
-"""MUFIN, multi-modal extreme classification, in nine stages: docs/architecture.md."""
+"""The nine stages of MUFIN as scripts that DVC runs."""

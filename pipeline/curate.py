@@ -1,9 +1,10 @@
-"""Products, labels and splits from what was fetched: cleaned, without the leak, with the filter pairs.
+"""Stage curate: clean products, labels, splits and filter pairs (MUFIN Sec. 4, Datasets; App. B).
 
 python -m pipeline.curate
 
-Batch by batch, so that a catalog of millions needs a few hundred bytes of memory a product: the cleaned rows wait in a
-temporary Parquet file, ids are hashes, relations are integers.
+All passes over the raw table go batch by batch. Cleaned rows wait in a temporary Parquet file, ids
+are kept as hashes and relations as integers, so a catalog of millions needs a few hundred bytes of
+memory per product.
 """
 
 from __future__ import annotations
@@ -33,36 +34,36 @@ from mufin.ragged import Lists
 
 @dataclass(frozen=True, slots=True)
 class CleanRows:
-    """All rows of the raw table, cleaned into the file `path`, products not yet distinct."""
+    """The n rows of the raw table, cleaned; several rows can still have one id."""
 
-    path: Path
-    ids: Lookup  # group: the number of each row's id
+    path: Path  # of the Parquet file with the cleaned rows, schema "products"
+    ids: Lookup  # of the rows' ids; `ids.group` is the number of each row's id
     tokens: np.ndarray  # (n,) int32, words of the title
     images: np.ndarray  # (n,) int32, pictures
-    dropped: dict[str, int]
+    dropped: dict[str, int]  # what cleaning removed, by reason
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The products: distinct, clean, numbered by their place in the raw table."""
+    """P distinct products, numbered in the order of the raw table."""
 
     source: CleanRows
-    rows: np.ndarray  # (P,) int64 ascending, where each stands in the source
-    of_id: np.ndarray  # (ids,) int64, the product of each id, -1 where it was dropped
-    relations: Lists  # of products, distinct
-    dropped: dict[str, int]
+    rows: np.ndarray  # (P,) int64 ascending, the row of each product in the source
+    of_id: np.ndarray  # (ids,) int64, the product of each id, -1 if it was dropped
+    relations: Lists  # (P,) rows of products, ascending and distinct
+    dropped: dict[str, int]  # what was removed so far, by reason
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def find(self, uids: pl.Series) -> np.ndarray:
-        """(n,) int64: the product of each id, -1 where there is none."""
+        """(n,) int64: the product of each id, -1 if there is none."""
         number = self.source.ids.find(hashes(uids.str.strip_chars()))
         return np.where(number >= 0, self.of_id[number], -1)
 
 
 def main(home: runtime.Home = Path(".")):
-    """Clean, drop what has neither title nor picture, build labels, splits and filter pairs."""
+    """Clean products, drop those without title and picture, build labels, splits, filter pairs."""
     s, raw = load_params(home / "params.yaml").curate, home / "data/raw"
     released = bool(read_json(raw / "source.json").get("released"))
     kind = "released" if released else s.split
@@ -71,30 +72,28 @@ def main(home: runtime.Home = Path(".")):
             folder.mkdir()
             catalog = _catalog(raw, folder.parent / "rows.parquet", released)
             catalog, made = _released(raw, catalog, s) if released else _own_split(raw, catalog, s)
-            _check(made, s)
+            _check_not_empty(made, s)
             _write(catalog, made, kind, folder)
         report.items = len(catalog.source.tokens)
-        report.facts = (
-            {"split": kind}
-            | _statistics(catalog, made)
-            | {"dropped": catalog.dropped | made.dropped}
-        )
+        dropped = {"dropped": catalog.dropped | made.dropped}
+        report.facts = {"split": kind} | _statistics(catalog, made) | dropped
 
 
 # Cleaning
 
 
 def _catalog(raw: Path, scratch: Path, keep_all: bool) -> Catalog:
-    """Distinct products with a title or a picture (all of them in a released split, whose rows are fixed).
+    """The distinct products that have a title or a picture, without relations yet.
 
-    Of several rows with one id the first that has both speaks, else the first that has either.
+    Of several rows with one id, the first with title and picture is taken, else the first with
+    either. `keep_all` keeps products that have neither: the rows of a released split are fixed.
     """
     source = _clean_rows(raw, scratch)
     quality = (source.tokens > 0).astype(np.int8) + (source.images > 0)
     if not quality.any():
         raise MufinError(
-            f"none of the {len(quality)} rows of {raw}/products.parquet has a title or a picture; look at "
-            "download.columns and at the reasons in metrics/download.json"
+            f"none of the {len(quality)} rows of {raw}/products.parquet has a title or a picture; "
+            "look at download.columns and at the reasons in metrics/download.json"
         )
     rows = np.sort(best_rows(source.ids.group, quality))
     dropped = source.dropped | {"rows with the id of another": len(quality) - len(rows)}
@@ -103,16 +102,12 @@ def _catalog(raw: Path, scratch: Path, keep_all: bool) -> Catalog:
     rows = rows if keep_all else rows[~empty]
     of_id = np.full(len(source.ids), -1, np.int64)
     of_id[source.ids.group[rows]] = np.arange(len(rows))
-    return Catalog(
-        source,
-        rows,
-        of_id,
-        Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64)),
-        dropped,
-    )
+    no_relations = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
+    return Catalog(source, rows, of_id, no_relations, dropped)
 
 
 def _clean_rows(raw: Path, scratch: Path) -> CleanRows:
+    """All rows of the raw table, cleaned into the file `scratch`."""
     urls, keys = _pictures(raw / "image_log.parquet")
     ids, tokens, images, markup, failed = [], [], [], 0, 0
     batches = table_batches(
@@ -130,9 +125,8 @@ def _clean_rows(raw: Path, scratch: Path) -> CleanRows:
             ids.append(hashes(uids))
             tokens.append(titles.str.count_matches(r"\S+").to_numpy())
             images.append(pictures.list.len().to_numpy())
-            markup += int(
-                ((titles == "") & (table["title"].fill_null("").str.strip_chars() != "")).sum()
-            )
+            had_title = table["title"].fill_null("").str.strip_chars() != ""
+            markup += int(((titles == "") & had_title).sum())
             failed += int(table["images"].list.len().fill_null(0).sum()) - int(images[-1].sum())
             writer.write_table(_products(uids, titles, pictures, table["category"]))
     if not ids:
@@ -151,13 +145,14 @@ def _clean_rows(raw: Path, scratch: Path) -> CleanRows:
 
 
 def _pictures(log: Path) -> tuple[Lookup, pl.Series]:
-    """The image references that gave a picture, and its key."""
+    """The image references that gave a picture, and the key of each of them in the image store."""
     found, keys = [np.zeros((0, 2), np.uint64)], [pl.Series("key", [], pl.String)]
     for batch in table_batches(log, "image_log", ["url", "key"]):
         table = pl.from_arrow(batch).filter(pl.col("key").fill_null("") != "")
         found.append(hashes(table["url"]))
         keys.append(table["key"])
     urls, every = Lookup(np.concatenate(found)), pl.concat(keys, rechunk=True)
+    # From one key per row of the log to one per distinct reference.
     return urls, every.gather(best_rows(urls.group, np.zeros(len(every), np.int8)))
 
 
@@ -172,30 +167,27 @@ def _products(
 
 
 def _related(raw: Path, catalog: Catalog) -> Catalog:
-    """The catalog with its relations; those of all rows of an id count, as each row saw other customers."""
+    """The catalog with its relations.
+
+    All rows of an id count, also those that `_catalog` did not take: they can have other relations.
+    """
     group, start = catalog.source.ids.group, 0
-    source, target, dropped = (
-        [],
-        [],
-        Counter({"dangling relations": 0, "relations of or to dropped products": 0}),
-    )
+    source: list[np.ndarray] = []
+    target: list[np.ndarray] = []
+    dropped = Counter({"dangling relations": 0, "relations of or to dropped products": 0})
     batches = table_batches(raw / "products.parquet", "raw_products", ["related"])
     for batch in progress(batches, "relations", "batches of 50000"):
-        flat = pl.DataFrame(
-            {"row": np.arange(start, start + len(batch)), "id": pl.from_arrow(batch)["related"]}
-        )
-        flat = flat.explode("id").drop_nulls()
+        rows = np.arange(start, start + len(batch))
         start += len(batch)
+        flat = pl.DataFrame({"row": rows, "id": pl.from_arrow(batch)["related"]})
+        flat = flat.explode("id").drop_nulls()
         number = catalog.source.ids.find(hashes(flat["id"].str.strip_chars()))
         inside = number >= 0
-        a, b = catalog.of_id[group[flat["row"].to_numpy()[inside]]], catalog.of_id[number[inside]]
+        a = catalog.of_id[group[flat["row"].to_numpy()[inside]]]
+        b = catalog.of_id[number[inside]]
         there = (a >= 0) & (b >= 0)
-        dropped.update(
-            {
-                "dangling relations": int((~inside).sum()),
-                "relations of or to dropped products": int((~there).sum()),
-            }
-        )
+        dropped["dangling relations"] += int((~inside).sum())
+        dropped["relations of or to dropped products"] += int((~there).sum())
         source.append(a[there].astype(np.int32))
         target.append(b[there].astype(np.int32))
     relations, gone = clean_relations(np.concatenate(source), np.concatenate(target), len(catalog))
@@ -206,17 +198,19 @@ def _related(raw: Path, catalog: Catalog) -> Catalog:
 
 
 def _own_split(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.Splits]:
-    """Cold or warm, of all products or of the subsample."""
+    """A cold or warm split of all products, or of a subsample of `curate.max_products`."""
     if len(catalog) < 2:
         raise MufinError(
-            "the catalog has one product; recommendations need others: look at download.location"
+            "the catalog has one product, and recommendations need others; "
+            "look at download.location"
         )
     catalog = _related(raw, catalog)
     if not len(catalog.relations.values):
         lost = catalog.dropped["dangling relations"]
         raise MufinError(
-            f"no product is related to another of the catalog ({lost} related ids are not in it); look at "
-            "download.columns.related and whether its ids are those of download.columns.id"
+            f"no product is related to another product of the catalog ({lost} related ids are not "
+            "in it); look at download.columns.related and whether its ids are those of "
+            "download.columns.id"
         )
     if s.max_products and s.max_products < len(catalog):
         catalog, _ = _subsampled(catalog, catalog.relations, s)
@@ -225,7 +219,7 @@ def _own_split(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.
 
 
 def _released(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.Splits]:
-    """The split that came with the data; only a subsample takes labels or datapoints from it."""
+    """The split that came with the data; only a subsample removes labels or datapoints from it."""
     uids = pl.from_arrow(read_table(raw / "released/labels.parquet", "released_labels"))["uid"]
     labels = _found(catalog, uids, raw / "released/labels.parquet")
     train, test = (
@@ -233,18 +227,22 @@ def _released(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.S
         for name in ("train", "test")
     )
     if s.max_products and s.max_products < len(catalog):
-        pairs = [(r.product[r.labels.rows()], labels[r.labels.values]) for r in (train, test)]
-        relations, _ = clean_relations(
-            *(np.concatenate(column) for column in zip(*pairs)), len(catalog)
-        )
+        relations = _relations_of(train, test, labels, len(catalog))
         catalog, position = _subsampled(catalog, relations, s)
         labels, train, test = splits.restricted(labels, train, test, position)
-    return catalog, splits.released_split(
-        labels, train, test, s.valid, np.random.default_rng([s.seed, 0])
-    )
+    rng = np.random.default_rng([s.seed, 0])
+    return catalog, splits.released_split(labels, train, test, s.valid, rng)
+
+
+def _relations_of(train: Split, test: Split, labels: np.ndarray, num_products: int) -> Lists:
+    """(num_products,) rows: the products that are labels of each product in the released split."""
+    source = np.concatenate([rows.product[rows.labels.rows()] for rows in (train, test)])
+    target = np.concatenate([labels[rows.labels.values] for rows in (train, test)])
+    return clean_relations(source, target, num_products)[0]
 
 
 def _released_rows(path: Path, catalog: Catalog, num_labels: int) -> Split:
+    """One split of the released data with product numbers in place of ids."""
     table = read_table(path, "released_split")
     product = _found(catalog, pl.from_arrow(table.select(["uid"]))["uid"], path)
     lists = [Lists.of_column(table[name]) for name in ("labels", "excluded")]
@@ -252,12 +250,14 @@ def _released_rows(path: Path, catalog: Catalog, num_labels: int) -> Split:
     for rows in lists:
         if len(wrong := rows.values[(rows.values < 0) | (rows.values >= num_labels)]):
             raise MufinError(
-                f"{path} names label {wrong[0]}, but there are {num_labels} labels; run download again"
+                f"{path} names label {wrong[0]}, but there are only {num_labels} labels; "
+                "run download again"
             )
     return Split(product, *lists)
 
 
 def _found(catalog: Catalog, uids: pl.Series, path: Path) -> np.ndarray:
+    """(n,) int64: the product of each id; raises MufinError if `path` names one that is missing."""
     products = catalog.find(uids)
     if len(lost := np.flatnonzero(products < 0)):
         raise MufinError(
@@ -268,7 +268,10 @@ def _found(catalog: Catalog, uids: pl.Series, path: Path) -> np.ndarray:
 
 
 def _subsampled(catalog: Catalog, relations: Lists, s: Curate) -> tuple[Catalog, np.ndarray]:
-    """`max_products` of the catalog, dense in `relations`, and the new place of each old product (-1: gone)."""
+    """`curate.max_products` products with dense `relations`, and the new number of each product.
+
+    A removed product has the number -1.
+    """
     keep = dense_subsample(relations, s.max_products, np.random.default_rng([s.seed, 1]))
     position = np.full(len(catalog), -1, np.int64)
     position[keep] = np.arange(len(keep))
@@ -278,67 +281,69 @@ def _subsampled(catalog: Catalog, relations: Lists, s: Curate) -> tuple[Catalog,
     return Catalog(catalog.source, catalog.rows[keep], of_id, inside, dropped), position
 
 
-def _check(made: splits.Splits, s: Curate) -> None:
+def _check_not_empty(made: splits.Splits, s: Curate) -> None:
     for name, part in (("train", 1.0), ("test", s.test)):
         if part and not len(made.rows[name].product):
             raise MufinError(
-                f"no {name} datapoint is left with a label after the split (curate.test {s.test:g}, "
-                f"curate.valid {s.valid:g}); change these, or give more products with relations"
+                f"no {name} datapoint is left with a label after the split (curate.test "
+                f"{s.test:g}, curate.valid {s.valid:g}); change these, or provide more products "
+                "with relations"
             )
 
 
-# What is published
+# Writing
 
 
 def _write(catalog: Catalog, made: splits.Splits, kind: str, folder: Path) -> None:
-    chosen, start = np.zeros(len(catalog.source.tokens), bool), 0
-    chosen[catalog.rows] = True
-    with pq.ParquetWriter(
-        folder / "products.parquet", SCHEMAS["products"], compression="zstd"
-    ) as writer:
-        for batch in table_batches(catalog.source.path, "products", SCHEMAS["products"].names):
-            writer.write_batch(batch.filter(pa.array(chosen[start : start + len(batch)])))
-            start += len(batch)
-    write_table({"product": made.labels.astype(np.int32)}, "labels", folder / "labels.parquet")
-    write_table(
-        {"product": made.unseen.astype(np.int32)}, "labels", folder / "unseen/labels.parquet"
-    )
-    for sub, rows in (("", made.rows), ("unseen/", made.unseen_rows)):
+    """Write data/curated: products, labels, splits, and what belongs to unseen labels."""
+    _write_products(catalog, folder / "products.parquet")
+    for sub, labels, rows in (
+        ("", made.labels, made.rows),
+        ("unseen/", made.unseen, made.unseen_rows),
+    ):
+        write_table({"product": labels.astype(np.int32)}, "labels", folder / f"{sub}labels.parquet")
         for name, split in rows.items():
-            write_table(
-                {
-                    "product": split.product.astype(np.int32),
-                    "labels": split.labels.to_arrow(pa.int32()),
-                    "excluded": split.excluded.to_arrow(pa.int32()),
-                },
-                "split",
-                folder / f"{sub}{name}.parquet",
-            )
+            columns = {
+                "product": split.product.astype(np.int32),
+                "labels": split.labels.to_arrow(pa.int32()),
+                "excluded": split.excluded.to_arrow(pa.int32()),
+            }
+            write_table(columns, "split", folder / f"{sub}{name}.parquet")
     write_json({"split": kind}, folder / "split.json")
 
 
+def _write_products(catalog: Catalog, path: Path) -> None:
+    """Copy the rows of the products from the temporary file of all cleaned rows."""
+    chosen, start = np.zeros(len(catalog.source.tokens), bool), 0
+    chosen[catalog.rows] = True
+    with pq.ParquetWriter(path, SCHEMAS["products"], compression="zstd") as writer:
+        for batch in table_batches(catalog.source.path, "products", SCHEMAS["products"].names):
+            writer.write_batch(batch.filter(pa.array(chosen[start : start + len(batch)])))
+            start += len(batch)
+
+
 def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
-    """Table 1 of the paper for this catalog: N, L, N', and means over the datapoints of all splits."""
+    """The figures of Table 1 of the paper for this catalog, and counts of what is missing.
+
+    N, N' and L are `train`, `test` and `labels`; the means are over the datapoints of all splits.
+    """
     every = np.concatenate([r.product for r in made.rows.values()])
     tokens, images = catalog.source.tokens[catalog.rows], catalog.source.images[catalog.rows]
     pairs = sum(len(r.labels.values) for r in made.rows.values())
-    train = made.rows["train"].labels.values
-    return (
-        {"products": len(catalog)}
-        | {name: len(r.product) for name, r in made.rows.items()}
-        | {
-            "labels": len(made.labels),
-            "unseen_labels": len(made.unseen),
-            "labels_per_datapoint": round(pairs / len(every), 3),
-            "train_datapoints_per_label": round(len(train) / max(len(made.labels), 1), 3),
-            "tokens_per_datapoint": round(float(tokens[every].mean()), 3),
-            "images_per_datapoint": round(float(images[every].mean()), 3),
-            "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
-            "products_without_title": int((tokens == 0).sum()),
-            "products_without_image": int((images == 0).sum()),
-            "products_without_either": int(((tokens == 0) & (images == 0)).sum()),
-        }
-    )
+    train_pairs = len(made.rows["train"].labels.values)
+    counts = {"products": len(catalog)} | {n: len(r.product) for n, r in made.rows.items()}
+    return counts | {
+        "labels": len(made.labels),
+        "unseen_labels": len(made.unseen),
+        "labels_per_datapoint": round(pairs / len(every), 3),
+        "train_datapoints_per_label": round(train_pairs / max(len(made.labels), 1), 3),
+        "tokens_per_datapoint": round(float(tokens[every].mean()), 3),
+        "images_per_datapoint": round(float(images[every].mean()), 3),
+        "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
+        "products_without_title": int((tokens == 0).sum()),
+        "products_without_image": int((images == 0).sum()),
+        "products_without_either": int(((tokens == 0) & (images == 0)).sum()),
+    }
 
 
 if __name__ == "__main__":

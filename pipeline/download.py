@@ -1,4 +1,7 @@
-"""Products and pictures of the source that `download.source` names, as they are found.
+"""Stage download: products and pictures of the source in `download.source`, stored as found.
+
+The sources are the data of MUFIN Sec. 4 (Datasets; App. B), a catalog of your own
+(docs/own-catalog.md) and the built-in sample.
 
 python -m pipeline.download
 """
@@ -8,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +31,7 @@ from mufin.errors import MufinError
 from mufin.params import Download, load_params
 from mufin.progress import progress
 
-THREADS = 16  # a core; the work is waiting
+THREADS = 16  # per worker: a thread mostly waits for its host
 
 
 def main(home: runtime.Home = Path(".")):
@@ -42,7 +45,7 @@ def main(home: runtime.Home = Path(".")):
             facts = _released(s, folder)
         else:
             facts = _files(s, folder)
-        _enough(facts, s)
+        _check_failed(facts, s)
         write_json({"source": s.source, "released": False} | facts, folder / "source.json")
         report.items = facts["products"]
         report.facts = {name: fact for name, fact in facts.items() if name != "released"}
@@ -54,18 +57,23 @@ def _limits(s: Download) -> Limits:
     )
 
 
+# The sources. Each function writes products.parquet and the images to `folder` and returns counts.
+
+
 def _files(s: Download, folder: Path) -> dict:
-    """A catalog of your own, or a dump: the files of `download.location`, those at a URL fetched first."""
+    """A catalog of your own or an Amazon dump: the files that `download.location` names."""
     files = sources.files_of(s.location, partial(_fetched, Fetcher(_limits(s))))
-    folders = Folders(files if s.source == "catalog" else [])  # the dumps have URLs alone
+    # Without files, `Folders` has no root, and the fetcher then refuses paths: dumps have only
+    # URLs.
+    folders = Folders(files if s.source == "catalog" else [])
     fetcher = Fetcher(_limits(s), folders.root, folders.marked)
     return _catalog(s, _products(s, files, folders), folder, fetcher, fetcher.fetch)
 
 
 def _fetched(fetcher: Fetcher, url: str) -> Path:
-    return fetcher.save(
-        url, runtime.scratch("download", fingerprint(("file", url), [], [])) / sources.name_of(url)
-    )
+    """The scratch file with the content of `url`, fetched unless an earlier run did."""
+    scratch = runtime.scratch("download", fingerprint(("file", url), [], []))
+    return fetcher.save(url, scratch / sources.name_of(url))
 
 
 def _products(s: Download, files: list[File], folders: Folders) -> Iterator[Product]:
@@ -83,6 +91,7 @@ def _products(s: Download, files: list[File], folders: Folders) -> Iterator[Prod
 
 
 def _sample(s: Download, folder: Path) -> dict:
+    """The built-in sample; a dead reference is recorded as HTTP 404."""
     rows, images, facts = sample_catalog(s.sample.products, s.sample.seed)
     products = (
         Product(r["ASIN"], r["title"], r["images"][: s.max_images], r["also_buy"], r["category"])
@@ -94,56 +103,8 @@ def _sample(s: Download, folder: Path) -> dict:
     return counts | _store(got, folder) | {"sample": facts}
 
 
-def _catalog(
-    s: Download,
-    products: Iterable[Product],
-    folder: Path,
-    fetcher: Fetcher,
-    local: Callable[[str], tuple[bytes, str]],
-    released: bool = False,
-) -> dict:
-    """Products to Parquet, then their pictures: from the scratch log what is there, the rest fetched.
-
-    `local` gives the bytes, or the reason, of a reference that is no URL: those are read each time.
-    """
-    counts = _write_products(_cut(products, s.max_images), folder / "products.parquet")
-    if not counts["products"]:
-        raise MufinError(
-            f"download.location {s.location} holds no product; look at download.source"
-        )
-    if not counts["relations"] and not released:
-        remedy = f"set download.columns.related (now {s.columns.related!r}) to the column that holds them"
-        raise MufinError(
-            f"no product of {s.location} has related ids; "
-            + (
-                remedy
-                if s.source == "catalog"
-                else "look at download.source: the dumps are of two forms"
-            )
-        )
-    log = FetchLog(
-        runtime.scratch("download", fingerprint((s.source, s.location), [], [])) / "fetched.log"
-    )
-    references = folder / "products.parquet"
-    todo = (ref for ref in _references(references) if is_url(ref) and ref not in log.done)
-    for record in progress(
-        fetch_all(todo, fetcher, THREADS * runtime.workers()), "fetch pictures", "pictures"
-    ):
-        log.add(*record)
-    log.close()
-    with log.reader() as record_of:
-        got = (record_of(ref) or (ref, *local(ref)) for ref in _references(references))
-        return counts | _store(got, folder)
-
-
-def _cut(products: Iterable[Product], most: int) -> Iterator[Product]:
-    for product in products:
-        product.images = list(dict.fromkeys(product.images))[:most]
-        yield product
-
-
 def _released(s: Download, folder: Path) -> dict:
-    """The XML Repository's data set, from its zip or an unpacked folder, in either layout (METHOD, Task and data)."""
+    """MM-AmazonTitles-300K (MUFIN App. B), with its split if the zip or folder has one."""
     scratch = runtime.scratch("download", fingerprint(("zip", s.location), [], []))
     layout = xmlrepo.read(xmlrepo.open_source(s.location, scratch, Fetcher(_limits(s))))
     fetcher, store = Fetcher(_limits(s), layout.home), layout.home / "images/img.bin"
@@ -158,20 +119,68 @@ def _released(s: Download, folder: Path) -> dict:
     if layout.splits:
         write_table({"uid": layout.labels}, "released_labels", folder / "released/labels.parquet")
         for name, (uids, labels, excluded) in layout.splits.items():
-            write_table(
-                {
-                    "uid": uids,
-                    "labels": labels.to_arrow(pa.int32()),
-                    "excluded": excluded.to_arrow(pa.int32()),
-                },
-                "released_split",
-                folder / f"released/{name}.parquet",
-            )
+            columns = {
+                "uid": uids,
+                "labels": labels.to_arrow(pa.int32()),
+                "excluded": excluded.to_arrow(pa.int32()),
+            }
+            write_table(columns, "released_split", folder / f"released/{name}.parquet")
     return counts | {"released": bool(layout.splits)}
 
 
+def _catalog(
+    s: Download,
+    products: Iterable[Product],
+    folder: Path,
+    fetcher: Fetcher,
+    local: Callable[[str], tuple[bytes, str]],
+    released: bool = False,
+) -> dict:
+    """Write the products, then fetch and store their pictures; counts.
+
+    Results for URLs are first appended to a log in the scratch folder, where a later run finds
+    them. `local` returns (bytes, reason) of a reference that is not a URL; those are read in every
+    run. `released` says that the source has its own split, so that it needs no relations.
+    """
+    references = folder / "products.parquet"
+    counts = _write_products(_first_images(products, s.max_images), references)
+    if not counts["products"]:
+        raise MufinError(
+            f"download.location {s.location} holds no product; look at download.source"
+        )
+    if not counts["relations"] and not released:
+        remedy = "look at download.source: the 2014 and the 2018 dumps differ in format"
+        if s.source == "catalog":
+            remedy = (
+                f"set download.columns.related (now {s.columns.related!r}) to the column "
+                "that holds them"
+            )
+        raise MufinError(f"no product of {s.location} has related ids; {remedy}")
+    scratch = runtime.scratch("download", fingerprint((s.source, s.location), [], []))
+    log = FetchLog(scratch / "fetched.log")
+    todo = (ref for ref in _references(references) if is_url(ref) and ref not in log.done)
+    fetched = fetch_all(todo, fetcher, THREADS * runtime.workers())
+    for record in progress(fetched, "fetch pictures", "pictures"):
+        log.add(*record)
+    log.close()
+    with log.reader() as record_of:
+        # In the order of the products, not of the answers, so that every run writes the same bytes.
+        got = (record_of(ref) or (ref, *local(ref)) for ref in _references(references))
+        return counts | _store(got, folder)
+
+
+# Writing
+
+
+def _first_images(products: Iterable[Product], most: int) -> Iterator[Product]:
+    """The products with their first `most` distinct image references."""
+    for product in products:
+        product.images = list(dict.fromkeys(product.images))[:most]
+        yield product
+
+
 def _write_products(products: Iterable[Product], path: Path) -> dict:
-    """Products to Parquet, ten thousand at a time; counts."""
+    """Write the products as Parquet, ten thousand at a time; counts of what was written."""
     counts, products = Counter(products=0, relations=0, image_references=0), iter(products)
     with pq.ParquetWriter(path, SCHEMAS["raw_products"], compression="zstd") as writer:
         while batch := list(itertools.islice(products, 10_000)):
@@ -184,7 +193,7 @@ def _write_products(products: Iterable[Product], path: Path) -> dict:
 
 
 def _references(path: Path) -> Iterator[str]:
-    """The distinct image references of the products, in order."""
+    """The distinct image references of the products, in order of their first occurrence."""
     seen: set[str] = set()
     for batch in pq.ParquetFile(path).iter_batches(10_000, columns=["images"]):
         for reference in itertools.chain.from_iterable(batch["images"].to_pylist()):
@@ -194,7 +203,7 @@ def _references(path: Path) -> Iterator[str]:
 
 
 def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
-    """Bytes to the image store and a row a reference to the log, in the order of the references; counts and reasons."""
+    """Write the image store and the image log, one row per (reference, bytes, reason); counts."""
     writer, rows, reasons = ImageWriter(folder / "images"), [], Counter()
     for reference, content, reason in records:
         if reason:
@@ -202,15 +211,10 @@ def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
         rows.append((reference, "" if reason else writer.add(content), reason))
     writer.close()
     rows.sort()
-    url, key, reason = zip(*rows) if rows else ((), (), ())
+    columns = zip(*rows) if rows else ((), (), ())
+    texts = (pa.array(column, pa.string()) for column in columns)
     write_table(
-        {
-            "url": pa.array(url, pa.string()),
-            "key": pa.array(key, pa.string()),
-            "reason": pa.array(reason, pa.string()),
-        },
-        "image_log",
-        folder / "image_log.parquet",
+        dict(zip(("url", "key", "reason"), texts)), "image_log", folder / "image_log.parquet"
     )
     return {
         "pictures": len(writer.keys),
@@ -219,14 +223,15 @@ def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
     }
 
 
-def _enough(facts: dict, s: Download) -> None:
-    """Raises MufinError where too large a part of the references failed."""
+def _check_failed(facts: dict, s: Download) -> None:
+    """Raises MufinError if more than a fraction `download.max_failed` of the references failed."""
     failed, total = sum(facts["failed"].values()), facts["references"]
     if total and failed > s.max_failed * total:
         why = ", ".join(f"{reason}: {count}" for reason, count in list(facts["failed"].items())[:3])
         raise MufinError(
-            f"{failed} of {total} image references gave no picture ({why}), more than download.max_failed "
-            f"({s.max_failed:g}); mend them, or raise it. What was fetched is kept for the next run"
+            f"{failed} of {total} image references gave no picture ({why}), more than "
+            f"download.max_failed ({s.max_failed:g}); correct them, or raise it: "
+            "fetched pictures are kept for the next run"
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mufin import runtime
+from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, read_curated, read_labels, read_split
 from mufin.artifacts.embeddings import read_embeddings
 from mufin.artifacts.files import read_json, write_csv, write_json
@@ -104,7 +104,7 @@ def evaluate(home: Path) -> list[str]:
 
 
 def _predictor(home: Path, params: Params) -> Predictor:
-    device, precision = runtime.device(), runtime.precision()
+    device, precision = devices.device(), devices.precision()
     members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
     store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
     index = load_index(home / "models/index", device)

@@ -1,14 +1,16 @@
-"""Module IV: train classifiers, A_C and the encoders on the shortlists (MUFIN Sec. 3.1).
+"""Module IV: trains classifiers, A_C and the encoders on the shortlists (MUFIN Sec. 3.1).
 
-python -m pipeline.finetune            one process; torchrun --nproc-per-node=<n> -m pipeline.finetune: several GPUs
+One process:  python -m pipeline.finetune
+Several GPUs: torchrun --nproc-per-node=<n> -m pipeline.finetune
 """
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mufin import runtime
+from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
@@ -27,35 +29,44 @@ from mufin.training.machine import Machine
 from mufin.training.optimisers import Optimisers, Rates
 
 
-def main(home: runtime.Home = Path(".")):
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a member is trained on."""
+
+    data: Curated
+    store: DescriptorStore
+    shortlists: dict[str, Lists]  # of train and valid, label ids
+
+
+def main(home: runtime.Home = Path(".")) -> None:
     """Module IV: train classifiers and cross-attention on the shortlists."""
     params = load_params(home / "params.yaml")
     s = params.finetune
-    distributed.start(runtime.device())
-    curated, precomputed, start = (
-        home / "data/curated",
-        home / "data/precomputed",
-        home / "models/transfer",
+    distributed.start(devices.device())
+    curated, precomputed = home / "data/curated", home / "data/precomputed"
+    shortlists, start = home / "data/shortlists", home / "models/transfer"
+    inputs = Inputs(
+        read_curated(curated),
+        DescriptorStore(precomputed, list(params.encoder.modalities), devices.device()),
+        {name: _shortlist(shortlists / f"{name}.parquet") for name in ("train", "valid")},
     )
-    data, shortlists = read_curated(curated), home / "data/shortlists"
-    store = DescriptorStore(precomputed, list(params.encoder.modalities), runtime.device())
-    lists = {name: _shortlist(shortlists / f"{name}.parquet") for name in ("train", "valid")}
-    settings = (params.seed, params.encoder.modalities, s)  # the rest is in what transfer wrote
+    # All other settings have their effect through the inputs.
+    settings = (params.seed, params.encoder.modalities, s)
     curve = CurveFile(home / "metrics/finetune.csv", distributed.rank() == 0)
     scratch = []
     with runtime.measured("finetune", home) as report:
         members = load_members(start, Precomputed(precomputed))
         for number, member in enumerate(members):
             machine = _machine((settings, number), [curated, precomputed, shortlists, start])
-            _train(member.network, data, store, lists, s, params.seed + number, machine, curve)
-            member.network.cpu()
+            network = member.network.to(machine.device)
+            _train(network, inputs, s, params.seed + number, machine, curve)
+            network.cpu()
             scratch.append(machine.scratch)
-        alpha = members[0].network.classifiers.mix.weight.detach().sigmoid().mean()
-        report.items = curve.worked(len(data.train))
+        report.items = curve.worked(len(inputs.data.train))
         report.facts = {
             "loss": curve.last_loss(),
             "optimiser": _optimiser(s),
-            "alpha_mean": round(float(alpha), 4),
+            "alpha_mean": _mean_alpha(members[0].network),
         }
     if distributed.rank() == 0:
         save_members(members, home / "models/finetune")
@@ -69,29 +80,24 @@ def _shortlist(path: Path) -> Lists:
 
 
 def _machine(settings: object, inputs: list[Path]) -> Machine:
+    """The machine, with a scratch folder that only a run of the same settings and inputs shares."""
     mark = runtime.fingerprint(settings, inputs, Path(__file__))
     return Machine(
-        runtime.device(),
-        runtime.precision(),
+        devices.device(),
+        devices.precision(),
         runtime.scratch("finetune", mark),
         runtime.checkpoint_seconds(),
     )
 
 
 def _train(
-    network: Mufin,
-    data: Curated,
-    store: DescriptorStore,
-    lists: dict[str, Lists],
-    s: Finetune,
-    seed: int,
-    machine: Machine,
-    curve: CurveFile,
+    network: Mufin, inputs: Inputs, s: Finetune, seed: int, machine: Machine, curve: CurveFile
 ) -> None:
-    network.to(machine.device)
-    held = encoders_held(network, store, machine.device, machine.precision)
-    with contextlib.nullcontext(store) if s.train_encoders else held as inputs:
-        job = _job(network, data, inputs, lists, s, seed, machine)
+    with contextlib.ExitStack() as stack:
+        if not s.train_encoders:
+            held = encoders_held(network, inputs.store, machine.device, machine.precision)
+            inputs = replace(inputs, store=stack.enter_context(held))
+        job = _job(network, inputs, s, seed, machine)
         rates = Rates(
             encoder=s.lr,
             new=s.lr,
@@ -108,48 +114,32 @@ def _train(
         job.finish()
 
 
-def _job(
-    network: Mufin,
-    data: Curated,
-    store: DescriptorStore,
-    lists: dict[str, Lists],
-    s: Finetune,
-    seed: int,
-    machine: Machine,
-) -> Finetuning:
-    split = data.train
+def _job(network: Mufin, inputs: Inputs, s: Finetune, seed: int, machine: Machine) -> Finetuning:
+    data, store, shortlists = inputs.data, inputs.store, inputs.shortlists
 
     def validate(model: Mufin) -> dict[str, float]:
-        candidates = None if s.candidates == "all" else lists["valid"]
+        candidates = None if s.candidates == "all" else shortlists["valid"]
+        split = data.splits["valid"]
         return valid_figures(
-            model,
-            store,
-            data.labels,
-            data.splits["valid"],
-            candidates,
-            machine.device,
-            machine.precision,
+            model, store, data.labels, split, candidates, machine.device, machine.precision
         )
 
     return Finetuning(
-        network,
-        store,
-        split.product,
-        data.labels,
-        split.labels,
-        split.excluded,
-        lists["train"],
-        s,
-        seed,
-        validate,
+        network, store, data.train, data.labels, shortlists["train"], s, seed, validate
     )
 
 
 def _optimiser(s: Finetune) -> str:
-    """For the metrics: which optimiser moves which weights."""
+    """Which optimiser trains which weights, for the metrics."""
     if s.free_update == "dense":
         return "AdamW; SparseAdam for lexical vectors"
     return "AdamW; SparseAdam for eta, alpha and lexical vectors"
+
+
+def _mean_alpha(network: Mufin) -> float:
+    """The mean mixing weight of the classifiers."""
+    assert network.classifiers is not None
+    return round(float(network.classifiers.mix.weight.detach().sigmoid().mean()), 4)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mufin import runtime
+from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
@@ -28,7 +28,7 @@ from mufin.retrieval.neighbours import build_neighbours
 def main(home: runtime.Home = Path(".")):
     """Embed all labels with the fine-tuned members and build the search structure over bags and centroids."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
-    device, precision, s = runtime.device(), runtime.precision(), params.index
+    device, precision, s = devices.device(), devices.precision(), params.index
     members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
     networks = [member.network for member in members]
     store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from mufin import runtime
+from mufin import devices, runtime
 from mufin.artifacts.arrays import RowFile
 from mufin.artifacts.curated import read_labels, read_split
 from mufin.artifacts.files import publish
@@ -29,8 +29,8 @@ from mufin.corpus.tokens import (
     tokenise,
 )
 from mufin.errors import MufinError
-from mufin.nn.encoded import frozen_inputs
 from mufin.nn.encoders import create_image_encoder, create_text_encoder, save_encoder
+from mufin.nn.frozen import frozen_inputs
 from mufin.nn.vision_language import (
     Encoder,
     create_clip_image_encoder,
@@ -89,7 +89,7 @@ def _images(
     create = create_clip_image_encoder if s.kind == "clip" else create_image_encoder
     encoder = create(s.name, s.weights, s.options, s.size, s.trainable_blocks)
     save_encoder(encoder, out.encoder("image"))
-    encoder.to(runtime.device())
+    encoder.to(devices.device())
     row_of, drops, kept = np.full(len(keys), -1, np.int64), {}, 0
     pixel_file, input_file = out.pixel_writer(), out.image_input_writer()
     for batch in batched(decoded(store, keys, s.size, runtime.workers(), drops), _batch_size()):
@@ -140,7 +140,7 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, out: Precomput
     out.write_tokens(tokens, lengths)
     array = "tokens.npy"
     if encoder.kind != "inputs":
-        _text_inputs(encoder.to(runtime.device()), tokens, lengths, known, out)
+        _text_inputs(encoder.to(devices.device()), tokens, lengths, known, out)
         array = "text_inputs.npy"
     mean = round(float(lengths[lengths > 0].mean()), 2)
     return facts | {
@@ -196,7 +196,7 @@ def _text_inputs(
 
 
 def _frozen(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
-    return frozen_inputs(encoder, inputs, runtime.device(), runtime.precision())
+    return frozen_inputs(encoder, inputs, devices.device(), devices.precision())
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -207,7 +207,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _batch_size() -> int:
-    return BATCH.get(runtime.device().type, 16)
+    return BATCH.get(devices.device().type, 16)
 
 
 if __name__ == "__main__":

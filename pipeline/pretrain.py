@@ -1,18 +1,18 @@
-"""Module I: train E_V, E_T and A_S on labels and their datapoints (MUFIN Sec. 3.1).
+"""Module I: trains E_V, E_T and A_S on pairs of labels and datapoints (MUFIN Sec. 3.1).
 
-python -m pipeline.pretrain            one process; torchrun --nproc-per-node=<n> -m pipeline.pretrain: several GPUs
+One process:  python -m pipeline.pretrain
+Several GPUs: torchrun --nproc-per-node=<n> -m pipeline.pretrain
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mufin import runtime
-from mufin.artifacts.curated import Curated, read_curated
+from mufin import devices, runtime
+from mufin.artifacts.curated import read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import Architecture, new_member, save_members
-from mufin.nn.mufin import Mufin
 from mufin.params import Params, Pretrain, load_params
 from mufin.training import distributed
 from mufin.training.curves import CurveFile
@@ -22,26 +22,27 @@ from mufin.training.optimisers import Optimisers, Rates
 from mufin.training.pretraining import Pretraining
 
 
-def main(home: runtime.Home = Path(".")):
-    """Module I: train E_V, E_T and A_S on labels and their datapoints."""
+def main(home: runtime.Home = Path(".")) -> None:
+    """Module I: train the encoders and A_S on labels and their datapoints."""
     params = load_params(home / "params.yaml")
-    distributed.start(runtime.device())
+    distributed.start(devices.device())
     curated, precomputed = home / "data/curated", home / "data/precomputed"
     data = read_curated(curated)
-    store = DescriptorStore(precomputed, list(params.encoder.modalities), runtime.device())
+    store = DescriptorStore(precomputed, list(params.encoder.modalities), devices.device())
     settings = (params.seed, params.encoder, params.attention, params.pretrain)
     curve = CurveFile(home / "metrics/pretrain.csv", distributed.rank() == 0)
     members, scratch = [], []
     with runtime.measured("pretrain", home) as report:
         for number in range(params.members):
+            seed = params.seed + number
             machine = _machine((settings, number), [curated, precomputed])
-            member = new_member(
-                _architecture(params), Precomputed(precomputed), params.seed + number
+            member = new_member(_architecture(params), Precomputed(precomputed), seed)
+            network = member.network.to(machine.device)
+            job = Pretraining(
+                network, store, data.train, data.labels, params.pretrain, seed, machine
             )
-            _train(
-                member.network, data, store, params.pretrain, params.seed + number, machine, curve
-            )
-            member.network.cpu()
+            _train(job, params.pretrain, curve)
+            network.cpu()
             members.append(member)
             scratch.append(machine.scratch)
         report.items = curve.worked(len(data.labels))
@@ -57,10 +58,11 @@ def main(home: runtime.Home = Path(".")):
 
 
 def _machine(settings: object, inputs: list[Path]) -> Machine:
+    """The machine, with a scratch folder that only a run of the same settings and inputs shares."""
     mark = runtime.fingerprint(settings, inputs, Path(__file__))
     return Machine(
-        runtime.device(),
-        runtime.precision(),
+        devices.device(),
+        devices.precision(),
         runtime.scratch("pretrain", mark),
         runtime.checkpoint_seconds(),
     )
@@ -84,28 +86,7 @@ def _architecture(params: Params) -> Architecture:
     )
 
 
-def _train(
-    network: Mufin,
-    data: Curated,
-    store: DescriptorStore,
-    s: Pretrain,
-    seed: int,
-    machine: Machine,
-    curve: CurveFile,
-) -> None:
-    network.to(machine.device)
-    train_split = data.train
-    job = Pretraining(
-        network,
-        store,
-        train_split.product,
-        data.labels,
-        train_split.labels,
-        train_split.excluded,
-        s,
-        seed,
-        machine,
-    )
+def _train(job: Pretraining, s: Pretrain, curve: CurveFile) -> None:
     rates = Rates(
         encoder=s.lr,
         new=s.lr * s.new_lr_factor,
@@ -114,9 +95,9 @@ def _train(
         attention=s.lr,
         free=s.lr,
     )
-    optimisers = Optimisers(network, rates, s.weight_decay, with_cross_attention=False)
-    train(job, optimisers, seed, s.warmup_iterations, machine, curve.member())
-    network.cross_attention.requires_grad_(True)
+    optimisers = Optimisers(job.model, rates, s.weight_decay, with_cross_attention=False)
+    train(job, optimisers, job.seed, s.warmup_iterations, job.machine, curve.member())
+    job.model.cross_attention.requires_grad_(True)  # trains in Module IV
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mufin import runtime
+from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.embeddings import PretrainEmbeddings, write_embeddings
 from mufin.artifacts.files import publish
@@ -33,14 +33,14 @@ def main(home: runtime.Home = Path(".")):
     with runtime.measured("retrieve", home) as report:
         members = load_members(home / "models/pretrain", Precomputed(home / "data/precomputed"))
         store = DescriptorStore(
-            home / "data/precomputed", list(params.encoder.modalities), runtime.device()
+            home / "data/precomputed", list(params.encoder.modalities), devices.device()
         )
         embeddings = _embeddings([member.network for member in members], store, data)
         write_embeddings(embeddings, home / "data/embeddings/pretrain.safetensors")
         neighbours = build_neighbours(
             _rows(embeddings, s.vectors),
             s.search,
-            device=runtime.device(),
+            device=devices.device(),
             m=s.hnsw.m,
             ef_construction=s.hnsw.ef_construction,
             ef=s.hnsw.ef,
@@ -59,7 +59,7 @@ def main(home: runtime.Home = Path(".")):
 
 def _embeddings(networks: list[Mufin], store: DescriptorStore, data: Curated) -> PretrainEmbeddings:
     """All labels and datapoints as Module I embeds them."""
-    device, precision = runtime.device(), runtime.precision()
+    device, precision = devices.device(), devices.precision()
     labels = embed_members(networks, store, data.labels, device, precision)
     vectors = {
         name: joint_vectors(embed_members(networks, store, split.product, device, precision))

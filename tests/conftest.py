@@ -1,9 +1,11 @@
-"""What every test may count on."""
+"""Settings and fixtures of every test."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +13,27 @@ from tests.support.projects import project
 
 __all__ = ["project"]  # a fixture of the whole run
 
+with contextlib.suppress(ImportError):  # a machine with a GPU may lack it
+    from hypothesis import settings
+
+    settings.register_profile("suite", deadline=None)  # other work on the machine fails no test
+    settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a small run of all stages; tests read it and leave it as it is."""
+    from tests.support.stages import FINISHED, inside, run_stages  # here: it imports torch
+
+    home = tmp_path_factory.mktemp("finished")
+    with inside(home, **FINISHED):
+        run_stages(home)
+    return home
+
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    """Environment and folder after each test as before it: patches in patches do not always undo in their own order."""
+    """Restores environment and folder after each test: nested patches may undo in another order."""
     environment, folder = dict(os.environ), os.getcwd()
     yield
     os.chdir(folder)

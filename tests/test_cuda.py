@@ -1,4 +1,4 @@
-"""What a GPU must give, claimed of the CPU as well, so that no test rots where there is none.
+"""What a GPU must give, tested on the CPU as well, so that the tests run where there is no GPU.
 
 Full float32 is compared with float64 on the CPU: with a plain loop or formula or, for a whole
 training run, with the same code in float64. A repeated run is compared with the first, a resumed
@@ -13,7 +13,6 @@ import functools
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,17 +21,18 @@ from typing import Iterator, NamedTuple
 import numpy as np
 import pytest
 import torch
-from mufin.nn.cross_scores import cross_scores, label_side
 from torch import Tensor
 from torch.nn.functional import layer_norm, normalize, relu
 from transformers import DistilBertConfig, DistilBertModel
 
 from mufin.nn.attention import AttentionBlock
+from mufin.nn.bags import Bag
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.embedding import Embedded, embed
-from mufin.nn.encoders import TextEncoder, create_image_encoder
-from mufin.nn.mufin import Bag, Mufin, Projection
-from mufin.ragged import Lists
+from mufin.nn.encoders import TextEncoder, TextSpec, create_image_encoder
+from mufin.nn.mufin import Mufin, Projection
+from mufin.nn.weights import weights_of
+from mufin.ragged import Lists, offsets_of
 from mufin.ranking.scoring import classifier_scores, label_sides
 from mufin.retrieval import exact as exact_module
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
@@ -40,9 +40,9 @@ from mufin.training import losses
 from mufin.training.finetuning import Finetuning
 from mufin.training.loop import train
 from mufin.training.machine import Machine
-from mufin.training.optimisers import Optimisers, trained_state
-from tests.support.bags import GivenStore, random_bag, shaken, tiny_mufin
-from tests.test_training import (
+from mufin.training.optimisers import Optimisers
+from tests.support.bags import GivenStore, bare_mufin, random_bag, shaken, tiny_mufin
+from tests.support.training import (
     RATES,
     WIDTH,
     Killed,
@@ -145,7 +145,7 @@ def singly(bag: Bag) -> list[Bag]:
 
 
 def moved(bag: Bag, device: torch.device, dtype: torch.dtype = torch.float32) -> Bag:
-    """A copy whose rows ask for their gradient."""
+    """A copy whose rows require gradients."""
     rows = bag.rows.to(device, dtype, copy=True).requires_grad_()
     return Bag(rows, bag.modality.to(device))
 
@@ -194,7 +194,7 @@ def plain_hinge(scores, relevant, negative, gamma):
     ],
     ids=lambda f: f.__name__,
 )
-def test_a_loss_and_its_gradients_are_those_of_a_loop(loss, plain, device):
+def test_losses_and_their_gradients_are_those_of_loops(loss, plain, device):
     g = torch.Generator().manual_seed(0)
     first, second = (torch.rand(9, 7, generator=g) * 2 - 1 for _ in range(2))
     one, two = torch.rand(9, 7, generator=g) > 0.6, torch.rand(9, 7, generator=g) > 0.4
@@ -218,21 +218,21 @@ def test_a_loss_and_its_gradients_are_those_of_a_loop(loss, plain, device):
 
 
 def plain_attention(block: AttentionBlock, x: Tensor, z: Tensor) -> Tensor:
-    """Rows x (m_x, D) of one bag ask rows z (m_z, D) of another, by the formula; no padding."""
+    """Rows x (m_x, D) of one bag attend to rows z (m_z, D) of another: the formula, unpadded."""
     heads = [
         layer(rows).chunk(block.heads, -1)
         for layer, rows in ((block.query, x), (block.key, z), (block.value, z))
     ]
-    answers = [(q @ k.T / math.sqrt(q.shape[-1])).softmax(-1) @ v for q, k, v in zip(*heads)]
-    out = block.out(torch.cat(answers, -1)) + x
+    attended = [(q @ k.T / math.sqrt(q.shape[-1])).softmax(-1) @ v for q, k, v in zip(*heads)]
+    out = block.out(torch.cat(attended, -1)) + x
     return layer_norm(out, out.shape[-1:], block.norm.weight, block.norm.bias)
 
 
 def plain_vector(model: Mufin, bag: Bag) -> Tensor:
     """(D,): the sum of one bag's rows, each times its gate if there are any, at norm 1."""
     rows = bag.rows[bag.mask]
-    if model.gates is not None:
-        rows = model.gates[bag.modality[bag.mask].long()].exp().unsqueeze(1) * rows
+    if model.pooling.gates is not None:
+        rows = model.pooling.gates[bag.modality[bag.mask].long()].exp().unsqueeze(1) * rows
     return rows.sum(0) / rows.sum(0).norm() if len(rows) else rows.sum(0)
 
 
@@ -245,12 +245,12 @@ def plain_adapted(model: Mufin, x: Bag, z: Bag) -> Tensor:
 def gated_mufin(seed: int = 0, heads: int = 2) -> Mufin:
     """Without encoders: what lies above the bags."""
     torch.manual_seed(seed)
-    return shaken(Mufin({}, {}, DIM, heads, 0.0, gates=True), seed).eval()
+    return shaken(bare_mufin(dim=DIM, heads=heads, gates=True), seed).eval()
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["A_S", "A_C"])
-def test_attention_and_its_gradients_are_the_formulas_whatever_the_padding(kind, heads, device):
+def test_attention_and_its_gradients_are_the_formulas(kind, heads, device):
     block = shaken(AttentionBlock(DIM, heads))
     x, z = bags(6, 3, 1, empty=0), bags(6, 4, 2, empty=2)
     double, block = in_double(block), block.to(device)
@@ -259,17 +259,17 @@ def test_attention_and_its_gradients_are_the_formulas_whatever_the_padding(kind,
         x1 = moved(x, *at)
         return x1, x1 if kind == "A_S" else moved(z, *at)
 
-    asked = 1 if kind == "A_S" else 2  # bags that have a gradient
+    bags_in = 1 if kind == "A_S" else 2  # bags that have a gradient
     x1, z1 = inputs(device)
-    out = block(x1.rows, z1.rows, x1.mask, z1.mask)
-    ours = with_gradients(out, [x1.rows, z1.rows][:asked] + list(block.parameters()))
+    out = block.attend(x1.rows, z1.rows, x1.mask, z1.mask)
+    ours = with_gradients(out, [x1.rows, z1.rows][:bags_in] + list(block.parameters()))
     x2, z2 = inputs(CPU, torch.float64)
     rows = [
         plain_attention(double, a.rows[a.mask], b.rows[b.mask])
         for a, b in zip(singly(x2), singly(z2))
     ]
     plain = torch.zeros_like(x2.rows).masked_scatter(x2.mask.unsqueeze(-1), torch.cat(rows))
-    theirs = with_gradients(plain, [x2.rows, z2.rows][:asked] + list(double.parameters()))
+    theirs = with_gradients(plain, [x2.rows, z2.rows][:bags_in] + list(double.parameters()))
     check_near(ours, theirs, NETWORK)
 
 
@@ -288,7 +288,7 @@ def plain_bags(model: Mufin, batch) -> list[Bag]:
     return bags
 
 
-def test_bags_and_vectors_of_products_and_their_gradients_are_the_formulas(device):
+def test_bags_of_products_and_their_gradients_are_the_formulas(device):
     model, store, products = shaken(tiny_mufin(WIDTH)).eval(), GivenStore(7, WIDTH), np.arange(7)
     model.cross_attention.requires_grad_(False)  # has no part in it
     double, model = in_double(model), model.to(device)
@@ -325,7 +325,7 @@ def test_vectors_of_bags_and_their_gradients_are_the_formulas(device):
 
     def results(m, vectors, *at):
         x1, z1 = moved(x, *at), moved(z, *at)
-        parts = [m.gates, *m.cross_attention.parameters()]
+        parts = [m.pooling.gates, *m.cross_attention.parameters()]
         return with_gradients(vectors(m, x1, z1), [x1.rows, z1.rows, *parts])
 
     def fast(m, x1, z1):
@@ -346,8 +346,8 @@ def test_vectors_of_bags_and_their_gradients_are_the_formulas(device):
 
 
 @pytest.mark.parametrize("trainable", [1, "all"])
-def test_an_image_encoder_in_two_parts_is_the_whole_vit(trainable, device):
-    """With one block the tail asks with the class token alone, which timm's own block does not."""
+def test_an_image_encoder_in_two_parts_is_whole(trainable, device):
+    """With one block the tail has one query, the class token; timm's own block has all tokens."""
     options = {"img_size": 48, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2}
     torch.manual_seed(0)
     encoder = create_image_encoder("vit_tiny_patch16_224", "random", options, 48, trainable)
@@ -358,13 +358,16 @@ def test_an_image_encoder_in_two_parts_is_the_whole_vit(trainable, device):
     whole, encoder = in_double(encoder.model).eval(), encoder.to(device)
     inputs = pixels.to(device) if trainable == "all" else encoder.frozen(pixels.to(device))
     ours = with_gradients(encoder.train()(inputs), trained(encoder))
-    mean, std = (torch.tensor(encoder.facts[name], dtype=torch.float64) for name in ("mean", "std"))
+    mean, std = (
+        torch.tensor(numbers, dtype=torch.float64)
+        for numbers in (encoder.spec.mean, encoder.spec.std)
+    )
     theirs = whole(((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2))
     check_near(ours, with_gradients(theirs, trained(whole)), NETWORK)
 
 
 @pytest.mark.parametrize("trainable", [1, "all"])
-def test_a_text_encoder_in_two_parts_reads_titles_as_the_whole(trainable, device):
+def test_a_text_encoder_in_two_parts_is_whole(trainable, device):
     torch.manual_seed(0)
     model = shaken(
         DistilBertModel(
@@ -381,7 +384,9 @@ def test_a_text_encoder_in_two_parts_reads_titles_as_the_whole(trainable, device
         ),
         std=0.2,
     )
-    whole, encoder = in_double(model).eval(), TextEncoder(model, trainable).to(device)
+    whole = in_double(model).eval()
+    spec = TextSpec(config=model.config.to_dict(), trainable=trainable, random=False)
+    encoder = TextEncoder(model, spec).to(device)
     lengths = torch.tensor([12, 1, 5, 8])
     tokens = torch.randint(1, 60, (4, 12), dtype=torch.int32)  # what pads hold must not matter
     given = tokens.to(device), lengths.to(device)
@@ -406,7 +411,7 @@ def plain_scores(model: Mufin, x: list[Bag], z: list[Bag], w: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("of", ["all labels", "own shortlists"])
-def test_scores_and_their_gradients_are_those_of_the_adapted_vectors(of, device):
+def test_scores_and_their_gradients_are_those_of_loops(of, device):
     model, g = gated_mufin(), torch.Generator().manual_seed(3)
     x, z = bags(5, 3, 1, empty=0), bags(7, 4, 2, empty=2)
     w = normalize(torch.randn(7, DIM, generator=g), dim=-1)
@@ -415,12 +420,12 @@ def test_scores_and_their_gradients_are_those_of_the_adapted_vectors(of, device)
 
     def results(m, scores, *at):
         x1, z1, w1 = moved(x, *at), moved(z, *at), w.to(*at, copy=True).requires_grad_()
-        parts = [m.gates, *m.cross_attention.parameters()]
+        parts = [m.pooling.gates, *m.cross_attention.parameters()]
         return with_gradients(scores(m, x1, z1, w1), [x1.rows, z1.rows, w1, *parts])
 
     def fast(m, x1, z1, w1):
-        side = label_side(m, z1, w1)
-        return cross_scores(m, x1, side if of == "all labels" else side[own.to(device)])
+        side = m.label_side(z1, w1)
+        return m.scores(x1, side if of == "all labels" else side[own.to(device)])
 
     def plain(m, x1, z1, w1):
         every = plain_scores(m, singly(x1), singly(z1), w1)
@@ -435,7 +440,7 @@ def embedded(model: Mufin, bag: Bag) -> Embedded:
     return Embedded(
         bag.rows.numpy()[mask],
         bag.modality.numpy()[mask],
-        np.concatenate([[0], np.cumsum(mask.sum(1))]),
+        offsets_of(mask.sum(1)),
         model.vector(bag).detach().numpy(),
     )
 
@@ -452,7 +457,7 @@ def plain_classifiers(model: Mufin, labels, z: list[Bag]) -> Tensor:
 
 @pytest.mark.parametrize("width", [3, 14], ids=["few candidates", "nearly all labels"])
 @pytest.mark.parametrize("budget", [1, 2**25], ids=["one at a time", "at once"])
-def test_classifier_scores_are_the_members_mean_where_there_is_a_candidate(width, budget, device):
+def test_classifier_scores_are_the_mean_of_members(width, budget, device):
     labels, n, rng = 16, 6, np.random.default_rng(0)
     members = [gated_mufin(seed) for seed in (0, 1)]
     x, z = (
@@ -500,7 +505,7 @@ def chunks(request, monkeypatch) -> None:
             monkeypatch.setattr(exact_module, name, 20_000)
 
 
-def test_exact_search_is_in_full_float32_though_tf32_is_on(device, chunks):
+def test_exact_search_is_full_float32_also_with_tf32(device, chunks):
     torch.set_float32_matmul_precision("high")  # as the stages set it for a GPU
     rng, k = np.random.default_rng(0), 100
     points = rng.normal(size=(4000, 32))
@@ -516,7 +521,7 @@ def test_exact_search_is_in_full_float32_though_tf32_is_on(device, chunks):
     assert torch.get_float32_matmul_precision() == "high"
 
 
-def test_exact_search_sorts_ties_by_label_and_fills_up_with_none(device, chunks):
+def test_exact_search_sorts_ties_by_label(device, chunks):
     """Whole numbers, which float32 multiplies and adds without rounding: every number is exact."""
     rng, k = np.random.default_rng(1), 15
     vectors, queries = (rng.integers(-2, 3, (n, 4)).astype(np.float32) for n in (400, 300))
@@ -536,7 +541,7 @@ def test_exact_search_sorts_ties_by_label_and_fills_up_with_none(device, chunks)
 
 
 class Trained(NamedTuple):
-    losses: np.ndarray  # one an epoch
+    losses: np.ndarray  # one per epoch
     vectors: np.ndarray  # of all products
     weights: dict[str, Tensor]
 
@@ -548,7 +553,7 @@ def machine(device: torch.device, folder: Path, precision=torch.float32, seconds
 
 
 def job_on(make, where: Machine, dropout: float = 0.0, double: bool = False, **changes):
-    """A job of tests/test_training.py and its optimisers, on any device of the same weights."""
+    """A job of tests/support/training.py and its optimisers; the same weights on any device."""
     job, _ = make(where, dropout, **changes)
     job.model.to(where.device, torch.float64 if double else torch.float32)
     if double:
@@ -566,12 +571,12 @@ def run(job, optimisers: Optimisers, where: Machine) -> Trained:
         job.finish()
     products = np.arange(len(job.store.text))
     vectors = embed(job.model, job.store, products, where.device, where.precision).vectors
-    return Trained(np.array([row["loss"] for row in curve]), vectors, trained_state(job.model))
+    return Trained(np.array([row["loss"] for row in curve]), vectors, weights_of(job.model))
 
 
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
-    """Float64 wherever the code asks for float32: by `.float()`, or by naming no dtype."""
+    """Float64 wherever the code wants float32: by `.float()`, or by naming no dtype."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tensor, "float", Tensor.double)
         torch.set_default_dtype(torch.float64)
@@ -581,7 +586,7 @@ def float64() -> Iterator[None]:
             torch.set_default_dtype(torch.float32)
 
 
-# What is trained: module, and changes to the settings of tests/test_training.py
+# What is trained: module, and changes to the settings of tests/support/training.py
 CASES = {
     "I": (pretraining, {}),
     "I softmax": (pretraining, {"loss": "softmax"}),
@@ -681,12 +686,12 @@ def test_bf16_training_gives_finite_losses_near_those_of_float64(module, device,
 
 
 @modules
-def test_a_run_killed_twice_resumes_to_an_unbroken_ones_bytes(
+def test_a_run_killed_twice_ends_as_an_unbroken_one(
     module, device, deterministic, monkeypatch, tmp_path
 ):
     """Killed in the first epoch past step 50, a GPU's first checkpoint, and in the second."""
     for name in ("N", "L"):
-        monkeypatch.setattr(f"tests.test_training.{name}", 120)  # 60 steps an epoch
+        monkeypatch.setattr(f"tests.support.training.{name}", 120)  # 60 steps an epoch
 
     def made(where):
         return job_on(CASES[module][0], where, dropout=0.1, batch_size=2, epochs=2)
@@ -720,6 +725,18 @@ def test_a_checkpoint_of_one_device_resumes_on_another(module, start, end, tmp_p
 
 # The stages
 
+STAGES = (
+    "download",
+    "curate",
+    "precompute",
+    "pretrain",
+    "retrieve",
+    "transfer",
+    "finetune",
+    "index",
+    "evaluate",
+)
+
 
 @needs_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -727,23 +744,22 @@ def test_all_stages_run_on_the_gpu_and_say_so(tmp_path, precision):
     pytest.importorskip("ruamel.yaml")  # a machine with a GPU may lack them
     pytest.importorskip("polars")
     from tests.support.projects import ROOT, run, small
-    from tests.test_pipeline import STAGES
 
-    shutil.copytree(
-        ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
-    )
     small(tmp_path)
     for stage in STAGES:
         done = run(
-            tmp_path,
+            ROOT,
             sys.executable,
             "-m",
             f"pipeline.{stage}",
+            "--home",
+            str(tmp_path),
             MUFIN_DEVICE="cuda",
             MUFIN_PRECISION=precision,
+            MUFIN_SCRATCH=str(tmp_path / "scratch"),
         )
         assert done.returncode == 0, done.stderr[-2000:]
-    facts = json.loads((tmp_path / "metrics/pretrain.json").read_text())
-    assert facts["device"].startswith("cuda") and facts["peak_gpu_memory_mb"] > 0
-    figures = json.loads((tmp_path / "metrics/evaluate.json").read_text())["test"]["mufin"]
-    assert all(0 <= value <= 100 for value in figures.values())
+    costs = json.loads((tmp_path / "metrics/runtime/pretrain.json").read_text())
+    assert costs["device"] == torch.cuda.get_device_name() and costs["peak_gpu_memory_mb"] > 0
+    figures = json.loads((tmp_path / "metrics/evaluate.json").read_text())["test"]
+    assert figures and all(0 <= value <= 100 for value in figures.values())

@@ -1,4 +1,4 @@
-"""What holds on a GPU or with several processes and shows on a CPU too."""
+"""What holds on a GPU or with several processes, tested on a CPU."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from safetensors.torch import load_file
 
 from mufin.training import losses
-from tests.test_training import machine, pretraining
+from tests.support.training import machine, pretraining
 
 SCRIPT = """
 import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
-from pipeline.training import distributed
-from pipeline.training.loop import train
-from pipeline.training.optimisers import trained_state
-from tests.test_training import finetuning, machine
+from mufin.nn.weights import weights_of
+from mufin.training import distributed
+from mufin.training.loop import train
+from tests.support.training import finetuning, machine
 torch.set_num_threads(1)
 distributed.start(torch.device("cpu"))
 where = machine(Path(sys.argv[1]) / "scratch", 1e9)
 job, optimisers = finetuning(where, 0.3, select="last")
 train(job, optimisers, 5, 10, where)
-save_file(trained_state(optimisers.model), Path(sys.argv[1]) / f"{distributed.rank()}.safetensors")
+save_file(weights_of(optimisers.model), Path(sys.argv[1]) / f"{distributed.rank()}.safetensors")
 distributed.barrier()
 """
 

@@ -1,4 +1,4 @@
-"""Every figure against a slow loop over its definition, and against napkinXC; popularity bins, categories, tail labels."""
+"""Every metric against a slow loop over its definition, and against napkinXC where it has it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROBLEMS = (
 
 
 class Problem:
-    """Random predictions (some too few), truth (some without), filter pairs (some none) and train counts."""
+    """Random predictions (some too few), truth and filter pairs (some none), and train counts."""
 
     def __init__(self, n: int, labels: int, width: int, seed: int):
         rng = np.random.default_rng(seed)
@@ -59,9 +59,7 @@ def dcg(gains) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS)
-def test_precision_recall_and_ndcg_are_those_of_a_loop_over_their_definitions(
-    n, labels, width, k, seed
-):
+def test_precision_recall_and_ndcg_equal_their_definitions(n, labels, width, k, seed):
     p = Problem(n, labels, width, seed)
     three = (p.predictions, p.truth, k, p.excluded)
     assert xc.precision_at_k(*three) == pytest.approx(p.mean(lambda i: sum(p.gains(i, k)) / k))
@@ -75,9 +73,7 @@ def test_precision_recall_and_ndcg_are_those_of_a_loop_over_their_definitions(
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS)
-def test_propensity_scored_figures_are_ratios_of_sums_of_weighted_gains_to_the_best_gains(
-    n, labels, width, k, seed
-):
+def test_propensity_scored_metrics_are_ratios_of_weighted_gains(n, labels, width, k, seed):
     p = Problem(n, labels, width, seed)
     got, best, got_n, best_n = 0.0, 0.0, 0.0, 0.0
     for i in range(n):
@@ -98,9 +94,7 @@ def test_propensity_scored_figures_are_ratios_of_sums_of_weighted_gains_to_the_b
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS)
-def test_auc_is_the_part_of_positive_negative_pairs_within_the_top_in_the_right_order(
-    n, labels, width, k, seed
-):
+def test_auc_is_the_share_of_correctly_ordered_pairs(n, labels, width, k, seed):
     p = Problem(n, labels, width, seed)
 
     def area(i: int) -> float:
@@ -140,7 +134,7 @@ def test_evaluate_gives_what_each_function_gives_alone(n, labels, width, k, seed
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_all_shared_figures_are_those_of_napkinxc(seed):
+def test_shared_metrics_equal_napkinxc(seed):
     theirs = pytest.importorskip("napkinxc.metrics")
     p = Problem(200, 60, 12, seed)
     true, top = [p.true(i) for i in range(p.n)], [p.top(i, 12) for i in range(p.n)]
@@ -162,7 +156,7 @@ def test_all_shared_figures_are_those_of_napkinxc(seed):
         np.testing.assert_allclose(figures, 100 * reference(true, top, p.weights, k=10), atol=1e-9)
 
 
-def test_inverse_propensities_are_those_of_napkinxc_and_of_the_formula():
+def test_inverse_propensities_equal_napkinxc_and_the_formula():
     train = Problem(80, 30, 3, 0).truth
     counts = np.bincount(train.values, minlength=30)
     found = xc.inverse_propensity(counts, 80, 0.55, 1.5)
@@ -174,7 +168,7 @@ def test_inverse_propensities_are_those_of_napkinxc_and_of_the_formula():
     np.testing.assert_allclose(found, theirs.Jain_et_al_inverse_propensity(matrix, 0.55, 1.5))
 
 
-def test_a_datapoint_without_truth_counts_nothing_found_and_stays_in_the_mean():
+def test_a_datapoint_without_truth_stays_in_the_mean():
     predictions, truth = np.array([[0, 1], [0, 1]]), Lists.of_rows([[0, 1], []])
     for figure in (xc.precision_at_k, xc.recall_at_k, xc.ndcg_at_k, xc.auc_at_k):
         assert figure(predictions, truth, 2) == 50
@@ -182,7 +176,7 @@ def test_a_datapoint_without_truth_counts_nothing_found_and_stays_in_the_mean():
         assert figure(predictions, truth, 2, np.ones(2)) == 100
 
 
-def test_where_nobody_has_truth_or_nobody_is_asked_every_figure_is_zero():
+def test_metrics_are_zero_without_truth_or_datapoints():
     for predictions, truth in (
         (np.array([[0, 1]]), Lists.of_rows([[]])),
         (np.zeros((0, 2), np.int64), Lists.of_rows([])),
@@ -191,12 +185,10 @@ def test_where_nobody_has_truth_or_nobody_is_asked_every_figure_is_zero():
         assert set(figures.values()) == {0.0}
 
 
-def test_predictions_too_few_are_misses_and_a_padding_is_no_label():
+def test_missing_predictions_are_misses_and_padding_is_no_label():
     predictions, truth = np.array([[2, -1, -1]]), Lists.of_rows([[2, 3]])
     assert xc.precision_at_k(predictions, truth, 3) == pytest.approx(100 / 3)
-    assert xc.precision_at_k(predictions, truth, 5) == pytest.approx(
-        20
-    )  # wider than the predictions
+    assert xc.precision_at_k(predictions, truth, 5) == pytest.approx(20)  # k is past the width
     assert xc.recall_at_k(predictions, truth, 5) == pytest.approx(50)
     assert xc.ndcg_at_k(predictions, truth, 5) == pytest.approx(100 / (1 + 1 / log2(3)))
     assert xc.auc_at_k(predictions, truth, 3) == 100  # a padding forms no pair
@@ -204,7 +196,7 @@ def test_predictions_too_few_are_misses_and_a_padding_is_no_label():
     assert xc.precision_at_k(np.full((1, 3), -1), truth, 3) == 0
 
 
-def test_a_filter_pair_leaves_predictions_and_truth_before_the_cut_and_only_its_own_datapoint():
+def test_filter_pairs_leave_predictions_and_truth_before_the_cut():
     predictions = np.array([[5, 4, 3], [5, 4, 3]])
     truth, excluded = Lists.of_rows([[4, 5], [4, 5]]), Lists.of_rows([[5], []])
     assert xc.precision_at_k(predictions, truth, 1, excluded) == 100  # 4 moves up in the first
@@ -215,7 +207,7 @@ def test_a_filter_pair_leaves_predictions_and_truth_before_the_cut_and_only_its_
     assert xc.filtered(predictions, truth, None)[0] is predictions
 
 
-def test_auc_without_a_pair_is_full_for_hits_alone_and_nothing_for_misses_alone():
+def test_auc_without_a_pair_is_full_for_hits_alone():
     truth = Lists.of_rows([[0, 1]])
     assert xc.auc_at_k(np.array([[0, 1]]), truth, 2) == 100
     assert xc.auc_at_k(np.array([[2, 3]]), truth, 2) == 0
@@ -224,9 +216,7 @@ def test_auc_without_a_pair_is_full_for_hits_alone_and_nothing_for_misses_alone(
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS, st.integers(1, 6))
-def test_popularity_bins_go_by_frequency_then_id_and_share_the_pairs_evenly_but_for_one_label(
-    n, labels, _, __, seed, bins
-):
+def test_popularity_bins_are_ordered_and_share_the_pairs_evenly(n, labels, _, __, seed, bins):
     p = Problem(n, labels, 1, seed)
     found = xc.popularity_bins(p.counts, p.truth, bins)
     assert found.min() >= 0 and found.max() < bins
@@ -247,7 +237,7 @@ def test_popularity_bins_of_equal_labels_are_cut_by_id():
 
 @settings(max_examples=60, deadline=None)
 @given(*PROBLEMS, st.integers(1, 6))
-def test_parts_of_the_bins_are_those_of_a_loop_and_sum_to_recall(n, labels, width, k, seed, bins):
+def test_recall_by_bin_equals_a_loop(n, labels, width, k, seed, bins):
     p = Problem(n, labels, width, seed)
     label_bin = xc.popularity_bins(p.counts, p.truth, bins)
     slow = [
@@ -266,9 +256,7 @@ def test_parts_of_the_bins_are_those_of_a_loop_and_sum_to_recall(n, labels, widt
 
 @settings(max_examples=40, deadline=None)
 @given(*PROBLEMS)
-def test_precision_by_category_is_that_of_its_datapoints_alone_the_largest_category_first(
-    n, labels, width, k, seed
-):
+def test_precision_by_category_is_of_its_datapoints_alone(n, labels, width, k, seed):
     p = Problem(n, labels, width, seed)
     category = np.random.default_rng(seed).choice(np.array(["", "Toys", "Toys > Trains"]), n)
     found = xc.precision_by_category(p.predictions, p.truth, p.excluded, category, k)
@@ -285,9 +273,7 @@ def test_precision_by_category_is_that_of_its_datapoints_alone_the_largest_categ
 
 @settings(max_examples=40, deadline=None)
 @given(*PROBLEMS)
-def test_recall_of_chosen_labels_asks_for_them_alone_in_a_top_that_all_labels_share(
-    n, labels, width, k, seed
-):
+def test_recall_of_chosen_labels_uses_the_shared_top(n, labels, width, k, seed):
     p = Problem(n, labels, width, seed)
     chosen = np.flatnonzero(p.counts <= 1)
     parts = []
@@ -298,7 +284,7 @@ def test_recall_of_chosen_labels_asks_for_them_alone_in_a_top_that_all_labels_sh
     assert xc.recall_of_labels(p.predictions, p.truth, p.excluded, chosen, k) == pytest.approx(slow)
 
 
-def test_a_head_label_in_the_top_takes_the_place_of_a_tail_label():
+def test_a_popular_label_takes_a_tail_labels_place():
     assert (
         xc.recall_of_labels(np.array([[0, 1]]), Lists.of_rows([[0, 1]]), None, np.array([1]), 1)
         == 0

@@ -1,12 +1,11 @@
-"""A catalog of MM-AmazonTitles-300K's shape, invented: files of descriptors, relations, the network.
+"""An invented catalog with the sizes of MM-AmazonTitles-300K: descriptors, relations, the network.
 
-Only sizes matter for speed, so descriptors are random numbers from a seed. The classes that read
-them are the pipeline's own.
+Only sizes matter for speed, so descriptors are random numbers from a seed. The library's own
+classes write and read them.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,14 +14,19 @@ import torch
 import yaml
 
 from benchmarks.on_gpu.floors import ImageWork, TextWork
+from mufin.artifacts.precomputed import Precomputed
+from mufin.nn.attention import SelfAttention
+from mufin.nn.bags import Pooling
 from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.cross_attention import CrossAttention
 from mufin.nn.encoders import create_image_encoder, create_text_encoder
 from mufin.nn.mufin import Mufin, Projection
-from mufin.params import Params, load_params
-from mufin.ragged import Lists
+from mufin.params import Params, params_of
+from mufin.profiles import DEFAULT, FOLDER, completed
+from mufin.ragged import Lists, offsets_of
 
-PROFILES = Path(__file__).resolve().parents[2] / "params"
 MOST_TOKENS = 32
+ROWS = 4000  # of the file of image activations, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,7 @@ class Sizes:
     held_images: int  # activations that fit in GPU memory; products refer to them at random
     streamed_images: int  # activations that do not fit
     image: dict  # of `create_image_encoder`, beyond weights and trainable blocks
-    text: dict  # of `create_text_encoder`
+    text: dict  # of `create_text_encoder`, likewise
     vocabulary: int
     dim: int  # D
     batch: int  # B of Module I, labels
@@ -44,7 +48,7 @@ class Sizes:
     streamed_steps: int  # measured steps with inputs in host memory
     queries: int  # of exact retrieval
     predicted: int  # datapoints of prediction
-    pictures: int  # pixels through the frozen trunk
+    pictures: int  # whose pixels pass the frozen trunk
 
 
 FULL = Sizes(
@@ -91,8 +95,8 @@ TINY = Sizes(
     pictures=16,
 )
 
-# Where bf16 is compared with fp32: layers as wide, but smaller steps and a shallow frozen trunk, which
-# does not run there.
+# Where bf16 is compared with fp32: layers of the same width, but smaller steps and a shallow frozen
+# trunk, which does not run there.
 FULL_COMPARED = replace(
     FULL,
     products=30_000,
@@ -106,8 +110,8 @@ FULL_COMPARED = replace(
 )
 TINY_COMPARED = replace(TINY, batch=8, finetune_batch=4, steps=2)
 
-# Table 1 of the paper; the spread of lengths is not in it. Titles: log-normal, about a sixth cut at
-# 32 tokens. Images: Poisson, from 0 to 15.
+# Means of Table 1 of the paper, which does not have the spread of the lengths. Assumed: titles are
+# log-normal, and about a sixth is cut at 32 tokens; images are Poisson, from 0 to 15.
 MEAN_IMAGES, LABELS_PER_DATAPOINT = 4.91, 8.13
 DATAPOINTS_PER_LABEL = 586_781 * LABELS_PER_DATAPOINT / 303_296
 TITLE_MU, TITLE_SIGMA = 2.98, 0.5
@@ -124,60 +128,51 @@ def image_counts(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.minimum(rng.poisson(MEAN_IMAGES, count), 15)
 
 
-def profile(name: str, folder: Path) -> Params:
-    """The settings of params/<name>.yaml, read without ruamel.yaml: by way of JSON, which is YAML.
+def profile(name: str) -> Params:
+    """The settings of params/<name>.yaml, read by PyYAML: the GPU machine lacks ruamel.yaml.
 
-    PyYAML comes with transformers. It reads YAML 1.1, for which 1e-05 is a text: `load_params` would
-    refuse it, and no profile has such a number.
+    PyYAML comes with transformers. It reads YAML 1.1, in which 1e-05 is a text, so that a profile
+    with such a number would raise a ParamsError here.
     """
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(yaml.safe_load((PROFILES / f"{name}.yaml").read_text())))
-    return load_params(path)
+    default, changes = (
+        yaml.safe_load((FOLDER / f"{n}.yaml").read_text()) or {} for n in (DEFAULT, name)
+    )
+    return params_of(completed(default, changes), f"params/{name}.yaml")
 
 
 def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int) -> None:
-    """`data/precomputed` of `sizes.products` products: tokens, and `images` image activations of E_V's
-    trunk. Nothing is done where an earlier part wrote them.
+    """Writes `data/precomputed` of `sizes.products` products, unless an earlier part wrote it:
+    tokens, and `images` activations of E_V's frozen trunk.
 
-    The activations are one array of at most 4,000 rows that the manifest names as often as needed:
-    in GPU memory each is held as rows of its own, in host memory they share the file's pages.
+    The activations are one array of at most `ROWS` rows, which the manifest names as many times as
+    needed: a GPU holds a copy per mention, while in host memory they share the pages of the file.
     """
     if (folder / "manifest.json").exists():  # written last
         return
     folder.mkdir(exist_ok=True)
-    rng, n = np.random.default_rng(0), sizes.products
+    out, rng, n = Precomputed(folder), np.random.default_rng(0), sizes.products
     counts = image_counts(n, rng)
-    np.save(folder / "image_offsets.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    rows = min(images, 4000)
+    rows = min(images, ROWS)
     copies = images // rows
-    np.save(
-        folder / "image_rows.npy",
-        rng.integers(rows * copies, size=int(counts.sum()), dtype=np.int32),
-    )
+    seen = rng.integers(rows * copies, size=int(counts.sum()), dtype=np.int32)
+    out.write_image_rows(Lists(offsets_of(counts), seen))
     work = image_work(network)
     block = torch.randn(rows, work.tokens, work.width, generator=torch.Generator().manual_seed(0))
-    np.save(folder / "image_inputs.npy", block.half().numpy())
+    activations = out.image_input_writer()
+    activations.add(block.half().numpy())
     lengths = title_lengths(n, rng)
     tokens = rng.integers(1, sizes.vocabulary, (n, MOST_TOKENS), dtype=np.int32)
     tokens[np.arange(MOST_TOKENS) >= lengths[:, None]] = 0
-    np.save(folder / "token_lengths.npy", lengths)
-    np.save(folder / "tokens.npy", tokens)
-    (folder / "manifest.json").write_text(
-        json.dumps(
-            {
-                "products": n,
-                "modalities": ["text", "image"],
-                "text": {"array": "tokens.npy"},
-                "image": {"shards": ["image_inputs.npy"] * copies},
-            }
-        )
+    out.write_tokens(tokens, lengths)
+    out.write_manifest(
+        n, ["text", "image"], {"shards": activations.close() * copies}, {"array": "tokens.npy"}
     )
 
 
 def network(sizes: Sizes, dropout: bool = True) -> Mufin:
     """MUFIN of the paper with random weights, before Module I, on the CPU: pictures of 224 pixels.
 
-    `dropout` off: for runs that must draw the same in two precisions, which kernels do not promise.
+    Without `dropout` for runs in two precisions: kernels do not promise to drop the same numbers.
     """
     torch.manual_seed(0)
     text, image = sizes.text, sizes.image
@@ -190,7 +185,15 @@ def network(sizes: Sizes, dropout: bool = True) -> Mufin:
         name: Projection(encoder.width, sizes.dim, "maxpool", 0.0)
         for name, encoder in encoders.items()
     }
-    return Mufin(encoders, projections, sizes.dim, 1, 0.1 if dropout else 0.0)
+    rate = 0.1 if dropout else 0.0
+    return Mufin(
+        encoders,
+        projections,
+        sizes.dim,
+        SelfAttention(sizes.dim, 1, rate),
+        CrossAttention(sizes.dim, 1, rate),
+        Pooling(),
+    )
 
 
 def with_classifiers(model: Mufin, sizes: Sizes) -> Mufin:
@@ -222,8 +225,8 @@ def label_products(sizes: Sizes) -> np.ndarray:
 
 
 def truth_by_label(sizes: Sizes, used: int) -> Lists:
-    """(datapoints) rows: relevant labels of each, where the first `used` labels have 15.7 datapoints
-    each, the data set's average, and the others none: an epoch of Module I has `used` labels."""
+    """The relevant labels of each datapoint. The first `used` labels have 15.7 datapoints each, the
+    data set's average, and the others none, so that an epoch of Module I has `used` labels."""
     rng = np.random.default_rng([0, 1])
     each = min(round(DATAPOINTS_PER_LABEL), sizes.datapoints)
     keys = np.repeat(np.arange(used), each) * sizes.datapoints + rng.integers(
@@ -243,5 +246,5 @@ def random_lists(rows: int, width: int, most: int, seed: int) -> Lists:
 
 
 def no_pairs(rows: int) -> Lists:
-    """Filter pairs of a catalog that has none."""
+    """The filter pairs of `rows` datapoints in a catalog without any."""
     return Lists(np.zeros(rows + 1, np.int64), np.zeros(0, np.int64))

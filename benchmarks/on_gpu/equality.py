@@ -1,4 +1,4 @@
-"""tests/test_cuda.py on this machine: what the GPU computes equals the CPU."""
+"""Runs tests/test_cuda.py on this machine: the GPU must compute what the CPU computes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def equality(at: Place, tell: Tell) -> None:
-    """Runs the tests, those for the GPU and the same ones for the CPU."""
+    """Outcomes of the tests, each of which runs on the GPU and on the CPU."""
     os.chdir(ROOT)
-    # what pytest prints goes to the log on stderr: standard output is for the table
+    # pytest's output goes to stderr, as standard output is for the table
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     counts = Counts(tell)
     end = pytest.main(
@@ -52,7 +52,7 @@ def equality(at: Place, tell: Tell) -> None:
 
 
 class Counts:
-    """Counts outcomes as they come, and tells of a failure at once: the part may be stopped."""
+    """Counts outcomes, and reports a failure at once, as the part may be stopped before its end."""
 
     def __init__(self, tell: Tell):
         self.tell, self.passed, self.failed = tell, 0, 0

@@ -1,5 +1,4 @@
-"""What a figure is compared with: the card's measured ceilings, the arithmetic a step needs, and the
-time that the GPU worked."""
+"""References for the figures: measured rates of the card, arithmetic of a step, GPU busy time."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ TINY = {"matmul": 256, "copy": 2**20, "host": 2**18, "repeats": 2}
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What the card does at best, measured in the same run."""
+    """The highest rates of the card, measured in the same run."""
 
     bf16: float  # FLOP/s of a large bf16 matrix product
     fp32: float  # FLOP/s of a large float32 matrix product, TF32 off
@@ -28,7 +27,7 @@ class Ceilings:
 
 
 def measure_ceilings(device: torch.device, tiny: bool) -> Ceilings:
-    """The ceilings, each the median of several runs on random data after one that does not count."""
+    """The ceilings: medians of several runs on random data, after one run that does not count."""
     s = TINY if tiny else FULL
     n, repeats = s["matmul"], s["repeats"]
     before = torch.get_float32_matmul_precision()
@@ -73,25 +72,29 @@ class TextWork:
 
 @dataclass(frozen=True, slots=True)
 class ImageWork:
-    """The last block of a ViT in which the class token alone asks (nn/encoders.py)."""
+    """The last block of a ViT, with queries of the class token alone (mufin/nn/encoders.py)."""
 
     tokens: int  # T, class token included
     width: int  # C
     hidden: int  # of the MLP
 
     def flop(self, images: int) -> float:
-        """FLOP of the forward pass: K and V of all tokens; Q, O and the MLP of one; its attention."""
+        """FLOP of the forward pass: K and V of all tokens; Q, O, attention and MLP of one token."""
         k_v = 2 * self.tokens * self.width * 2 * self.width
         one = 2 * (2 * self.width**2 + 2 * self.width * self.hidden)
         return float(images * (k_v + one + 4 * self.tokens * self.width))
 
 
-TRAIN = 3  # a training step's FLOP per forward FLOP: the backward pass has two products for each
+TRAIN = (
+    3  # FLOP of a training step per forward FLOP: the backward pass has two products per product
+)
 
 
 def busy_seconds(trace: dict) -> float | None:
-    """Seconds in which the GPU ran at least one kernel or copy, of a profiler's Chrome trace; None
-    where the trace has none."""
+    """Seconds in which the GPU ran at least one kernel or copy; None if the trace has none.
+
+    `trace` is a Chrome trace of torch's profiler.
+    """
     spans = sorted(
         (e["ts"], e["ts"] + e["dur"])
         for e in trace["traceEvents"]
@@ -107,9 +110,9 @@ def busy_seconds(trace: dict) -> float | None:
 
 
 class Busy:
-    """Profiles the time between `start` and `stop`; `.share` of it in which the GPU worked.
+    """Profiles the time between `start` and `stop`; `.share` is the part in which the GPU worked.
 
-    Where the profiler fails, `.share` stays None and `.reason` says why: what is profiled goes on.
+    If the profiler fails, `.share` stays None, `.reason` says why, and the profiled code goes on.
     """
 
     def __init__(self, device: torch.device, folder: Path):

@@ -1,4 +1,4 @@
-"""The parts of benchmarks.gpu, the most telling first, and how long each may take."""
+"""The parts of benchmarks.gpu, the most important first, and how long each may take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.on_gpu.prediction import prediction, retrieval
 from benchmarks.on_gpu.running import Row
 from benchmarks.on_gpu.sample_run import sample
 from benchmarks.on_gpu.training import Place, Tell, module_four, module_one, precision
-from mufin import runtime
+from mufin import devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Part:
     most: float  # seconds it may take of eight minutes
 
 
-CEILINGS = {  # field of `Ceilings`: figure, unit, how much a unit is
+CEILINGS = {  # field of `Ceilings`: figure, unit, size of the unit
     "bf16": ("matrix product, bf16", "TFLOP/s", 1e12),
     "fp32": ("matrix product, float32, TF32 off", "TFLOP/s", 1e12),
     "copy": ("copy in device memory, read plus written", "TB/s", 1e12),
@@ -38,14 +38,14 @@ CEILINGS = {  # field of `Ceilings`: figure, unit, how much a unit is
 
 
 def ceilings(at: Place, tell: Tell) -> None:
-    """The card's ceilings, which the floors of the other parts come from."""
-    found = measure_ceilings(runtime.device(), at.tiny)
+    """The card's ceilings, from which the floors of the other parts are computed."""
+    found = measure_ceilings(devices.device(), at.tiny)
     for name, (figure, unit, size) in CEILINGS.items():
         tell(Row(figure=figure, value=getattr(found, name) / size, unit=unit))
 
 
 def read_ceilings(rows: list[dict]) -> Ceilings | None:
-    """The ceilings that `ceilings` told, or None where it did not come to its end."""
+    """The ceilings in the rows of the part `ceilings`; None if it did not finish."""
     told = {row["figure"]: row["value"] for row in rows}
     if not all(figure in told for figure, _, _ in CEILINGS.values()):
         return None
@@ -65,8 +65,8 @@ PARTS = {
 
 
 def describe(at: Place, tell: Tell) -> None:
-    """The machine, as notes: in a process of its own, so that no other holds GPU memory for it."""
-    device = runtime.device()
+    """The machine, as notes; in its own process, so that no other one uses GPU memory for it."""
+    device = devices.device()
     gpu = device.type == "cuda"
     facts = {
         "card": torch.cuda.get_device_name(device) if gpu else "none",
@@ -76,7 +76,7 @@ def describe(at: Place, tell: Tell) -> None:
         "driver": _driver() if gpu else None,
         "cuda": torch.version.cuda,
         "torch": torch.__version__,
-        "precision": str(runtime.precision()),
+        "precision": str(devices.precision()),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -13,24 +12,28 @@ from benchmarks.on_gpu.catalog import Sizes
 from benchmarks.on_gpu.running import Row
 from benchmarks.on_gpu.training import Place, Tell, peak_memory
 from benchmarks.timing import interleaved
-from mufin import runtime
+from mufin import devices
+from mufin.corpus.modality import IMAGE, TEXT
 from mufin.nn.embedding import Embedded, joint_rows
-from mufin.nn.mufin import IMAGE, TEXT, Mufin
-from mufin.ranking.label_index import Index
-from mufin.ranking.order import rank
+from mufin.nn.frozen import frozen_inputs
+from mufin.nn.mufin import Mufin
+from mufin.ragged import Lists, offsets_of
+from mufin.ranking.label_index import LabelIndex
+from mufin.ranking.mix import Mix, rank
+from mufin.ranking.order import Ranking
+from mufin.ranking.predictor import Predictor
 from mufin.retrieval.augmented import augmented_rows
 from mufin.retrieval.exact import ExactNeighbours, LabelRows, _full_float32, _layers, _top
 from mufin.retrieval.neighbours import build_neighbours
-from pipeline.evaluate import Network, Scored
-from pipeline.precompute import BATCH, frozen_inputs
+from pipeline.precompute import BATCH
 
-SHORTLIST, BETA = 100, 0.7
+SHORTLIST, MIX = 100, Mix(0.7)
 CHECKED = 200  # queries of the brute-force check
 
 
 def retrieval(at: Place, tell: Tell) -> None:
     """The 100 nearest labels of each query among all bag rows and centroids, exactly."""
-    device, sizes = runtime.device(), at.sizes
+    device, sizes = devices.device(), at.sizes
     rows = _label_rows(sizes, device)
     queries = _unit(sizes.queries, sizes.dim, 1, device).cpu().numpy()
     exact = ExactNeighbours(rows, device)
@@ -77,7 +80,7 @@ def retrieval(at: Place, tell: Tell) -> None:
 def _tell_steps(
     exact: ExactNeighbours, rows: LabelRows, queries: np.ndarray, k: int, tell: Tell
 ) -> None:
-    """Where the time of one chunk of queries goes; and what label maxima by scattering would cost."""
+    """The time of each step of one chunk of queries, and that of label maxima by scattering."""
     step = max(1, exact._budget() // (len(rows.label) + rows.num_labels))
     some = torch.from_numpy(queries[:step]).to(exact.device)
     label = torch.from_numpy(rows.label[_layers(rows)[0]]).to(exact.device)
@@ -107,7 +110,7 @@ def _tell_steps(
 
 
 def _label_rows(sizes: Sizes, device: torch.device) -> LabelRows:
-    """Bag rows (a title and the images) and a centroid for each label, unit norm, made on `device`."""
+    """Bag rows (a title, the images) and a centroid per label, of unit norm, made on `device`."""
     bag = 1 + catalog.image_counts(sizes.labels, np.random.default_rng(0))
     label = np.concatenate([np.repeat(np.arange(sizes.labels), bag), np.arange(sizes.labels)])
     rows = _unit(len(label), sizes.dim, 0, device).cpu().numpy()
@@ -123,7 +126,7 @@ def _unit(count: int, dim: int, seed: int, device: torch.device) -> torch.Tensor
 def _tell_check(
     rows: LabelRows, queries: np.ndarray, labels: np.ndarray, similarity: np.ndarray, tell: Tell
 ) -> None:
-    """Some queries against numpy on the CPU: all products, `np.maximum.reduceat` over each label."""
+    """Compares some queries with numpy on the CPU: all inner products, their maximum per label."""
     order = np.argsort(rows.label, kind="stable")
     starts = np.searchsorted(rows.label[order], np.arange(rows.num_labels))
     best = np.maximum.reduceat((rows.rows @ queries.T)[order], starts, axis=0).T  # (q, L)
@@ -151,21 +154,20 @@ def _tell_check(
 
 def prediction(at: Place, tell: Tell) -> None:
     """Milliseconds per datapoint: descriptors known; encoded from what is stored; from pixels."""
-    device, sizes = runtime.device(), at.sizes
+    device, sizes = devices.device(), at.sizes
     model = catalog.with_classifiers(catalog.network(sizes), sizes).eval()
-    served = _served(at, model)
-    sides = served.sides(alpha_one=False)
+    predictor = _predictor(at, model)
     some = np.random.default_rng(0).permutation(sizes.products)[: sizes.predicted]
     pairs = catalog.no_pairs(len(some))
-    embedded = served.embed(some)  # these two warm up
-    _ranked(served.score(embedded, sides, pairs))
+    embedded = predictor.embed(some)  # these two warm up, and make the label side of the scores
+    _ranked(predictor, embedded, pairs)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    _ranked(served.score(embedded, sides, pairs))
+    _ranked(predictor, embedded, pairs)
     known = (time.perf_counter() - start) / len(some)
     start = time.perf_counter()
-    served.embed(some)
+    predictor.embed(some)
     stored = (time.perf_counter() - start) / len(some)
     peak = peak_memory("prediction")
     pixels = _trunk_seconds(sizes, model)
@@ -193,11 +195,11 @@ def prediction(at: Place, tell: Tell) -> None:
     tell(peak)
 
 
-def _served(at: Place, model: Mufin) -> Network:
-    """What evaluate predicts with, its labels' embeddings random."""
-    device, sizes = runtime.device(), at.sizes
+def _predictor(at: Place, model: Mufin) -> Predictor:
+    """A predictor whose labels have random embeddings."""
+    device, sizes = devices.device(), at.sizes
     bag = 1 + catalog.image_counts(sizes.labels, np.random.default_rng(0))
-    offsets = np.concatenate([[0], np.cumsum(bag)]).astype(np.int64)
+    offsets = offsets_of(bag)
     rows = _unit(int(offsets[-1]), sizes.dim, 0, device).cpu().numpy() * sizes.dim**0.5
     kinds = np.full(len(rows), IMAGE, np.int8)
     kinds[offsets[:-1]] = TEXT
@@ -206,8 +208,8 @@ def _served(at: Place, model: Mufin) -> Network:
     )
     labels = [Embedded(rows, kinds, offsets, vectors)]
     source = augmented_rows(joint_rows(labels), offsets, centroids)
-    neighbours = build_neighbours(source, "exact", 16, 200, 800, device)
-    index = Index(
+    neighbours = build_neighbours(source, "exact", device=device)
+    index = LabelIndex(
         labels,
         [],
         centroids,
@@ -216,14 +218,13 @@ def _served(at: Place, model: Mufin) -> Network:
         neighbours,
         None,
     )
-    settings = SimpleNamespace(
-        evaluate=SimpleNamespace(candidates="shortlist", shortlist=SHORTLIST)
-    )
-    return Network(settings, [model], at.store(model, sizes.held_images), index)
+    store = at.store(model, sizes.held_images)
+    return Predictor([model], store, index, device, devices.precision())
 
 
-def _ranked(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
-    return rank(scored.candidates, scored.classifier, scored.similarity, BETA, None)
+def _ranked(predictor: Predictor, datapoints: list[Embedded], pairs: Lists) -> Ranking:
+    """All that evaluate does of embedded datapoints: candidates, scores, the order."""
+    return rank(predictor.candidates(datapoints, SHORTLIST, pairs), MIX, pairs)
 
 
 def _trunk_seconds(sizes: Sizes, model: Mufin) -> float:
@@ -233,9 +234,10 @@ def _trunk_seconds(sizes: Sizes, model: Mufin) -> float:
     pixels = torch.randint(
         256, (min(batch, sizes.pictures), side, side, 3), dtype=torch.uint8, generator=generator
     )
-    frozen_inputs(encoder, pixels)  # warms up
+    device, precision = devices.device(), devices.precision()
+    frozen_inputs(encoder, (pixels,), device, precision)  # warms up
     repeats = max(sizes.pictures // len(pixels), 1)
     start = time.perf_counter()
     for _ in range(repeats):
-        frozen_inputs(encoder, pixels)
+        frozen_inputs(encoder, (pixels,), device, precision)
     return (time.perf_counter() - start) / (repeats * len(pixels))

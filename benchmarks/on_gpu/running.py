@@ -1,8 +1,8 @@
-"""Parts of a benchmark in processes of their own, within a budget of time.
+"""Runs each part of a benchmark in its own process, with a time limit.
 
-A part that fails, crashes or outlasts its limit costs its own rows: a CUDA error makes a process
-useless for all that follows, so each part has one. The processes are forked from a server that has
-imported everything once and has never touched a GPU (`PRELOAD`): imports cost ten seconds.
+After a CUDA error a process cannot use the GPU any more. So a part that fails, crashes or takes too
+long loses its own rows alone. The processes are forked from a server that has imported all modules
+once (`PRELOAD`; imports take ten seconds) and has not touched a GPU.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ class Row:
     figure: str
     value: float | None  # None: could not be measured here; `note` says why
     unit: str
-    floor: float | None = None  # what the arithmetic or the traffic alone would take, same unit
-    aim: float | None = None  # what is wanted, same unit
+    floor: float | None = None  # what the arithmetic or the traffic alone takes, in the same unit
+    aim: float | None = None  # the target, in the same unit
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a part gave."""
+    """The rows of a part, and how it ended."""
 
     name: str
     seconds: float
     rows: list[dict]
     failure: str | None  # one sentence, or None
-    late: bool  # the failure is that its time was over
+    late: bool  # whether it failed because its time was over
 
 
 def run_part(name: str, part: Callable, arguments: tuple, limit: float, log: Path) -> Outcome:
-    """Call `part(*arguments, tell)` in a process of its own, for at most `limit` seconds.
+    """Calls `part(*arguments, tell)` in its own process, for at most `limit` seconds.
 
-    `tell(row)` writes a row to `log` (JSON lines) at once: what a killed part had told remains.
+    `tell(row)` appends a row to `log` (JSON lines) at once, so that a killed part keeps its rows.
     """
     log.unlink(missing_ok=True)
     process = _context().Process(target=_child, args=(part, arguments, log), name=name)
@@ -70,15 +70,15 @@ def run_part(name: str, part: Callable, arguments: tuple, limit: float, log: Pat
 
 
 def warm_up() -> None:
-    """Begin the server's imports now, beside what the caller does next."""
+    """Starts the imports of the server, which then run while the caller goes on."""
     _context()
     forkserver.ensure_running()
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    # CUDA must not be asked before the fork; this makes torch count GPUs without starting CUDA
+    # CUDA must not start before the fork; with this torch counts GPUs without starting it
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    # without it cuBLAS refuses deterministic algorithms; read when CUDA starts
+    # cuBLAS reads it when CUDA starts, and refuses deterministic algorithms without it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -86,7 +86,7 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _child(part: Callable, arguments: tuple, log: Path) -> None:
-    os.setsid()  # a group of its own, so that what it starts ends with it
+    os.setsid()  # its own process group, so that all processes that it starts can be ended with it
     with open(log, "a") as file:
 
         def write(line: dict) -> None:
@@ -104,23 +104,23 @@ def _child(part: Callable, arguments: tuple, log: Path) -> None:
 
 
 def _end(process: multiprocessing.process.BaseProcess) -> None:
-    """End the process and all that it started, whether or not it is still running."""
+    """Ends the process and all that it started, whether or not it still runs."""
     for number, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, number)
         except (ProcessLookupError, PermissionError):
             if not process.is_alive():
                 break
-            process.kill()  # its group is not there yet
+            process.kill()  # it has not made its group yet
         process.join(wait)
     process.join()
 
 
 def _read(log: Path) -> list[dict]:
-    """The lines that were written whole."""
+    """The lines that were written to their end."""
     if not log.exists():
         return []
-    lines = log.read_text().split("\n")[:-1]  # after the last end of line: nothing, or half a line
+    lines = log.read_text().split("\n")[:-1]  # what follows the last newline is '' or half a line
     return [json.loads(line) for line in lines]
 
 

@@ -1,10 +1,10 @@
-"""Modules I to IV on the built-in sample at its own settings: the stages themselves."""
+"""The stages of Modules I to IV on the built-in sample at its own settings."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +33,24 @@ SMALL = {"products": 120, "epochs": 2}  # of the tiny run
 
 
 def sample(at: Place, tell: Tell) -> None:
-    """Seconds of each stage from the sample's pictures to a fine-tuned network, and what it learnt."""
+    """Seconds of each stage from pictures to a fine-tuned network, and what the stage learnt."""
     home = at.folder / "sample"
     home.mkdir()
-    with contextlib.chdir(home):
-        _settings(at, home / "params.yaml")
-        params = load_params()
-        download.main()
-        write_curated(params, Path("data/raw"), Path("data/curated"))
-        for name, stage in STAGES.items():
-            stage.main()
-            facts = read_json(Path(f"metrics/{name}.json"))
-            tell(
-                Row(figure=f"sample, {name}", value=facts["seconds"], unit="s", note=_learnt(facts))
-            )
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+    os.environ["MUFIN_SCRATCH"] = str(at.folder / "scratch")
+    _settings(at, home / "params.yaml")
+    download.main(home)
+    write_curated(load_params(home / "params.yaml"), home / "data/raw", home / "data/curated")
+    for name, stage in STAGES.items():
+        stage.main(home)
+        seconds = read_json(home / f"metrics/runtime/{name}.json")["seconds"]
+        tell(Row(figure=f"sample, {name}", value=seconds, unit="s", note=_learnt(home, name)))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
-def _learnt(facts: dict) -> str:
+def _learnt(home: Path, stage: str) -> str:
+    """The stage's metrics of what it learnt, in words; '' if it has none."""
+    facts = read_json(home / f"metrics/{stage}.json")
     wanted = {
         "loss": "last epoch's loss",
         "test_recall": "percent of true labels in test shortlists",
@@ -61,7 +60,7 @@ def _learnt(facts: dict) -> str:
 
 def _settings(at: Place, path: Path) -> None:
     """The sample's own settings, as JSON: the GPU machine has no reader of YAML 1.2."""
-    settings = dataclasses.asdict(catalog.profile("sample", at.folder))
+    settings = dataclasses.asdict(catalog.profile("sample"))
     if at.tiny:
         settings["download"]["sample"]["products"] = SMALL["products"]
         settings["pretrain"]["epochs"] = settings["finetune"]["epochs"] = SMALL["epochs"]
@@ -69,9 +68,9 @@ def _settings(at: Place, path: Path) -> None:
 
 
 def write_curated(params: Params, raw: Path, out: Path) -> None:
-    """What curate makes of the sample's raw files, without polars, which the GPU machine lacks.
+    """`data/curated` of the sample's raw files, without polars, which the GPU machine lacks.
 
-    Enough for the sample: a test compares it with curate's own files.
+    It does only what the sample needs. A test compares the files with those of the stage curate.
     """
     out.mkdir(parents=True)
     rows = read_table(raw / "products.parquet", "raw_products").to_pylist()
@@ -80,7 +79,7 @@ def write_curated(params: Params, raw: Path, out: Path) -> None:
     for row in rows:
         row["title"] = clean_title(row["title"])
         row["images"] = list(dict.fromkeys(key_of[url] for url in row["images"] if url in key_of))
-    # some ids come twice: the row with more to show speaks for the product, both rows' relations count
+    # some ids come twice: the product is the row with more descriptors, with both rows' relations
     _, group = np.unique([row["uid"] for row in rows], return_inverse=True)
     quality = np.array([bool(row["title"]) + bool(row["images"]) for row in rows], np.int8)
     chosen = np.sort(best_rows(group, quality))

@@ -1,4 +1,4 @@
-"""Modules I and IV on one GPU: bf16 beside fp32, deterministic algorithms, speed at the 300K shape."""
+"""Modules I and IV on one GPU: bf16 against fp32, deterministic algorithms, speed at full size."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from benchmarks.on_gpu import catalog
 from benchmarks.on_gpu.catalog import Sizes
 from benchmarks.on_gpu.floors import TRAIN, Busy, Ceilings
 from benchmarks.on_gpu.running import Row
-from mufin import runtime
+from mufin import devices
+from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.embedding import embed
 from mufin.nn.mufin import Mufin
+from mufin.nn.weights import weights_of
 from mufin.training.checkpoints import save_checkpoint
 from mufin.training.finetuning import Finetuning
 from mufin.training.loop import Job, train
 from mufin.training.machine import Machine
-from mufin.training.optimisers import Optimisers, Rates, trained_state
+from mufin.training.optimisers import Optimisers, Rates
 from mufin.training.pretraining import Pretraining
 
 Tell = Callable[[Row], None]
@@ -35,19 +37,21 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a part runs and what it knows."""
+    """Sizes, folder and ceilings of a part."""
 
     sizes: Sizes
-    tiny: bool  # a rehearsal on a CPU: figures of no meaning
+    tiny: bool  # a rehearsal on a CPU, whose figures mean nothing
     folder: Path  # scratch of the whole benchmark
     ceilings: Ceilings | None  # None where they could not be measured
 
     def store(self, model: Mufin, images: int) -> DescriptorStore:
-        """The descriptors of all products with `images` distinct images, written where need be. They
-        are held in GPU memory where they fit, as always."""
+        """The descriptors of all products with `images` distinct images, written if missing.
+
+        They are in GPU memory if they fit, as in every stage.
+        """
         folder = self.folder / f"precomputed-{images}"
         catalog.write_descriptors(self.sizes, model, folder, images)
-        return DescriptorStore(folder, ["text", "image"], runtime.device())
+        return DescriptorStore(folder, ["text", "image"], devices.device())
 
     @contextlib.contextmanager
     def machine(self, device: torch.device, precision: torch.dtype) -> Iterator[Machine]:
@@ -82,11 +86,13 @@ class Watched:
 def pretraining(
     at: Place, model: Mufin, store, steps: int, epochs: int, where: Machine
 ) -> tuple[Pretraining, Optimisers]:
-    """Module I with `steps` steps per epoch and positives drawn at random (what is mined costs no more
-    per step); its optimisers."""
+    """Module I with `steps` steps per epoch, and its optimisers.
+
+    Positives are random: mined ones do not cost more per step.
+    """
     sizes, batch = at.sizes, at.sizes.batch
     s = dataclasses.replace(
-        catalog.profile("paper", at.folder).pretrain,
+        catalog.profile("paper").pretrain,
         epochs=epochs,
         batch_size=batch,
         random_epochs=epochs,
@@ -94,10 +100,12 @@ def pretraining(
     job = Pretraining(
         model,
         store,
-        catalog.datapoint_products(sizes),
+        Split(
+            catalog.datapoint_products(sizes),
+            catalog.truth_by_label(sizes, steps * batch),
+            catalog.no_pairs(sizes.datapoints),
+        ),
         catalog.label_products(sizes),
-        catalog.truth_by_label(sizes, steps * batch),
-        catalog.no_pairs(sizes.datapoints),
         s,
         0,
         where,
@@ -109,21 +117,17 @@ def pretraining(
 def finetuning(
     at: Place, model: Mufin, store, steps: int, epochs: int, dense_tables: bool
 ) -> tuple[Finetuning, Optimisers]:
-    """Module IV with `steps` steps per epoch and shortlists of 100 random labels; its optimisers."""
+    """Module IV with `steps` steps per epoch and random shortlists of 100; its optimisers."""
     sizes, batch = at.sizes, at.sizes.finetune_batch
     count = steps * batch
-    s = dataclasses.replace(
-        catalog.profile("paper", at.folder).finetune, epochs=epochs, batch_size=batch
-    )
+    s = dataclasses.replace(catalog.profile("paper").finetune, epochs=epochs, batch_size=batch)
     truth = catalog.random_lists(count, round(catalog.LABELS_PER_DATAPOINT), sizes.labels, 0)
     shortlist = catalog.random_lists(count, 100, sizes.labels, 1)
     job = Finetuning(
         model,
         store,
-        catalog.datapoint_products(sizes)[:count],
+        Split(catalog.datapoint_products(sizes)[:count], truth, catalog.no_pairs(count)),
         catalog.label_products(sizes),
-        truth,
-        catalog.no_pairs(count),
         shortlist,
         s,
         0,
@@ -133,23 +137,23 @@ def finetuning(
     return job, Optimisers(model, rates, s.weight_decay, True, dense_tables)
 
 
-# bf16 beside fp32, determinism and its price
+# bf16 against fp32; deterministic algorithms and the time that they cost
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a short training run ended with."""
+    """The result of a short training run."""
 
     losses: np.ndarray  # (epochs,) mean loss of each
     state: dict[str, torch.Tensor]
     before: np.ndarray  # (n, D) x^1 of some products before training, in full float32
     vectors: np.ndarray  # (n, D) the same after training
-    seconds: float  # of its steps, the first epoch's aside
+    seconds: float  # of the steps of all epochs but the first
 
 
 def precision(at: Place, tell: Tell) -> None:
     """50 steps of Modules I and IV from one start: bf16 against full float32 (TF32 off), and twice
-    with deterministic algorithms. Without dropout, which draws otherwise in another precision."""
+    with deterministic algorithms. Without dropout, which depends on the precision."""
     small = catalog.TINY_COMPARED if at.tiny else catalog.FULL_COMPARED
     at = dataclasses.replace(at, sizes=small, folder=at.folder / "compared")
     at.folder.mkdir()
@@ -186,10 +190,10 @@ def precision(at: Place, tell: Tell) -> None:
 
 
 def _short_run(at: Place, start: Mufin, dtype: torch.dtype, deterministic: bool) -> Run:
-    """Ten epochs of five steps from the weights of `start`: of Module IV if it has classifiers."""
-    device, sizes, model = runtime.device(), at.sizes, copy.deepcopy(start)
+    """Ten epochs of five steps from the weights of `start`; Module IV if it has classifiers."""
+    device, sizes, model = devices.device(), at.sizes, copy.deepcopy(start)
     store = at.store(model, sizes.held_images)
-    torch.set_float32_matmul_precision("highest")  # after runtime.device, which allows TF32
+    torch.set_float32_matmul_precision("highest")  # after devices.device, which allows TF32
     model.to(device)
 
     def vectors() -> np.ndarray:
@@ -209,7 +213,7 @@ def _short_run(at: Place, start: Mufin, dtype: torch.dtype, deterministic: bool)
         torch.use_deterministic_algorithms(False)
     return Run(
         np.array([row["loss"] for row in curve]),
-        trained_state(model),
+        weights_of(model),
         before,
         vectors(),
         sum(row["seconds"] for row in curve[1:]),
@@ -254,20 +258,20 @@ def _tell_difference(name: str, full: Run, half: Run, tell: Tell) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One way of training, whose speed is asked for."""
+    """A way of training whose speed is measured."""
 
     title: str
     epoch_steps: int
     epochs: int  # of the paper
     aim: float | None = None  # seconds per epoch
-    streamed: bool = False  # inputs come from host memory
+    streamed: bool = False  # whether inputs come from host memory
     table_bytes: float = 0.0  # read and written in eta and alpha beyond the step's rows
 
 
 def module_one(at: Place, tell: Tell) -> None:
-    """Module I at the 300K shape, inputs in GPU memory and streamed from host memory."""
+    """Module I at the sizes of MM-AmazonTitles-300K; inputs in GPU memory, and from host memory."""
     sizes = at.sizes
-    model = catalog.network(sizes).to(runtime.device())
+    model = catalog.network(sizes).to(devices.device())
     for place, images, steps in (
         ("held in GPU memory", sizes.held_images, sizes.steps),
         ("streamed from host memory", sizes.streamed_images, sizes.streamed_steps),
@@ -288,12 +292,12 @@ def module_one(at: Place, tell: Tell) -> None:
         if images == sizes.held_images:
             _tell_refresh(at, model, store, seconds * question.epoch_steps, tell)
             _tell_checkpoint(at, "Module I", optimisers, tell)
-        del optimisers  # its moments are no part of the next question's memory
+        del optimisers  # their moments must not count as memory of the next question
     _tell_attention(tell)
 
 
 def _tell_refresh(at: Place, model: Mufin, store, epoch_seconds: float, tell: Tell) -> None:
-    """Mining hard positives embeds all labels and datapoints every fifth epoch."""
+    """The time of a refresh: every fifth epoch, mining embeds all labels and datapoints."""
     count = min(8192, at.sizes.products)
     rng = np.random.default_rng(0)
     for _ in range(2):  # the first warms up
@@ -302,8 +306,8 @@ def _tell_refresh(at: Place, model: Mufin, store, epoch_seconds: float, tell: Te
             model,
             store,
             rng.permutation(at.sizes.products)[:count],
-            runtime.device(),
-            runtime.precision(),
+            devices.device(),
+            devices.precision(),
         )
     rate = count / (time.perf_counter() - start)
     refresh = (at.sizes.labels + at.sizes.datapoints) / rate
@@ -325,9 +329,9 @@ def _tell_refresh(at: Place, model: Mufin, store, epoch_seconds: float, tell: Te
 
 
 def module_four(at: Place, tell: Tell) -> None:
-    """Module IV at the 300K shape: eta and alpha updated by rows, and all of them (dense AdamW)."""
+    """Module IV at the same sizes; eta and alpha updated by rows, and all of them (dense AdamW)."""
     sizes = at.sizes
-    model = catalog.with_classifiers(catalog.network(sizes), sizes).to(runtime.device())
+    model = catalog.with_classifiers(catalog.network(sizes), sizes).to(devices.device())
     store = at.store(model, sizes.held_images)
     table = sizes.labels * (sizes.dim + 1) * 4
     for way, dense in (("by rows (SparseAdam)", False), ("dense (fused AdamW)", True)):
@@ -351,11 +355,11 @@ def module_four(at: Place, tell: Tell) -> None:
 def _tell_speed(
     at: Place, question: Question, make: Callable, tell: Tell
 ) -> tuple[float, Optimisers]:
-    """Run a job's two epochs and tell of the second; seconds per step, and the optimisers."""
-    device, title, epoch = runtime.device(), question.title, question.epoch_steps
+    """Runs a job's two epochs, reports the second; returns seconds per step, and the optimisers."""
+    device, title, epoch = devices.device(), question.title, question.epoch_steps
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with at.machine(device, runtime.precision()) as where:
+    with at.machine(device, devices.precision()) as where:
         job, optimisers = make(where)
         row = train(job, optimisers, 0, 1000, where)[-1]
     seconds, work = row["seconds"] / job.steps, _work(job)
@@ -376,7 +380,7 @@ def _tell_speed(
             figure=f"{title}: preparing a step on the host",
             value=1000 * work.seconds,
             unit="ms",
-            note="beside the GPU's work",
+            note="while the GPU works",
         )
     )
     tell(Row(figure=f"{title}: images", value=work.images / seconds, unit="images/s"))
@@ -421,13 +425,13 @@ def peak_memory(title: str) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """What a step needs, the mean of a few."""
+    """What a step needs: means of a few steps."""
 
     products: float
     images: float
     flop: float  # forward and backward, without padding
-    bytes: float  # of inputs
-    seconds: float  # of the thread that prepares it
+    bytes: float  # of its inputs
+    seconds: float  # of the thread that prepares the step
 
 
 def _work(job: Pretraining | Finetuning, steps: int = 3) -> StepWork:
@@ -445,8 +449,8 @@ def _work(job: Pretraining | Finetuning, steps: int = 3) -> StepWork:
 
 
 def _floor(ceilings: Ceilings | None, work: StepWork, question: Question) -> float | None:
-    """Seconds that the step's products take at the rate of a large one, or its inputs on their way
-    from the host, whichever is longer; and the traffic of the tables."""
+    """Seconds that a step takes at the card's highest rates: the longer of its matrix products and
+    the transfer of its inputs, plus the traffic of the tables."""
     if ceilings is None:
         return None
     inputs = 2 * work.bytes / ceilings.copy  # read and written by the gathering
@@ -457,7 +461,7 @@ def _floor(ceilings: Ceilings | None, work: StepWork, question: Question) -> flo
 
 def _tell_wait(at: Place, title: str, make: Callable, tell: Tell) -> None:
     figure = f"{title}: share of time the GPU waits"
-    with at.machine(runtime.device(), runtime.precision()) as where:
+    with at.machine(devices.device(), devices.precision()) as where:
         busy = Busy(where.device, where.scratch)
         job, optimisers = make(where, steps=max(at.sizes.streamed_steps, 2))
         train(Watched(job, busy), optimisers, 0, 1000, where)
@@ -495,9 +499,9 @@ def _place_of(path: Path) -> str:
 
 
 def _tell_attention(tell: Tell) -> None:
-    """Attention of titles in batches of ever new sizes, forward and backward: cuDNN's, which
-    `runtime.device` turns off, beside the others."""
-    device = runtime.device()
+    """Attention of titles, forward and backward, in batches that each have a new size: with cuDNN's
+    kernels, which `devices.device` turns off, and with the others."""
+    device = devices.device()
     for name, on in (("without cuDNN", False), ("with cuDNN", True)):
         torch.backends.cuda.enable_cudnn_sdp(on)
         seconds = []

@@ -1,0 +1,1 @@
+"""The files between stages: schemas, readers, writers, and publication by rename."""

@@ -1,4 +1,4 @@
-"""`data/curated` as arrays: labels and splits."""
+"""`data/curated` as arrays: labels (candidate answers) and splits of datapoints (questions)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mufin.ragged import Lists
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Datapoints of one split: the row is the datapoint id."""
+    """The datapoints of one split; the row number is the datapoint id."""
 
-    product: np.ndarray  # (N,) int64, rows of products
+    product: np.ndarray  # (N,) int64, row numbers of products.parquet
     labels: Lists  # the truth, label ids
     excluded: Lists  # the filter pairs, label ids
 
@@ -29,10 +29,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Curated:
-    """`data/curated`: labels and splits."""
+    """The labels and all splits of `data/curated`."""
 
-    labels: np.ndarray  # (L,) int64, product of each label
-    splits: dict[str, Split]
+    labels: np.ndarray  # (L,) int64, the product of each label
+    splits: dict[str, Split]  # train, valid and test
 
     @property
     def train(self) -> Split:
@@ -40,12 +40,12 @@ class Curated:
 
 
 def read_split(path: Path) -> Split:
-    """`data/curated/{train,valid,test}.parquet` (or the unseen ones)."""
-    t = read_table(path, "split")
+    """One split, such as `data/curated/train.parquet` or `data/curated/unseen/test.parquet`."""
+    table = read_table(path, "split")
     return Split(
-        t["product"].to_numpy().astype(np.int64),
-        Lists.of_column(t["labels"]),
-        Lists.of_column(t["excluded"]),
+        table["product"].to_numpy().astype(np.int64),
+        Lists.of_column(table["labels"]),
+        Lists.of_column(table["excluded"]),
     )
 
 
@@ -55,7 +55,6 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_curated(folder: Path) -> Curated:
-    return Curated(
-        read_labels(folder / "labels.parquet"),
-        {name: read_split(folder / f"{name}.parquet") for name in ("train", "valid", "test")},
-    )
+    """Labels and splits of `data/curated`; raises ArtifactError if a file is missing or broken."""
+    splits = {name: read_split(folder / f"{name}.parquet") for name in ("train", "valid", "test")}
+    return Curated(read_labels(folder / "labels.parquet"), splits)

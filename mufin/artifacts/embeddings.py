@@ -1,4 +1,4 @@
-"""`data/embeddings/pretrain.safetensors`: the labels and datapoints as Module I embeds them."""
+"""`data/embeddings/pretrain.safetensors`: labels and datapoints as embedded by Module I."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from mufin.artifacts.files import ArtifactError, publish
 
 @dataclass(frozen=True, slots=True)
 class PretrainEmbeddings:
-    """D counts the dimensions of all members, side by side."""
+    """All embeddings of Module I. D counts the dimensions of all members, side by side.
+
+    x^1 is the vector of a datapoint, z^1 the vector of a label (MUFIN Sec. 3).
+    """
 
     label_rows: np.ndarray  # (R, D) float32: the bag rows of all labels, unit norm
-    label_offsets: (
-        np.ndarray
-    )  # (L + 1,) int64: label l has rows label_offsets[l] to label_offsets[l + 1]
+    label_offsets: np.ndarray  # (L + 1,) int64: where the rows of each label start, and R
     label_vectors: np.ndarray  # (L, D) float32: z^1
     centroids: np.ndarray  # (L, D) float32: the mean x^1 of a label's train datapoints
-    train: np.ndarray  # (n, D) float32: x^1
+    train: np.ndarray  # (n, D) float32: x^1 of the train datapoints
     valid: np.ndarray
     test: np.ndarray
 
     def datapoints(self, split: str) -> np.ndarray:
-        """x^1 of the datapoints of `split`, (n, D)."""
+        """(n, D) x^1 of the datapoints of `split`."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
 
 
 def write_embeddings(embeddings: PretrainEmbeddings, path: Path) -> None:
+    """Publishes all fields as one safetensors file."""
     arrays = {f.name: np.ascontiguousarray(getattr(embeddings, f.name)) for f in fields(embeddings)}
     with publish(path) as scratch:
         save_file(arrays, scratch)
 
 
 def read_embeddings(path: Path) -> PretrainEmbeddings:
-    """What the stage retrieve wrote; raises ArtifactError where it is missing."""
+    """The embeddings that the stage retrieve wrote; raises ArtifactError if they are missing."""
     if not path.exists():
         raise ArtifactError(f"{path} is missing; run `dvc repro retrieve` first")
     return PretrainEmbeddings(**load_file(path))

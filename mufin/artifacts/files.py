@@ -1,4 +1,4 @@
-"""Atomic publication of files and folders, JSON and CSV, and the fingerprint that names a scratch folder."""
+"""Atomic publication of files and folders, JSON and CSV, and the fingerprint of a run."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Any
 
 from mufin.errors import MufinError
 
-LARGE = 2**28  # bytes from which a file counts in `fingerprint` by size and time of change
-WRITING = "while writing "  # begins the note that `publish` leaves on an error: libraries do not name the file
+LARGE = 2**28  # bytes; `fingerprint` does not read the content of files above this size
+WRITING = "while writing "  # the note that `publish` adds to an error; libraries name no file
 
 
 class ArtifactError(MufinError):
-    """An artifact is missing, broken or of another form: what, where, the remedy."""
+    """An artifact is missing, broken or has another format: which, where, and the remedy."""
 
 
 @contextlib.contextmanager
 def publish(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` (make a file or a folder of it) that replaces `target` on success only.
+    """Yields a temporary path beside `target` that replaces `target` on success only.
 
-    An error from within passes with a note that names `target`.
+    The caller creates a file or a folder at that path. An error in the block is raised again, with
+    a note that names `target`. Raises FileNotFoundError if nothing was created.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield scratch / target.name
-        (scratch / target.name).lstat()  # nothing made: raises before the old folder moves aside
+        (scratch / target.name).lstat()  # raises here, before an old folder is moved away
         if target.is_dir() and not target.is_symlink():
             os.replace(target, scratch / f"{target.name}.old")
         os.replace(scratch / target.name, target)
@@ -44,7 +46,8 @@ def publish(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises ArtifactError if it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -57,13 +60,14 @@ def read_json(path: Path) -> dict:
         ) from None
 
 
-def write_json(content: dict, path: Path) -> None:
+def write_json(content: object, path: Path) -> None:
+    """Publishes `content` as JSON; raises ValueError on NaN and infinity."""
     with publish(path) as scratch:
         scratch.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(header: Iterable[str], rows: Iterable[Iterable], path: Path) -> None:
-    """Publish `rows` under `header`."""
+    """Publishes a CSV file of `header` and `rows`."""
     with publish(path) as scratch, open(scratch, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -71,13 +75,15 @@ def write_csv(header: Iterable[str], rows: Iterable[Iterable], path: Path) -> No
 
 
 def fingerprint(params: object, inputs: list[Path], code: list[Path]) -> str:
-    """16 hex digits over settings, inputs and code: the name of a stage's scratch folder.
+    """16 hex digits of a hash over settings, input files and code files.
 
-    A file over 256 MB counts by size and time of change: reading 300 GB of activations to find a checkpoint is no help.
+    It names the scratch folder of a run, where a killed run finds its checkpoint. A file larger
+    than `LARGE` is hashed by size and modification time, because reading hundreds of gigabytes of
+    activations would take longer than the checkpoint saves.
     """
     digest = hashlib.sha256(repr(params).encode())
     for path in [*inputs, *code]:
-        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        for file in _files(path):
             digest.update(str(file.name).encode())
             if (status := file.stat()).st_size > LARGE:
                 digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
@@ -85,3 +91,8 @@ def fingerprint(params: object, inputs: list[Path], code: list[Path]) -> str:
             with open(file, "rb") as f:
                 digest.update(hashlib.file_digest(f, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    """`path` itself, or all files below it, sorted."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""Weights on disk: one safetensors file and a small JSON per network, never a pickle."""
+"""Network weights on disk: per network a safetensors file and a small JSON file, never a pickle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from mufin.artifacts.files import ArtifactError, publish, read_json, write_json
 
 
 def write_members(members: Iterable[tuple[dict, dict[str, Tensor]]], folder: Path) -> None:
-    """Publish `member-<m>/model.json` and `model.safetensors` of each (facts, weights), all of them or none."""
+    """Publishes all (facts, weights) of an ensemble, or none of them.
+
+    Member m is written to `member-<m>/model.json` and `member-<m>/model.safetensors`.
+    """
     with publish(folder) as scratch:
         for number, (facts, weights) in enumerate(members):
             member = scratch / f"member-{number}"
@@ -23,7 +26,7 @@ def write_members(members: Iterable[tuple[dict, dict[str, Tensor]]], folder: Pat
 
 
 def read_members(folder: Path) -> list[tuple[dict, dict[str, Tensor]]]:
-    """The (facts, weights) of each member; raises ArtifactError where there is none or one is broken."""
+    """The (facts, weights) of each member; raises ArtifactError if one is missing or broken."""
     members = sorted(folder.glob("member-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     if not members:
         raise ArtifactError(

@@ -1,9 +1,14 @@
-"""`data/precomputed`: the one place that knows how its arrays are laid out (docs/architecture.md, Files)."""
+"""`data/precomputed`: the only module that knows how its arrays are named and laid out.
+
+docs/architecture.md, Artifacts, lists the files. E_V is the image encoder and E_T the text encoder;
+their frozen parts run once, in the stage precompute. P counts the products.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -14,59 +19,72 @@ from mufin.ragged import Lists
 
 @dataclass(frozen=True, slots=True)
 class Precomputed:
-    """The arrays in `folder`. Readers raise ArtifactError where something is missing."""
+    """Reads and writes the arrays in `folder`. Readers raise ArtifactError if a file is missing."""
 
     folder: Path
 
     # Writing
 
     def pixel_writer(self) -> ShardWriter:
-        """For (n, S, S, 3) uint8 pixels."""
+        """A writer for (n, S, S, 3) uint8 pixels."""
         return ShardWriter(self.folder, "pixels")
 
     def image_input_writer(self) -> ShardWriter:
-        """For what the frozen part of E_V returns: (n, T, C) activations or (n, C) descriptors."""
+        """A writer for the outputs of the frozen part of E_V.
+
+        These are (n, T, C) activations, or (n, C) descriptors if all of E_V is frozen.
+        """
         return ShardWriter(self.folder, "image_inputs")
 
     def text_input_writer(self, dtype: np.dtype, shape: tuple[int, ...]) -> RowFile:
-        """For what the frozen part of E_T returns, `shape` (P, T, H) or (P, H)."""
+        """A writer for the outputs of the frozen part of E_T, row by row.
+
+        `shape` is (P, T, H) for activations, or (P, H) for descriptors.
+        """
         return RowFile(self.folder / "text_inputs.npy", dtype, shape)
 
     def write_image_rows(self, images: Lists) -> None:
-        """`images` of P products: rows of the image arrays."""
+        """Writes the images of each of P products, as row numbers of the image arrays."""
         self._save("image_offsets", images.offsets)
         self._save("image_rows", images.values.astype(np.int32))
 
     def write_tokens(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """(P, max_tokens) int32, 0-padded, and (P,) int32, 0 for no title."""
+        """Writes (P, max_tokens) int32 tokens, 0-padded, and (P,) int32 lengths, 0 = no title."""
         self._save("tokens", tokens)
         self._save("token_lengths", lengths)
 
     def write_text_inputs(self, inputs: np.ndarray) -> None:
-        """All of what the frozen part of E_T returns, at once."""
+        """Writes all outputs of the frozen part of E_T at once."""
         self._save("text_inputs", inputs)
 
     def write_lexical(self, terms: list[str], rows: Lists) -> None:
-        """The terms, and the term ids of each of P titles."""
+        """Writes the terms (title words) and the term ids of each of P titles."""
         self._save("lexical_offsets", rows.offsets)
         self._save("lexical_ids", rows.values.astype(np.int32))
         write_json(terms, self.folder / "lexical_terms.json")
 
     def write_statistics(self, modality: str, descriptors: np.ndarray) -> None:
-        """Mean and standard deviation of each feature of `descriptors` (n, width), for `encoder.standardise`."""
+        """Writes mean and standard deviation per feature, for `encoder.standardise`.
+
+        `descriptors` (n, width) are those of the products known in training.
+        """
         self._save(f"{modality}_mean", descriptors.mean(0).astype(np.float32))
         self._save(f"{modality}_std", descriptors.std(0).astype(np.float32))
 
     def write_manifest(
         self, products: int, modalities: list[str], image: dict | None, text: dict | None
     ) -> None:
-        """Last of all. `image` names its `shards`, `text` its `array` ("tokens.npy" or "text_inputs.npy")."""
-        parts = {
-            name: part for name, part in (("image", image), ("text", text)) if part is not None
-        }
-        write_json(
-            {"products": products, "modalities": modalities, **parts}, self.folder / "manifest.json"
-        )
+        """Writes what the folder holds; the last file to be written.
+
+        `image` must hold `shards`, the names of the image arrays, and `text` must hold `array`,
+        which is "tokens.npy" or "text_inputs.npy".
+        """
+        manifest: dict = {"products": products, "modalities": modalities}
+        if image is not None:
+            manifest["image"] = image
+        if text is not None:
+            manifest["text"] = text
+        write_json(manifest, self.folder / "manifest.json")
 
     # Reading
 
@@ -74,23 +92,20 @@ class Precomputed:
         return read_json(self.folder / "manifest.json")
 
     def image_rows(self) -> Lists:
-        """The images of each product, as rows of the image arrays."""
+        """The images of each product, as row numbers of the image arrays."""
         return Lists(self._load("image_offsets"), self._load("image_rows"))
 
     def image_shards(self) -> list[np.ndarray]:
-        """What E_V reads, memory-mapped."""
-        return [
-            np.load(self.folder / name, mmap_mode="r")
-            for name in self.manifest()["image"]["shards"]
-        ]
+        """The inputs of E_V, memory-mapped."""
+        return [self._mapped(name) for name in self.manifest()["image"]["shards"]]
 
     def token_lengths(self) -> np.ndarray:
-        """(P,) int64, 0 for no title."""
+        """(P,) int64 tokens per title, 0 = no title."""
         return self._load("token_lengths").astype(np.int64)
 
     def text_inputs(self) -> np.ndarray:
-        """What E_T reads, memory-mapped."""
-        return np.load(self.folder / self.manifest()["text"]["array"], mmap_mode="r")
+        """The inputs of E_T, memory-mapped."""
+        return self._mapped(self.manifest()["text"]["array"])
 
     def lexical_rows(self) -> Lists:
         """The term ids of each title."""
@@ -100,20 +115,28 @@ class Precomputed:
         return read_json(self.folder / "lexical_terms.json")
 
     def statistics(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, (width,) each, of the frozen descriptors of the products known in training."""
+        """(width,) mean and (width,) standard deviation of the frozen descriptors.
+
+        They are those of the products known in training: the train datapoints and the labels.
+        """
         return self._load(f"{modality}_mean"), self._load(f"{modality}_std")
 
     def encoder(self, modality: str) -> Path:
-        """The folder of the encoder itself: safetensors, JSON and tokenizer."""
+        """The folder of an encoder itself: safetensors, JSON and tokenizer."""
         return self.folder / "encoders" / modality
 
     def _save(self, name: str, array: np.ndarray) -> None:
         np.save(self.folder / f"{name}.npy", array)
 
     def _load(self, name: str) -> np.ndarray:
-        try:
-            return np.load(self.folder / f"{name}.npy")
-        except FileNotFoundError:
-            raise ArtifactError(
-                f"{self.folder}/{name}.npy is missing; run `dvc repro precompute`"
-            ) from None
+        return _read(self.folder / f"{name}.npy", None)
+
+    def _mapped(self, file: str) -> np.ndarray:
+        return _read(self.folder / file, "r")
+
+
+def _read(path: Path, mmap_mode: Literal["r"] | None) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mmap_mode)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run `dvc repro precompute`") from None

@@ -1,9 +1,10 @@
-"""Tables between stages: their schemas, and how they are written and read. docs/architecture.md lists them all."""
+"""The tables between stages as Parquet files: schemas, reading and writing."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -12,35 +13,36 @@ import pyarrow.parquet as pq
 from mufin.artifacts.files import ArtifactError, publish
 from mufin.ragged import Lists
 
-STRINGS, INTS, FLOATS = pa.list_(pa.string()), pa.list_(pa.int32()), pa.list_(pa.float32())
-SCHEMAS = {
+STRING, INT = pa.string(), pa.int32()
+STRINGS, INTS, FLOATS = pa.list_(STRING), pa.list_(INT), pa.list_(pa.float32())
+SPLIT = [("labels", INTS), ("excluded", INTS)]
+SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
     "raw_products": pa.schema(
         [
-            ("uid", pa.string()),
-            ("title", pa.string()),
+            ("uid", STRING),
+            ("title", STRING),
             ("images", STRINGS),
             ("related", STRINGS),
             ("category", STRINGS),
         ]
     ),
-    "image_log": pa.schema([("url", pa.string()), ("key", pa.string()), ("reason", pa.string())]),
-    "released_labels": pa.schema([("uid", pa.string())]),
-    "released_split": pa.schema([("uid", pa.string()), ("labels", INTS), ("excluded", INTS)]),
+    "image_log": pa.schema([("url", STRING), ("key", STRING), ("reason", STRING)]),
+    "released_labels": pa.schema([("uid", STRING)]),
+    "released_split": pa.schema([("uid", STRING), *SPLIT]),
     "products": pa.schema(
-        [("uid", pa.string()), ("title", pa.string()), ("images", STRINGS), ("category", STRINGS)]
+        [("uid", STRING), ("title", STRING), ("images", STRINGS), ("category", STRINGS)]
     ),
-    "labels": pa.schema([("product", pa.int32())]),
-    "split": pa.schema([("product", pa.int32()), ("labels", INTS), ("excluded", INTS)]),
+    "labels": pa.schema([("product", INT)]),
+    "split": pa.schema([("product", INT), *SPLIT]),
     "shortlist": pa.schema([("labels", INTS), ("similarity", FLOATS)]),
     "predictions": pa.schema([("labels", INTS), ("score", FLOATS)]),
 }
 
 
 def write_table(columns: dict, schema: str, path: Path) -> None:
-    """Publish equally long columns as one Parquet file of `SCHEMAS[schema]`."""
-    table = pa.table(
-        {name: columns[name] for name in SCHEMAS[schema].names}, schema=SCHEMAS[schema]
-    )
+    """Publishes columns of equal length as a Parquet file with the schema `SCHEMAS[schema]`."""
+    names = SCHEMAS[schema].names
+    table = pa.table({name: columns[name] for name in names}, schema=SCHEMAS[schema])
     with publish(path) as scratch:
         pq.write_table(table, scratch, compression="zstd")
 
@@ -48,46 +50,53 @@ def write_table(columns: dict, schema: str, path: Path) -> None:
 def write_ranking(
     labels: np.ndarray, scores: np.ndarray, path: Path, schema: str = "predictions"
 ) -> None:
-    """Publish (n, width) label ids, -1 padded, and their scores as ragged rows, best first (`predictions`, `shortlist`)."""
-    rows, score = Lists.of_padded(labels), SCHEMAS[schema].names[1]
-    write_table(
-        {
-            "labels": rows.to_arrow(pa.int32()),
-            score: Lists(rows.offsets, scores[labels >= 0]).to_arrow(pa.float32()),
-        },
-        schema,
-        path,
-    )
+    """Publishes ranked labels, best first, and their scores; padding is left out.
+
+    `labels` (n, width) int are label ids, -1 = padding; `scores` (n, width) float. `schema` is
+    `predictions` or `shortlist`.
+    """
+    rows = Lists.of_padded(labels)
+    score = Lists(rows.offsets, scores[labels >= 0])
+    columns = {
+        "labels": rows.to_arrow(pa.int32()),
+        SCHEMAS[schema].names[1]: score.to_arrow(pa.float32()),
+    }
+    write_table(columns, schema, path)
 
 
 def read_ranking(path: Path, schema: str = "predictions") -> np.ndarray:
-    """(n, longest) int64 label ids, -1 padded, of what `write_ranking` wrote."""
+    """(n, longest) int64 label ids, -1 = padding, from a file of `write_ranking`."""
     return Lists.of_column(read_table(path, schema, ["labels"])["labels"]).padded().astype(np.int64)
 
 
 def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.Table:
-    """The Parquet file of `SCHEMAS[schema]`; raises ArtifactError where it is missing or of another form."""
-    try:
-        _check_form(path, pq.read_schema(path), schema, columns or SCHEMAS[schema].names)
+    """A Parquet file with the schema `SCHEMAS[schema]`, all columns or only `columns`.
+
+    Raises ArtifactError if the file is missing, broken or has other columns.
+    """
+    with _readable(path):
+        _check_columns(path, pq.read_schema(path), schema, columns or SCHEMAS[schema].names)
         return pq.read_table(path, columns=columns)
-    except FileNotFoundError:
-        raise ArtifactError(
-            f"{path} is missing; run `dvc repro` (or the stage that writes it) first"
-        ) from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({error}); delete it and run `dvc repro`"
-        ) from None
 
 
 def table_batches(
     path: Path, schema: str, columns: list[str], rows: int = 50_000
 ) -> Iterator[pa.RecordBatch]:
-    """`rows` rows of `columns` at a time, for tables that do not fit; raises ArtifactError as `read_table` does."""
-    try:
+    """Yields `rows` rows of `columns` at a time, for tables that do not fit in memory.
+
+    Raises ArtifactError as `read_table` does.
+    """
+    with _readable(path):
         file = pq.ParquetFile(path)
-        _check_form(path, file.schema_arrow, schema, columns)
+        _check_columns(path, file.schema_arrow, schema, columns)
         yield from file.iter_batches(rows, columns=columns)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns the errors of reading `path` into ArtifactError."""
+    try:
+        yield
     except FileNotFoundError:
         raise ArtifactError(
             f"{path} is missing; run `dvc repro` (or the stage that writes it) first"
@@ -98,11 +107,11 @@ def table_batches(
         ) from None
 
 
-def _check_form(path: Path, found: pa.Schema, schema: str, columns: list[str]) -> None:
+def _check_columns(path: Path, found: pa.Schema, schema: str, columns: list[str]) -> None:
     for name in columns:
         wanted = SCHEMAS[schema].field(name).type
         if name not in found.names or not found.field(name).type.equals(wanted):
             raise ArtifactError(
-                f"{path} has no column {name} of {wanted}; it was written by another version: "
+                f"{path} has no column {name} of {wanted}; another version wrote it: "
                 "delete it and run `dvc repro`"
             )

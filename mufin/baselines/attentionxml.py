@@ -1,4 +1,4 @@
-"""AttentionXML on titles: an attention over words for every node of a label tree (You et al., NeurIPS 2019)."""
+"""AttentionXML on titles: attention over words per node of a label tree (You et al., 2019)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mufin.baselines.task import WIDTH, Predict, Task
+from mufin.baselines.shared.task import WIDTH, Predict, Task
 from mufin.clustering import balanced_halves
 from mufin.ragged import Lists, is_in
 from mufin.ranking.order import best_first, top
@@ -34,7 +34,7 @@ class Settings:
     parents: int  # C, the parents whose children are scored
 
 
-def attentionxml(
+def baseline(
     task: Task,
     seed: int,
     *,
@@ -51,21 +51,25 @@ def attentionxml(
     lr: float = 8e-3,
     batch: int = 32,
 ) -> Predict:
-    """A label tree, and for each of its levels a BiLSTM on the words and an attention a node; beam search, product of chances.
+    """A label tree with a network per level: a BiLSTM on the words and an attention per node.
 
-    As published: words embedded, a BiLSTM, for each node a softmax attention over the words of the title and an MLP that
-    all nodes of a level share; binary cross-entropy; the tree by balanced 2-means on the labels' TF-IDF centroids, split
-    until no cluster holds more than `leaf` (M) labels, then made shallow and wide: each node has `fanout` (K) children, the
-    first level at most `widest` nodes, so that depth follows from L (two levels under 16,000 labels, four at 670,000). A
-    level trains on the children of `parents` (C) parents, those of the relevant labels first and then the best predicted, and
-    starts from the embedding, BiLSTM and MLP of the level before; its attention starts anew. The score of a label is the
-    product of the probabilities on its path; weights are averaged over the last epochs (SWA). `trees`: an ensemble.
+    As published: embedded words pass a BiLSTM; each node has a softmax attention over the words of
+    the title, and all nodes of a level share an MLP; the loss is binary cross-entropy. The tree
+    comes from balanced 2-means on the labels' TF-IDF centroids, split until no cluster holds more
+    than `leaf` (M) labels, and is then made shallow and wide: each node has `fanout` (K) children,
+    the first level at most `widest` nodes, so that the depth follows from L (two levels under
+    16,000 labels, four at 670,000). A level trains on the children of `parents` (C) parents, those
+    of the relevant labels first, then the best predicted. It starts from the embedding, BiLSTM and
+    MLP of the level above, with a new attention. The score of a label is the product of the
+    probabilities on its path, found by beam search. Weights are averaged over the last epochs
+    (SWA). `trees` is the size of the ensemble.
 
-    What differs: word vectors are learnt from the train titles alone (no pretrained GloVe), and words seen once share one;
-    sizes are those of titles and of thousands of datapoints (the publication: 300, 512 or more); a fixed number of epochs
-    in place of early stopping on valid; no gradient clipping; the last bias starts at -3, since few nodes are relevant; a
-    node that holds a filter pair's label and no relevant one is left out of the loss; at prediction the beam is at least so
-    wide that `WIDTH` labels are found. Under 31,000 labels the publication takes no tree at all.
+    Differences: word vectors are learnt from the train titles alone (no pretrained GloVe), and
+    words seen once share a vector; sizes suit titles and thousands of datapoints (the publication:
+    300, 512 or more); a fixed number of epochs in place of early stopping on valid; no gradient
+    clipping; the last bias starts at -3, since few nodes are relevant; a node that holds the label
+    of a filter pair and no relevant label is left out of the loss; at prediction the beam is wide
+    enough to find `WIDTH` labels. Under 31,000 labels the publication uses no tree.
     """
     settings = Settings(embedding, hidden, linear, dropout, epochs, lr, batch, parents)
     words = Words(task.titles["train"])
@@ -94,7 +98,10 @@ def attentionxml(
 
 
 class Words:
-    """Titles to word numbers: 0 pads, 1 is a word seen less than twice in the train titles, and stands for no title."""
+    """Titles to word numbers: 0 is padding.
+
+    1 is a word seen less than twice in the train titles, or an empty title.
+    """
 
     def __init__(self, titles: list[str]):
         counts = Counter(word for title in titles for word in self._split(title))
@@ -124,15 +131,16 @@ class Words:
 class Tree:
     """Shallow and wide; the nodes of the last level are the labels."""
 
-    sizes: list[int]  # nodes of each level
-    children: list[
-        np.ndarray
-    ]  # of each level: (nodes of the level above, most children) its nodes, -1 padded
-    node: list[np.ndarray]  # of each level: (L,) the node that a label is under
+    sizes: list[int]  # nodes per level
+    children: list[np.ndarray]  # per level: (nodes of the level above, most children), -1 padded
+    node: list[np.ndarray]  # per level: (L,) the node that a label is under
 
 
 def label_centroids(titles: list[str], truth: Lists, num_labels: int) -> sp.csr_matrix:
-    """(L, V) float32 with unit rows: the sums of the TF-IDF words of a label's train datapoints, zero where there is none."""
+    """(L, V) float32, rows of unit norm: the sum of the TF-IDF of each label's train datapoints.
+
+    Zero where a label has none.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
@@ -149,8 +157,11 @@ def label_centroids(titles: list[str], truth: Lists, num_labels: int) -> sp.csr_
 def tree_of(
     centroids: sp.csr_matrix, leaf: int, fanout: int, widest: int, rng: np.random.Generator
 ) -> Tree:
-    """Halved until no cluster holds more than `leaf` labels; the clusters are a level, and so is each `fanout`-th part of them
-    until one has at most `widest` nodes. `fanout` is a power of two."""
+    """The tree over labels that are halved until no cluster holds more than `leaf`.
+
+    The clusters are the last level above the labels. Each level above has `fanout` times fewer
+    nodes, until one has at most `widest`. `fanout` is a power of two.
+    """
     clusters, halvings = [np.arange(centroids.shape[0])], 0
     while max(map(len, clusters)) > leaf:
         clusters, halvings = (
@@ -186,7 +197,10 @@ def _children(above: np.ndarray, below: np.ndarray, count: int) -> np.ndarray:
 
 
 def nodes_of(labels: Lists, node: np.ndarray, size: int) -> Lists:
-    """Row by row the distinct nodes (L,) of a level that the labels are under."""
+    """The distinct nodes of a level that each row's labels are under.
+
+    `node` (L,) is the node of each label.
+    """
     keys = np.unique(labels.rows() * size + node[labels.values])
     return Lists.of_pairs(keys // size, keys % size, len(labels))
 
@@ -205,12 +219,14 @@ class LevelNetwork(nn.Module):
         self.on_words, self.on_states = nn.Dropout(0.2), nn.Dropout(s.dropout)
         for weight in (self.attention.weight, self.mlp[0].weight, self.mlp[2].weight):
             nn.init.xavier_uniform_(weight)
-        nn.init.constant_(
-            self.mlp[2].bias, -3.0
-        )  # few nodes are relevant: training starts there and not at one half
+        # few nodes are relevant: the probabilities start near 0.05 and not at one half
+        nn.init.constant_(self.mlp[2].bias, -3.0)
 
     def forward(self, tokens: torch.Tensor, nodes: torch.Tensor | None = None) -> torch.Tensor:
-        """(n, S) logits of `nodes` (n, S) of the level, of all of them where None; tokens (n, T) int64, 0 = padding."""
+        """(n, S) logits of `nodes` (n, S) of the level, or of all its nodes where None.
+
+        `tokens` (n, T) int64, 0 = padding.
+        """
         there = tokens > 0
         packed = pack_padded_sequence(
             self.on_words(self.embedding(tokens)), there.sum(1).cpu(), True, False
@@ -219,14 +235,15 @@ class LevelNetwork(nn.Module):
             pad_packed_sequence(self.lstm(packed)[0], True, total_length=tokens.shape[1])[0]
         )
         weights = self.attention.weight if nodes is None else self.attention(nodes)
-        # a mean of states through the MLP's first matrix is the mean of what that makes of each state: T products, not S
+        # the MLP's first matrix is applied before the attention's mean: T products per title
+        # instead of S
         attended = (
             attend(states, F.linear(states, self.mlp[0].weight), there, weights) + self.mlp[0].bias
         )
         return self.mlp[1:](attended).squeeze(-1)
 
     def warm_start(self, before: LevelNetwork) -> None:
-        """Embedding, BiLSTM and MLP as the level before left them; the attention is this level's own."""
+        """Copy embedding, BiLSTM and MLP of the level above; the attention is this level's own."""
         for mine, its in (
             (self.embedding, before.embedding),
             (self.lstm, before.lstm),
@@ -238,9 +255,10 @@ class LevelNetwork(nn.Module):
 def attend(
     states: torch.Tensor, values: torch.Tensor, there: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """(n, S, e): for each node the mean of `values` (n, T, e), weighted by softmax over words of <weight, state (n, T, d)>.
+    """(n, S, e): for each node a weighted mean over words of `values` (n, T, e).
 
-    `there` (n, T) bool, at least one a row; `weights` (S, d) for all datapoints or (n, S, d).
+    The weights are the softmax over words of <weight, state (n, T, d)>. `there` (n, T) bool, at
+    least one per row; `weights` (S, d) for all datapoints or (n, S, d).
     """
     scores = (weights @ states.transpose(1, 2)).masked_fill(~there[:, None], -torch.inf)
     return scores.softmax(-1) @ values
@@ -249,7 +267,7 @@ def attend(
 def _train(
     tree: Tree, words: Words, task: Task, s: Settings, rng: np.random.Generator
 ) -> list[LevelNetwork]:
-    """One network a level, the first level's first."""
+    """One network per level, the first level's first."""
     tokens, nets = words(task.titles["train"]), []
     for level in range(len(tree.sizes)):
         truth = nodes_of(task.truth["train"], tree.node[level], tree.sizes[level])
@@ -268,7 +286,10 @@ def _train(
 def chosen_parents(
     tree: Tree, nets: list[LevelNetwork], tokens: np.ndarray, truth: Lists, top: int
 ) -> np.ndarray:
-    """(N, C) nodes of the last trained level: the relevant ones, then the best predicted; -1 where there are fewer."""
+    """(N, C) nodes of the last trained level: the relevant ones, then the best predicted.
+
+    -1 where there are fewer.
+    """
     most = int(np.diff(truth.offsets).max(initial=0))
     nodes, scores = beam(tree, nets, tokens, top, min(top + most, tree.sizes[len(nets) - 1]))
     missed = truth.minus(Lists(np.arange(len(nodes) + 1) * nodes.shape[1], nodes.ravel()))
@@ -326,7 +347,7 @@ def _loss(
     unknown: Lists,
     device: torch.device,
 ) -> torch.Tensor:
-    """Binary cross-entropy, mean over the candidates that are there and known."""
+    """Binary cross-entropy, the mean over the known candidates that are not padding."""
     all_nodes = (
         nodes
         if nodes is not None
@@ -348,7 +369,7 @@ def _loss(
 
 
 def shortened(tokens: np.ndarray, device: torch.device) -> torch.Tensor:
-    """(n, T) without the columns that are padding alone."""
+    """(n, T) without the columns that hold padding only."""
     return torch.from_numpy(tokens[:, : int((tokens > 0).sum(1).max(initial=1))]).to(device)
 
 
@@ -361,8 +382,12 @@ def candidates_of(children: np.ndarray, parents: np.ndarray) -> np.ndarray:
 def beam(
     tree: Tree, nets: list[LevelNetwork], tokens: np.ndarray, top: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best `width` nodes (n, width) of the level that nets[-1] scores, and their products of probabilities; each
-    level's best `top` alone lead on; -1 and -inf where there are fewer."""
+    """(n, width) the best nodes of the level that nets[-1] scores, and their products of
+    probabilities.
+
+    On each level above, only the children of the best `top` nodes are scored; -1 and -inf where
+    there are fewer.
+    """
     device, found = nets[0].mlp[0].weight.device, []
     for rows in _batches(len(tokens), 256):
         short, nodes, scores = (
@@ -397,7 +422,10 @@ def _best_children(
     first: bool,
     width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best `width` children and the logarithms of their chances; fewer columns where there are fewer."""
+    """The best `width` children and the logarithms of their probabilities.
+
+    Fewer if there are fewer.
+    """
     nodes = candidates_of(children, parents)
     logits = net(
         tokens, None if first else torch.from_numpy(np.maximum(nodes, 0)).to(tokens.device)
@@ -414,7 +442,10 @@ def _batches(n: int, size: int) -> Iterator[np.ndarray]:
 
 
 def mean_of(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and mean scores of several trees' (n, width) predictions; a label that a tree has not found scores 0 there."""
+    """Labels and mean scores of several trees' (n, width) predictions.
+
+    A label that a tree does not find scores 0 there.
+    """
     labels, scores = (np.concatenate([f[i] for f in found], 1) for i in (0, 1))
     order = np.argsort(labels, 1, kind="stable")
     labels, scores = np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)

@@ -1,4 +1,7 @@
-"""Bonsai, shallow and diverse label trees (Khandagale et al., Machine Learning 2020), by omikuji, on TF-IDF titles."""
+"""Bonsai on TF-IDF titles, by omikuji: shallow, diverse label trees.
+
+Khandagale et al., Machine Learning 2020.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from mufin.baselines.popular import filled_pairs, widened
-from mufin.baselines.task import Predict, Task
-from mufin.baselines.tfidf import title_words
+from mufin.baselines.shared.popularity import filled_pairs, widened
+from mufin.baselines.shared.task import Predict, Task
+from mufin.baselines.shared.tfidf import title_words
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 
 
-def bonsai(task: Task, seed: int) -> Predict:
+def baseline(task: Task, seed: int) -> Predict:
     """Three trees of unbalanced 100-means at depth 3, a beam of 10; then the most popular labels.
 
-    omikuji takes no seed and draws by itself: `seed` changes nothing, and two calls differ a little. Raises MufinError
+    omikuji takes no seed: `seed` changes nothing, and two calls differ a little. Raises MufinError
     where omikuji is not installed or no train title has a word.
     """
     try:
@@ -44,9 +47,11 @@ def bonsai(task: Task, seed: int) -> Predict:
 
 
 def _write(x: sp.csr_matrix, truth: Lists, num_labels: int, path: Path) -> None:
-    """The XML Repository's text: `rows columns labels`, then `label,label word:value word:value` a datapoint.
+    """Write the XML Repository's text format.
 
-    Without datapoints that have no word or no label: omikuji refuses their lines, and they teach it nothing.
+    The first line is `rows columns labels`, then a line `label,label word:value word:value` per
+    datapoint. Datapoints without a word or without a label are left out: omikuji refuses their
+    lines.
     """
     rows = np.flatnonzero((np.diff(x.indptr) > 0) & (np.diff(truth.offsets) > 0))
     with open(path, "w") as file:

@@ -1,16 +1,21 @@
-"""ECLARE on titles (Mittal et al., "ECLARE: Extreme Classification with Label Graph Correlations", WWW 2021).
+"""ECLARE on titles.
 
-As published: a label graph from random walks with restart on the datapoint-label graph (400 steps, restart 0.8, the most
-visited neighbours kept, very popular labels cut off, symmetric normalisation); titles as TF-IDF sums of word vectors; a
-label's vector is attention over three: its text, its text smoothed over the graph (GAME), a free refinement vector;
-meta-labels are balanced clusters of graph-smoothed label centroids, with vectors of the same make; word vectors are learnt
-on meta-labels of a first clustering, then rest; the beam's meta-label scores, spread over the graph, give the shortlist;
-binary cross-entropy on positives and the shortlist's negatives; the final score joins label and meta-label.
+Mittal et al., "ECLARE: Extreme Classification with Label Graph Correlations", WWW 2021.
 
-What differs: no pretrained word vectors (fastText), words start at random, and word bigrams may stand beside words; one
-tree, where the paper averages three; SiameseXML's residual block, and no spectral norm in it or in the attention; no
-edge is pruned for the distance of its labels' texts; the first clustering is of a random projection of TF-IDF centroids;
-the weight of the joint score (the paper's product is beta 0.5) is chosen on valid; sizes and rates are those that suit a
+As published: a label graph comes from random walks with restart on the datapoint-label graph (400
+steps, restart 0.8, the most visited neighbours kept, very popular labels cut off, symmetric
+normalisation). A title is the TF-IDF sum of its word vectors. A label's vector is attention over
+its text, its text smoothed over the graph (GAME), and a free refinement vector. Meta-labels are
+balanced clusters of graph-smoothed label centroids, with vectors of the same form. Word vectors are
+learnt on the meta-labels of a first clustering and then frozen. The meta-label scores of the beam,
+spread over the graph, give the shortlist. The loss is binary cross-entropy on positives and the
+shortlist's negatives. The final score joins label and meta-label.
+
+Differences: word vectors start at random (pretrained fastText vectors are not available), and word
+bigrams may be used beside words; one tree, where the paper averages three; SiameseXML's residual
+block, without spectral norm in it or in the attention; no edge is pruned by the distance of its
+labels' texts; the first clustering uses a random projection of TF-IDF centroids; the weight of the
+joint score (the paper's product is beta 0.5) is chosen on valid; sizes and learning rates suit a
 few thousand titles.
 """
 
@@ -25,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, normalize
 
-from mufin.baselines.shortlists import (
+from mufin.baselines.shared.shortlists import (
     batch_pairs,
     decay,
     distinct,
@@ -34,8 +39,8 @@ from mufin.baselines.shortlists import (
     positives_of,
     step,
 )
-from mufin.baselines.task import WIDTH, Predict, Task
-from mufin.baselines.text_bags import Bags, Residual, WordBag, bags_of, title_bags
+from mufin.baselines.shared.task import WIDTH, Predict, Task
+from mufin.baselines.shared.text_bags import Bags, Residual, WordBag, bags_of, title_bags
 from mufin.clustering import balanced_halves
 from mufin.progress import progress
 from mufin.ragged import Lists, offsets_of
@@ -43,7 +48,7 @@ from mufin.ragged import Lists, offsets_of
 BETAS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-def eclare(
+def baseline(
     task: Task,
     seed: int,
     *,
@@ -66,8 +71,8 @@ def eclare(
 ) -> Predict:
     """Trained on train; the weight of the joint score chosen on valid. Text only.
 
-    `walk`, `restart`, `neighbours`, `most_popular`: the label graph, see `label_graph`; at most `leaf` labels a
-    meta-label; `beam` meta-labels and `negatives` labels of the shortlist a datapoint.
+    `walk`, `restart`, `neighbours`, `most_popular`: see `label_graph`. A meta-label has at most
+    `leaf` labels. A datapoint has `beam` meta-labels, and `negatives` labels of its shortlist.
     """
     with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -106,9 +111,11 @@ def label_graph(
     most_popular: int,
     rng: np.random.Generator,
 ) -> sp.csr_matrix:
-    """(L, L) the pruned walks, D_r^-1/2 G D_c^-1/2: the `neighbours` most visited labels of each label, and itself.
+    """(L, L) the pruned walks, normalised: D_r^-1/2 G D_c^-1/2.
 
-    A label of more than `most_popular` train datapoints is connected to itself alone: it stands beside everything.
+    Each label is connected to itself and to the `neighbours` labels that its walk visits most. A
+    label of more than `most_popular` train datapoints is connected to itself alone: walks reach it
+    from everywhere.
     """
     counts = np.bincount(truth.values, minlength=num_labels)
     visits = random_walks(
@@ -126,10 +133,11 @@ def random_walks(
     rng: np.random.Generator,
     chunk: int = 16384,
 ) -> sp.csr_matrix:
-    """(L, L) rows of sum 1: how often a walk of `walk` steps from each label visits each; one without datapoints stays.
+    """(L, L) rows of sum 1: how often a walk of `walk` steps from each label visits each label.
 
-    A step goes to a random datapoint of the present label and to a random label of that; with chance `restart` it
-    starts from the walk's own label again.
+    The walk of a label without datapoints stays there. A step goes from a label to one of its
+    datapoints, drawn at random, and from that to one of its labels. With chance `restart` a step
+    starts again from the walk's first label.
     """
     by_label, parts = truth.transpose(num_labels), []
     for start in range(0, num_labels, chunk):
@@ -156,7 +164,7 @@ def _drawn(lists: Lists, rows: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def top_of_rows(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:
-    """The `k` largest entries of each row, ties to the lower column, stored best first."""
+    """The `k` largest entries of each row, largest first; equal entries by column."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, rows))
     order = order[np.arange(len(rows)) - matrix.indptr[rows] < k]
@@ -186,7 +194,10 @@ def clusters_of(
     leaf: int,
     rng: np.random.Generator,
 ) -> sp.csr_matrix:
-    """(C, L) 0/1: the meta-label of each label, balanced clusters of the graph-smoothed mean of its train datapoints."""
+    """(C, L) 0/1: the meta-label of each label.
+
+    Meta-labels are balanced clusters of the labels' graph-smoothed means of train datapoints.
+    """
     relevant = sp.csr_matrix(
         (np.ones(len(truth.values), np.float32), truth.values, truth.offsets),
         (len(truth), graph.shape[0]),
@@ -198,7 +209,10 @@ def clusters_of(
 
 
 def balanced_clusters(rows: np.ndarray, leaf: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) cluster ids from 0: halved by spherical 2-means, in parts of equal size, until none has more than `leaf`."""
+    """(n,) cluster ids from 0: parts of equal size, halved by spherical 2-means.
+
+    Until none has more than `leaf` rows.
+    """
     cluster, todo, done = np.zeros(len(rows), np.int64), [np.arange(len(rows))], 0
     while todo:
         members = todo.pop()
@@ -213,7 +227,7 @@ def balanced_clusters(rows: np.ndarray, leaf: int, rng: np.random.Generator) -> 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How all stages train."""
+    """How all parts train."""
 
     dropout: float
     batch: int
@@ -226,10 +240,11 @@ class Plan:
 
 
 class Head(nn.Module):
-    """Logits <f(x), w_l> + b_l, w_l = attention over {f_text(text), f_graph(smoothed text), free vector}.
+    """Logits <f(x), w_l> + b_l of labels, or of meta-labels.
 
-    `texts` and `smoothed` (num, dim) are the labels' summed word vectors and these over the graph; the free vectors start
-    from `smoothed`.
+    w_l is the attention over {f_text(text), f_graph(smoothed text), free vector}. `texts` and
+    `smoothed` (num, dim) are the labels' summed word vectors and these over the graph; the free
+    vectors start from `smoothed`.
     """
 
     def __init__(self, texts: Tensor, smoothed: Tensor, dropout: float, free: bool):
@@ -265,7 +280,7 @@ class Head(nn.Module):
         return self.document(x) @ self.vectors(ids).T + self.bias(ids)[:, 0]
 
     def logits(self, x: Tensor, ids: np.ndarray) -> Tensor:
-        """(n, K) for the labels `ids` (n, K) of each datapoint; what stands beside -1 means nothing."""
+        """(n, K) for the labels `ids` (n, K) of each datapoint; undefined where an id is -1."""
         labels, place = distinct(ids, x.device)
         return (self.document(x) @ self.vectors(labels).T + self.bias(labels)[:, 0]).gather(
             1, place
@@ -273,7 +288,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def log_probability(self, x: Tensor, ids: np.ndarray, chunk: int = 1024) -> np.ndarray:
-        """(n, K) log sigmoid of the logits of `ids` (n, K); 0 beside -1."""
+        """(n, K) log sigmoid of the logits of `ids` (n, K); 0 where an id is -1."""
         self.eval()
         out = np.zeros(ids.shape, np.float32)
         for rows in (slice(s, s + chunk) for s in range(0, len(ids), chunk)):
@@ -281,7 +296,7 @@ class Head(nn.Module):
         return np.where(ids >= 0, out, 0)
 
     def optimisers(self, lr: float, words: WordBag | None = None) -> list[torch.optim.Optimizer]:
-        """One for what has sparse gradients, one for the rest."""
+        """One for the weights with sparse gradients, one for the rest."""
         sparse = [e.weight for e in (self.bias, self.free) if e is not None] + (
             list(words.parameters()) if words else []
         )
@@ -293,11 +308,14 @@ class Head(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class MetaLabels:
-    """Clusters of labels, which are labels themselves: relevant where one of theirs is, titled by all of theirs."""
+    """Clusters of labels, used as labels: relevant where one of their labels is.
+
+    The title of a meta-label is all titles of its labels.
+    """
 
     of: sp.csr_matrix  # (C, L) 0/1
     graph: sp.csr_matrix  # (L, L), see `label_graph`
-    neighbours: int  # kept a meta-label in their own graph
+    neighbours: int  # kept per meta-label in the graph of meta-labels
 
     def head(
         self,
@@ -308,7 +326,10 @@ class MetaLabels:
         epochs: int,
         learn_words: bool,
     ) -> Head:
-        """Trained on all meta-labels by binary cross-entropy; without free vectors while the word vectors learn."""
+        """A head trained on all meta-labels by binary cross-entropy.
+
+        It has no free vectors while the word vectors learn.
+        """
         titles = bags_of(l2(self.of @ bags["labels"].matrix(words.words.num_embeddings)))
         between = on_device(
             symmetric(top_of_rows((self.of @ self.graph @ self.of.T).tocsr(), self.neighbours)),
@@ -358,9 +379,10 @@ class MetaLabels:
     def shortlist(
         self, head: Head, x: Tensor, beam: int, width: int, chunk: int = 1024
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(n, width) labels, best first, -1 padded, and their scores: those of the `beam` best meta-labels, over the graph.
+        """(n, width) labels, best first, -1 padded, and their scores.
 
-        A wider beam where that many meta-labels hold fewer than `width` labels.
+        These are the scores of the `beam` best meta-labels, spread over the graph. The beam is
+        wider where that many meta-labels hold fewer than `width` labels.
         """
         width, smallest = min(width, self.of.shape[1]), max(1, int(self.of.sum(1).min()))
         beam = min(self.of.shape[0], max(beam, math.ceil(width / smallest)))
@@ -393,7 +415,11 @@ def label_head(
     negatives: int,
     epochs: int,
 ) -> Head:
-    """The labels' own vectors, by binary cross-entropy on all positives and `negatives` of `wrong`; the words rest."""
+    """A head trained on labels, by binary cross-entropy on all positives and `negatives` of
+    `wrong`.
+
+    Word vectors are frozen.
+    """
     head = Head(
         vectors["labels"], on_device(graph, plan.device) @ vectors["labels"], plan.dropout, True
     )

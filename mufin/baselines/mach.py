@@ -1,4 +1,7 @@
-"""MACH on titles: labels hashed R times into few buckets, one small network a hashing (Medini et al., NeurIPS 2019)."""
+"""MACH on titles: labels hashed R times into few buckets, with one small network per hashing.
+
+Medini et al., NeurIPS 2019.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from scipy.sparse import csr_matrix
 from torch import nn
 from torch.nn import functional as F
 
-from mufin.baselines.task import WIDTH, Predict, Task
+from mufin.baselines.shared.task import WIDTH, Predict, Task
 from mufin.ragged import Lists
 from mufin.ranking.order import top
 
@@ -18,7 +21,7 @@ BUDGET = 2**25  # scores (float32) of a chunk of datapoints against all labels: 
 MOST_FEATURES = 2**17
 
 
-def mach(
+def baseline(
     task: Task,
     seed: int,
     *,
@@ -30,18 +33,20 @@ def mach(
     dropout: float = 0.5,
     batch: int = 64,
 ) -> Predict:
-    """R networks on hashed titles, each from words to the buckets of its own hashing of the labels; the mean of R scores.
+    """R networks on hashed titles, each for the buckets of its own hashing of the labels.
 
-    As published: R independent 2-universal hashes of labels to B buckets; a network each, with one hidden layer of
-    rectified units on feature-hashed words; binary cross-entropy, a bucket being relevant if one of its labels is; a
-    label's score is the mean over r of its bucket's probability. The unbiased estimator of the publication, B / (B - 1)
-    (mean - 1 / B), is an increasing function of that mean: the same ranking. `buckets` None takes B = 3 sqrt(L),
-    the publication's own proportion (20,000 for 49 million labels).
+    As published: R independent 2-universal hashes map labels to B buckets. Each has a network with
+    one hidden layer of rectified units on feature-hashed words, trained by binary cross-entropy; a
+    bucket is relevant if one of its labels is. A label's score is the mean over r of its bucket's
+    probability. The publication's unbiased estimator, B / (B - 1) (mean - 1 / B), grows with that
+    mean, so the ranking is the same. `buckets` None takes B = 3 sqrt(L), the publication's
+    proportion (20,000 for 49 million labels).
 
-    What differs: hashed counts are weighted by TF-IDF and words are hashed to a size taken from the train titles, not to
-    80,000; words alone, without pairs of words and letter trigrams; dropout on the hidden layer; all R networks train as
-    one on the same batches; biases start at the buckets' log-odds; a bucket that holds a filter pair's label and no
-    relevant one is left out of the loss.
+    Differences: hashed counts are weighted by TF-IDF; the number of hashed words follows from the
+    train titles (the publication: 80,000); single words only, without pairs of words and letter
+    trigrams; dropout on the hidden layer; all R networks train together on the same batches; biases
+    start at the buckets' log-odds; a bucket that holds the label of a filter pair and no relevant
+    label is left out of the loss.
     """
     inputs, hashes = (
         Titles(task.titles["train"]),
@@ -62,19 +67,22 @@ def mach(
 
 
 def num_buckets(num_labels: int, buckets: int | None) -> int:
-    """B: as asked for, else 3 sqrt(L); at least 2, the fewest that tell labels apart."""
+    """B: `buckets`, or 3 sqrt(L) where that is None; at least 2."""
     return max(2, math.ceil(3 * math.sqrt(num_labels)) if buckets is None else buckets)
 
 
 def label_hashes(num_labels: int, buckets: int | None, repetitions: int, seed: int) -> np.ndarray:
-    """(R, L) int64 in [0, B): ((a l + b) mod p) mod B, 2-universal (Carter and Wegman), a and b drawn for each r."""
+    """(R, L) int64 in [0, B): ((a l + b) mod p) mod B, with a and b drawn for each r.
+
+    2-universal (Carter and Wegman).
+    """
     prime, rng = 2**31 - 1, np.random.default_rng([seed, 7])
     a, b = rng.integers(1, prime, (repetitions, 1)), rng.integers(0, prime, (repetitions, 1))
     return (a * np.arange(num_labels) + b) % prime % num_buckets(num_labels, buckets)
 
 
 class Titles:
-    """Titles to hashed words, TF-IDF with unit norm, its weights from the train titles."""
+    """Titles as hashed words: TF-IDF of unit norm, with weights from the train titles."""
 
     def __init__(self, titles: list[str]):
         from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
@@ -88,14 +96,17 @@ class Titles:
         self.weights = TfidfTransformer(sublinear_tf=True).fit(self.words.transform(titles))
 
     def __call__(self, titles: list[str]) -> csr_matrix:
-        """(n, features) float32; an untitled one's row is empty."""
+        """(n, features) float32; the row of an empty title is empty."""
         if not titles:
             return csr_matrix((0, self.features), dtype=np.float32)
         return self.weights.transform(self.words.transform(titles)).astype(np.float32).tocsr()
 
 
 class Nets(nn.Module):
-    """R networks side by side: features -> hidden -> B, none sharing a weight; the second layers are one batched product."""
+    """R networks side by side: features -> hidden -> B, without shared weights.
+
+    The second layers are one batched product.
+    """
 
     def __init__(self, features: int, hidden: int, repetitions: int, buckets: int, dropout: float):
         super().__init__()
@@ -150,7 +161,10 @@ def _train(
 
 
 def log_odds(hashes: np.ndarray, truth: Lists, buckets: int) -> torch.Tensor:
-    """(R, 1, B) float32: what each bucket's relevance is without a title; training starts there and not at one half."""
+    """(R, 1, B) float32: the log-odds that a bucket is relevant to any datapoint.
+
+    The biases start there.
+    """
     counts = np.stack([np.bincount(h[truth.values], minlength=buckets) for h in hashes])
     return torch.from_numpy(counts / len(truth)).clamp(1e-4, 0.5).logit()[:, None].float()
 
@@ -158,7 +172,10 @@ def log_odds(hashes: np.ndarray, truth: Lists, buckets: int) -> torch.Tensor:
 def bucket_targets(
     hashes: np.ndarray, truth: Lists, excluded: Lists, buckets: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, n, B) float32 each: relevance, and 1 where it is known: not of a bucket that a filter pair alone falls into."""
+    """(R, n, B) float32 each: relevance, and 1 where it is known.
+
+    It is unknown for a bucket that holds the label of a filter pair and no relevant label.
+    """
     target = torch.zeros(len(hashes), len(truth), buckets)
     known, r = torch.ones_like(target), np.arange(len(hashes))[:, None]
     known[r, excluded.rows(), hashes[:, excluded.values]] = 0
@@ -175,7 +192,10 @@ def _flat(x: csr_matrix, device: torch.device) -> tuple[torch.Tensor, ...]:
 
 
 def label_scores(probability: torch.Tensor, hashes: torch.Tensor) -> torch.Tensor:
-    """(n, L): the mean over r of the probabilities (R, n, B) of the buckets that `hashes` (R, L) puts a label in."""
+    """(n, L): the mean over r of the `probability` (R, n, B) of each label's bucket.
+
+    `hashes` (R, L) holds the buckets.
+    """
     total = torch.zeros(probability.shape[1], hashes.shape[1], device=probability.device)
     for one, buckets in zip(probability, hashes):
         total += one[:, buckets]

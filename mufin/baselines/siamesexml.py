@@ -1,17 +1,20 @@
-"""SiameseXML on titles (Dahiya et al., "SiameseXML: Siamese Networks meet Extreme Classifiers with 100M Labels", ICML 2021).
+"""SiameseXML on titles.
 
-As published: one encoder for datapoints and labels, words' vectors summed by TF-IDF and rectified; Module I trains it in
-batches of labels, each with one of its datapoints and the hardest other labels' datapoints of the batch as negatives, by
-the paper's probabilistic contrastive loss on cosines, P[y = 1] = c exp(d (cosine - 1)); Module II takes the union of two
-searches, the nearest labels and the labels of the nearest train datapoints; Module IV freezes the encoder and trains
-w_l = N(z_l + eta_l) and a residual layer on datapoints, by the same loss on positives and shortlisted negatives; the
-final score mixes classifier and similarity.
+Dahiya et al., "SiameseXML: Siamese Networks meet Extreme Classifiers with 100M Labels", ICML 2021.
 
-What differs: no pretrained word vectors (fastText) are to be had, words start at random; word bigrams may stand beside
-words; the searches are exact (matrix products in chunks) where the paper has HNSW; the weight beta is chosen on valid;
-no ensemble of several learners; eta starts at 0, where the released code starts from graph-smoothed label text; a label's
-similarity is the larger cosine of the two searches, without the released code's sigmoids; sizes and rates are those that
-suit a few thousand titles.
+As published: one encoder for datapoints and labels sums word vectors by TF-IDF and rectifies the
+sum. Module I trains it in batches of labels, each with one of its datapoints as the positive and
+the hardest datapoints of the batch's other labels as negatives, by the paper's probabilistic
+contrastive loss on cosines, P[y = 1] = c exp(d (cosine - 1)). Module II takes the union of two
+searches: the nearest labels, and the labels of the nearest train datapoints. Module IV freezes the
+encoder and trains w_l = N(z_l + eta_l) and a residual layer on datapoints, by the same loss on
+positives and shortlisted negatives. The final score mixes classifier and similarity.
+
+Differences: word vectors start at random (pretrained fastText vectors are not available); word
+bigrams may be used beside words; the searches are exact (matrix products in chunks) where the paper
+uses HNSW; the weight beta is chosen on valid; no ensemble; eta starts at 0, where the released code
+starts from graph-smoothed label text; a label's similarity is the larger cosine of the two
+searches, without the released code's sigmoids; sizes and learning rates suit a few thousand titles.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mufin.baselines.shortlists import (
+from mufin.baselines.shared.shortlists import (
     batch_pairs,
     decay,
     distinct,
@@ -34,8 +37,8 @@ from mufin.baselines.shortlists import (
     positives_of,
     step,
 )
-from mufin.baselines.task import Predict, Task
-from mufin.baselines.text_bags import Bags, Residual, WordBag, title_bags
+from mufin.baselines.shared.task import Predict, Task
+from mufin.baselines.shared.text_bags import Bags, Residual, WordBag, title_bags
 from mufin.progress import progress
 from mufin.ragged import Lists
 
@@ -44,7 +47,10 @@ BETAS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 class SiameseXML(nn.Module):
-    """z_l, x_i = N(ReLU(E words)); w_l = N(z_l + eta_l); the classifiers' datapoint is N(x + dropout(ReLU(R x)))."""
+    """z_l, x_i = N(ReLU(E words)); w_l = N(z_l + eta_l).
+
+    The classifiers' datapoint is N(x + dropout(ReLU(R x))).
+    """
 
     def __init__(self, num_terms: int, num_labels: int, dim: int, dropout: float):
         super().__init__()
@@ -62,21 +68,27 @@ class SiameseXML(nn.Module):
         return normalize(z[labels] + self.eta(labels), dim=-1)
 
     def scores(self, z: Tensor, x: Tensor, ids: np.ndarray) -> Tensor:
-        """(n, K) cosines of datapoints `x` (n, dim) with the classifiers of `ids` (n, K); beside -1 they mean nothing."""
+        """(n, K) cosines of datapoints `x` (n, dim) with the classifiers of `ids` (n, K).
+
+        Undefined where an id is -1.
+        """
         labels, place = distinct(ids, x.device)
         return (self.refined(x) @ self.classifiers(z, labels).T).gather(1, place)
 
     def refined(self, x: Tensor) -> Tensor:
-        """(n, dim) the classifiers' datapoints from the encoder's (n, dim)."""
+        """(n, dim) datapoint vectors for the classifiers, from the encoder's (n, dim)."""
         return normalize(self.residual(x), dim=-1)
 
 
 def contrastive(cosine: Tensor, c: float, d: float) -> tuple[Tensor, Tensor]:
-    """-log P and -log(1 - P) over d, with P = c exp(d (cosine - 1)): the loss of a pair if it is relevant, and if not."""
+    """The losses of a pair if it is relevant, and if not: -log P and -log(1 - P), divided by d.
+
+    P = c exp(d (cosine - 1)).
+    """
     return (1 - cosine) - math.log(c) / d, -torch.log1p(-c * torch.exp(d * (cosine - 1))) / d
 
 
-def siamesexml(
+def baseline(
     task: Task,
     seed: int,
     *,
@@ -97,8 +109,9 @@ def siamesexml(
 ) -> Predict:
     """Trained on train; beta chosen on valid. Text only.
 
-    `hard` negatives a label in Module I; a shortlist is the union of the `near_labels` nearest labels and those of the
-    `near_datapoints` nearest train datapoints; `negatives` of it a datapoint in Module IV.
+    Module I uses `hard` negatives per label. A shortlist is the union of the `near_labels` nearest
+    labels and those of the `near_datapoints` nearest train datapoints; Module IV uses `negatives`
+    of it per datapoint.
     """
     with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -119,7 +132,7 @@ def siamesexml(
 
 
 def known_pairs(task: Task) -> sp.csr_matrix:
-    """(N, L) int8 of train: 1 where relevant, 2 where a filter pair, which is neither a positive nor a negative."""
+    """(N, L) int8 of train: 1 where relevant, 2 for a filter pair (no positive and no negative)."""
     truth, excluded = positives_of(task), task.excluded["train"]
     values = np.concatenate(
         [np.ones(len(truth.values), np.int8), np.full(len(excluded.values), 2, np.int8)]
@@ -143,7 +156,10 @@ def _pretrain(
     lr: float,
     hard: int,
 ) -> None:
-    """Module I: batches of labels, one random datapoint of each, the `hard` nearest irrelevant datapoints of the batch."""
+    """Module I: batches of labels with one random datapoint each.
+
+    The negatives are in the batch.
+    """
     known = known_pairs(task).T.tocsr()
     of_label = positives_of(task).transpose(task.num_labels)
     labels = np.flatnonzero(np.diff(of_label.offsets))
@@ -167,9 +183,11 @@ def _pretrain(
 def siamese_loss(
     cosine: Tensor, relation: Tensor, hard: int, c: float = 0.9, d: float = 1.5
 ) -> Tensor:
-    """The mean over labels of all relevant datapoints' losses and the `hard` largest of the irrelevant ones'.
+    """The mean over labels of the losses of relevant and of the `hard` hardest irrelevant
+    datapoints.
 
-    `cosine` (labels, datapoints), `relation` of the same shape: 1 relevant, 0 not, 2 a filter pair that counts for nothing.
+    `cosine` (labels, datapoints), `relation` of the same shape: 1 relevant, 0 not relevant, 2 a
+    filter pair (ignored).
     """
     positive, negative = contrastive(cosine, c, d)
     hardest = negative.masked_fill(relation != 0, 0.0).topk(min(hard, cosine.shape[1]), 1).values
@@ -178,7 +196,10 @@ def siamese_loss(
 
 @dataclass(frozen=True, slots=True)
 class Shortlists:
-    """Module II: the union of the nearest labels and the labels of the nearest train datapoints, exact, by cosine."""
+    """Module II: the union of the nearest labels and the labels of the nearest train datapoints.
+
+    Both searches are exact, by cosine.
+    """
 
     labels: Tensor  # (L, dim), unit norm
     datapoints: Tensor  # (N, dim), unit norm
@@ -189,10 +210,11 @@ class Shortlists:
     def of(
         self, queries: Tensor, excluded: Lists, own: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(n, K) distinct labels, -1 padded, and the similarity of each: the larger of what the two searches give.
+        """(n, K) distinct labels, -1 padded, and the similarity of each.
 
-        At least `near_labels` beside the filter pairs where L allows. `own`: query i is train datapoint i, not its own
-        neighbour.
+        The similarity is the larger one of the two searches. At least `near_labels` labels in
+        addition to the filter pairs, where L allows. `own`: query i is train datapoint i, which is
+        not its own neighbour.
         """
         most = int(np.diff(excluded.offsets).max(initial=0))
         labels, cosine = nearest(queries, self.labels, self.near_labels + most)
@@ -211,7 +233,10 @@ class Shortlists:
 def union(
     rows: np.ndarray, labels: np.ndarray, similarity: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, K) each row's distinct labels by id, -1 padded, and the largest similarity of each, 0 beside the padding."""
+    """(n, K) each row's distinct labels by id, -1 padded, and the largest similarity of each.
+
+    0 where there is padding.
+    """
     order = np.lexsort((-similarity, labels, rows))
     rows, labels, similarity = rows[order], labels[order], similarity[order]
     first = np.ones(len(rows), bool)
@@ -228,7 +253,10 @@ def union(
 def nearest(
     queries: Tensor, keys: Tensor, k: int, own: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, min(k, m)) the rows of `keys` (m, dim) with the largest products, and these; `own`: row i is not found for i."""
+    """(n, min(k, m)) the rows of `keys` (m, dim) with the largest products, and the products.
+
+    `own`: without row i for i.
+    """
     k, step = min(k, len(keys) - own), max(1, BUDGET // max(len(keys), 1))
     index, values = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)
     for start in range(0, len(queries), step):
@@ -255,7 +283,10 @@ def _finetune(
     lr: float,
     negatives: int,
 ) -> None:
-    """Module IV: eta and the residual layer, on all positives and `negatives` shortlisted labels; the encoder rests."""
+    """Module IV: eta and the residual layer, on all positives and `negatives` shortlisted labels.
+
+    The encoder is frozen.
+    """
     truth, wrong = positives_of(task), negatives_of(found, task)
     optimisers = [
         torch.optim.SparseAdam(model.eta.parameters(), lr=lr),
@@ -275,7 +306,10 @@ def _finetune(
 def classifier_loss(
     cosine: Tensor, target: Tensor, c: float = 0.75, d: float = 3.0, threshold: float = 0.05
 ) -> Tensor:
-    """The mean over datapoints of the pairs' losses; an irrelevant pair's below `threshold` counts for nothing."""
+    """The mean over datapoints of the pairs' losses.
+
+    Irrelevant pairs below `threshold` are left out.
+    """
     positive, negative = contrastive(cosine, c, d)
     negative = negative.masked_fill((target != 0) | (negative < threshold), 0.0)
     return ((positive * (target == 1)).sum() + negative.sum()) / len(cosine)
@@ -290,7 +324,9 @@ def _scores(
     split: str,
     chunk: int = 1024,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n, K) the shortlist of each datapoint of `split`, its classifiers' cosines and its similarities."""
+    """(n, K) the shortlist of each datapoint of `split`, its classifiers' cosines and its
+    similarities.
+    """
     found, similarity = search.of(vectors[split], task.excluded[split])
     classifier = np.zeros(found.shape, np.float32)
     for start in range(0, len(found), chunk):

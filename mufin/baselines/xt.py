@@ -1,4 +1,7 @@
-"""A linear probabilistic label tree on TF-IDF titles, by napkinXC: the stand-in for XT (extremeText, Wydmuch et al. 2018)."""
+"""A linear probabilistic label tree on TF-IDF titles, by napkinXC.
+
+Stands for XT (extremeText, Wydmuch et al. 2018).
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from mufin.baselines.popular import filled_pairs, widened
-from mufin.baselines.task import Predict, Task
-from mufin.baselines.tfidf import title_words
+from mufin.baselines.shared.popularity import filled_pairs, widened
+from mufin.baselines.shared.task import Predict, Task
+from mufin.baselines.shared.tfidf import title_words
 from mufin.errors import MufinError
 
 
-def xt(task: Task, seed: int) -> Predict:
-    """A tree of labels by balanced 2-means, a logistic regression at each node, the likeliest labels by exact search; then
-    the most popular.
+def baseline(task: Task, seed: int) -> Predict:
+    """The likeliest labels of a tree with a logistic regression per node, then the most popular.
 
-    XT is the same model of probabilities, learnt otherwise: its nodes are linear in the mean of word vectors that train
-    along with them by SGD (fastText); here they are linear in TF-IDF itself, each solved by LIBLINEAR. `seed` draws the
-    tree. Raises MufinError where napkinXC is not installed or no train title has a word.
+    The tree comes from balanced 2-means, the likeliest labels from an exact search. XT is the same
+    probability model trained in another way: its nodes are linear in the mean of word vectors,
+    trained with them by SGD (fastText). Here they are linear in TF-IDF, each solved by LIBLINEAR.
+    `seed` draws the tree. Raises MufinError where napkinXC is not installed or no train title has a
+    word.
     """
     try:
         from napkinxc.models import PLT
@@ -42,5 +46,5 @@ def xt(task: Task, seed: int) -> Predict:
 
 
 def _features(x: sp.csr_matrix) -> list[list[tuple[int, float]]]:
-    """Rows as (word, value), Python's own numbers: napkinXC takes them safely, numpy's not always."""
+    """Rows as (word, value) pairs of Python numbers: napkinXC can crash on numpy's."""
     return [list(zip(row.indices.tolist(), row.data.tolist())) for row in x]

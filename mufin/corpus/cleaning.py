@@ -1,4 +1,8 @@
-"""Titles, pictures, products and relations as they should be (METHOD, Task and data: quirks seen in the wild)."""
+"""Cleaning of titles, image references, rows with the same id, and relations.
+
+The rules come from faults of real catalogs and of the Amazon metadata dump that
+MM-AmazonTitles-300K was curated from (MUFIN Sec. 4, Datasets; App. B).
+"""
 
 from __future__ import annotations
 
@@ -15,32 +19,45 @@ if TYPE_CHECKING:
     import polars as pl
 
 ENTITY = re.compile(r"&(?:#\d{1,9}|#[xX][0-9a-fA-F]{1,9}|\w+);")
+# Elements that are removed together with the text in them.
 HIDDEN = re.compile(
-    r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.DOTALL | re.IGNORECASE
-)  # with its text
-TAG = re.compile(
-    r"</?[a-zA-Z][^<>]*>|<![^<>]*>"
-)  # not `<3 and >`: a tag's name follows its bracket at once
-OPEN_TAG = re.compile(  # a tag without an end: what follows is no title. It shows by being
-    r"<(?:/[a-zA-Z]"  # a closing one; by a name that is no word or size, unlike `Size <S`
-    r"|(?:blockquote|br|div|font|html|iframe|img|script|span|strong|style|svg|tbody|td|textarea|tr)(?=[\s/]|$)"
+    r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->",
+    re.DOTALL | re.IGNORECASE,
+)
+# The name of a tag follows its bracket at once, so `<3 and >` is not a tag.
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<![^<>]*>")
+# A tag that never ends: it and all text after it are removed. `Size <S` and `Bolt <M8 zinc` must
+# stay, so one of three signs is required, one per line: it is a closing tag, its name is a common
+# HTML tag, or it has an attribute.
+OPEN_TAG = re.compile(
+    r"<(?:/[a-zA-Z]"
+    r"|(?:blockquote|br|div|font|html|iframe|img|script|span|strong|style|svg|tbody|td|textarea|tr)"
+    r"(?=[\s/]|$)"
     r"|[a-zA-Z][\w:-]*\s(?:[^<>]*\s)?[\w:-]+\s*=)[^<>]*$",
     re.IGNORECASE,
-)  # by an attribute, unlike `Bolt <M8 zinc`
-TAG_END = re.compile(r'^[^<>]*"\s*/>')  # ` Magazines" />`: the end of a tag that was cut off
-SCRIPT = re.compile(r"getTime\(\)|function\s*\(\w*\)\s*\{")  # a page's script in place of its title
+)
+# The end of a tag whose start was cut off, as in ` Magazines" />`.
+TAG_END = re.compile(r'^[^<>]*"\s*/>')
+# JavaScript of the product's page in the place of its title.
+SCRIPT = re.compile(r"getTime\(\)|function\s*\(\w*\)\s*\{")
+# Runs of white space, control characters, zero-width spaces and byte order marks.
 BREAKS = re.compile(r"[\s\u0000-\u001f\u007f-\u009f\u200b\ufeff]+")
-LONGEST = 10_000  # characters of a title that are looked at; encoders read some dozens of words
+LONGEST = 10_000  # characters of a title that are kept; the encoders read a few dozen words
+# Matches every title that `clean_title` would change; a needless match costs only time.
 SUSPECT = r"[<>&\x00-\x1f\x7f-\x9f\u200b\ufeff{]|getTime|\s\s|^\s|\s$|[^\S ]"
 
 
 def clean_title(title: str | None) -> str:
-    """The title without entities, markup, control characters and blanks at the ends; '' where nothing is left.
+    """The title without entities, markup and control characters; '' if nothing is left.
 
-    Entities are resolved until none is left (`&amp;amp;` occurs), before tags go: an escaped tag is a tag.
+    Blanks at the ends are removed, and other runs of blanks become one. A title of more than
+    `LONGEST` characters is cut first.
     """
     text, before = (title or "")[:LONGEST], None
-    while text != before:  # ends: each change makes it shorter, or resolves an entity
+    # Entities can be nested (`&amp;amp;`) and can hide tags (`&lt;b&gt;`), so both steps repeat
+    # until nothing changes. The loop ends, because each round that changes the text resolves an
+    # entity or makes the text shorter.
+    while text != before:
         before = text
         text = ENTITY.sub(lambda m: html.unescape(m[0]), text)
         for markup in (HIDDEN, TAG, OPEN_TAG, TAG_END):
@@ -50,20 +67,23 @@ def clean_title(title: str | None) -> str:
 
 
 def clean_titles(titles: pl.Series) -> pl.Series:
-    """`clean_title` of each; only those that hold something suspect cost Python's time."""
+    """(n,) strings: `clean_title` of each title; null counts as ''.
+
+    Only titles that match `SUSPECT` are cleaned in Python, since most titles need no cleaning.
+    """
     titles = titles.fill_null("").str.slice(0, LONGEST)
     suspect = np.flatnonzero(titles.str.contains(SUSPECT).to_numpy())
-    return (
-        titles.scatter(suspect, [clean_title(t) for t in titles.gather(suspect)])
-        if len(suspect)
-        else titles
-    )
+    if not len(suspect):
+        return titles
+    return titles.scatter(suspect, [clean_title(t) for t in titles.gather(suspect)])
 
 
 def image_keys(images: pl.Series, urls: Lookup, keys: pl.Series) -> pl.Series:
-    """Keys in place of references: order kept, the same content once a product, references without a picture gone.
+    """(n,) list<string>: the pictures of each product as keys of the image store, in their order.
 
-    `keys` holds the key of each text of `urls`.
+    `images` (n,) list<string> holds the references of each product. `urls` holds the references
+    that gave a picture, and `keys` (len(urls),) the key of each. A reference without a picture is
+    dropped, and so is a picture that the product already has under another reference.
     """
     import polars as pl
 
@@ -73,24 +93,31 @@ def image_keys(images: pl.Series, urls: Lookup, keys: pl.Series) -> pl.Series:
     grouped = found.group_by("row", maintain_order=True).agg(
         pl.col("key").unique(maintain_order=True)
     )
+    # The join brings back the products without any picture, which `explode` or the filter removed.
     every = pl.DataFrame({"row": np.arange(len(images))})
     return every.join(grouped, on="row", how="left", maintain_order="left")["key"].fill_null([])
 
 
 def best_rows(group: np.ndarray, quality: np.ndarray) -> np.ndarray:
-    """(G,) the row that speaks for each group 0..G-1: the first of its highest quality."""
-    order = np.lexsort((-quality, group))  # stable: first come, first served within a quality
-    return order[np.unique(group[order], return_index=True)[1]]
+    """(G,) int64: for each group 0..G-1 the row of the highest quality, the first of them on a tie.
+
+    `group` and `quality` are (n,): the group of each row, and a number to compare within a group.
+    """
+    order = np.lexsort((-quality, group))  # stable, so rows of equal quality keep their order
+    first_of_group = np.unique(group[order], return_index=True)[1]
+    return order[first_of_group]
 
 
 def clean_relations(
     source: np.ndarray, target: np.ndarray, num_products: int
 ) -> tuple[Lists, dict[str, int]]:
-    """Relations of each product, sorted and distinct, and how many of them were dropped, by reason.
+    """The related products of each product, ascending and distinct, and the dropped pairs.
 
-    `source` and `target` (nnz,) are product rows, all inside the catalog.
+    `source` and `target` (nnz,) are the two products of each relation, all in [0, num_products).
+    Returns `num_products` rows of product numbers and {reason: count}.
     """
     own = source == target
+    # A pair as one integer, so that `unique` sorts by source, then by target.
     keys = source[~own].astype(np.int64) * num_products + target[~own]
     distinct = np.unique(keys)
     rows, values = np.divmod(distinct, max(num_products, 1))

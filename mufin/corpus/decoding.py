@@ -1,4 +1,4 @@
-"""Many pictures of the image store to pixels, by a pool of threads or processes."""
+"""Pictures of the image store to pixels, by a pool of threads or processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from mufin.corpus.image_store import read_pictures
 from mufin.corpus.pixels import decode_all
 from mufin.progress import progress
 
-MANY = 20_000  # pictures from which processes decode
+MANY = 20_000  # from this number of pictures on, processes decode instead of threads
 CHUNK = 64  # pictures per task of the pool
+
+Decoded = list[tuple[str, np.ndarray | str]]  # (key, pixels, or the reason why there are none)
 
 
 def decoded(
@@ -22,15 +24,13 @@ def decoded(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(key, pixels (size, size, 3) uint8) of the pictures `keys`, in the order of the store.
 
-    What cannot be decoded, or is not in the store, is counted in `drops` by its reason.
+    A picture that cannot be decoded, or is not in the store, is counted in `drops` by its reason.
     """
     wanted, seen = set(keys.tolist()), 0
     with _pool(workers, len(keys)) as pool:
-        chunks = read_pictures(store, wanted, CHUNK)
+        chunks = _mapped(pool, read_pictures(store, wanted, CHUNK), size, workers)
         total = -(-len(wanted) // CHUNK)
-        for chunk in progress(
-            _mapped(pool, chunks, size, workers), "decode", f"chunks of {CHUNK} pictures", total
-        ):
+        for chunk in progress(chunks, "decode", f"chunks of {CHUNK} pictures", total):
             for key, pixels in chunk:
                 seen += 1
                 if isinstance(pixels, str):
@@ -42,16 +42,25 @@ def decoded(
 
 
 def _pool(workers: int, pictures: int) -> Executor:
-    """Threads, which Pillow's decoders let run side by side; processes for many pictures: they start in seconds but do not
-    share an interpreter. Never by fork: this process has threads, and maybe a GPU."""
+    """Threads for few pictures, processes for more than `MANY`.
+
+    Pillow's decoders release the interpreter lock, so threads run side by side. Processes take
+    seconds to start but share no lock. They are not forked from this process, because forking is
+    unsafe where threads or a CUDA context exist.
+    """
     if pictures > MANY and workers > 1:
         return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
     return ThreadPoolExecutor(workers)
 
 
-def _mapped(pool: Executor, chunks: Iterable, size: int, workers: int) -> Iterator[list]:
-    """Results in order, with a bounded number of chunks under way: the store need not fit in memory."""
-    waiting: list[Future] = []
+def _mapped(
+    pool: Executor, chunks: Iterable[list[tuple[str, bytes]]], size: int, workers: int
+) -> Iterator[Decoded]:
+    """The decoded chunks, in order.
+
+    At most 2 * workers + 1 of them are in the pool at once, so the store need not fit in memory.
+    """
+    waiting: list[Future[Decoded]] = []
     for chunk in chunks:
         waiting.append(pool.submit(decode_all, chunk, size))
         if len(waiting) > 2 * workers:

@@ -1,4 +1,8 @@
-"""The precomputed descriptors of products, gathered into the batches that the network reads."""
+"""The precomputed descriptors of products, gathered into the batches that the networks read.
+
+A product is a bag of descriptors (MUFIN Sec. 3, Notation): a title, pictures and, in this project,
+lexical terms. A batch has one bag per product.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +17,34 @@ from torch import Tensor
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
 from mufin.errors import MufinError
-from mufin.ragged import offsets_of
+from mufin.ragged import Lists, offsets_of
 
 
 @dataclass(slots=True)
 class DescriptorBatch:
-    """n bags of at most `width` rows; the descriptors of each modality flat, with the bag (and row) that each goes to."""
+    """n bags of at most `width` descriptors; one flat array per modality holds the descriptors.
+
+    A flat array has no padding. For each of its entries, `*_bag` is the number of its bag and
+    `*_row` its place there. A title is always at place 0. E_T and E_V are the encoders of text and
+    images.
+    """
 
     num_bags: int
     width: int
     modality: Tensor  # (n, width) int8: -1 empty, 0 text, 1 image, 2 lexical
-    text: Tensor | None = None  # (n_text, T) int32, or what the frozen part of E_T gave
+    text: Tensor | None = None  # (n_text, T) int32 tokens, or outputs of the frozen part of E_T
     text_lengths: Tensor | None = None  # (n_text,) int64
     text_bag: Tensor | None = None  # (n_text,) int64
-    images: Tensor | None = None  # (n_images, S, S, 3) uint8, or what the frozen part of E_V gave
+    images: Tensor | None = None  # (n_images, S, S, 3) uint8, or outputs of the frozen part of E_V
     image_bag: Tensor | None = None  # (n_images,) int64
     image_row: Tensor | None = None  # (n_images,) int64
-    lexical_ids: Tensor | None = None  # (nnz,) int64
-    lexical_offsets: Tensor | None = None  # (n_lexical,) int64
+    lexical_ids: Tensor | None = None  # (nnz,) int64, the terms of all titles after one another
+    lexical_offsets: Tensor | None = None  # (n_lexical,) int64, where the terms of a title start
     lexical_bag: Tensor | None = None  # (n_lexical,) int64
-    lexical_row: int = 0
+    lexical_row: int = 0  # the same place in all bags
 
     def to(self, device: torch.device) -> DescriptorBatch:
-        """The batch on `device`, through pinned memory if that is a GPU."""
+        """The batch on `device`; to a GPU through pinned memory, without waiting for the copy."""
         moved = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -48,9 +57,11 @@ class DescriptorBatch:
 
 
 class DescriptorStore:
-    """`data/precomputed`, memory-mapped: batches of any products, in the modalities asked for.
+    """`data/precomputed`, memory-mapped: the bags of any products in the chosen modalities.
 
-    `device`: inputs are held there if they fit in half of its free memory, so that a step moves indices alone.
+    If `device` is a GPU and an array fits in half of its free memory, the array is copied there,
+    and a batch then needs only indices from the host. Raises MufinError if `data/precomputed` lacks
+    one of the modalities.
     """
 
     def __init__(
@@ -62,8 +73,8 @@ class DescriptorStore:
         self.num_products: int = manifest["products"]
         if missing := set(modalities) - set(manifest["modalities"]):
             raise MufinError(
-                f"{folder} was made without {sorted(missing)}; run `dvc repro precompute` with these in "
-                "encoder.modalities"
+                f"{folder} was made without {sorted(missing)}; "
+                "run `dvc repro precompute` with these in encoder.modalities"
             )
         if "image" in modalities:
             self.image_lists = stored.image_rows()
@@ -74,90 +85,117 @@ class DescriptorStore:
         if "lexical" in modalities:
             self.lexical = stored.lexical_rows()
 
-    def _held(self, shards: list[np.ndarray]) -> Tensor | _Shards:
-        """The shards on the device as one tensor where they fit, else as they are on disk."""
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if sum(s.nbytes for s in shards) < free / 2:
-                like = torch.from_numpy(np.array(shards[0][:0]))
-                held = like.new_empty((sum(map(len, shards)), *like.shape[1:]), device=self.device)
-                for part, shard in zip(
-                    held.split([len(s) for s in shards]), shards
-                ):  # never held twice
-                    part.copy_(torch.from_numpy(np.array(shard)))
-                return held
-        return _Shards(shards, pinned=self.device.type == "cuda")
-
-    def batch(self, products: np.ndarray) -> DescriptorBatch:
-        """The bags of `products` ((n,) rows of products); a product with nothing to show has an empty bag."""
-        products, parts, columns = np.asarray(products), {}, []
-        n = len(products)
-        if "text" in self.modalities:
-            parts |= self._text(products)
-            columns.append(np.where(self.lengths[products] > 0, TEXT, -1)[:, None])
-        if "lexical" in self.modalities:
-            parts |= self._lexical(products) | {"lexical_row": len(columns)}
-            counts = np.diff(self.lexical.offsets)[products]
-            columns.append(np.where(counts > 0, LEXICAL, -1)[:, None])
-        if "image" in self.modalities:
-            positions, offsets = self.image_lists.positions(products)
-            counts, rows = np.diff(offsets), self.image_lists.values[positions]
-            bag = np.repeat(np.arange(n), counts)
-            row = np.arange(len(bag)) - offsets[:-1][bag] + len(columns)
-            if isinstance(self.images, _Shards) and self.images.pinned:
-                # Read the files one after another, each from its start to its end. Not for a CPU, where one file and
-                # several give the same bytes: another order of rows is another order of sums.
-                order = np.argsort(rows, kind="stable")
-                rows, bag, row = rows[order], bag[order], row[order]
-            parts |= {
-                "images": self._rows(self.images, rows),
-                "image_bag": torch.from_numpy(bag),
-                "image_row": torch.from_numpy(row),
-            }
-            columns.append(np.where(np.arange(counts.max(initial=0)) < counts[:, None], IMAGE, -1))
-        modality = np.concatenate([np.full((n, 0), -1), *columns], 1).astype(np.int8)
-        if not modality.shape[1]:
-            modality = np.full((n, 1), -1, np.int8)
-        return DescriptorBatch(n, modality.shape[1], torch.from_numpy(modality), **parts)
-
     @property
     def num_images(self) -> int:
-        """Rows of the image arrays."""
+        """The number of distinct pictures: rows of the image arrays."""
         return len(self.images) if isinstance(self.images, Tensor) else int(self.images.starts[-1])
 
-    def hold(self, name: str, outputs: np.ndarray) -> None:
-        """Give `outputs` ((rows, width) float32: what the text or image encoder makes) in place of that encoder's inputs."""
-        setattr(self, "text" if name == "text" else "images", self._held([outputs]))
+    def batch(self, products: np.ndarray) -> DescriptorBatch:
+        """The bags of `products`, (n,) row numbers; a product without descriptors has an empty bag.
 
-    def hold_fused(self, outputs: np.ndarray, there: np.ndarray) -> None:
-        """Give `outputs` ((P, width) float32: titles and pictures fused) as the one descriptor of the products `there`."""
-        self.modalities, self.lengths = ["text"], there.astype(np.int64)
-        self.hold("text", outputs)
+        The order in a bag is title, lexical terms, pictures.
+        """
+        products = np.asarray(products)
+        modality = self._places(products)
+        batch = DescriptorBatch(len(products), modality.shape[1], torch.from_numpy(modality))
+        if "text" in self.modalities:
+            self._add_text(batch, products)
+        if "lexical" in self.modalities:
+            self._add_lexical(batch, products)
+        if "image" in self.modalities:
+            self._add_images(batch, products)
+        return batch
 
     def text_rows(self, products: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Titles of `products`, cut to the longest of them (padding beyond it is work for nothing), and their lengths."""
+        """The inputs of E_T for the titles of `products`, and their lengths, (n,) int64.
+
+        Tokens and activations are cut to the longest of these titles, since padding costs time.
+        """
         lengths = self.lengths[products]
         rows = self._rows(self.text, products)
+        # Tokens (n, T) and activations (n, T, H) have a token axis; float descriptors (n, H) do
+        # not.
         if rows.dim() > 2 or not rows.is_floating_point():
             rows = rows[:, : max(int(lengths.max(initial=0)), 1)]
         return rows, torch.from_numpy(lengths)
 
     def image_rows(self, rows: np.ndarray) -> Tensor:
+        """The inputs of E_V for these rows of the image arrays."""
         return self._rows(self.images, rows)
 
-    def _text(self, products: np.ndarray) -> dict:
-        bag = np.flatnonzero(self.lengths[products] > 0)
-        rows, lengths = self.text_rows(products[bag])
-        return {"text": rows, "text_lengths": lengths, "text_bag": torch.from_numpy(bag)}
+    def hold(self, name: str, outputs: np.ndarray) -> None:
+        """Replace the inputs of an encoder, `name` "text" or "image", by its outputs.
 
-    def _lexical(self, products: np.ndarray) -> dict:
-        bag = np.flatnonzero(np.diff(self.lexical.offsets)[products] > 0)
-        taken = self.lexical.take(products[bag])
-        return {
-            "lexical_ids": torch.from_numpy(taken.values.astype(np.int64)),
-            "lexical_offsets": torch.from_numpy(taken.offsets[:-1]),
-            "lexical_bag": torch.from_numpy(bag),
-        }
+        `outputs` is (rows, width) float32. Batches then hold the outputs as descriptors.
+        """
+        setattr(self, "text" if name == "text" else "images", self._held([outputs]))
+
+    def hold_fused(self, outputs: np.ndarray, there: np.ndarray) -> None:
+        """Replace titles and pictures by one descriptor per product: the output of early fusion.
+
+        `outputs` is (P, width) float32; `there`, (P,) bool, says which products have one.
+        """
+        self.modalities, self.lengths = ["text"], there.astype(np.int64)
+        self.hold("text", outputs)
+
+    def _held(self, shards: list[np.ndarray]) -> Tensor | _Shards:
+        """The shards as one tensor on the GPU if they fit there, otherwise as they are on disk."""
+        on_gpu = self.device.type == "cuda"
+        if not on_gpu:
+            return _Shards(shards)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if sum(s.nbytes for s in shards) >= free / 2:
+            return _Shards(shards, pinned=True)
+        like = torch.from_numpy(np.array(shards[0][:0]))
+        held = like.new_empty((sum(map(len, shards)), *like.shape[1:]), device=self.device)
+        # Shard by shard, so that neither the host nor the GPU ever holds the whole twice.
+        for part, shard in zip(held.split([len(s) for s in shards]), shards):
+            part.copy_(torch.from_numpy(np.array(shard)))
+        return held
+
+    def _places(self, products: np.ndarray) -> np.ndarray:
+        """(n, width) int8: the modality at each place of each bag, -1 where it is empty."""
+        columns = [np.full((len(products), 0), -1)]
+        if "text" in self.modalities:
+            columns.append(np.where(self.lengths[products] > 0, TEXT, -1)[:, None])
+        if "lexical" in self.modalities:
+            counts = _counts(self.lexical, products)
+            columns.append(np.where(counts > 0, LEXICAL, -1)[:, None])
+        if "image" in self.modalities:
+            counts = _counts(self.image_lists, products)
+            columns.append(np.where(np.arange(counts.max(initial=0)) < counts[:, None], IMAGE, -1))
+        places = np.concatenate(columns, 1).astype(np.int8)
+        # Attention needs a width of at least 1.
+        return places if places.shape[1] else np.full((len(products), 1), -1, np.int8)
+
+    def _add_text(self, batch: DescriptorBatch, products: np.ndarray) -> None:
+        bag = np.flatnonzero(self.lengths[products] > 0)
+        batch.text, batch.text_lengths = self.text_rows(products[bag])
+        batch.text_bag = torch.from_numpy(bag)
+
+    def _add_lexical(self, batch: DescriptorBatch, products: np.ndarray) -> None:
+        bag = np.flatnonzero(_counts(self.lexical, products) > 0)
+        terms = self.lexical.take(products[bag])
+        batch.lexical_ids = torch.from_numpy(terms.values.astype(np.int64))
+        batch.lexical_offsets = torch.from_numpy(terms.offsets[:-1])
+        batch.lexical_bag = torch.from_numpy(bag)
+        batch.lexical_row = int("text" in self.modalities)
+
+    def _add_images(self, batch: DescriptorBatch, products: np.ndarray) -> None:
+        positions, offsets = self.image_lists.positions(products)
+        rows = self.image_lists.values[positions]
+        bag = np.repeat(np.arange(len(products)), np.diff(offsets))
+        before = sum(name in self.modalities for name in ("text", "lexical"))
+        row = np.arange(len(bag)) - offsets[:-1][bag] + before
+        if isinstance(self.images, _Shards) and self.images.pinned:
+            # In this order, each memory-mapped file is read from its start to its end. On a CPU
+            # the order of the bags stays: another order of rows is another order of floating-point
+            # sums, and the result must not depend on the number of files.
+            order = np.argsort(rows, kind="stable")
+            rows, bag, row = rows[order], bag[order], row[order]
+        batch.images = self.image_rows(rows)
+        batch.image_bag = torch.from_numpy(bag)
+        batch.image_row = torch.from_numpy(row)
 
     def _rows(self, held: Tensor | _Shards, rows: np.ndarray) -> Tensor:
         if isinstance(held, Tensor):
@@ -165,45 +203,48 @@ class DescriptorStore:
         return held.take(rows)
 
 
-class _Shards:
-    """Rows of several arrays of one shape after one another, as if they were one.
+def _counts(lists: Lists, rows: np.ndarray) -> np.ndarray:
+    """(n,) int64: how many values each of these rows has, without a pass over all rows."""
+    return lists.offsets[rows + 1] - lists.offsets[rows]
 
-    `pinned`: rows are gathered into page-locked memory, from where a GPU reads them without another copy on the host.
+
+class _Shards:
+    """The rows of several memory-mapped arrays, numbered as if they were one array.
+
+    With `pinned`, rows are gathered into page-locked memory, which a GPU reads without another copy
+    on the host.
     """
 
     def __init__(self, shards: list[np.ndarray], pinned: bool = False):
         self.shards, self.pinned = shards, pinned
-        self.starts = offsets_of([len(s) for s in shards])
-        self.like = torch.from_numpy(np.array(shards[0][:0]))
+        self.starts = offsets_of([len(s) for s in shards])  # the first row of each shard
+        self.like = torch.from_numpy(np.array(shards[0][:0]))  # row shape and dtype
 
     def take(self, rows: np.ndarray) -> Tensor:
-        """(len(rows), ...) in the order of `rows`, fastest where they ascend; raises MufinError outside of the arrays."""
+        """(len(rows), ...) in the order of `rows`; fastest if they ascend.
+
+        Raises MufinError for a row that none of the arrays has.
+        """
         rows = np.asarray(rows, np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.starts[-1]:
             raise MufinError(
-                f"rows {rows.min()} to {rows.max()} are asked of arrays of {self.starts[-1]}; the files in "
-                "data/precomputed are not of one run: run `dvc repro -f precompute`"
+                f"rows {rows.min()} to {rows.max()} are requested from arrays of {self.starts[-1]} "
+                "rows; the files in data/precomputed come from different runs: "
+                "run `dvc repro -f precompute`"
             )
-        order = (
-            None
-            if (rows[1:] >= rows[:-1]).all() or len(self.shards) == 1
-            else np.argsort(rows, kind="stable")
-        )
+        order = None  # set if the rows have to be sorted by shard
+        if len(self.shards) > 1 and not (rows[1:] >= rows[:-1]).all():
+            order = np.argsort(rows, kind="stable")
         ordered = rows if order is None else rows[order]
-        out = torch.empty(
-            (len(rows), *self.like.shape[1:]), dtype=self.like.dtype, pin_memory=self.pinned
-        )
+        shape = (len(rows), *self.like.shape[1:])
+        out = torch.empty(shape, dtype=self.like.dtype, pin_memory=self.pinned)
         ends = np.searchsorted(ordered, self.starts) if len(self.shards) > 1 else [0, len(rows)]
-        for number in range(len(self.shards)):
+        for number, shard in enumerate(self.shards):
             part = slice(ends[number], ends[number + 1])
-            if (
-                part.stop > part.start
-            ):  # with `clip` numpy writes to `out` at once; the rows are in range
-                np.take(
-                    self.shards[number],
-                    ordered[part] - self.starts[number],
-                    axis=0,
-                    out=out.numpy()[part],
-                    mode="clip",
-                )
+            if part.stop == part.start:
+                continue
+            inside = ordered[part] - self.starts[number]
+            # By default numpy gathers into a buffer and copies it to `out`. With `clip` it writes
+            # to `out` at once; no row is clipped, since all are in range.
+            np.take(shard, inside, axis=0, out=out.numpy()[part], mode="clip")
         return out if order is None else out[torch.from_numpy(np.argsort(order))]

@@ -1,4 +1,4 @@
-"""Pictures as bytes in a few Parquet shards, keyed by their content."""
+"""The image store: pictures as bytes in a few Parquet files, keyed by a hash of their content."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 SCHEMA = pa.schema([("key", pa.string()), ("bytes", pa.binary())])
-SHARD_BYTES = 2**28  # of a shard, about
-GROUP_BYTES = 2**23  # of a row group: what a reader holds at once
+SHARD_BYTES = 2**28  # approximate size of one file
+GROUP_BYTES = 2**23  # approximate size of a row group, which a reader holds in memory at once
 
 
 def key_of(content: bytes) -> str:
-    """The first 32 hex digits of the content's SHA-256."""
+    """The first 32 hex digits (128 bits) of the content's SHA-256."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 class ImageWriter:
-    """Appends pictures to `part-*.parquet`, each content once, in bounded memory."""
+    """Appends pictures to `part-*.parquet` in `folder`, each content once, in bounded memory."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.keys, self.number = folder, set(), 0
-        self.pending: list[tuple[str, bytes]] = []
+        self.folder = folder
+        self.number = 0  # of the next file
+        self.keys: set[str] = set()  # of all pictures added
+        self.pending: list[tuple[str, bytes]] = []  # the row group that is being filled
         self.pending_bytes = self.shard_bytes = 0
         self.writer: pq.ParquetWriter | None = None
 
     def add(self, content: bytes) -> str:
-        """The key of the content, which is in the store from now on."""
+        """Store the content, unless the store already holds it; returns its key."""
         key = key_of(content)
         if key not in self.keys:
             self.keys.add(key)
@@ -41,14 +43,15 @@ class ImageWriter:
         return key
 
     def _flush(self) -> None:
+        """Write the pending pictures as one row group."""
         if self.writer is None:
             path = self.folder / f"part-{self.number:05d}.parquet"
+            # JPEG and PNG are compressed already.
             self.writer = pq.ParquetWriter(path, SCHEMA, compression="none")
             self.number, self.shard_bytes = self.number + 1, 0
         keys, contents = zip(*self.pending) if self.pending else ((), ())
-        self.writer.write_table(
-            pa.table({"key": pa.array(keys, pa.string()), "bytes": pa.array(contents, pa.binary())})
-        )
+        columns = {"key": pa.array(keys, pa.string()), "bytes": pa.array(contents, pa.binary())}
+        self.writer.write_table(pa.table(columns))
         self.shard_bytes += self.pending_bytes
         self.pending, self.pending_bytes = [], 0
         if self.shard_bytes >= SHARD_BYTES:
@@ -56,7 +59,7 @@ class ImageWriter:
             self.writer = None
 
     def close(self) -> None:
-        """Write what is left; a store without a picture has one empty shard."""
+        """Write the rest; a store without pictures gets one empty file, which readers can open."""
         if self.pending or self.number == 0:
             self._flush()
         if self.writer is not None:
@@ -65,7 +68,10 @@ class ImageWriter:
 
 
 def stored_pictures(folder: Path, keys: set[str]) -> dict[str, bytes]:
-    """{key: bytes} of those `keys` that `folder` (`part-*.parquet`) has: row groups are read where a key is in them."""
+    """{key: bytes} of the given keys, for a few pictures; unknown keys are left out.
+
+    The bytes of a row group are read only if one of the keys is in it.
+    """
     found: dict[str, bytes] = {}
     for path in sorted(folder.glob("part-*.parquet")):
         file = pq.ParquetFile(path)
@@ -78,7 +84,10 @@ def stored_pictures(folder: Path, keys: set[str]) -> dict[str, bytes]:
 
 
 def read_pictures(folder: Path, wanted: set[str], chunk: int) -> Iterator[list[tuple[str, bytes]]]:
-    """The wanted pictures of the store, (key, bytes), at most `chunk` at a time, each key once."""
+    """Lists of at most `chunk` (key, bytes) of the wanted keys, in the order of the store.
+
+    Each key comes once; unknown keys are left out.
+    """
     done: set[str] = set()
     for path in sorted(folder.glob("part-*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(chunk):

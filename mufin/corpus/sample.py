@@ -1,15 +1,20 @@
-"""The built-in sample: a seeded, invented catalog whose relations need the title and the picture.
+"""The built-in sample: a seeded, generated catalog whose relations need both title and picture.
 
-A product has a kind (mug, saucer, ...), a motif and a colour, which its pictures show, and a brand, a house (the maker
-that owns the brand and its model series) and a size, which only its title tells. p's relations are drawn without
-replacement with odds
+A product has a kind (mug, saucer, ...), a motif (anchor, cat, ...) and a colour, which its pictures
+show. It has a brand, a house (the maker of the brand and of its model series) and a size, which
+only its title can tell. The relations of a product p are drawn without replacement. The odds of a
+label l are
 
-    COMPLEMENT[kind_p, kind_l] x MOTIF_LIFT^[motif_p = wanted_motif_l] x HOUSE_LIFT^[house_p = wanted_house_l]
-        x colour and size lifts x popularity_l
+    COMPLEMENT[kind_p, kind_l] x MOTIF_LIFT^[motif_p = wanted_motif_l]
+        x HOUSE_LIFT^[house_p = wanted_house_l] x colour lift x size lift x popularity_l
 
-so a label must complement p's kind *and* suit its motif (picture) *and* its house (title). Popularity (Zipf) and
-`wanted` (mostly the label's own motif and house, else a whim of its buyers) are in no title and no picture: they are
-what a label's free vector can learn and its content cannot tell. The strengths are the constants below.
+where x^[condition] is x if the condition holds and 1 otherwise. So a good label complements p's
+kind, suits p's motif, which a picture shows, and suits p's house, which a title tells.
+
+The popularity of a label (Zipf), its wanted motif and its wanted house are hidden. The wanted motif
+and house are mostly the label's own, otherwise random. The popularity and the random ones appear in
+no title and no picture, so only the free vector eta_l of a classifier can learn them (MUFIN Sec. 3,
+Fig. 2b). The constants below set the strengths.
 """
 
 from __future__ import annotations
@@ -21,72 +26,64 @@ import numpy as np
 from mufin.corpus.sample_pictures import COLOURS, KINDS, MOTIFS, draw_views
 from mufin.errors import MufinError
 
-# Strengths of the relations.
-MOTIF_LIFT = 50.0  # odds of a label that wants p's motif, against one that does not (picture)
-HOUSE_LIFT = 50.0  # odds of a label that wants p's house (title)
-PALETTE = 0.7  # part of the products in their motif's own colour: a theme has a palette, as in a real shop
-SAME_COLOUR_LIFT = 2.0  # odds of a label of p's colour (picture)
-PAIRED_COLOUR_LIFT = 1.5  # odds of a label of the colour that goes with p's
-SIZE_LIFT = 1.5  # odds of a label of p's size (title)
-KIND_STEPS = (
-    1.0,
-    0.6,
-    0.3,
-)  # odds of the next, the next but one and the last kind of p's group: A -> B is not B -> A
-NEXT_GROUP = 0.5  # odds of the kind that stands at p's place in the next group
-ANY_KIND = 0.001  # odds of every other kind
-ZIPF = (
-    1.6  # popularity of the r-th most popular of P products: (r + HEAD * P)^-ZIPF (Zipf-Mandelbrot)
-)
-HEAD = 1 / 30  # flattens the head, so that no handful of labels answers everything
-MOTIF_WHIM = 0.3  # part of the labels that want another motif than their own
-HOUSE_WHIM = 0.3  # part of the labels that want another house than their own
-NOISE = 0.08  # part of the relations that are to a random product
-RELATIONS = (4, 15)  # relations a product, from and to
+# Strengths of the relations. A lift is the factor on the odds of a label.
+MOTIF_LIFT = 50.0  # if the label wants p's motif (picture)
+HOUSE_LIFT = 50.0  # if the label wants p's house (title)
+SAME_COLOUR_LIFT = 2.0  # if the label has p's colour (picture)
+PAIRED_COLOUR_LIFT = 1.5  # if the label has the colour that is paired with p's
+SIZE_LIFT = 1.5  # if the label has p's size (title)
+PALETTE = 0.7  # fraction of products in the colour of their motif, as real themes have a palette
+# COMPLEMENT within a group of four kinds: the odds of the next kind, the one after it, and the
+# last. They differ, so that relations are asymmetric: A -> B does not mean B -> A.
+KIND_STEPS = (1.0, 0.6, 0.3)
+NEXT_GROUP = 0.5  # COMPLEMENT for the kind at the same place in the next group
+ANY_KIND = 0.001  # COMPLEMENT for every other kind
+# The popularity of the r-th of P products, r from 0, is (1 + r + HEAD * P)^-ZIPF, a law of
+# Zipf-Mandelbrot. HEAD flattens its head, so that a few labels do not answer every datapoint.
+ZIPF = 1.6
+HEAD = 1 / 30
+MOTIF_WHIM = 0.3  # fraction of labels that want another motif than their own
+HOUSE_WHIM = 0.3  # fraction of labels that want another house than their own
+NOISE = 0.08  # fraction of relations that are replaced by a random product
+RELATIONS = (4, 15)  # fewest and most relations per product
 
-# Shares of what is wrong with a catalog.
-NO_TITLE = 0.04
-NO_IMAGES = 0.05
-NEITHER = 0.003  # of the products; at least one
-DEAD_IMAGE = 0.03  # of the references: they lead nowhere
-CORRUPT_IMAGE = 0.01  # of the references: bytes that are no whole picture
+# Faults of real catalogs, as fractions.
+NO_TITLE = 0.04  # of the products
+NO_IMAGES = 0.05  # of the products
+NEITHER = 0.003  # of the products, but at least one: neither title nor images
+DEAD_IMAGE = 0.03  # of the image references: they lead nowhere
+CORRUPT_IMAGE = 0.01  # of the image references: their bytes are not a complete picture
 MARKUP = 0.03  # of the titles: HTML entities or tags
-DUPLICATE = 0.005  # of the products: their id stands twice
-DANGLING = 0.03  # of the relations: further ids outside the catalog
+DUPLICATE = 0.005  # of the products: another row has the same id
+DANGLING = 0.03  # of the relations: additional ids that are not in the catalog
 SELF = 0.003  # of the products: related to themselves
-COLOUR_TOLD = 0.2  # titles that tell the colour
-MOTIF_TOLD = 0.2  # titles that tell the motif
-BRAND_TOLD = 0.85  # titles that tell the brand; those that do not tell the model
-MODEL_TOLD = 0.4  # other titles that tell the model
+
+# What a title tells, as fractions of the titles.
+COLOUR_TOLD = 0.2
+MOTIF_TOLD = 0.2
+BRAND_TOLD = 0.85  # the titles without the brand tell the model
+MODEL_TOLD = 0.4  # of the titles with the brand: they tell the model too
 SIZE_TOLD = 0.6
-IMAGE_COUNTS = (0.06, 0.16, 0.28, 0.24, 0.16, 0.10)  # chances of 1, 2, ... images
+IMAGE_COUNTS = (0.06, 0.16, 0.28, 0.24, 0.16, 0.10)  # probabilities of 1, 2, ... images
 
-SMALLEST = 60  # products: fewer do not make a catalog to split and learn from
-COLD_LABELS = 0.63  # part of the products that stay labels in the default cold split
+SMALLEST = 60  # fewest products that can be split and trained on
+COLD_LABELS = 0.63  # fraction of the products that are labels in the default cold split
 
-# House -> its brands and model series; a title tells one or both.
+# The brands and the model series of each house; a title tells a brand, a model, or both.
+# fmt: off
 HOUSES = (
-    (
-        ("Alderby", "Brightwell", "Corvane", "Dunmore", "Eskdale"),
-        ("Tarn 200", "Tarn 350", "Fell Pro"),
-    ),
-    (
-        ("Fennick", "Garrow", "Hollin", "Inverley", "Juniper Row"),
-        ("Orbit Mini", "Orbit Max", "Halo 12"),
-    ),
-    (
-        ("Kestrow", "Lindqvist", "Marlowe", "Northquay", "Oakhurst"),
-        ("Pike S", "Pike XL", "Delta 7"),
-    ),
-    (
-        ("Pellworm", "Quillon", "Rosehip", "Saltmarsh", "Tamsin"),
-        ("Nova One", "Nova Two", "Ember 40"),
-    ),
-    (
-        ("Umberto", "Vossberg", "Wickham", "Yarrow", "Zellner"),
-        ("Ridge A4", "Ridge B5", "Summit Lite"),
-    ),
+    (("Alderby", "Brightwell", "Corvane", "Dunmore", "Eskdale"),
+     ("Tarn 200", "Tarn 350", "Fell Pro")),
+    (("Fennick", "Garrow", "Hollin", "Inverley", "Juniper Row"),
+     ("Orbit Mini", "Orbit Max", "Halo 12")),
+    (("Kestrow", "Lindqvist", "Marlowe", "Northquay", "Oakhurst"),
+     ("Pike S", "Pike XL", "Delta 7")),
+    (("Pellworm", "Quillon", "Rosehip", "Saltmarsh", "Tamsin"),
+     ("Nova One", "Nova Two", "Ember 40")),
+    (("Umberto", "Vossberg", "Wickham", "Yarrow", "Zellner"),
+     ("Ridge A4", "Ridge B5", "Summit Lite")),
 )
+# fmt: on
 BRANDS = tuple(brand for brands, _ in HOUSES for brand in brands)
 HOUSE_OF_BRAND = np.repeat(np.arange(len(HOUSES)), [len(brands) for brands, _ in HOUSES])
 SIZES = (
@@ -120,52 +117,42 @@ NOUNS = {
     "plant pot": ("plant pot", "planter", "flower pot"),
     "watering can": ("watering can", "sprinkling can", "garden can"),
 }
+# fmt: off
 FILLERS = (
-    "gift idea",
-    "premium quality",
-    "for home and office",
-    "easy care",
-    "new",
-    "best seller",
-    "with box",
-    "dishwasher safe",
-    "lightweight",
-    "durable",
-    "hand finished",
-    "for men and women",
-    "birthday present",
-    "limited edition",
-    "fast shipping",
-    "set of 1",
-    "everyday use",
+    "gift idea", "premium quality", "for home and office", "easy care", "new", "best seller",
+    "with box", "dishwasher safe", "lightweight", "durable", "hand finished", "for men and women",
+    "birthday present", "limited edition", "fast shipping", "set of 1", "everyday use",
     "eco friendly",
 )
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What is true of each product; every array is (P,) and but for `popularity` holds int64 codes."""
+    """The hidden facts about P products, (P,) arrays; all are int64 codes except `popularity`."""
 
-    kind: np.ndarray
-    motif: np.ndarray
-    colour: np.ndarray
-    brand: np.ndarray
-    house: np.ndarray
-    size: np.ndarray
-    wanted_motif: np.ndarray
-    wanted_house: np.ndarray
-    popularity: np.ndarray
+    kind: np.ndarray  # position in KINDS
+    motif: np.ndarray  # position in MOTIFS
+    colour: np.ndarray  # position in COLOURS
+    brand: np.ndarray  # position in BRANDS
+    house: np.ndarray  # position in HOUSES
+    size: np.ndarray  # position in SIZES
+    wanted_motif: np.ndarray  # as a label: the motif of the products that it goes with
+    wanted_house: np.ndarray  # as a label: the house of the products that it goes with
+    popularity: np.ndarray  # float64, a factor on its odds as a label
 
 
 def sample_catalog(products: int, seed: int) -> tuple[list[dict], dict[str, bytes], dict]:
-    """The sample: (rows, image bytes by reference, facts), the same for the same arguments.
+    """(rows, {image reference: bytes}, facts) of the sample; a function of its arguments alone.
 
-    A row has ASIN, title, images (references), also_buy (ASINs) and category. A dead reference has no bytes. `facts`
-    are for source.json and hold `best_attainable`, in percent. Raises MufinError below 60 products.
+    A row has ASIN, title, images (references), also_buy (ASINs) and category. A dead reference has
+    no bytes. `facts` go into source.json, with the `best_attainable` precisions in percent. Raises
+    MufinError for fewer than 60 products.
     """
     if products < SMALLEST:
         raise MufinError(
-            f"download.sample.products is {products}; the sample needs at least {SMALLEST}"
+            f"download.sample.products is {products}; set it to at least {SMALLEST}, "
+            "the fewest products that can be split"
         )
     world = invent_world(products, seed)
     related = draw_relations(world, seed)
@@ -180,8 +167,12 @@ def sample_catalog(products: int, seed: int) -> tuple[list[dict], dict[str, byte
     return rows, images, facts
 
 
+# Each part of the sample draws from a generator of its own, seeded with [seed, part]. So a change
+# of one part leaves the random numbers of the others as they are.
+
+
 def invent_world(products: int, seed: int) -> World:
-    """The hidden truth of `products` products."""
+    """The hidden facts about `products` products."""
     rng = np.random.default_rng([seed, 0])
     brand = rng.integers(len(BRANDS), size=products)
     motif = rng.integers(len(MOTIFS), size=products)
@@ -201,13 +192,14 @@ def invent_world(products: int, seed: int) -> World:
 
 
 def _wanted(own: np.ndarray, values: int, whim: float, rng: np.random.Generator) -> np.ndarray:
-    """`own` but for a part `whim`, which gets a random other value."""
+    """`own` codes in [0, values); a fraction `whim` of them is replaced by a random other code."""
     other = (own + rng.integers(1, values, size=len(own))) % values
     return np.where(rng.random(len(own)) < whim, other, own)
 
 
 def complements() -> np.ndarray:
-    """(kinds, kinds) odds that a product of the row's kind is bought with one of the column's; not symmetric."""
+    """COMPLEMENT, (kinds, kinds) float64: odds that a product of the row's kind goes with a label
+    of the column's kind; not symmetric."""
     odds = np.full((len(KINDS), len(KINDS)), ANY_KIND)
     group = len(KIND_STEPS) + 1
     for kind in range(len(KINDS)):
@@ -219,27 +211,32 @@ def complements() -> np.ndarray:
 
 
 def relation_odds(world: World, product: int) -> np.ndarray:
-    """(P,) float64: odds of each label for `product`, 0 for itself; products of constants, so exact anywhere."""
-    gap = (world.colour - world.colour[product]) % len(COLOURS)
+    """(P,) float64: the odds of each label for `product`, 0 for the product itself."""
+    # Multiplications only, whose results are the same on every platform.
     odds = complements()[world.kind[product], world.kind] * world.popularity
     odds *= np.where(world.wanted_motif == world.motif[product], MOTIF_LIFT, 1.0)
     odds *= np.where(world.wanted_house == world.house[product], HOUSE_LIFT, 1.0)
     odds *= np.where(world.size == world.size[product], SIZE_LIFT, 1.0)
-    odds *= np.where(
-        gap == 0, SAME_COLOUR_LIFT, np.where(gap == len(COLOURS) // 2, PAIRED_COLOUR_LIFT, 1.0)
-    )
+    gap = (world.colour - world.colour[product]) % len(COLOURS)
+    paired = np.where(gap == len(COLOURS) // 2, PAIRED_COLOUR_LIFT, 1.0)
+    odds *= np.where(gap == 0, SAME_COLOUR_LIFT, paired)
     odds[product] = 0.0
     return odds
 
 
 def draw_relations(world: World, seed: int) -> list[list[int]]:
-    """The relations of each product, likeliest first on average: an exponential race by odds, then noise."""
+    """The relations of each product: distinct labels drawn by their odds, likely ones mostly first.
+
+    Some are then replaced by random products (`NOISE`).
+    """
     rng = np.random.default_rng([seed, 1])
     products = len(world.kind)
     related = []
     for product in range(products):
         odds = relation_odds(world, product)
-        odds[product] = 1e-300  # it finishes last
+        odds[product] = 1e-300  # so that the product itself comes last, without a division by 0
+        # Exponential waiting times with the odds as rates: the order in which they end is a draw
+        # without replacement in proportion to the odds.
         finish = rng.standard_exponential(products) / odds
         chosen = np.argsort(finish, kind="stable")[: rng.integers(RELATIONS[0], RELATIONS[1] + 1)]
         noisy = rng.random(len(chosen)) < NOISE
@@ -252,11 +249,14 @@ def draw_relations(world: World, seed: int) -> list[list[int]]:
 def best_attainable(
     world: World, related: list[list[int]], labels: np.ndarray | None = None
 ) -> dict[str, float]:
-    """P@1 and P@5, in percent, of an oracle that ranks by the true odds and does not know what the dice gave.
+    """{P@1, P@5} in percent of an oracle that ranks by the true odds, but cannot foresee the draws.
 
-    Every product is a datapoint and every other one a candidate, ties by the lower row; truth is what was drawn, noise
-    included. With `labels`, (P,) bool, only those are candidates and truth, and only the others datapoints, as in a
-    cold split. What curation drops later is still counted, so it is a bound within a point, not to the digit.
+    Each product is a datapoint and every other product a candidate; ties go to the lower row. The
+    truth is what was drawn, noise included. With `labels`, (P,) bool, only those products are
+    candidates and truth, and only the others are datapoints, as in a cold split.
+
+    The value bounds a method's precision approximately: curation later drops some of the products
+    that are counted here, which moves it by less than a point.
     """
     datapoints = range(len(related)) if labels is None else np.flatnonzero(~labels).tolist()
     hits = np.zeros((len(datapoints), 5))
@@ -273,25 +273,25 @@ def best_attainable(
 
 
 def _cold_labels(products: int, seed: int) -> np.ndarray:
-    """(P,) bool: a random part of the products, as large as the labels of the default cold split."""
+    """(P,) bool: a random set of products, as many as the labels of the default cold split."""
     return np.random.default_rng([seed, 2]).random(products) < COLD_LABELS
 
 
 def _rows(world: World, related: list[list[int]], seed: int) -> tuple[list[dict], dict[str, bytes]]:
-    """The catalog as a shop would export it, with what is wrong in it, and the bytes of its pictures."""
+    """The catalog as a shop would export it, faults included, and {image reference: bytes}."""
     products = len(related)
     rng = np.random.default_rng([seed, 3])
     neither = rng.permutation(products)[: max(1, round(NEITHER * products))]
     no_title, no_images = rng.random(products) < NO_TITLE, rng.random(products) < NO_IMAGES
-    no_title &= ~no_images  # never both, but for `neither`
+    no_title &= ~no_images  # only the products in `neither` lack both
     no_title[neither] = no_images[neither] = True
-    rows, images = [], {}
+    rows: list[dict] = []
+    images: dict[str, bytes] = {}
     for product in range(products):
-        uid = _uid(product)
         refs = [] if no_images[product] else _pictures(world, product, seed, images)
         rows.append(
             {
-                "ASIN": uid,
+                "ASIN": _uid(product),
                 "title": "" if no_title[product] else _title(world, product, rng),
                 "images": refs,
                 "also_buy": _also_buy(product, related[product], rng),
@@ -308,7 +308,7 @@ def _uid(product: int) -> str:
 
 
 def _also_buy(product: int, related: list[int], rng: np.random.Generator) -> list[str]:
-    """The related ids, with some that lead outside the catalog and seldom the product's own."""
+    """The related ids, a few ids outside the catalog, and rarely the product's own id."""
     uids = [_uid(label) for label in related]
     uids += [f"X{rng.integers(10**9):09d}" for _ in range(rng.binomial(len(related), DANGLING))]
     if rng.random() < SELF:
@@ -317,7 +317,7 @@ def _also_buy(product: int, related: list[int], rng: np.random.Generator) -> lis
 
 
 def _title(world: World, product: int, rng: np.random.Generator) -> str:
-    """A shopkeeper's title: always brand or model, mostly not colour and motif."""
+    """A title as a shopkeeper writes it: always with a brand or model, mostly without a motif."""
     models = HOUSES[world.house[product]][1]
     brand_told = rng.random() < BRAND_TOLD
     model_told = not brand_told or rng.random() < MODEL_TOLD
@@ -327,11 +327,9 @@ def _title(world: World, product: int, rng: np.random.Generator) -> str:
         MOTIFS[world.motif[product]] if rng.random() < MOTIF_TOLD else "",
         _pick(SIZES[world.size[product]], rng) if rng.random() < SIZE_TOLD else "",
     ]
-    words = [
-        BRANDS[world.brand[product]] if brand_told else "",
-        *(told[i] for i in rng.permutation(3)),
-        noun,
-    ]
+    words = [BRANDS[world.brand[product]]] if brand_told else []
+    words += [told[i] for i in rng.permutation(3)]
+    words.append(noun)
     if model_told:
         words.append(f"{_pick(('for', 'fits', 'suits model'), rng)} {_pick(models, rng)}")
     words += [FILLERS[i] for i in rng.permutation(len(FILLERS))[: rng.integers(0, 3)]]
@@ -340,7 +338,7 @@ def _title(world: World, product: int, rng: np.random.Generator) -> str:
 
 
 def _marked_up(title: str, rng: np.random.Generator) -> str:
-    """The title as a careless export leaves it."""
+    """The title with entities, tags or extra blanks, as careless exports have them."""
     forms = ("  {}&nbsp;", "<b>{}</b>", "{} &amp; gift card", "{}<br/>", "&quot;{}&quot;")
     return _pick(forms, rng).format(title)
 
@@ -350,21 +348,17 @@ def _pick(values: tuple[str, ...], rng: np.random.Generator) -> str:
 
 
 def _pictures(world: World, product: int, seed: int, images: dict[str, bytes]) -> list[str]:
-    """The references of a product's pictures; those that are not dead are added to `images`."""
+    """The image references of a product; adds the bytes of those that are not dead to `images`."""
     rng = np.random.default_rng([seed, 4, product])
-    count = 1 + int(
-        np.searchsorted(np.cumsum(IMAGE_COUNTS), rng.random() * sum(IMAGE_COUNTS), side="right")
-    )
+    bounds = np.cumsum(IMAGE_COUNTS)
+    count = 1 + int(np.searchsorted(bounds, rng.random() * sum(IMAGE_COUNTS), side="right"))
     views = draw_views(world.kind[product], world.motif[product], world.colour[product], count, rng)
     refs = [f"img/{_uid(product)}-{view}.jpg" for view in range(count)]
     for ref, picture in zip(refs, views):
         chance = rng.random()
         if chance < CORRUPT_IMAGE:
-            images[ref] = (
-                picture[: len(picture) // 3]
-                if rng.random() < 0.5
-                else b"<html>404 not found</html>"
-            )
+            cut_off = rng.random() < 0.5
+            images[ref] = picture[: len(picture) // 3] if cut_off else b"<html>404 not found</html>"
         elif chance >= CORRUPT_IMAGE + DEAD_IMAGE:
             images[ref] = picture
     return refs

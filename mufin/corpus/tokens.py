@@ -1,9 +1,14 @@
-"""Titles to tokens (WordPiece, learnt where there is none) and to lexical terms (word n-grams)."""
+"""Titles to tokens for the text encoder E_T (MUFIN Sec. 3), and to lexical terms.
+
+Lexical terms are the word n-grams of a title. The paper does not have them. They help in small
+catalogs, where rare words such as the names of product series matter.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +27,22 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-WORD = re.compile(
-    r"[^\W_]+(?:[.\-/][^\W_]+)*"
-)  # words, and model numbers such as x-200 or 3/4 as one
+# A word; model numbers such as x-200 or 3/4 are one word.
+WORD = re.compile(r"[^\W_]+(?:[.\-/][^\W_]+)*")
 
 
 def learn_wordpiece(titles: list[str], size: int, max_tokens: int) -> PreTrainedTokenizerFast:
-    """A BERT-style WordPiece tokenizer of at most `size` entries learnt from `titles`; the same titles, the same one."""
-    # The trainer numbers the pieces "##c" of single characters in the order of a hash map, and ties between merges fall by
-    # number; so they are found first and given to it in alphabetical order.
+    """A BERT-style WordPiece tokenizer with at most `size` entries, learnt from `titles`.
+
+    The same titles always give the same tokenizer.
+    """
+    # The trainer gives the pieces "##c" of single characters their numbers in the order of a hash
+    # map, which changes from run to run, and breaks ties between merges by these numbers. So a
+    # first training of size 0 finds these pieces, and the second gets them in alphabetical order.
     special = list(SPECIAL.values())
     pieces = sorted(t for t in _trained(titles, 0, special).get_vocab() if t.startswith("##"))
     vocabulary = _trained(titles, size, special + pieces).get_vocab()
+    # A new model from the vocabulary alone, in which the pieces are no longer special tokens.
     tokenizer = _bert(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens(special)
@@ -47,6 +56,7 @@ def learn_wordpiece(titles: list[str], size: int, max_tokens: int) -> PreTrained
 
 
 def _bert(model: models.WordPiece) -> tokenizers.Tokenizer:
+    """A tokenizer with the normaliser and the word splitter of BERT."""
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -54,75 +64,78 @@ def _bert(model: models.WordPiece) -> tokenizers.Tokenizer:
 
 
 def _trained(titles: list[str], size: int, first: list[str]) -> tokenizers.Tokenizer:
-    """WordPiece learnt from `titles` whose first entries are `first`."""
+    """A WordPiece tokenizer learnt from `titles`, with `first` as the first entries."""
     tokenizer = _bert(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.train_from_iterator(
-        titles,
-        trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=first, show_progress=False, min_frequency=2
-        ),
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=first, show_progress=False, min_frequency=2
     )
+    tokenizer.train_from_iterator(titles, trainer)
     return tokenizer
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of an AutoModel name or folder; raises MufinError where it is not to be had."""
+    """The tokenizer of an AutoModel, by name or local folder; raises MufinError if it fails."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        if len(tokenizer) <= len(
-            SPECIAL
-        ):  # from a config alone transformers makes one that knows no words
+        # From a config without a vocabulary, transformers makes one that knows no words.
+        if len(tokenizer) <= len(SPECIAL):
             raise MufinError("it has no vocabulary")
         return tokenizer
-    except Exception as error:  # hubs and folders fail in many classes of their own
+    except Exception as error:  # hubs and folders fail with many classes of error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise MufinError(
-            f"encoder.text.name is {name!r} and its tokenizer cannot be had ({reason}); "
-            "without a network name a local folder"
+            f"encoder.text.name is {name!r} and its tokenizer cannot be loaded ({reason}); "
+            "correct the name, or set it to a local folder if there is no network"
         ) from None
 
 
 def tokenise(
     tokenizer: Tokenizer, titles: list[str], max_tokens: int, chunk: int = 65536
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(P, max_tokens) int32, 0-padded, and (P,) int32 lengths; an empty title has length 0 and no tokens."""
+    """(P, max_tokens) int32 token ids, padded with 0, and their (P,) int32 lengths.
+
+    Longer titles are cut. An empty title has length 0 and no tokens, not even [CLS] and [SEP]: its
+    place in the bag stays empty.
+    """
     tokens = np.zeros((len(titles), max_tokens), np.int32)
     lengths = np.zeros(len(titles), np.int32)
     for start in range(0, len(titles), chunk):
         part = titles[start : start + chunk]
-        for row, ids in enumerate(
-            tokenizer(part, truncation=True, max_length=max_tokens)["input_ids"], start
-        ):
+        encoded = tokenizer(part, truncation=True, max_length=max_tokens)["input_ids"]
+        for row, ids in enumerate(encoded, start):
             if titles[row]:
                 tokens[row, : len(ids)], lengths[row] = ids, len(ids)
     return tokens, lengths
 
 
 def terms_of(title: str, ngrams: int) -> list[str]:
-    """The distinct word n-grams of a title, n up to `ngrams`, in order of appearance."""
-    words = WORD.findall(title.lower())
-    return list(
-        dict.fromkeys(
-            " ".join(words[i : i + n])
-            for n in range(1, ngrams + 1)
-            for i in range(len(words) - n + 1)
-        )
-    )
+    """The distinct word n-grams of a title, n from 1 to `ngrams`: all words, then all pairs, ..."""
+    return list(dict.fromkeys(_ngrams(WORD.findall(title.lower()), ngrams)))
+
+
+def _ngrams(words: list[str], longest: int) -> Iterator[str]:
+    for n in range(1, longest + 1):
+        for start in range(len(words) - n + 1):
+            yield " ".join(words[start : start + n])
 
 
 def lexical_terms(
     titles: list[str], train: np.ndarray, ngrams: int, min_count: int, max_terms: int
 ) -> tuple[list[str], Lists]:
-    """(terms, Lists of (P,) rows of term ids): terms in at least `min_count` of the `train` titles, the most frequent
-    first, ties by alphabet."""
+    """The vocabulary of lexical terms, and the (P,) rows of int32 term ids of all titles.
+
+    The vocabulary has the n-grams that at least `min_count` of the titles `train` (row numbers)
+    contain, the most frequent first, at most `max_terms`. The index of a term is its id. Equally
+    frequent terms are in alphabetical order, whatever the order of the titles.
+    """
     counts = Counter(term for p in train for term in terms_of(titles[p], ngrams))
-    kept = sorted((t for t, c in counts.items() if c >= min_count), key=lambda t: (-counts[t], t))[
-        :max_terms
-    ]
+    frequent = [term for term, count in counts.items() if count >= min_count]
+    kept = sorted(frequent, key=lambda term: (-counts[term], term))[:max_terms]
     ids = {term: i for i, term in enumerate(kept)}
     rows = [[ids[t] for t in terms_of(title, ngrams) if t in ids] for title in titles]
     return kept, Lists.of_rows(rows, np.int32)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the files that `load_tokenizer` reads into `folder`."""
     tokenizer.save_pretrained(folder)

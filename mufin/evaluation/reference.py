@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mufin.artifacts.curated import Split
-from mufin.baselines.popular import popular
-from mufin.baselines.tfidf import nearest_datapoints_tfidf
+from mufin.baselines.shared.popularity import popular
+from mufin.baselines.shared.tfidf import nearest_datapoints_tfidf
 from mufin.ranking.order import Ranking, top
 from mufin.ranking.title_ridge import TitleRidge
 

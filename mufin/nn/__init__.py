@@ -1,1 +1,1 @@
-"""The network: encoders, attention, bags and vectors, classifiers. Knows nothing of files (but encoders) and params."""
+"""The networks: encoders, attention, bags, classifiers, and how a MUFIN is built from them."""

@@ -1,4 +1,4 @@
-"""How a MUFIN is put together: a new one before Module I, one from disk, and what Module III adds."""
+"""How a MUFIN is built: a new one before Module I, the additions of Module III, one from disk."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from mufin.nn.bags import Pooling
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
+from mufin.nn.encoders import Encoder
 from mufin.nn.feed_forward import FeedForward, NoSelfAttention
 from mufin.nn.mufin import LexicalBag, Mufin, Projection
 from mufin.nn.no_cross_attention import NoCrossAttention
-from mufin.nn.vision_language import Encoder, load_encoder
+from mufin.nn.vision_language import load_encoder
 from mufin.nn.weights import weights_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """All that is needed, beside encoders and weights, to build a network: `model.json`."""
+    """What is needed, beside encoders and weights, to build a network; saved as `model.json`."""
 
     modalities: list[str]  # of text, image, lexical
     dim: int  # D
-    projection: str  # maxpool | linear
-    standardise: bool  # frozen descriptors by train statistics
-    text_dropout: float
+    projection: str  # maxpool or linear
+    standardise: bool  # whether frozen descriptors are scaled by train statistics
+    text_dropout: float  # on the descriptors of titles
     image_dropout: float
-    modality_dropout: float
-    gates: bool
-    image_gate: float
-    heads: int
+    modality_dropout: float  # probability that a bag loses a modality in a training step
+    gates: bool  # whether the pooling has a weight per modality
+    image_gate: float  # initial log weight of images
+    heads: int  # of A_S and A_C
     dropout: float  # of A_S and A_C
-    a_s: str  # attention | feedforward | none
-    a_c: str = "attention"  # attention | concat | none
-    num_labels: int = 0  # of the classifiers; 0: there are none yet
+    a_s: str  # attention, feedforward or none
+    a_c: str = "attention"  # attention, concat or none
+    num_labels: int = 0  # of the classifiers; 0 before Module III
     outer_norm: bool = True  # of the classifiers
 
 
@@ -53,42 +54,38 @@ class Member:
 
 
 def new_member(architecture: Architecture, precomputed: Precomputed, seed: int) -> Member:
-    """A network before Module I: encoders from `data/precomputed`, everything new drawn from `seed`."""
+    """A network before Module I: encoders from `data/precomputed`, all else drawn from `seed`."""
     torch.manual_seed(seed)
     return Member(architecture, assemble(architecture, precomputed, seed))
 
 
 def assemble(architecture: Architecture, precomputed: Precomputed, seed: int | None) -> Mufin:
-    """The network with fresh weights beside its encoders'; with `seed`, random encoders that train are drawn anew."""
+    """A network with the stored encoders; all other weights are at their start.
+
+    With `seed`, encoder weights that were random and train are drawn again from it.
+    """
     a = architecture
     encoders: dict[str, nn.Module] = {}
     projections: dict[str, nn.Module] = {}
     for name in a.modalities:
         if name == "lexical":
-            encoders[name], projections[name] = (
-                LexicalBag(len(precomputed.lexical_terms()), a.dim),
-                nn.Identity(),
-            )
-            continue
-        encoder = load_encoder(precomputed.encoder(name), seed)
-        encoders[name], projections[name] = encoder, _projection(a, precomputed, name, encoder)
-    if getattr(encoders.get("text"), "reads_pictures", False):
-        # VisualBERT reads E_V's frozen features: standardised, but as wide as they are
+            encoders[name] = LexicalBag(len(precomputed.lexical_terms()), a.dim)
+            projections[name] = nn.Identity()
+        else:
+            encoder = load_encoder(precomputed.encoder(name), seed)
+            encoders[name] = encoder
+            projections[name] = _projection(a, precomputed, name, encoder)
+    text = encoders.get("text")
+    if isinstance(text, Encoder) and text.reads_pictures:
+        # VisualBERT reads the stored features of E_V itself: standardised, at their full width.
         image = encoders.pop("image")
-        assert isinstance(image.width, int)
-        mean, std = _statistics(a, precomputed, "image", image)
-        projections["image"] = Projection(
-            image.width, image.width, "maxpool", a.image_dropout, mean, std
-        )
-    self_attention = _self_attention(a)  # first: it draws its weights before A_C
+        assert isinstance(image, Encoder)
+        projections["image"] = _full_width(a, precomputed, image)
+    # Random draws: A_S takes its weights before A_C.
+    self_attention, cross_attention = _self_attention(a), _cross_attention(a)
+    pooling = Pooling(a.gates, a.image_gate)
     network = Mufin(
-        encoders,
-        projections,
-        a.dim,
-        self_attention,
-        _cross_attention(a),
-        Pooling(a.gates, a.image_gate),
-        a.modality_dropout,
+        encoders, projections, a.dim, self_attention, cross_attention, pooling, a.modality_dropout
     )
     if a.num_labels:
         network.classifiers = LabelClassifiers(a.num_labels, a.dim, outer_norm=a.outer_norm)
@@ -99,15 +96,23 @@ def _projection(
     a: Architecture, precomputed: Precomputed, name: str, encoder: Encoder
 ) -> Projection:
     dropout = a.text_dropout if name == "text" else a.image_dropout
-    return Projection(
-        encoder.width, a.dim, a.projection, dropout, *_statistics(a, precomputed, name, encoder)
-    )
+    mean, std = _statistics(a, precomputed, name, encoder)
+    return Projection(encoder.width, a.dim, a.projection, dropout, mean, std)
+
+
+def _full_width(a: Architecture, precomputed: Precomputed, encoder: Encoder) -> Projection:
+    """A projection of image features that keeps their width."""
+    mean, std = _statistics(a, precomputed, "image", encoder)
+    return Projection(encoder.width, encoder.width, "maxpool", a.image_dropout, mean, std)
 
 
 def _statistics(
-    a: Architecture, precomputed: Precomputed, name: str, encoder: nn.Module
+    a: Architecture, precomputed: Precomputed, name: str, encoder: Encoder
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of fully frozen encoders alone: the statistics of what trains would go stale."""
+    """Mean and standard deviation of the descriptors, if they are wanted and the encoder is frozen.
+
+    Those of an encoder that trains would soon be wrong.
+    """
     if not a.standardise or encoder.kind != "descriptors":
         return None, None
     mean, std = precomputed.statistics(name)
@@ -115,29 +120,31 @@ def _statistics(
 
 
 def _self_attention(a: Architecture) -> SelfAttention | FeedForward | NoSelfAttention:
-    """A_S, or what replaces it in a variant."""
+    """A_S, or its replacement in a variant."""
     if a.a_s == "none":
         return NoSelfAttention()
-    return (
-        FeedForward(a.dim, a.dropout)
-        if a.a_s == "feedforward"
-        else SelfAttention(a.dim, a.heads, a.dropout)
-    )
+    if a.a_s == "feedforward":
+        return FeedForward(a.dim, a.dropout)
+    return SelfAttention(a.dim, a.heads, a.dropout)
 
 
 def _cross_attention(a: Architecture) -> CrossAttention | ConCat | NoCrossAttention:
-    """A_C, or what replaces it in a variant."""
+    """A_C, or its replacement in a variant."""
     if a.a_c == "none":
         return NoCrossAttention()
-    return (
-        ConCat(a.dim, a.dropout) if a.a_c == "concat" else CrossAttention(a.dim, a.heads, a.dropout)
-    )
+    if a.a_c == "concat":
+        return ConCat(a.dim, a.dropout)
+    return CrossAttention(a.dim, a.heads, a.dropout)
 
 
 def transferred(
     member: Member, num_labels: int, a_c: str, alpha: float, outer_norm: bool
 ) -> Member:
-    """The member with classifiers of `num_labels` labels and A_C, or what replaces it, at their start (Module III)."""
+    """The member with new classifiers and a new A_C (MUFIN Sec. 3.1, Module III).
+
+    `a_c` says what the A_C is (attention, concat or none), `alpha` where the mixing weights of the
+    classifiers start. The network of `member` is changed, not copied.
+    """
     architecture = replace(
         member.architecture, num_labels=num_labels, a_c=a_c, outer_norm=outer_norm
     )
@@ -148,12 +155,15 @@ def transferred(
 
 
 def save_members(members: list[Member], folder: Path) -> None:
-    """Publish all members or none."""
+    """Publishes all members, or none of them."""
     write_members(((asdict(m.architecture), weights_of(m.network)) for m in members), folder)
 
 
 def load_members(folder: Path, precomputed: Precomputed) -> list[Member]:
-    """The members of `folder`, in eval mode, on the CPU; raises ArtifactError where one does not fit its encoders."""
+    """The members in `folder`, in eval mode, on the CPU.
+
+    Raises ArtifactError if one is missing, broken or does not fit its encoders.
+    """
     return [_loaded(facts, weights, precomputed, folder) for facts, weights in read_members(folder)]
 
 
@@ -166,8 +176,8 @@ def _loaded(
         network.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         raise ArtifactError(
-            f"a member of {folder} does not fit the encoders in {precomputed.folder}, or was written by another version "
-            f"({str(error).splitlines()[0]}); run `dvc repro`"
+            f"a member of {folder} does not fit the encoders in {precomputed.folder}, or another "
+            f"version wrote it ({str(error).splitlines()[0]}); run `dvc repro`"
         ) from None
     network.eval()
     return Member(architecture, network)

@@ -1,4 +1,4 @@
-"""The attention block A(X, Z) (MUFIN Fig. 2d), and A_S, which applies it within one bag (Fig. 2a)."""
+"""The attention block A(X, Z) (MUFIN Fig. 2d), and A_S, which applies it within a bag (Fig. 2a)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 
 class AttentionBlock(nn.Module):
-    """A(X, Z) = LayerNorm(O(softmax(Q K^T / sqrt(d_head)) V) + X): queries from X, keys and values from Z (Fig. 2d).
+    """A(X, Z) = LayerNorm(O(softmax(Q K^T / sqrt(d_head)) V) + X)  (MUFIN Fig. 2d).
 
-    Q, K, V and O are D x D with bias and start as the identity. The residual and the LayerNorm are the released code's:
-    the figure does not show them. O is linear, so it is applied to the rows of Z, head by head, before the softmax
-    weighs them. The sum is the same, and K and V.O of a label are computed once for all datapoints.
+    Queries Q come from X, keys K and values V from Z. The four linear maps are D x D with bias and
+    start as the identity. Residual and LayerNorm are in the released code but not in the figure.
+
+    O is linear, so it is applied to the values before the softmax weighs them. The result is the
+    same, and the values of a label with O applied are computed once for all datapoints.
     """
 
     def __init__(self, dim: int, heads: int = 1, dropout: float = 0.0):
@@ -28,9 +30,9 @@ class AttentionBlock(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def attend(self, x: Tensor, z: Tensor, x_mask: Tensor, z_mask: Tensor) -> Tensor:
-        """Rows (..., m_x, D) attend to (..., m_z, D); masks (..., m) bool, True = a descriptor.
+        """A(X, Z) of rows (..., m_x, D) and (..., m_z, D) -> (..., m_x, D); padding is 0.
 
-        -> (..., m_x, D), padding 0.
+        Masks are (..., m) bool, true for descriptors.
         """
         keys, values = self.keys_and_values(z)
         weights = self.dropout(self.weights(self.queries(x), keys, z_mask))
@@ -38,30 +40,33 @@ class AttentionBlock(nn.Module):
         return self.norm(attended + x).masked_fill(~x_mask.unsqueeze(-1), 0.0)
 
     def queries(self, x: Tensor) -> Tensor:
-        """(..., m, D) -> queries (..., H, m, D / H), scaled by 1 / sqrt(d_head)."""
+        """(..., m, D) -> queries (..., H, m, D / H), divided by sqrt(d_head)."""
         return self._split(self.query(x)) / math.sqrt(x.shape[-1] // self.heads)
 
     def keys_and_values(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., m, D) -> keys (..., H, m, D / H), and values with O applied, without its bias, (..., H, m, D)."""
+        """(..., m, D) -> keys (..., H, m, D / H) and values with O applied (..., H, m, D).
+
+        The bias of O is not in the values; it is added once to their weighted sum.
+        """
         out = self.out.weight.unflatten(1, (self.heads, -1))  # (D, H, D / H)
-        keys = self._split(
-            self.key(z)
-        )  # before the values: the order of operations decides the last bit of gradients
+        # Keys before values: autograd sums gradients in this order, which decides their last bit.
+        keys = self._split(self.key(z))
         return keys, torch.einsum("...hmk,dhk->...hmd", self._split(self.value(z)), out)
 
     def weights(self, queries: Tensor, keys: Tensor, z_mask: Tensor) -> Tensor:
-        """Attention weights (..., H, m_x, m_z); a bag without a descriptor gets zeros, never NaN."""
+        """Attention weights (..., H, m_x, m_z); zeros for a bag without descriptors, never NaN."""
         mask = z_mask[..., None, None, :]
         scores = (queries @ keys.transpose(-1, -2)).masked_fill(~mask, -1e9)
         return scores.softmax(-1).masked_fill(~mask, 0.0)
 
     def _split(self, x: Tensor) -> Tensor:
+        """(..., m, D) -> (..., H, m, D / H)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
 
 
 class SelfAttention(AttentionBlock):
-    """A_S: the rows of a bag attend to one another (Fig. 2a)."""
+    """A_S: each row of a bag attends to all rows of the bag (MUFIN Fig. 2a)."""
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """(..., m, D) and mask (..., m) bool -> (..., m, D), padding 0."""
+        """(..., m, D) and mask (..., m) bool -> (..., m, D); padding is 0."""
         return self.attend(rows, rows, mask, mask)

@@ -1,4 +1,7 @@
-"""Bags of descriptors, and the one vector that a bag is summed to (MUFIN Sec. 3, Fig. 2)."""
+"""Bags of descriptors, and the pooling of a bag to one vector (MUFIN Sec. 3, Fig. 2).
+
+A product's bag has one row per descriptor: its title, each of its pictures, its title words.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from mufin.corpus.modality import IMAGE
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """n bags of at most m descriptors: `rows` (n, m, D), `modality` (n, m) int8, -1 where there is none."""
+    """n bags of at most m rows each, padded."""
 
-    rows: Tensor
-    modality: Tensor
+    rows: Tensor  # (n, m, D)
+    modality: Tensor  # (n, m) int8 code of each row (mufin.corpus.modality), -1 = padding
 
     @property
     def mask(self) -> Tensor:
-        """(n, m) bool, True where there is a descriptor."""
+        """(n, m) bool: true for descriptors, false for padding."""
         return self.modality >= 0
 
     def __getitem__(self, index: Tensor) -> Bag:
@@ -28,22 +31,24 @@ class Bag:
 
 
 class Pooling(nn.Module):
-    """x^1 = N(sum of the bag's rows); with `gated`, each modality's rows have a learnt weight in the sum.
+    """x^1 = N(sum of the rows of a bag), N the L2 normalisation (MUFIN Sec. 3).
 
-    The paper's sum has no weights. After A_S's LayerNorm the row of a noisy picture is as long as a title's, so that a
-    weight per modality helps where one of them tells less. `image_gate` is the start of the image's log weight.
+    The paper sums without weights. With `gated`, the sum has a learnt weight per modality. After
+    the LayerNorm of A_S the row of an uninformative picture is as long as that of a title, so a
+    weight helps where one modality says less. `image_gate` is the initial log weight of images.
     """
 
     def __init__(self, gated: bool = False, image_gate: float = 0.0):
         super().__init__()
-        self.gates = (
-            nn.Parameter(torch.zeros(3)) if gated else None
-        )  # log weights: text, image, lexical
+        self.gates = nn.Parameter(torch.zeros(3)) if gated else None  # log weight per modality code
         if self.gates is not None:
             self.gates.data[IMAGE] = image_gate
 
     def weights(self, modality: Tensor) -> Tensor:
-        """The weight of each row in its bag's sum, (n, m): 1 without gates, exp(gate) with them, 0 for padding."""
+        """(n, m) weight of each row in the sum of its bag; 0 for padding.
+
+        Without gates every weight is 1, with gates it is exp(gate of the modality).
+        """
         if self.gates is None:
             return (modality >= 0).float()
         return self.gates.exp()[modality.clamp_min(0).long()] * (modality >= 0)

@@ -1,4 +1,4 @@
-"""Bags and vectors of many products, in batches, without gradients (Modules II and IV, index, evaluate)."""
+"""Bags and vectors of many products, in batches and without gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mufin.corpus.descriptors import DescriptorStore
+from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.nn.bags import Bag
 from mufin.nn.mufin import Mufin
 from mufin.progress import progress
@@ -17,15 +17,15 @@ from mufin.ragged import Lists, offsets_of
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """n products embedded: ragged bag rows after A_S, and the vectors."""
+    """n embedded products: the rows of their bags after A_S, ragged, and their vectors."""
 
-    rows: np.ndarray  # (R, D) float32, X^1 of all products one after the other
+    rows: np.ndarray  # (R, D) float32, X^1 of one product after the other
     modality: np.ndarray  # (R,) int8
     offsets: np.ndarray  # (n + 1,) int64
     vectors: np.ndarray  # (n, D) float32, unit norm
 
     def bags(self, index: np.ndarray, device: torch.device, width: int | None = None) -> Bag:
-        """The bags of `index`, padded to `width` rows (default: the longest of them), (len(index), m, D)."""
+        """The bags `index` as (len(index), m, D), padded to m = `width` rows or to the longest."""
         lengths = np.diff(self.offsets)[index]
         width = width or max(int(lengths.max(initial=0)), 1)
         mask = np.arange(width) < lengths[:, None]
@@ -46,14 +46,16 @@ def embed(
     batch_size: int = 512,
     modalities: set[int] | None = None,
 ) -> Embedded:
-    """Embed `products` ((n,) rows of the store) in eval mode; `modalities` leaves other descriptors out of the bags."""
+    """The embeddings of `products` (n,), row numbers of the store, in eval mode.
+
+    With `modalities` (codes) the bags only hold descriptors of these.
+    """
     model.eval()
     rows, kinds, lengths, vectors = [], [], [], []
     for start in progress(range(0, len(products), batch_size), "embed", f"batches of {batch_size}"):
         batch = store.batch(products[start : start + batch_size])
         if modalities is not None:
-            keep = torch.isin(batch.modality, torch.tensor(sorted(modalities), dtype=torch.int8))
-            batch.modality[~keep] = -1
+            _keep(batch, modalities)
         with torch.autocast(device.type, precision, precision != torch.float32):
             bag = model.bag(batch.to(device))
             vectors.append(model.vector(bag).float().cpu())
@@ -70,12 +72,22 @@ def embed(
     )
 
 
+def _keep(batch: DescriptorBatch, modalities: set[int]) -> None:
+    """Marks the descriptors of all other modalities as padding."""
+    keep = torch.isin(batch.modality, torch.tensor(sorted(modalities), dtype=torch.int8))
+    batch.modality[~keep] = -1
+
+
 def _flat(parts: list[Tensor], empty: Tensor) -> np.ndarray:
     return torch.cat([empty, *parts]).numpy()
 
 
 def centroids(vectors: np.ndarray, by_label: Lists) -> np.ndarray:
-    """mu_l = the mean of a label's train datapoint vectors, (L, D); zero for a label with none (Sec. 3.1, Module II)."""
+    """mu_l, the mean vector of a label's train datapoints, (L, D)  (MUFIN Sec. 3.1, Module II).
+
+    `vectors` (n, D) float32 are x^1 of the train datapoints, `by_label` the datapoints of each
+    label. A label without any gets zero.
+    """
     sums = np.zeros((len(by_label), vectors.shape[1]), np.float32)
     np.add.at(sums, by_label.rows(), vectors[by_label.values])
     return sums / np.maximum(np.diff(by_label.offsets), 1)[:, None].astype(np.float32)
@@ -89,7 +101,7 @@ def embed_members(
     precision: torch.dtype,
     modalities: set[int] | None = None,
 ) -> list[Embedded]:
-    """`products` embedded by each member; `modalities` (codes) leaves other descriptors out."""
+    """`embed` by each member of an ensemble."""
     return [
         embed(m.to(device), store, products, device, precision, modalities=modalities)
         for m in members
@@ -97,23 +109,23 @@ def embed_members(
 
 
 def joint_vectors(embedded: list[Embedded]) -> np.ndarray:
-    """(n, members x D) float32: x^1 of all members side by side, unit norm."""
-    return np.concatenate([e.vectors for e in embedded], 1) / np.sqrt(
-        len(embedded), dtype=np.float32
-    )
+    """(n, members x D) float32: the vectors of all members side by side, unit norm."""
+    vectors = np.concatenate([e.vectors for e in embedded], 1)
+    return vectors / np.sqrt(len(embedded), dtype=np.float32)
 
 
 def joint_rows(embedded: list[Embedded]) -> np.ndarray:
-    """(R, members x D) float32: bag rows of all members side by side, unit norm.
+    """(R, members x D) float32: the bag rows of all members side by side, unit norm.
 
-    The paper leaves their length open. After A_S's LayerNorm a row is sqrt(D) long: it would drown the centroids (of norm
-    1 at most) in the search, and the classifier's score in beta c + (1 - beta) a. So similarities are cosines throughout.
+    The paper does not say how long they are in the search. After the LayerNorm of A_S a row has
+    length sqrt(D), and the norm of a centroid is at most 1, so rows would hide the centroids in the
+    search, and the similarity a would hide the classifier score c in beta c + (1 - beta) a.
+    Therefore all similarities are cosines.
     """
-    return np.concatenate([unit_rows(e.rows) for e in embedded], 1) / np.sqrt(
-        len(embedded), dtype=np.float32
-    )
+    rows = np.concatenate([unit_rows(e.rows) for e in embedded], 1)
+    return rows / np.sqrt(len(embedded), dtype=np.float32)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of norm 1; zero stays zero."""
+    """`rows` scaled to norm 1; zero rows stay zero."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

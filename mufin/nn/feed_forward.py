@@ -1,4 +1,4 @@
-"""What replaces A_S in two variants: a feed-forward layer (MUFIN-no A_S), or nothing (early fusion)."""
+"""What replaces A_S (self-attention) in two variants: a feed-forward layer, or nothing."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ from torch import Tensor, nn
 
 
 class FeedForward(nn.Module):
-    """F(X) = LayerNorm(W X + b + X), each row by itself (MUFIN-no A_S; App. F, Table 4).
+    """F(X) = LayerNorm(W X + b + X), row by row: the variant MUFIN-no A_S (App. F, Table 4).
 
-    The paper says no more than "a simple feed-forward layer". Residual and LayerNorm are A_S's, and W starts as the
-    identity like A_S's matrices. So this computes for every row what A_S computes for a bag of one row, and the variant
-    lacks attention alone.
+    The paper only says "a simple feed-forward layer". Residual and LayerNorm are those of A_S, and
+    W starts as the identity, as the matrices of A_S do. For every row it computes what A_S computes
+    for a bag of one row, so the variant differs by the attention alone.
     """
 
     def __init__(self, dim: int, dropout: float = 0.0):
         super().__init__()
-        self.layer, self.dropout, self.norm = (
-            nn.Linear(dim, dim),
-            nn.Dropout(dropout),
-            nn.LayerNorm(dim),
-        )
+        self.layer = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
         nn.init.eye_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """(..., m, D) and mask (..., m) bool -> (..., m, D), padding 0."""
-        return self.norm(self.dropout(self.layer(rows)) + rows).masked_fill(
-            ~mask.unsqueeze(-1), 0.0
-        )
+        """(..., m, D) and mask (..., m) bool -> (..., m, D); padding is 0."""
+        out = self.norm(self.dropout(self.layer(rows)) + rows)
+        return out.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
 class NoSelfAttention(nn.Module):
-    """Rows stay as the encoders return them."""
+    """X^1 = X^0: rows stay as the encoders return them, for early fusion (App. C.1)."""
 
     def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """(..., m, D) and mask (..., m) bool -> (..., m, D), padding 0."""
+        """(..., m, D) and mask (..., m) bool -> (..., m, D); padding is 0."""
         return rows.masked_fill(~mask.unsqueeze(-1), 0.0)

@@ -1,6 +1,6 @@
-"""CLIP's two towers as E_V and E_T, and VisualBERT, which fuses a product's title and pictures early (App. C.1).
+"""The towers of CLIP as E_V and E_T, and VisualBERT for early fusion (MUFIN App. C.1).
 
-The interface is that of `pipeline.nn.encoders`. A tower is frozen whole or trains whole.
+They have the interface of `mufin.nn.encoders.Encoder`, and are frozen or train as a whole.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    PretrainedConfig,
     PreTrainedModel,
     VisualBertConfig,
     VisualBertModel,
@@ -25,9 +27,9 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from mufin.errors import MufinError
 from mufin.nn.encoders import (
-    ImageEncoder,
+    Encoder,
+    EncoderSpec,
     Kind,
-    TextEncoder,
     Trainable,
     filled,
     load_image_encoder,
@@ -40,41 +42,43 @@ from mufin.nn.encoders import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TowerSpec:
-    """All that is needed, beside the weights, to build one of these encoders again without a hub."""
+class TowerSpec(EncoderSpec):
+    """What is needed, beside the weights, to build one of these encoders again."""
 
     family: str  # a key of FAMILIES
     config: dict  # of the transformers model
-    trainable: Trainable  # 0 or all
-    random: bool  # whether the weights were drawn at random
     untitled: list[int] | None = None  # VisualBERT: the tokens of an empty title
 
 
-class ClipImageEncoder(nn.Module):
-    """E_V = CLIP's vision tower with its projection: image embeddings (n, projection_dim), not normalised.
+class ClipImageEncoder(Encoder):
+    """E_V: the vision tower of CLIP with its projection, (n, projection_dim), not normalised.
 
-    `forward` takes uint8 pixels (n, S, S, 3) (kind inputs) or the descriptors themselves; S is any size, the position
+    `forward` takes uint8 pixels (n, S, S, 3) or descriptors, by `kind`. S is any size; the position
     embeddings are interpolated to it.
     """
 
-    def __init__(self, model: CLIPVisionModelWithProjection, spec: TowerSpec):
+    spec: TowerSpec
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: PreTrainedModel, spec: TowerSpec):
         super().__init__()
         self.model, self.spec, self.width = model, spec, model.config.projection_dim
-        self.kind: Kind = "descriptors" if spec.trainable == 0 else "inputs"
+        self.kind = "descriptors" if spec.trainable == 0 else "inputs"
         model.requires_grad_(self.kind == "inputs")
-        self.register_buffer(
-            "mean", torch.tensor(OPENAI_CLIP_MEAN).view(1, 3, 1, 1) * 255, persistent=False
+        mean, std = (
+            torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
         )
-        self.register_buffer(
-            "std", torch.tensor(OPENAI_CLIP_STD).view(1, 3, 1, 1) * 255, persistent=False
-        )
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs of `kind` -> descriptors (n, width)."""
         return inputs.float() if self.kind == "descriptors" else self._embeddings(inputs)
 
     @torch.no_grad()
     def frozen(self, pixels: Tensor) -> Tensor:
-        """The descriptors of uint8 pixels (n, S, S, 3), in eval mode: (n, width)."""
+        """The descriptors (n, width) of uint8 pixels (n, S, S, 3), in eval mode."""
         self.eval()
         return self._embeddings(pixels)
 
@@ -83,58 +87,65 @@ class ClipImageEncoder(nn.Module):
         return self.model(pixel_values=x, interpolate_pos_encoding=True).image_embeds
 
 
-class ClipTextEncoder(nn.Module):
-    """E_T = CLIP's text tower with its projection: the end token's embedding (n, projection_dim), not normalised.
+class ClipTextEncoder(Encoder):
+    """E_T: the text tower of CLIP with its projection, (n, projection_dim), not normalised.
 
-    The end token is the last one by length: tokenizers put theirs there, and keep it where they cut a title. CLIP itself
-    looks for the token's id, which is another one in a vocabulary learnt here and in the config of older checkpoints.
-    `forward` takes int tokens (n, T) (kind inputs) or the descriptors themselves.
+    `forward` takes int tokens (n, T) or descriptors, by `kind`. The descriptor is the embedding of
+    the last token by length, which is the end token: tokenizers append it and keep it when they cut
+    a title. CLIP's own model finds the end token by its id, but the id differs in vocabularies
+    learnt here and in the config of older checkpoints.
     """
 
-    def __init__(self, model: CLIPTextModelWithProjection, spec: TowerSpec):
+    spec: TowerSpec
+
+    def __init__(self, model: PreTrainedModel, spec: TowerSpec):
         super().__init__()
-        self.model, self.spec, self.width = model, spec, model.config.projection_dim
-        self.kind: Kind = "descriptors" if spec.trainable == 0 else "inputs"
+        self.spec, self.width = spec, model.config.projection_dim
+        assert isinstance(model, CLIPTextModelWithProjection)
+        self.model = model
+        self.kind = "descriptors" if spec.trainable == 0 else "inputs"
         model.requires_grad_(self.kind == "inputs")
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Inputs of `kind` and the (n,) number of tokens of each title -> (n, width)."""
         return inputs.float() if self.kind == "descriptors" else self._embeddings(inputs, lengths)
 
     @torch.no_grad()
     def frozen(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The descriptors of tokens (n, T), in eval mode: (n, width)."""
+        """The descriptors (n, width) of tokens (n, T), in eval mode."""
         self.eval()
         return self._embeddings(tokens, lengths)
 
     def _embeddings(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         mask = token_mask(tokens, lengths)
-        hidden = self.model.text_model(
-            input_ids=tokens.long(), attention_mask=mask
-        ).last_hidden_state
+        out = self.model.text_model(input_ids=tokens.long(), attention_mask=mask)
+        hidden = out.last_hidden_state
         end = hidden[torch.arange(len(hidden), device=hidden.device), lengths.clamp_min(1) - 1]
         return self.model.text_projection(end)
 
 
-class VisualBertEncoder(nn.Module):
-    """E_T that reads a product's pictures beside its title: one vector a product, (n, width) (early fusion, App. C.1).
+class VisualBertEncoder(Encoder):
+    """E_T that reads the pictures of a product beside its title (early fusion, MUFIN App. C.1).
 
-    The vector is the mean over the tokens of title and pictures, as E_T's is over the title's: the pooled [CLS], which the
-    paper may have taken (it does not say), stays nearly the same for all products where weights are random, and then
-    learns nothing. Each picture is one visual token, its feature by a frozen E_V. With `trainable` 0 it is never in
-    training mode; its inputs are tokens all the same, since what it makes of a title depends on the pictures.
+    It returns one vector per product, (n, width): the mean over the tokens of title and pictures.
+    The paper does not say what it takes. With random weights the pooled [CLS] stays nearly the same
+    for all products and learns nothing. Each picture is one visual token, its feature from a frozen
+    E_V. With `trainable` 0 the model is never in training mode, but its inputs are still tokens,
+    because its output for a title depends on the pictures.
     """
 
+    spec: TowerSpec
+    untitled: Tensor
     reads_pictures = True
     kind: Kind = "inputs"
 
-    def __init__(self, model: VisualBertModel, spec: TowerSpec):
+    def __init__(self, model: PreTrainedModel, spec: TowerSpec):
         super().__init__()
         self.model, self.spec = model, spec
         self.width, self.picture_width = model.config.hidden_size, model.config.visual_embedding_dim
         model.requires_grad_(spec.trainable == "all")
-        self.register_buffer(
-            "untitled", torch.tensor(spec.untitled, dtype=torch.int32), persistent=False
-        )
+        untitled = torch.tensor(spec.untitled, dtype=torch.int32)
+        self.register_buffer("untitled", untitled, persistent=False)
 
     def train(self, mode: bool = True) -> VisualBertEncoder:
         return super().train(mode and self.spec.trainable == "all")
@@ -146,49 +157,64 @@ class VisualBertEncoder(nn.Module):
         pictures: Tensor | None = None,
         seen: Tensor | None = None,
     ) -> Tensor:
-        """Tokens (n, T) and their lengths, 0 for no title: [CLS] and [SEP] alone; `pictures` (n, m, picture_width), of
-        which `seen` (n, m) bool are there."""
-        tokens, lengths = self._with_ends(tokens, lengths)
-        visual, mask = {}, token_mask(tokens, lengths)
-        if pictures is not None and pictures.shape[1]:
-            visual = {"visual_embeds": pictures, "visual_attention_mask": seen.long()}
-        hidden = self.model(
-            input_ids=tokens.long(), attention_mask=mask, **visual
-        ).last_hidden_state
-        return masked_mean(hidden, torch.cat([mask, *([seen.long()] if visual else [])], 1))
+        """Titles and picture features -> (n, width).
 
-    def _with_ends(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Where there is no title, the tokens of an empty one."""
-        width, bare = max(tokens.shape[1], len(self.untitled)), lengths == 0
-        tokens, ends = (
-            nn.functional.pad(t, (0, width - t.shape[-1]))
-            for t in (tokens, self.untitled.to(tokens.dtype))
+        `tokens` (n, T) int and `lengths` (n,): a product without a title has length 0 and is read
+        as an empty title. `pictures` (n, m, picture_width) float, and `seen` (n, m) bool: which of
+        them exist.
+        """
+        tokens, lengths = self._titled(tokens, lengths)
+        mask = token_mask(tokens, lengths)
+        visual: dict[str, Tensor] = {}
+        if pictures is not None and seen is not None and pictures.shape[1]:
+            visual = {"visual_embeds": pictures, "visual_attention_mask": seen.long()}
+        out = self.model(input_ids=tokens.long(), attention_mask=mask, **visual)
+        if visual:
+            mask = torch.cat([mask, visual["visual_attention_mask"]], 1)
+        return masked_mean(out.last_hidden_state, mask)
+
+    def _titled(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Replaces missing titles by the tokens of an empty one."""
+        width, missing = max(tokens.shape[1], len(self.untitled)), lengths == 0
+        untitled = self.untitled.to(tokens.dtype)
+        tokens, untitled = (
+            nn.functional.pad(t, (0, width - t.shape[-1])) for t in (tokens, untitled)
         )
-        return torch.where(bare.unsqueeze(1), ends, tokens), lengths.masked_fill(
-            bare, len(self.untitled)
-        )
+        tokens = torch.where(missing.unsqueeze(1), untitled, tokens)
+        return tokens, lengths.masked_fill(missing, len(self.untitled))
+
+
+class Family(NamedTuple):
+    """The encoder here, and the model and config of transformers that it wraps."""
+
+    encoder: type[ClipImageEncoder | ClipTextEncoder | VisualBertEncoder]
+    model: type[PreTrainedModel]
+    config: type[PretrainedConfig]
 
 
 FAMILIES = {
-    "clip image": (ClipImageEncoder, CLIPVisionModelWithProjection, CLIPVisionConfig),
-    "clip text": (ClipTextEncoder, CLIPTextModelWithProjection, CLIPTextConfig),
-    "visualbert": (VisualBertEncoder, VisualBertModel, VisualBertConfig),
+    "clip image": Family(ClipImageEncoder, CLIPVisionModelWithProjection, CLIPVisionConfig),
+    "clip text": Family(ClipTextEncoder, CLIPTextModelWithProjection, CLIPTextConfig),
+    "visualbert": Family(VisualBertEncoder, VisualBertModel, VisualBertConfig),
 }
-Encoder = ImageEncoder | TextEncoder | ClipImageEncoder | ClipTextEncoder | VisualBertEncoder
 
 
 def create_clip_image_encoder(
     name: str, weights: str, options: dict, size: int, trainable: Trainable
 ) -> ClipImageEncoder:
-    """E_V of the CLIP model `name` (hub or folder), or a fresh one by `options` (of CLIPVisionConfig) with random weights."""
+    """E_V of the CLIP model `name` (hub or folder).
+
+    With random `weights` it is a new model with `options` of CLIPVisionConfig. Raises MufinError if
+    the model cannot be loaded.
+    """
     model = _model("encoder.image", "clip image", name, weights, options, {"image_size": size})
     patch = model.config.patch_size
     if size < patch:
         raise MufinError(
-            f"encoder.image.size is {size}, less than one of CLIP's patches of {patch} pixels; set it to a "
-            f"multiple of {patch}"
+            f"encoder.image.size is {size}, less than the {patch} pixels of a patch of this CLIP; "
+            f"set it to a multiple of {patch}"
         )
-    return _encoder("clip image", model, weights, trainable)
+    return ClipImageEncoder(model.train(), _spec("clip image", model, weights, trainable))
 
 
 def create_clip_text_encoder(
@@ -199,19 +225,20 @@ def create_clip_text_encoder(
     max_tokens: int,
     vocabulary_size: int | None = None,
 ) -> ClipTextEncoder:
-    """E_T of the CLIP model `name`, or a fresh one by `options` (of CLIPTextConfig) with random weights
-    (`vocabulary_size` given)."""
-    # 0, 2 and 3 are [PAD], [CLS] and [SEP] in vocabularies learnt here
-    model = _model(
-        "encoder.text",
-        "clip text",
-        name,
-        weights,
-        options,
-        {"vocab_size": vocabulary_size, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3},
-    )
+    """E_T of the CLIP model `name` (hub or folder).
+
+    With random `weights` it is a new model with `options` of CLIPTextConfig and `vocabulary_size`
+    tokens. Raises MufinError if the model cannot be loaded or cannot read `max_tokens`.
+    """
+    fresh = {  # 0, 2 and 3 are [PAD], [CLS] and [SEP] in vocabularies learnt here
+        "vocab_size": vocabulary_size,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    model = _model("encoder.text", "clip text", name, weights, options, fresh)
     _check_positions(model, max_tokens)
-    return _encoder("clip text", model, weights, trainable)
+    return ClipTextEncoder(model.train(), _spec("clip text", model, weights, trainable))
 
 
 def create_visualbert_encoder(
@@ -224,92 +251,102 @@ def create_visualbert_encoder(
     untitled: list[int],
     vocabulary_size: int | None = None,
 ) -> VisualBertEncoder:
-    """The VisualBERT `name`, or a fresh one by `options` (of VisualBertConfig) with random weights (`vocabulary_size` given).
+    """The VisualBERT `name` (hub or folder).
 
-    `picture_width`: of E_V's features; `untitled`: the tokens of an empty title.
+    With random `weights` it is a new model with `options` of VisualBertConfig and `vocabulary_size`
+    tokens. `picture_width` is the width of the features of E_V, `untitled` the tokens of an empty
+    title. Raises MufinError if the model cannot be loaded, cannot read `max_tokens` or reads
+    features of another width.
     """
-    model = _model(
-        "encoder.text",
-        "visualbert",
-        name,
-        weights,
-        options,
-        {"vocab_size": vocabulary_size, "pad_token_id": 0, "visual_embedding_dim": picture_width},
-    )
+    fresh = {
+        "vocab_size": vocabulary_size,
+        "pad_token_id": 0,
+        "visual_embedding_dim": picture_width,
+    }
+    model = _model("encoder.text", "visualbert", name, weights, options, fresh)
     _check_positions(model, max_tokens)
     if (wanted := model.config.visual_embedding_dim) != picture_width:
         raise MufinError(
-            f"encoder.image gives {picture_width} numbers a picture and the VisualBERT {name} reads {wanted}; "
-            "take an image model of that width (resnet101 has 2048) or another VisualBERT"
+            f"encoder.image gives {picture_width} numbers per picture and the VisualBERT {name} "
+            f"reads {wanted}; use an image model of that width (resnet101 has 2048) or another "
+            "VisualBERT"
         )
-    return _encoder("visualbert", model, weights, trainable, untitled=untitled)
+    spec = _spec("visualbert", model, weights, trainable, untitled)
+    return VisualBertEncoder(model.train(), spec)
 
 
 def _model(
     section: str, family: str, name: str, weights: str, options: dict, fresh: dict
 ) -> PreTrainedModel:
-    """The transformers model; `fresh` are the defaults of a config for random weights. Raises MufinError."""
-    _, architecture, config = FAMILIES[family]
+    """The transformers model; `fresh` are defaults of a config for random weights.
+
+    Raises MufinError that names `section` of the settings.
+    """
+    architecture, config = FAMILIES[family].model, FAMILIES[family].config
     try:
         if weights == "random":
             return architecture(config(**fresh | options))
         known = AutoConfig.from_pretrained(name)
-        if family.split()[0] not in known.model_type.replace("_", ""):
-            raise MufinError(
-                f"{section}.name is {name!r}, a {known.model_type}, and {section}.kind is {family.split()[0]}; "
-                "take a model of that kind, or change the kind"
-            )
-        # CLIP's config states the width of the projections three times; only the outermost counts
-        given = ({"projection_dim": known.projection_dim} if "clip" in family else {}) | options
+        _check_kind(section, family.split()[0], name, known.model_type)
+        # The config of CLIP states the projection width three times; only the outermost is right.
+        projection = {"projection_dim": known.projection_dim} if "clip" in family else {}
+        given = projection | options
         if weights == "pretrained":
-            return architecture.from_pretrained(
-                name, **given
-            ).float()  # half precision is for inference
+            # float32, because weights stored in half precision are for inference
+            return architecture.from_pretrained(name, **given).float()
         model = architecture(config.from_pretrained(name, **given))
     except MufinError:
         raise
-    except Exception as error:  # hubs, folders and options fail in a dozen classes of their own
+    except Exception as error:  # hubs, folders and options raise a dozen different classes
         raise MufinError(unavailable(section, name, weights, error)) from None
     load_into(model, weights, f"{section}.weights")
     return model
 
 
-def _check_positions(model: PreTrainedModel, max_tokens: int) -> None:
-    if max_tokens > (most := model.config.max_position_embeddings):
+def _check_kind(section: str, kind: str, name: str, model_type: str) -> None:
+    if kind not in model_type.replace("_", ""):
         raise MufinError(
-            f"encoder.text.max_tokens is {max_tokens} and the model has positions for {most} tokens; set it to "
-            "that at most"
+            f"{section}.name is {name!r}, a {model_type}, and {section}.kind is {kind}; use a "
+            "model of that kind, or change the kind"
         )
 
 
-def _encoder(
+def _check_positions(model: PreTrainedModel, max_tokens: int) -> None:
+    if max_tokens > (most := model.config.max_position_embeddings):
+        raise MufinError(
+            f"encoder.text.max_tokens is {max_tokens} and the model has positions for {most} "
+            f"tokens; set it to {most} or less"
+        )
+
+
+def _spec(
     family: str,
     model: PreTrainedModel,
     weights: str,
     trainable: Trainable,
     untitled: list[int] | None = None,
-):
-    spec = TowerSpec(
+) -> TowerSpec:
+    return TowerSpec(
         family=family,
         trainable=trainable,
         random=weights == "random",
         config=model.config.to_dict(),
         untitled=untitled,
     )
-    return FAMILIES[family][0](model.train(), spec)
 
 
 def load_encoder(folder: Path, seed: int | None = None) -> Encoder:
-    """What `save_encoder` wrote, of whatever kind; random weights that train are drawn anew from `seed` where one is given."""
+    """The encoder of any kind that `save_encoder` wrote.
+
+    With `seed`, random weights that train are drawn again from it.
+    """
     facts = json.loads((folder / "encoder.json").read_text())
     if "family" not in facts:
-        return (
-            load_text_encoder(folder, seed)
-            if "config" in facts
-            else load_image_encoder(folder, seed)
-        )
+        load = load_text_encoder if "config" in facts else load_image_encoder
+        return load(folder, seed)
     spec = TowerSpec(**facts)
     if fresh := spec.random and seed is not None:
         torch.manual_seed(seed)
-    wrapper, architecture, config = FAMILIES[spec.family]
-    return filled(wrapper(architecture(config.from_dict(spec.config)), spec), folder, fresh)
+    family = FAMILIES[spec.family]
+    model = family.model(family.config.from_dict(spec.config))
+    return filled(family.encoder(model, spec), folder, fresh)

@@ -6,5 +6,5 @@ from torch import Tensor, nn
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name: copies, contiguous, on the CPU."""
+    """Copies of all parameters and buffers by name, contiguous, on the CPU."""
     return {n: t.detach().cpu().contiguous().clone() for n, t in network.state_dict().items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mufin.artifacts.files import ArtifactError, publish, read_json, write_json
@@ -80,7 +81,7 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
     members = range(read_json(folder / "index.json")["members"])
     try:
         t = load_file(folder / "index.safetensors")
-    except OSError as error:
+    except (SafetensorError, OSError) as error:
         raise ArtifactError(
             f"{folder}/index.safetensors cannot be read ({error}); run `dvc repro index`"
         ) from None

@@ -1,1 +1,1 @@
-"""What the report shows, from plain arrays: breakdowns, movement, classifiers, claims, drawings and the page."""
+"""What the report shows: its sections, claims and drawings, the page; and README's picture."""

@@ -1,21 +1,26 @@
-"""The paper's claims, each beside the figures of this run: does it show here (MUFIN Sec. 4, Tables 2 and 4, Figs. 3 to 6)?"""
+"""The paper's claims, each with the figures of this run: does it show here?
+
+MUFIN Sec. 4, Tables 2, 4 and 6, Figs. 4 to 6.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from mufin.reporting.movement import Movement
+from mufin.reporting.gain import Gains
 
 SHOWS, WITHIN, NOT = "shows", "within the spread", "does not show here"
-LEANS, AGAINST, NOT_RUN = "points this way, one seed", "does not show here, one seed", "not run"
+LEANS, AGAINST = "points this way, one seed", "does not show here, one seed"
+NOT_RUN = "not run"
+ALMOST_ALL = 0.8  # the part of the categories that "almost all" is read as
 
 Metrics = dict[str, list[float]]  # metric -> [mean, standard deviation over seeds]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the comparison, as far as claims go."""
+    """What a claim needs of a row of the comparison."""
 
     title: str
     metrics: Metrics
@@ -40,7 +45,8 @@ class Claim:
 
 
 GENERAL = ("P@1", "P@5", "R@10")
-COMPARED = (  # claim, the row that should win, the row that should lose, metrics: the first one decides
+# Claim, the row that should win, the row that should lose, metrics: the first one decides.
+COMPARED = (
     ("Hard positives help.", "triplet", "no_hard_positives", GENERAL),
     ("Hard positives and hard negatives together help.", "triplet", "no_hard_negatives", GENERAL),
     (
@@ -50,12 +56,12 @@ COMPARED = (  # claim, the row that should win, the row that should lose, metric
         GENERAL,
     ),
     (
-        "After Module I, retrieval over bags of embeddings beats one vector a label.",
+        "After Module I, retrieval by bags is better than retrieval by one vector per label.",
         "module_1_bag",
         "module_1_vec",
         GENERAL,
     ),
-    ("The ranker of Modules III and IV adds to Module I.", "mufin", "module_1_bag", GENERAL),
+    ("Modules III and IV (the ranker) improve on Module I.", "mufin", "module_1_bag", GENERAL),
     ("Concatenation in place of cross-attention (ConCat) is worse.", "mufin", "concat", GENERAL),
     ("Without self-attention (no A_S) it is worse.", "mufin", "no_a_s", GENERAL),
     ("Without cross-attention (no A_C) it is worse.", "mufin", "no_a_c", GENERAL),
@@ -67,69 +73,84 @@ COMPARED = (  # claim, the row that should win, the row that should lose, metric
         ("tail R@10",),
     ),
     (
-        "A score that treats rare and popular labels differently (the paper's wish) wins on rare labels.",
+        "A score that treats rare and popular labels differently is better on rare labels "
+        "(the paper leaves it to future work).",
         "mufin_rare_and_popular",
         "mufin_fixed",
         ("tail R@10", "P@1"),
     ),
-    ("Both modalities beat text alone.", "mufin", "text_only", GENERAL),
-    ("Both modalities beat pictures alone.", "mufin", "image_only", GENERAL),
-    ("MUFIN beats CLIP in its place.", "mufin", "clip", GENERAL),
-    ("MUFIN beats VisualBERT in its place.", "mufin", "visualbert", GENERAL),
+    ("Title and pictures are better than the title alone.", "mufin", "text_only", GENERAL),
+    ("Title and pictures are better than pictures alone.", "mufin", "image_only", GENERAL),
+    ("MUFIN's encoders are better than CLIP's.", "mufin", "clip", GENERAL),
+    ("MUFIN's encoders are better than VisualBERT.", "mufin", "visualbert", GENERAL),
 )
+# Rows that only some profiles have, and the row that stands for them elsewhere.
+STANDS_FOR = {
+    "triplet": "mufin",  # where MUFIN's own Module I is by triplets with hard samples
+    "mufin_fixed": "mufin",  # where MUFIN itself predicts by the paper's score
+}
 
 
 def judge(winner: Row, loser: Row, metric: str) -> tuple[str, str]:
     """The verdict of `winner` > `loser` in one metric, and the figures as text.
 
-    The difference counts where it exceeds the spread, sqrt(s1^2 + s2^2) of the two deviations over seeds. With one seed
-    of each no spread is known, and the verdict says so.
+    The difference counts where it exceeds the spread, sqrt(s1^2 + s2^2) of the two standard
+    deviations over seeds. With one seed of each there is no spread, and the verdict says so.
     """
     (a, s), (b, t) = winner.metrics[metric], loser.metrics[metric]
-    gap, spread, known = a - b, math.hypot(s, t), max(winner.seeds, loser.seeds) > 1
-    if not known:
-        verdict = LEANS if gap > 0 else AGAINST
-    else:
-        verdict = WITHIN if abs(gap) <= spread else SHOWS if gap > 0 else NOT
-    text = f"{metric} {a:.2f} against {b:.2f}: {signed(gap)}" + (
-        f", spread {spread:.2f}" if known else ""
-    )
-    return verdict, text
+    difference, spread = a - b, math.hypot(s, t)
+    text = f"{metric} {a:.2f} against {b:.2f}: {signed(difference)}"
+    if max(winner.seeds, loser.seeds) < 2:
+        return LEANS if difference > 0 else AGAINST, text
+    text += f", spread {spread:.2f}"
+    if abs(difference) <= spread:
+        return WITHIN, text
+    return SHOWS if difference > 0 else NOT, text
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """With its sign, a true minus."""
+    """With its sign, and a true minus."""
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def compared(rows: dict[str, Row], rivals: list[str]) -> list[Claim]:
-    """Every claim about two rows; `rivals` are the names of the text rivals of the table, run or not."""
-    pairs = [
-        *COMPARED,
-        *(
-            (
-                f"MUFIN beats {rows[name].title}." if name in rows else f"MUFIN beats {name}.",
-                "mufin",
-                name,
-                GENERAL,
-            )
-            for name in rivals
-        ),
+def of_study(
+    table: list[dict],
+    baselines: list[str],
+    bins: dict[str, list[float]],
+    categories: dict[str, list[float]],
+    gains: Gains | None,
+    neighbours: tuple[float | None, float | None],
+) -> list[Claim]:
+    """All claims, in the paper's order.
+
+    `table`: rows of metrics/compare.json; `baselines`: names of the text methods; `bins` and
+    `categories` {row: R@10 by bin, P@5 by category}; `neighbours`: share and chance, percent.
+    """
+    run = [row for row in table if row["metrics"]]
+    rows = {row["row"]: Row(row["title"], row["metrics"], len(row["seeds"])) for row in run}
+    titles = {row["row"]: row["title"] for row in table}
+    return [
+        *compared(rows, baselines),
+        in_all_bins(bins, titles, baselines),
+        in_most_categories(categories, titles, baselines),
+        relevant_gain_more(gains),
+        categories_cluster(*neighbours),
     ]
-    return [_claim(rows, *pair) for pair in pairs]
+
+
+def compared(rows: dict[str, Row], baselines: list[str]) -> list[Claim]:
+    """Every claim about two rows; `baselines`: names of the table's published text methods."""
+    claims = [_claim(rows, *pair) for pair in COMPARED]
+    for name in baselines:
+        title = rows[name].title if name in rows else name
+        claims.append(_claim(rows, f"MUFIN is better than {title}.", "mufin", name, GENERAL))
+    return claims
 
 
 def _claim(
     rows: dict[str, Row], text: str, winner: str, loser: str, metrics: tuple[str, ...]
 ) -> Claim:
-    if (
-        winner == "triplet" and winner not in rows
-    ):  # where MUFIN itself is trained by triplets with hard samples
-        winner = "mufin"
-    if (
-        loser == "mufin_fixed" and loser not in rows
-    ):  # where MUFIN itself predicts by the paper's score
-        loser = "mufin"
+    winner, loser = (n if n in rows else STANDS_FOR.get(n, n) for n in (winner, loser))
     if missing := [name for name in (winner, loser) if name not in rows]:
         return Claim(text, NOT_RUN, [f"no figures of {' and '.join(missing)} here"])
     results = [judge(rows[winner], rows[loser], metric) for metric in metrics]
@@ -138,83 +159,72 @@ def _claim(
 
 def tally(claims: list[Claim]) -> str:
     """How many claims have each verdict, in words."""
-    verdicts = [c.verdict for c in claims]
-    return "; ".join(
-        f"{v}: {verdicts.count(v)}"
-        for v in (SHOWS, LEANS, WITHIN, NOT, AGAINST, NOT_RUN)
-        if v in verdicts
-    )
+    verdicts = [claim.verdict for claim in claims]
+    order = (SHOWS, LEANS, WITHIN, NOT, AGAINST, NOT_RUN)
+    return "; ".join(f"{v}: {verdicts.count(v)}" for v in order if v in verdicts)
 
 
-def in_all_bins(bins: dict[str, list[float]], titles: dict[str, str], rivals: list[str]) -> Claim:
-    """Fig. 4: MUFIN adds at least as much to R@10 as each rival in every bin of popularity; `bins` row -> means."""
-    text = "MUFIN is better than the rivals in all bins of label popularity."
-    others = [name for name in rivals if name in bins]
+def in_all_bins(
+    bins: dict[str, list[float]], titles: dict[str, str], baselines: list[str]
+) -> Claim:
+    """Fig. 4: MUFIN adds more to R@10 than each baseline in every bin; `bins` {row: means}."""
+    text = "MUFIN is better than the baselines in all bins of label popularity."
+    others = [name for name in baselines if name in bins]
     if "mufin" not in bins or not others:
-        return Claim(text, NOT_RUN, ["no figures of MUFIN or of any rival here"])
+        return Claim(text, NOT_RUN, ["no figures of MUFIN or of any baseline here"])
     figures, lost = [], False
     for name in others:
-        where = [
-            str(i + 1)
-            for i, (own, other) in enumerate(zip(bins["mufin"], bins[name]))
-            if own <= other
-        ]
+        pairs = enumerate(zip(bins["mufin"], bins[name]), 1)
+        where = [str(number) for number, (own, other) in pairs if own <= other]
         lost |= bool(where)
-        figures.append(
-            f"{titles[name]}: "
-            + (f"not ahead in bin {', '.join(where)}" if where else "behind MUFIN in every bin")
-        )
+        said = f"not behind MUFIN in bin {', '.join(where)}" if where else "behind MUFIN in all"
+        figures.append(f"{titles[name]}: {said}")
     return Claim(text, NOT if lost else SHOWS, figures)
 
 
 def in_most_categories(
-    figures: dict[str, list[float]], titles: dict[str, str], rivals: list[str]
+    figures: dict[str, list[float]], titles: dict[str, str], baselines: list[str]
 ) -> Claim:
     """Table 6: MUFIN has the best P@5 in most categories; `figures` row -> P@5 of each category."""
     text = "MUFIN is best in almost all categories."
-    others = [name for name in rivals if name in figures]
+    others = [name for name in baselines if name in figures]
     if "mufin" not in figures or not others or len(figures["mufin"]) < 2:
-        return Claim(text, NOT_RUN, ["no categories, or no figures of MUFIN or of any rival here"])
-    best = [max((figures[name][i] for name in others)) for i in range(len(figures["mufin"]))]
+        return Claim(
+            text, NOT_RUN, ["no categories, or no figures of MUFIN or of any baseline here"]
+        )
+    best = [max(figures[name][i] for name in others) for i in range(len(figures["mufin"]))]
     won = sum(own > other for own, other in zip(figures["mufin"], best))
-    part = won / len(best)
-    return Claim(
-        text,
-        SHOWS if part >= 0.8 else NOT,
-        [
-            f"ahead of {', '.join(titles[n] for n in others)} in {won} of {len(best)} categories "
-            "(P@5; 'almost all' is read as 80%)"
-        ],
+    said = (
+        f"better than {', '.join(titles[n] for n in others)} in {won} of {len(best)} categories "
+        f"(P@5; 'almost all' is read as {ALMOST_ALL:.0%})"
     )
+    return Claim(text, SHOWS if won / len(best) >= ALMOST_ALL else NOT, [said])
 
 
-def moves_towards_relevant(moved: Movement | None) -> Claim:
+def relevant_gain_more(gains: Gains | None) -> Claim:
     """Fig. 5c, over all test datapoints."""
-    text = "Cross-attention moves a datapoint towards the classifiers of relevant labels more than of irrelevant ones."
-    if moved is None:
+    text = (
+        "Cross-attention raises a datapoint's cosine with the classifiers of relevant labels more "
+        "than with those of irrelevant labels."
+    )
+    if gains is None:
         return Claim(
             text, NOT_RUN, ["no cross-attention, or no shortlist with both kinds of labels here"]
         )
-    return Claim(
-        text,
-        SHOWS if moved.shows else NOT,
-        [
-            f"relevant minus irrelevant {signed(moved.difference, 4)}, standard error {moved.error:.4f} over "
-            f"{moved.datapoints} datapoints (it shows above two standard errors)"
-        ],
+    said = (
+        f"relevant minus irrelevant {signed(gains.difference, 4)}, standard error "
+        f"{gains.error:.4f} over {gains.datapoints} datapoints (it shows above two standard errors)"
     )
+    return Claim(text, SHOWS if gains.shows else NOT, [said])
 
 
 def categories_cluster(share: float | None, chance: float | None) -> Claim:
     """Fig. 6, as a number."""
-    text = "Classifiers of labels of one category lie together."
-    if share is None:
+    text = "Classifiers of labels of one category lie close together."
+    if share is None or chance is None:
         return Claim(text, NOT_RUN, ["no categories here"])
-    return Claim(
-        text,
-        SHOWS if share > 2 * chance else NOT,
-        [
-            f"{share:.1f}% of the 10 nearest classifiers have the label's category, {chance:.1f}% by chance "
-            "(it shows above twice chance)"
-        ],
+    said = (
+        f"{share:.1f}% of the 10 nearest classifiers have the label's category, {chance:.1f}% by "
+        "chance (it shows above twice chance)"
     )
+    return Claim(text, SHOWS if share > 2 * chance else NOT, [said])

@@ -8,16 +8,15 @@ CHUNK = 1024  # labels compared with all others at once
 
 
 def same_category(w: np.ndarray, category: np.ndarray, k: int = 10) -> tuple[float, float] | None:
-    """Share of each label's k nearest labels by cosine that have its category, and what chance gives, in percent.
+    """The share of a label's k nearest labels that have its category, and by chance, in percent.
 
-    `w` (L, D), `category` (L,) str; labels without one ('') are left out. None where there are fewer than two
-    categories or k + 1 labels.
+    Nearest by cosine. `w` (L, D), `category` (L,) str; labels without one ('') are left out. None
+    where there are fewer than two categories or k + 1 labels.
     """
     known = category.astype(str) != ""
-    w, (names, code, counts) = (
-        w[known],
-        np.unique(category[known].astype(str), return_inverse=True, return_counts=True),
-    )
+    own = category[known].astype(str)
+    names, code, counts = np.unique(own, return_inverse=True, return_counts=True)
+    w = w[known]
     if len(names) < 2 or len(w) <= k:
         return None
     unit = w / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-12)
@@ -33,7 +32,7 @@ def same_category(w: np.ndarray, category: np.ndarray, k: int = 10) -> tuple[flo
 
 
 def tsne(w: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """(n, 2) float: t-SNE of the classifiers (n, D) at unit norm; None for fewer than 5, of which none can be made."""
+    """(n, 2) float: t-SNE of the classifiers (n, D) at unit norm; None for fewer than 5."""
     if len(w) < 5:
         return None
     from sklearn.manifold import TSNE

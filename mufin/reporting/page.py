@@ -11,7 +11,7 @@ from mufin.reporting.claims import signed
 
 
 def render(context: dict) -> str:
-    """HTML of `templates/report.html`; a name that the template asks for in vain raises."""
+    """`templates/report.html` filled: one file, no scripts; raises where a name is missing."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -1,261 +1,145 @@
-"""MUFIN looked at closely: one pair under cross-attention, where it moves datapoints, the classifiers, predictions."""
+"""README's picture: a product and MUFIN's first five answers, drawn from data/ without a network.
+
+The same data give the same bytes, as long as Pillow's version stays.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+from PIL import Image, ImageDraw, ImageFont
 
-from mufin.artifacts.curated import Split
-from mufin.corpus.image_store import stored_pictures
-from mufin.corpus.pixels import decode
-from mufin.evaluation.evaluator import categories_of
-from mufin.nn.embedding import Embedded
-from mufin.nn.mufin import IMAGE, LEXICAL
-from mufin.ragged import Lists, is_in
-from mufin.reporting.adaptation import (
-    Network,
-    adapted,
-    cross_weights,
-    has_cross_attention,
-    scores_before_and_after,
-)
-from mufin.reporting.classifiers import same_category, tsne
-from mufin.reporting.movement import best_example, movement, plane
-from mufin.reporting.svg import arrows, scatter, shade
-from mufin.reporting.thumbnails import data_uri
+from mufin.artifacts.curated import read_curated
+from mufin.artifacts.files import publish
+from mufin.artifacts.tables import read_ranking, read_table
+from mufin.errors import MufinError
+from mufin.evaluation.breakdowns import per_datapoint
+from mufin.reporting.catalog import Catalog
 
-THUMBNAIL = 96  # pixels a side
-LOOKED_AT = 2000  # test datapoints, drawn at random, of the figures on cross-attention
-DRAWN = 3000  # labels of the t-SNE, drawn at random
-SHOWN, TOP = 8, 5  # datapoints shown with their first predictions
+ANSWERS = 5
+SHOWN_RIGHT = 3  # right answers of the product that is chosen, where there is one
+SIDE, EDGE, GAP = 168, 16, 28  # pixels: a picture, the space around it in its card, between cards
+CARD_WIDTH, CARD_HEIGHT, CARD_TOP = SIDE + 2 * EDGE, SIDE + 186, 64
+LINES, LINE_HEIGHT = 4, 26  # of a title
+INK, SOFT, FRAME, GREEN = "#14181c", "#55606b", "#c3cad1", "#00694c"
+COLOURS = 128  # of the palette: a fifth of the bytes, and no difference to see
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """Products, labels, test split, and the pictures of the few products that the page shows."""
+def write_showcase(home: Path, out: Path, uid: str | None = None) -> str:
+    """Draw test product `uid` as PNG into `out`; returns a line that says what it shows.
 
-    products: pa.Table
-    labels: np.ndarray  # (L,) product of each label
-    test: Split
-    store: Path  # data/raw/images
-    thumbnails: dict[int, list[str]] = field(default_factory=dict)
-
-    def title(self, product: int) -> str:
-        return self.products["title"][int(product)].as_py()
-
-    def need(self, products: set[int]) -> None:
-        """Read these products' pictures in one pass over the store; what cannot be decoded is left out, as in the bags."""
-        keys = {p: self.products["images"][p].as_py() for p in products - self.thumbnails.keys()}
-        found = stored_pictures(self.store, {k for own in keys.values() for k in own})
-        for product, own in keys.items():
-            decoded = (decode(found[k], THUMBNAIL) for k in own if k in found)
-            self.thumbnails[product] = [
-                data_uri(pixels) for pixels in decoded if not isinstance(pixels, str)
-            ]
-
-    def shown(self, product: int) -> dict:
-        """Title and first picture ('' for none)."""
-        return {
-            "title": self.title(product) or "(no title)",
-            "picture": next(iter(self.thumbnails[product]), ""),
-        }
+    Without `uid` the first test product with title, picture and three right answers among the first
+    five is chosen. Raises MufinError where there is no product to show.
+    """
+    data = read_curated(home / "data/curated")
+    products = read_table(home / "data/curated/products.parquet", "products")
+    predictions = read_ranking(home / "data/predictions/test.parquet")
+    catalog = Catalog(products, data.labels, data.splits["test"], home / "data/raw/images")
+    if not len(catalog.test):
+        raise MufinError("the test split has no datapoints, so there is no product to show")
+    truth = catalog.test.labels, catalog.test.excluded
+    right = per_datapoint(predictions, *truth)[:, 1] * ANSWERS / 100  # (n,) of the first five
+    row = _chosen(catalog, right) if uid is None else _row(catalog, uid)
+    picture = draw(catalog, row, predictions[row, :ANSWERS], float(right.mean()))
+    with publish(out) as scratch:
+        picture.save(scratch, "PNG", optimize=True)
+    product = int(catalog.test.product[row])
+    return f"{out} shows {products['uid'][product].as_py()}, {catalog.title(product)}"
 
 
-def cross_attention(network: Network, catalog: Catalog, predictions: np.ndarray | None) -> dict:
-    """Section 5 (Fig. 5): heat map and plane of one pair, the mean change over many; `absent` says why there is none."""
-    test = catalog.test
-    if not has_cross_attention(network.first):
-        return {
-            "absent": "This run has no cross-attention (transfer.a_c): there is nothing to show here.",
-            "movement": None,
-        }
-    if not len(test):
-        return {"absent": "There are no test datapoints to look at.", "movement": None}
-    rows = _drawn(len(test), LOOKED_AT)
-    x = network.embed(test.product[rows])
-    truth, found = test.labels.take(rows), network.retrieved(x, test.excluded.take(rows))
-    before, after = scores_before_and_after(network, x[0], found)
-    out = {
-        "absent": "",
-        "movement": movement(before, after, is_in(found, truth), found >= 0),
-        "example": None,
-        "datapoints": len(rows),
-        "of": len(test),
-        "members": len(network.members),
-    }
-    if predictions is not None:
-        out["example"] = _example(network, catalog, x[0], rows, predictions[rows])
-    return out
+def _chosen(catalog: Catalog, right: np.ndarray) -> int:
+    """The datapoint whose number of right answers is nearest to SHOWN_RIGHT, the first of these."""
+    titles, images = catalog.products["title"], catalog.products["images"]
+    products = catalog.test.product.tolist()
+    whole = [bool(titles[p].as_py() and images[p].as_py()) for p in products]
+    return int((np.abs(right - SHOWN_RIGHT) + np.where(whole, 0, ANSWERS)).argmin())
 
 
-def figures(attention: dict) -> dict | None:
-    """The movement as plain numbers."""
-    moved = attention["movement"]
-    return None if moved is None else asdict(moved)
+def _row(catalog: Catalog, uid: str) -> int:
+    """The test datapoint that is product `uid`."""
+    uids = catalog.products["uid"].to_pylist()
+    for row, product in enumerate(catalog.test.product.tolist()):
+        if uids[product] == uid:
+            return row
+    raise MufinError(f"{uid} is not a product of the test split; leave it out to have one chosen")
 
 
-def _drawn(n: int, most: int) -> np.ndarray:
-    """At most `most` of n, the same each time, in order."""
-    return np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
+def draw(catalog: Catalog, row: int, labels: np.ndarray, mean_right: float) -> Image.Image:
+    """Test datapoint `row` beside `labels` (best first, -1 for none), those of its truth marked.
+
+    `mean_right`: the mean number of right answers over test, which the heading names.
+    """
+    product = int(catalog.test.product[row])
+    labels = labels[labels >= 0]
+    answers = catalog.labels[labels].tolist()
+    right = np.isin(labels, catalog.test.labels[row])
+    catalog.load_pictures({product, *answers}, SIDE)
+
+    start = 2 * GAP + CARD_WIDTH + GAP // 2  # of the answers
+    width = start + max(len(answers), 3) * (CARD_WIDTH + GAP)
+    canvas = Image.new("RGB", (width, CARD_TOP + CARD_HEIGHT + GAP), "white")
+    pen = ImageDraw.Draw(canvas)
+    pen.text((GAP, 22), "product asked about", INK, _font(22))
+    heading = f"first {len(answers)} of {len(catalog.labels):,} labels (candidate answers)"
+    count = f"{right.sum()} right here, {mean_right:.1f} on average over test"
+    pen.text((start, 22), f"{heading}: {count}", INK, _font(22))
+    _card(canvas, catalog, product, GAP, False)
+    for place, (answer, is_right) in enumerate(zip(answers, right)):
+        _card(canvas, catalog, answer, start + place * (CARD_WIDTH + GAP), bool(is_right))
+    return canvas.quantize(COLOURS, dither=Image.Dither.NONE)
 
 
-def _example(
-    network: Network, catalog: Catalog, x: Embedded, rows: np.ndarray, predictions: np.ndarray
-) -> dict | None:
-    """The right prediction among the first five with the most descriptors on both sides, under A_C."""
-    top, truth = predictions[:, :TOP], catalog.test.labels.take(rows)
-    sizes = np.diff(network.labels.offsets)
-    chosen = best_example(is_in(top, truth), np.diff(x.offsets), sizes[np.maximum(top, 0)])
-    if chosen is None:
-        return None
-    i, place = chosen
-    label, product = int(top[i, place]), int(catalog.test.product[rows[i]])
-    other = int(catalog.labels[label])
-    catalog.need({product, other})
-    weights = cross_weights(network.first, x, i, network.labels, label)
-    wrong = [int(w) for w in predictions[i] if w >= 0 and w not in set(truth[i].tolist())]
-    return {
-        "title": catalog.title(product) or "(no title)",
-        "label_title": catalog.title(other) or "(no title)",
-        "place": place + 1,
-        "top": float(weights.max()),
-        "columns": _heads(catalog, other, network.labels, label),
-        "cells": _cells(weights, _heads(catalog, product, x, i)),
-        "moved": _moved(network, catalog, x, i, label, wrong[0]) if wrong else None,
-    }
+def _card(canvas: Image.Image, catalog: Catalog, product: int, x: int, right: bool) -> None:
+    """A product's picture and title in a frame; a green frame and a tick where it is right."""
+    pen = ImageDraw.Draw(canvas)
+    frame = (x, CARD_TOP, x + CARD_WIDTH, CARD_TOP + CARD_HEIGHT)
+    pen.rounded_rectangle(frame, 8, outline=GREEN if right else FRAME, width=4 if right else 2)
+    left, top = x + EDGE, CARD_TOP + EDGE
+    if pictures := catalog.pictures[product]:
+        canvas.paste(Image.fromarray(pictures[0]), (left, top))
+    else:
+        pen.text((left, top), "(no picture)", SOFT, _font(20))
+    top += SIDE + 10
+    for number, line in enumerate(_wrapped(catalog.title(product), SIDE)):
+        pen.text((left, top + number * LINE_HEIGHT), line, INK, _font(20))
+    if right:
+        _tick(pen, left, CARD_TOP + CARD_HEIGHT - 40)
 
 
-def _cells(weights: np.ndarray, heads: list[dict]) -> list[dict]:
-    """Lines of the heat map, shaded up to the largest weight."""
-    out = []
-    for head, line in zip(heads, weights):
-        shades = [shade(weight / max(weights.max(), 1e-9)) for weight in line]
-        out.append(
-            {
-                "head": head,
-                "cells": [
-                    {"weight": weight, "background": background, "colour": colour}
-                    for weight, (background, colour) in zip(line, shades)
-                ],
-            }
-        )
-    return out
+def _tick(pen: ImageDraw.ImageDraw, x: int, y: int) -> None:
+    """A tick and the word: the frame's colour alone would not tell everyone."""
+    pen.line([(x, y + 11), (x + 6, y + 18), (x + 18, y + 4)], GREEN, 4, joint="curve")
+    pen.text((x + 26, y - 1), "right", GREEN, _font(20))
 
 
-def _heads(catalog: Catalog, product: int, embedded: Embedded, i: int) -> list[dict]:
-    """What each descriptor of a bag is: {name, picture}."""
-    kinds, out = embedded.modality[embedded.offsets[i] : embedded.offsets[i + 1]], []
-    pictures = catalog.thumbnails[product]
-    same = len(pictures) == int((kinds == IMAGE).sum())  # else it is not known which is which
-    for kind in kinds:
-        number = sum(h["name"].startswith("picture") for h in out)
-        if kind == IMAGE:
-            out.append(
-                {"name": f"picture {number + 1}", "picture": pictures[number] if same else ""}
-            )
+def _wrapped(title: str, width: int) -> list[str]:
+    """A title in at most LINES lines of at most `width` pixels; `...` where it is cut."""
+    lines = [""]
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _font(20).getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
         else:
-            out.append({"name": "title's words" if kind == LEXICAL else "title", "picture": ""})
-    return out
+            lines.append(word)
+    shown = [_cut(line, width) for line in lines[:LINES]]
+    if len(lines) > LINES:
+        shown[-1] = _cut(f"{' '.join(lines[LINES - 1 :])}...", width)
+    return shown
 
 
-def _moved(network: Network, catalog: Catalog, x: Embedded, i: int, right: int, wrong: int) -> dict:
-    """Fig. 5c: x^1, x^{2,+}, x^{2,-}, w_+ and w_- on their principal plane, and the cosines it cannot show."""
-    x1, w = x.vectors[i], network.classifiers
-    ours = {label: adapted(network.first, x, i, network.labels, label) for label in (right, wrong)}
-    points, share = plane(np.stack([x1, ours[right], ours[wrong], w[right], w[wrong]]))
-    scores = [
-        (label, float(x1 @ w[label]), float(ours[label] @ w[label])) for label in (right, wrong)
-    ]
-    names = ["x\u00b9", "x\u00b2\u207a", "x\u00b2\u207b", "w\u207a", "w\u207b"]
-    drawing = arrows(
-        points,
-        names,
-        [(0, 2), (0, 0), (0, 1), (1, 0), (1, 1)],
-        [(0, 1), (0, 2)],  # (shape, colour)
-        "The datapoint before and after cross-attention beside two classifiers",
-    )
-    return {
-        "drawing": drawing,
-        "share": 100 * share,
-        "wrong_title": catalog.title(catalog.labels[wrong]) or "(no title)",
-        "scores": [
-            {"name": name, "before": b, "after": a}
-            for name, (_, b, a) in zip(("relevant", "irrelevant"), scores)
-        ],
-    }
+def _cut(line: str, width: int) -> str:
+    """`line`, its end replaced by `...` where it is wider than `width` pixels."""
+    if _font(20).getlength(line) <= width:
+        return line
+    text = line.removesuffix("...")
+    while text and _font(20).getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."
 
 
-def classifiers(network: Network, catalog: Catalog) -> dict:
-    """Section 6 (Fig. 6): t-SNE of w_l, coloured by the five largest categories; and the neighbours' categories, counted."""
-    w = network.classifiers
-    category = categories_of([catalog.products["category"][int(p)].as_py() for p in catalog.labels])
-    names, counts = np.unique(category[category != ""].astype(str), return_counts=True)
-    largest = [str(names[i]) for i in np.argsort(-counts, kind="stable")[:5]]
-    drawn = _drawn(len(w), DRAWN)
-    points = tsne(w[drawn])
-    kind = np.array([largest.index(c) if c in largest else -1 for c in category[drawn]], np.int64)
-    share, chance = same_category(w, category) or (None, None)
-    lines = (
-        []
-        if points is None
-        else [
-            (round(float(a), 3), round(float(b), 3), largest[k] if k >= 0 else "others")
-            for (a, b), k in zip(points, kind)
-        ]
-    )
-    drawing = None if points is None else scatter(points, kind, "t-SNE of the labels' classifiers")
-    return {
-        "points": lines,
-        "drawing": drawing,
-        "largest": largest,
-        "others": len(names) > len(largest),
-        "share": share,
-        "chance": chance,
-        "labels": len(w),
-        "drawn": len(drawn),
-        "members": len(network.members),
-    }
-
-
-def predicted(
-    catalog: Catalog, predictions: dict[str, np.ndarray], titles: dict[str, str]
-) -> list[dict]:
-    """Section 7 (Fig. 8): datapoints drawn at random among those with truth, the first labels of MUFIN (and of text alone)."""
-    test, ours = catalog.test, [n for n in ("mufin", "text_only") if n in predictions]
-    truth = test.labels.minus(test.excluded)
-    with_truth = np.flatnonzero(np.diff(truth.offsets))
-    rows = with_truth[_drawn(len(with_truth), SHOWN)]
-    top = {name: predictions[name][rows, :TOP] for name in ours}
-    wanted = {int(p) for p in test.product[rows]}
-    wanted |= {
-        int(catalog.labels[label])
-        for found in top.values()
-        for label in found.ravel()
-        if label >= 0
-    }
-    catalog.need(wanted)
-    if not ours:
-        return []
-    return [
-        {
-            "query": catalog.shown(int(test.product[row])),
-            "relevant": len(truth[row]),
-            "answers": [
-                {"title": titles[name], "labels": _answers(catalog, found[n], truth, row)}
-                for name, found in top.items()
-            ],
-        }
-        for n, row in enumerate(rows)
-    ]
-
-
-def _answers(catalog: Catalog, labels: np.ndarray, truth: Lists, row: int) -> list[dict]:
-    right = set(truth[row].tolist())
-    return [
-        catalog.shown(int(catalog.labels[label])) | {"right": int(label) in right}
-        for label in labels
-        if label >= 0
-    ]
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, which is the same on every machine."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels bring FreeType
+    return font

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from markupsafe import Markup, escape
 
-# Okabe & Ito's colours, which colour-blind people tell apart; each kind of point has its own shape too
+# Okabe & Ito's colours: colour-blind people can tell them apart. Each kind has its own shape too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
-GREY = "#9aa3ad"
+GREY, ARROW = "#9aa3ad", "#5b6570"
 RAMP = ("#c6dbef", "#8fc1de", "#4b97c9", "#2171b5", "#08306b")  # light to dark: rare to popular
 SHAPES = (  # of about equal area, drawn around a point
     "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
@@ -23,7 +25,7 @@ def bar(value: float, top: float, colour: str = COLOURS[0]) -> Markup:
     return stacked([value], top, (colour,))
 
 
-def stacked(values, top: float, colours=RAMP) -> Markup:
+def stacked(values: Iterable[float], top: float, colours: Sequence[str] = RAMP) -> Markup:
     """Bars one after another, together at most `top` long."""
     parts, x = [], 0.0
     for value, colour in zip(values, colours):
@@ -33,7 +35,8 @@ def stacked(values, top: float, colours=RAMP) -> Markup:
         )
         x += width
     return Markup(
-        f'<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">{"".join(parts)}</svg>'
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f"{''.join(parts)}</svg>"
     )
 
 
@@ -45,22 +48,28 @@ def mark(kind: int | None) -> Markup:
     )
 
 
+def _drawing(kind: str, width: int, height: int, title: str, parts: str) -> Markup:
+    """A drawing that fills the width of the page; `title` is what a screen reader says."""
+    return Markup(
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img">'
+        f"<title>{escape(title)}</title>{parts}</svg>"
+    )
+
+
 def scatter(points: np.ndarray, kind: np.ndarray, title: str, size: int = 640) -> Markup:
-    """`points` (n, 2) in a square; `kind` (n,) index into COLOURS and SHAPES, -1 for the grey rest, drawn first."""
+    """`points` (n, 2) in a square, coloured by `kind`.
+
+    `kind` (n,): index into COLOURS and SHAPES; -1 for the grey rest, which is drawn first.
+    """
     low, high = points.min(0), points.max(0)
     placed = 8 + (points - low) / max(float((high - low).max()), 1e-12) * (size - 16)
     paths = []
     for number in (-1, *range(len(COLOURS))):
-        shape = _shape(None if number < 0 else number)
-        d = "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in placed[kind == number])
+        look = None if number < 0 else number
+        d = "".join(f"M{x:.1f} {y:.1f}{_shape(look)}" for x, y in placed[kind == number])
         if d:
-            paths.append(
-                f'<path d="{d}" fill="{_colour(None if number < 0 else number)}" fill-opacity="0.8"/>'
-            )
-    return Markup(
-        f'<svg class="figure" viewBox="0 0 {size} {size}" role="img"><title>{escape(title)}</title>'
-        f"{''.join(paths)}</svg>"
-    )
+            paths.append(f'<path d="{d}" fill="{_colour(look)}" fill-opacity="0.8"/>')
+    return _drawing("figure", size, size, title, "".join(paths))
 
 
 def _shape(kind: int | None) -> str:
@@ -78,7 +87,10 @@ def arrows(
     moves: list[tuple[int, int]],
     title: str,
 ) -> Markup:
-    """Named `points` (n, 2) on a plane of equal axes, `looks` (shape, colour) of each, and arrows `moves` between them."""
+    """Named `points` (n, 2) on a plane of equal axes, with arrows between some of them.
+
+    `looks`: (shape, colour) of each point. `moves`: (from, to) of each arrow.
+    """
     width, height, edge = 360, 280, 46
     low, high = points.min(0), points.max(0)
     scale = min(
@@ -93,18 +105,19 @@ def arrows(
             f'<path d="M{x:.1f} {y:.1f}{SHAPES[shape]}" fill="{COLOURS[colour]}"/>'
             f'<text x="{x + dx:.1f}" y="{y + dy:.1f}">{escape(name)}</text>'
         )
-    return Markup(
-        f'<svg class="figure plane" viewBox="0 0 {width} {height}" role="img"><title>{escape(title)}</title>'
-        f"{''.join(parts)}</svg>"
-    )
+    return _drawing("figure plane", width, height, title, "".join(parts))
 
 
 def _away(at: np.ndarray, moves: list[tuple[int, int]], number: int) -> np.ndarray:
-    """The direction, of length 1, in which a point's name lies clear of its arrows; upwards for a point without any."""
-    ways = [at[b] - at[a] if b == number else at[a] - at[b] for a, b in moves if number in (a, b)]
-    way = (
-        np.sum([w / max(float(np.hypot(*w)), 1e-9) for w in ways], axis=0) if ways else np.zeros(2)
-    )
+    """(2,) the direction, of length 1, in which a point's name is clear of its arrows.
+
+    That is upwards for a point without arrows.
+    """
+    way = np.zeros(2)
+    for a, b in moves:
+        if number in (a, b):
+            own = at[b] - at[a] if b == number else at[a] - at[b]
+            way += own / max(float(np.hypot(*own)), 1e-9)
     length = float(np.hypot(*way))
     return way / length if length > 1e-6 else np.array([0.0, -1.0])
 
@@ -121,18 +134,20 @@ def _arrow(start: np.ndarray, end: np.ndarray) -> str:
     (x, y), (a, b) = start + unit * 4, tip
     head = f"M{a:.1f} {b:.1f}L{left[0]:.1f} {left[1]:.1f}L{right[0]:.1f} {right[1]:.1f}z"
     return (
-        f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{a:.1f}" y2="{b:.1f}" stroke="#5b6570" stroke-width="1.2"/>'
-        f'<path d="{head}" fill="#5b6570"/>'
+        f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{a:.1f}" y2="{b:.1f}" stroke="{ARROW}"/>'
+        f'<path d="{head}" fill="{ARROW}"/>'
     )
 
 
 def shade(weight: float) -> tuple[str, str]:
-    """Background and text colour of a cell of weight in [0, 1]: black or white, whichever reads better (at least 4.5:1)."""
+    """Background and text colour of a cell of weight in [0, 1].
+
+    The text is black or white, whichever has the better contrast (at least 4.5:1).
+    """
     part = min(max(weight, 0.0), 1.0)
     mixed = [round(255 + (end - 255) * part) for end in (8, 69, 148)]
-    return "#{:02x}{:02x}{:02x}".format(*mixed), "#000000" if luminance(
-        mixed
-    ) > 0.179 else "#ffffff"
+    text = "#000000" if luminance(mixed) > 0.179 else "#ffffff"
+    return "#{:02x}{:02x}{:02x}".format(*mixed), text
 
 
 def luminance(rgb: list[int]) -> float:
@@ -141,3 +156,26 @@ def luminance(rgb: list[int]) -> float:
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in rgb)
     ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def curve(points: np.ndarray, title: str) -> Markup:
+    """A line through `points` (n, 2) in ascending x, the ends of both axes as numbers."""
+    width, height, left, edge = 360, 200, 58, 26
+    low, high = points.min(0), points.max(0)
+    span = np.maximum(high - low, 1e-12)
+    x, y = (points - low).T / span[:, None]
+    at = np.stack([left + x * (width - left - edge), edge + (1 - y) * (height - 2 * edge)], 1)
+    line = "L".join(f"{a:.1f} {b:.1f}" for a, b in at)
+    marks = "".join(
+        f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>' for a, b in at[:: len(at) // 60 + 1]
+    )
+    numbers = (
+        (left - 8, edge + 4, "end", f"{high[1]:.4g}"),
+        (left - 8, height - edge + 4, "end", f"{low[1]:.4g}"),
+        (left, height - 6, "middle", f"{low[0]:.4g}"),
+        (width - edge, height - 6, "middle", f"{high[0]:.4g}"),
+    )
+    texts = "".join(f'<text x="{a}" y="{b}" text-anchor="{c}">{d}</text>' for a, b, c, d in numbers)
+    path = f'<path d="M{line}" fill="none" stroke="{COLOURS[0]}" stroke-width="2"/>'
+    dots = f'<g fill="{COLOURS[0]}">{marks}</g>'
+    return _drawing("figure curve", width, height, title, path + dots + texts)

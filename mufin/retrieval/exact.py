@@ -1,11 +1,14 @@
-"""Exact search over rows that know their label: the paper's similarity itself, and the oracle for HNSW."""
+"""Exact search for the nearest labels, over rows that each belong to a label.
+
+It is the default search, and the reference that HNSW is compared with.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import torch
@@ -14,11 +17,9 @@ from torch import Tensor
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 
-BUDGET = (
-    2**26
-)  # scores (float32) of a chunk on a CPU, 256 MB; what is made of them needs at most as much again
-GPU_BUDGET = 2**30  # the same on a GPU, 4 GB, or a sixteenth of its free bytes where that is less
-LAYERS = 64  # rows of a label that are layers, see `ExactNeighbours`; a bag has a dozen
+BUDGET = 2**26  # float32 scores per chunk on a CPU, 256 MB; temporaries need as much again
+GPU_BUDGET = 2**30  # the same on a GPU, 4 GB, but at most a sixteenth of its free bytes
+LAYERS = 64  # rows per label that are layers, see `ExactNeighbours`; a bag has about a dozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +27,22 @@ class LabelRows:
     """R vectors and the label of each; a label may have any number of rows, also none."""
 
     rows: np.ndarray  # (R, D) float32
-    label: np.ndarray  # (R,) int64; -1 = a row that was removed
+    label: np.ndarray  # (R,) int64 label ids, -1 for a removed row
     num_labels: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.rows) != len(self.label):
             raise MufinError(
                 f"{len(self.rows)} vectors and {len(self.label)} labels; each row needs its label"
             )
         if len(self.label) and not -1 <= self.label.min() <= self.label.max() < self.num_labels:
             raise MufinError(
-                f"the rows' labels span [{self.label.min()}, {self.label.max()}]; they must lie in "
-                f"[0, {self.num_labels}), or be -1 for a removed row"
+                f"the labels of the rows span [{self.label.min()}, {self.label.max()}]; they must "
+                f"lie in [0, {self.num_labels}), or be -1 for a removed row"
             )
 
     def joined(self, more: LabelRows) -> LabelRows:
-        """These rows, then `more`: for labels that are new, and for further rows of known ones."""
+        """These rows, then `more`, which may belong to new labels and to known ones."""
         return LabelRows(
             np.concatenate([self.rows, more.rows]).astype(np.float32, copy=False),
             np.concatenate([self.label, more.label]).astype(np.int64),
@@ -49,37 +50,45 @@ class LabelRows:
         )
 
     def without(self, labels: np.ndarray) -> LabelRows:
-        """These rows, those of `labels` marked as removed: the others keep their place."""
-        return LabelRows(
-            self.rows, np.where(np.isin(self.label, labels), -1, self.label), self.num_labels
-        )
+        """These rows, with the rows of `labels` marked as removed; no row moves."""
+        label = np.where(np.isin(self.label, labels), -1, self.label)
+        return LabelRows(self.rows, label, self.num_labels)
 
 
 class ExactNeighbours:
-    """Inner products with all rows, the maximum over each label's, then the top k (MUFIN Sec. 3.1, Module II).
+    """The labels with the largest inner products (MUFIN Sec. 3.1, Module II).
 
-    The rows lie in layers: the first row of each label, then the second of each that has two, and so on; labels with
-    more rows come first. So a layer's scores belong to the first labels, in their order, and the maxima over labels are
-    maxima of whole matrices: no scattering, which on a GPU takes atomic operations and has no deterministic form.
+    The similarity of a label is the maximum over its rows. To compute these maxima, labels are
+    sorted by their number of rows, largest first, and rows are stored in layers: the first row of
+    each label, then the second row of each label that has two, and so on. So the labels of a layer
+    are the first labels of that order, and the maximum over rows is an elementwise maximum of whole
+    score matrices. A scatter instead would need atomic operations on a GPU, which are not
+    deterministic.
     """
 
     def __init__(self, rows: LabelRows, device: torch.device):
-        self.source, self.device = rows, device
-        arrangement, self.sizes, self.further, column = _layers(rows)
-        self.rows = torch.from_numpy(np.ascontiguousarray(rows.rows[arrangement], np.float32)).to(
-            device
-        )
-        self.column = torch.from_numpy(column).to(device)
+        self.device = device
+        self._arrange(rows)
+
+    def _arrange(self, rows: LabelRows) -> None:
+        self.source = rows
+        order, self.sizes, self.further, column = _layers(rows)
+        arranged = np.ascontiguousarray(rows.rows[order], np.float32)
+        self.rows = torch.from_numpy(arranged).to(self.device)
+        self.column = torch.from_numpy(column).to(self.device)
 
     @torch.inference_mode()
     def search(
         self, queries: np.ndarray, k: int, excluded: Lists | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(n, D) queries -> labels (n, k) int64 and similarity (n, k) float32: best first, ties by label id, -1 and
-        -inf where fewer than k labels have rows.
+        """(n, D) queries -> labels (n, k) int64 and similarities (n, k) float32, best first.
 
-        `excluded`: labels that a query must not get (its filter pairs). Always in full float32, also on a GPU. Equal
-        vectors may differ in the last bit between places of a matrix product, so ties are those of the scores found.
+        Ties are broken by label id. If fewer than k labels have rows, -1 and -inf fill the row.
+        `excluded` are labels that a query must not get (its filter pairs). All products are in full
+        float32, also on a GPU. Equal vectors can get scores that differ in the last bit, as a
+        matrix product may sum in another order in another place; ties are those of the scores.
+
+        Raises MufinError if the queries have another width or are not finite.
         """
         queries = checked(queries, self.rows.shape[1])
         n, width = len(queries), min(k, self.source.num_labels)
@@ -91,17 +100,16 @@ class ExactNeighbours:
                 best = self._best(torch.from_numpy(queries[rows]).to(self.device))  # (q, L)
                 if excluded is not None:
                     mine = excluded.take(rows)
-                    best[
-                        torch.from_numpy(mine.rows()),
-                        torch.from_numpy(mine.values.astype(np.int64)),
-                    ] = -torch.inf
+                    row = torch.from_numpy(mine.rows())
+                    best[row, torch.from_numpy(mine.values.astype(np.int64))] = -torch.inf
                 found, column = _top(best, width)
                 values[rows, :width] = found.cpu().numpy()
                 labels[rows, :width] = column.masked_fill(found == -torch.inf, -1).cpu().numpy()
         return labels, values
 
     def _best(self, queries: Tensor) -> Tensor:
-        """(q, L) each label's maximum over its rows, -inf where it has none. A maximum knows no order: reproducible."""
+        """(q, L) the maximum over the rows of each label, -inf for a label without rows."""
+        # Columns are labels by their number of rows, until the last line puts them in id order.
         best = torch.full((len(queries), self.source.num_labels), -torch.inf, device=self.device)
         layers = self.rows.split(self.sizes) if self.sizes else ()
         for layer in layers[:LAYERS]:
@@ -113,37 +121,40 @@ class ExactNeighbours:
         return best.index_select(1, self.column)
 
     def _budget(self) -> int:
-        return (
-            min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 16)
-            if self.device.type == "cuda"
-            else BUDGET
-        )
+        """Scores per chunk."""
+        if self.device.type == "cuda":
+            return min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 16)
+        return BUDGET
 
     def add(self, rows: LabelRows) -> None:
-        """Further rows, of known labels or of new ones."""
-        self.__init__(self.source.joined(rows), self.device)
+        """Adds rows, of known labels or of new ones."""
+        self._arrange(self.source.joined(rows))
 
     def remove(self, labels: np.ndarray) -> None:
-        """No search finds `labels` any more."""
-        self.__init__(self.source.without(labels), self.device)
+        """Removes `labels` from all later searches."""
+        self._arrange(self.source.without(labels))
 
     def save(self, folder: Path) -> None:
-        """Nothing to save: the rows are the index."""
+        """Saves nothing: the caller keeps the rows, and they are the index."""
 
 
 def _layers(rows: LabelRows) -> tuple[np.ndarray, list[int], list[int], np.ndarray]:
-    """How the rows are laid out for `_best`: row numbers in the new order; the size of each part; the place, among labels
-    by their number of rows, of each part past the layers; and (L,) each label's place.
+    """The layout of the rows for `ExactNeighbours._best`.
 
-    The first `LAYERS` rows of labels are layers. What some label has beyond is a part of its own: a layer of a few rows
-    costs as much as one of thousands.
+    Returns the row numbers in their new order; the size of each part of it; the place of the label
+    of each part after the layers; and (L,) the place of each label. The place of a label is its
+    position by number of rows, largest first.
+
+    Rows of a label beyond the first `LAYERS` form a part of their own. Layers of a few rows would
+    cost as much as layers of thousands.
     """
     kept = np.flatnonzero(rows.label >= 0)
-    kept = kept[np.argsort(rows.label[kept], kind="stable")]
+    kept = kept[np.argsort(rows.label[kept], kind="stable")]  # the rows of a label together
     counts = np.bincount(rows.label[kept], minlength=rows.num_labels)
     place = np.empty(rows.num_labels, np.int64)
     place[np.argsort(-counts, kind="stable")] = np.arange(rows.num_labels)
     layer = np.arange(len(kept)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # Parts are numbered: layers first, then LAYERS + place for a label with more rows.
     part = np.where(layer < LAYERS, layer, LAYERS + place[rows.label[kept]])
     order = np.lexsort((layer, place[rows.label[kept]], part))
     numbers, sizes = np.unique(part, return_counts=True)
@@ -151,23 +162,23 @@ def _layers(rows: LabelRows) -> tuple[np.ndarray, list[int], list[int], np.ndarr
 
 
 def checked(queries: np.ndarray, dim: int) -> np.ndarray:
-    """`queries` as contiguous float32; raises MufinError where they have another width or are not finite."""
+    """`queries` as contiguous float32; raises MufinError on another width, NaN or infinity."""
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise MufinError(
-            f"queries have shape {queries.shape} and the index {dim} dimensions; it was built by another "
-            "model: build the index again"
+            f"queries have shape {queries.shape} and the index {dim} dimensions; it was built by "
+            "another model: build the index again"
         )
     if len(bad := np.flatnonzero(~np.isfinite(queries).all(1))):
         raise MufinError(
-            f"{len(bad)} queries hold NaN or infinity, the first is row {bad[0]}; the model that made them is "
-            "broken: look at its training curve"
+            f"{len(bad)} queries hold NaN or infinity, the first is row {bad[0]}; the model that "
+            "made them is broken: look at its training curve"
         )
     return np.ascontiguousarray(queries, np.float32)
 
 
 @contextlib.contextmanager
 def _full_float32() -> Iterator[None]:
-    """No TF32 in here: its 10-bit mantissa reorders neighbours."""
+    """Matrix products in full float32. The 10-bit mantissa of TF32 would reorder neighbours."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -177,23 +188,27 @@ def _full_float32() -> Iterator[None]:
 
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest a row and their columns, best first, ties by column, also at the cut (torch.topk promises no order)."""
+    """The k largest scores per row and their columns, best first, ties by column.
+
+    torch.topk does not say which of several equal scores it takes. So where the k-th value also
+    occurs outside of its result, the columns are chosen again.
+    """
     values, columns = scores.topk(k, 1)
-    edge = values[:, -1:]
-    cut = (
-        ((scores == edge).sum(1) > (values == edge).sum(1)) & (edge[:, 0] > -torch.inf)
-        if k
-        else edge.any(1)
-    )
-    if cut.any():
-        columns[cut] = _first_of_equals(scores[cut], edge[cut], k)
-    columns = columns.sort(1).values
+    edge = values[:, -1:]  # the k-th value
+    if k:
+        equal, taken = (scores == edge).sum(1), (values == edge).sum(1)
+        ambiguous = (equal > taken) & (edge[:, 0] > -torch.inf)
+    else:
+        ambiguous = edge.any(1)
+    if ambiguous.any():
+        columns[ambiguous] = _first_of_equals(scores[ambiguous], edge[ambiguous], k)
+    columns = columns.sort(1).values  # by column, so that the stable sort below keeps that order
     values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)
 
 
 def _first_of_equals(scores: Tensor, edge: Tensor, k: int) -> Tensor:
-    """(q, k) columns above the k-th value `edge` (q, 1), and the first of those that equal it."""
-    above, level = scores > edge, scores == edge
+    """(q, k) the columns above the k-th value `edge` (q, 1), and the first that equal it."""
+    above, equal = scores > edge, scores == edge
     room = k - above.sum(1, keepdim=True)
-    return (above | (level & (level.cumsum(1) <= room))).nonzero()[:, 1].view(len(scores), k)
+    return (above | (equal & (equal.cumsum(1) <= room))).nonzero()[:, 1].view(len(scores), k)

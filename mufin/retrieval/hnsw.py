@@ -1,10 +1,11 @@
-"""HNSW (hnswlib) over rows that know their label, that never returns fewer unique labels than there are."""
+"""Approximate search with HNSW (hnswlib) that finds as many distinct labels as exact search."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,21 @@ from mufin.errors import MufinError
 from mufin.ragged import Lists, is_in
 from mufin.retrieval.exact import ExactNeighbours, LabelRows, checked
 
-OVER_FETCH = (
-    7  # rows asked for a unique label at first; 4.7 at the median, 6.7 at most on real bags
-)
-WIDEST = 64  # past a part of 1/64 of the rows a graph search costs more than an exact one
-FETCHED = 2**22  # rows fetched in one go: bounds the memory, at about 200 MB
+OVER_FETCH = 7  # rows per wanted label at first; real bags need 4.7 (median), at most 6.7
+WIDEST = 64  # fetching more than 1/64 of the rows from the graph costs more than exact search
+FETCHED = 2**22  # rows fetched at once, which takes about 200 MB
 
 
 class HnswNeighbours:
-    """Approximate search: over-fetches rows, again and wider for queries that lack labels, exactly for what is left.
+    """Approximate search for the nearest labels (MUFIN Sec. 3.1, Module II).
 
-    Built with one thread the same rows give the same bytes; more threads build sooner and differ from run to run.
-    `graph`: a graph that `save` wrote, over the same rows; else it is built with `m` links a node.
+    The graph returns rows, and several rows can belong to one label. So a search fetches more rows
+    than labels are wanted. Queries that got too few labels fetch twice as many, and so on. When the
+    graph would be slower than exact search, exact search answers them.
+
+    Without `graph` a new graph is built with `m` links per node. With one thread the same rows give
+    the same bytes; several threads are faster but give other bytes each time. `graph` is a file
+    that `save` wrote for the same rows.
     """
 
     def __init__(
@@ -44,21 +48,25 @@ class HnswNeighbours:
         self.graph = hnswlib.Index("ip", rows.rows.shape[1])
         if graph is None:
             checked(rows.rows, rows.rows.shape[1])
+            capacity = max(len(rows.rows), 1)
             self.graph.init_index(
-                max(len(rows.rows), 1), M=m, ef_construction=ef_construction, random_seed=seed + 1
+                capacity, M=m, ef_construction=ef_construction, random_seed=seed + 1
             )
             self._insert(rows.rows, 0)
         else:
             self._read(graph, len(rows.rows))
-        self._know(rows)
+        self._set_source(rows)
 
     def search(
         self, queries: np.ndarray, k: int, excluded: Lists | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `ExactNeighbours.search`; unique labels, k of them or as many as there are, for every query, always."""
+        """As `ExactNeighbours.search`, but the labels are only approximately the nearest.
+
+        Every query gets k distinct labels, or as many as have rows and are not excluded.
+        """
         queries = checked(queries, self.source.rows.shape[1])
         n, step = len(queries), max(1, FETCHED // max(OVER_FETCH * k, 1))
-        labels, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
+        labels, values = _empty(n, k)
         for start in range(0, n, step):
             rows = np.arange(start, min(start + step, n))
             mine = excluded.take(rows) if excluded is not None else None
@@ -68,12 +76,9 @@ class HnswNeighbours:
     def _search(
         self, queries: np.ndarray, k: int, excluded: Lists | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        labels, values = (
-            np.full((len(queries), k), -1, np.int64),
-            np.full((len(queries), k), -np.inf, np.float32),
-        )
+        labels, values = _empty(len(queries), k)
         goal, fetch = self._goals(len(queries), k, excluded), OVER_FETCH * k
-        short = np.flatnonzero(goal > 0)
+        short = np.flatnonzero(goal > 0)  # the queries that still lack labels
         while len(short):
             mine = excluded.take(short) if excluded is not None else None
             found = self._fetch(queries[short], fetch) if fetch <= self._widest(k) else None
@@ -83,76 +88,84 @@ class HnswNeighbours:
             if mine is not None:
                 found[0][is_in(found[0], mine)] = -1
             labels[short], values[short] = _unique(*found, k)
-            short, fetch = short[(labels[short] >= 0).sum(1) < goal[short]], fetch * 2
+            short = short[(labels[short] >= 0).sum(1) < goal[short]]
+            fetch *= 2
         return labels, values
 
     def _widest(self, k: int) -> int:
-        """Rows fetched a query at most: what OVER_FETCH asks, or more where the graph is large, but never over half."""
+        """The most rows to fetch per query from the graph.
+
+        It allows the first fetch, and more in a large graph, but never over half of the rows.
+        """
         return min(max(OVER_FETCH * k, self.alive // WIDEST), self.alive // 2)
 
     def _fetch(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Labels and similarities (n, count) of the nearest rows; None where the graph's links do not reach so many."""
-        self.graph.set_ef(max(self.ef, count))
+        """Labels and similarities (n, count) of the nearest rows.
+
+        Returns None if the links of the graph do not reach `count` rows from some query.
+        """
+        self.graph.set_ef(max(self.ef, count))  # hnswlib requires ef >= count
         try:
             rows, distances = self.graph.knn_query(queries, count)
         except RuntimeError as error:
-            if "contiguous 2D array" not in str(error):
+            # The message of hnswlib and that of its fork differ before these words.
+            if "2D array" not in str(error):
                 raise
             return None
         return self.source.label[rows.astype(np.int64)], 1 - distances
 
     def _goals(self, n: int, k: int, excluded: Lists | None) -> np.ndarray:
-        """(n,) unique labels that each query can get, at most k."""
+        """(n,) the number of distinct labels that each query can get, at most k."""
         goal = np.full(n, len(self.present))
         if excluded is not None:
+            # One integer per (query, label) pair; a pair that is listed twice counts once.
             pairs = np.unique(excluded.rows() * np.int64(self.source.num_labels) + excluded.values)
             rows, ids = np.divmod(pairs, max(self.source.num_labels, 1))
             goal -= np.bincount(rows[np.isin(ids, self.present)], minlength=n)
         return np.minimum(goal, k)
 
-    def _know(self, rows: LabelRows) -> None:
-        self.source, self._oracle = rows, None
-        self.present, self.alive = (
-            np.unique(rows.label[rows.label >= 0]),
-            int((rows.label >= 0).sum()),
-        )
+    def _set_source(self, rows: LabelRows) -> None:
+        self.source = rows
+        self.present = np.unique(rows.label[rows.label >= 0])  # labels that have rows
+        self.alive = int((rows.label >= 0).sum())  # rows that were not removed
+        self._exact_search: ExactNeighbours | None = None  # over the same rows, made when needed
 
     def _exact(self) -> ExactNeighbours:
-        if self._oracle is None:
-            self._oracle = ExactNeighbours(self.source, torch.device("cpu"))
-        return self._oracle
+        if self._exact_search is None:
+            self._exact_search = ExactNeighbours(self.source, torch.device("cpu"))
+        return self._exact_search
 
     def _insert(self, rows: np.ndarray, first: int) -> None:
         if len(rows):
-            self.graph.add_items(
-                np.ascontiguousarray(rows, np.float32),
-                np.arange(first, first + len(rows)),
-                num_threads=self.threads,
-            )
+            vectors = np.ascontiguousarray(rows, np.float32)
+            numbers = np.arange(first, first + len(rows))
+            self.graph.add_items(vectors, numbers, num_threads=self.threads)
 
     def add(self, rows: LabelRows) -> None:
-        """Further rows, of known labels or of new ones."""
+        """Adds rows, of known labels or of new ones."""
         checked(rows.rows, self.source.rows.shape[1])
         first = len(self.source.rows)
         self.graph.resize_index(max(first + len(rows.rows), 1))
         self._insert(rows.rows, first)
-        self._know(self.source.joined(rows))
+        self._set_source(self.source.joined(rows))
 
     def remove(self, labels: np.ndarray) -> None:
-        """No search finds `labels` any more; their rows stay in the graph as stepping stones."""
+        """Removes `labels` from all later searches; their nodes stay, as links lead through them."""
         for row in np.flatnonzero(np.isin(self.source.label, labels) & (self.source.label >= 0)):
             self.graph.mark_deleted(row)
-        self._know(self.source.without(labels))
+        self._set_source(self.source.without(labels))
 
     def save(self, folder: Path) -> None:
-        """The graph, `ef` and what the graph is known by: hnswlib itself reads a broken one, and may crash over it.
+        """Writes the graph, and a JSON file with `ef`, the shape of the rows and a hash.
 
-        The rows (`source`) are the caller's to keep. Raises OSError where the disk did not take the whole graph, which
-        hnswlib does not look at.
+        `load_neighbours` checks shape and hash, as hnswlib loads a broken graph without an error
+        and can crash in a search. The caller keeps the rows (`source`). Raises OSError if the disk
+        is full, which hnswlib does not check.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.graph.save_index(str(folder / "hnsw.bin"))
-        _check_whole(folder / "hnsw.bin", self.graph.index_file_size())
+        _check_whole(folder / "hnsw.bin", _size(folder / "hnsw.bin"))
+        _clear_norms(folder / "hnsw.bin")
         facts = {
             "ef": self.ef,
             "shape": self.source.rows.shape,
@@ -167,42 +180,87 @@ class HnswNeighbours:
             raise MufinError(
                 f"{graph} cannot be read ({error}); run `dvc repro index` again"
             ) from None
-        if self.graph.get_current_count() != count:
+        if (held := self.graph.get_current_count()) != count:
             raise MufinError(
-                f"{graph} holds {self.graph.get_current_count()} rows and the index beside it {count}; they "
-                "are not of one run: run `dvc repro index` again"
+                f"{graph} holds {held} rows and the index beside it {count}; they are of different "
+                "runs: run `dvc repro index` again"
             )
 
 
-def _check_whole(path: Path, size: int) -> None:
-    """Raises OSError, in the words of numpy's `tofile`, where less than `size` bytes reached the disk."""
+# A graph file of chroma-hnswlib starts with four integers: offset of the links, capacity, number of
+# rows, bytes per row. After the 96 bytes of the head come the rows, then a float32 norm per row,
+# then per row the length of its links in the upper layers (uint32) and these links.
+_START, _HEAD, _NORM = struct.Struct("<4Q"), 96, 4
+
+
+def _size(path: Path) -> int:
+    """The bytes that a graph file must have by its own numbers; more than it has if it was cut."""
+    with open(path, "rb") as file:
+        start = file.read(_START.size)
+        if len(start) < _START.size:
+            return _HEAD
+        _, _, rows, per_row = _START.unpack(start)
+        position = file.seek(_HEAD + rows * (per_row + _NORM))
+        for _ in range(rows):
+            length = int.from_bytes(file.read(4), "little")
+            position += 4 + length
+            if length:
+                file.seek(position)
+    return position
+
+
+def _clear_norms(path: Path) -> None:
+    """Overwrites the norms with zeros.
+
+    Only the cosine similarity uses them. For others hnswlib leaves them undefined, so the same rows
+    would give other bytes in each run.
+    """
     with open(path, "r+b") as file:
-        os.fsync(file.fileno())  # some file systems say only here that they are full
+        _, _, rows, per_row = _START.unpack(file.read(_START.size))
+        file.seek(_HEAD + rows * per_row)
+        for start in range(0, rows, 2**20):
+            file.write(bytes(_NORM * min(2**20, rows - start)))
+
+
+def _check_whole(path: Path, size: int) -> None:
+    """Raises OSError, worded as by numpy's `tofile`, if fewer than `size` bytes are on the disk."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())  # some file systems report a full disk only here
     if (written := path.stat().st_size) != size:
         raise OSError(f"{size} requested and {written} written")
 
 
 def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _empty(n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (n, k) of -1 and similarities (n, k) of -inf."""
+    return np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
+
+
 def _unique(labels: np.ndarray, similarity: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k distinct labels (-1 is none) of each query's rows by similarity: a label's best row comes first."""
+    """The first k distinct labels per query, best first, ties by label id.
+
+    `labels` and `similarity` (n, width) are those of the fetched rows; label -1 is none. A label
+    takes the similarity of its best row.
+    """
     n, width = labels.shape
-    order = np.lexsort((labels, -similarity), axis=1)  # ties by label id
-    labels, similarity = (
-        np.take_along_axis(labels, order, 1),
-        np.take_along_axis(similarity, order, 1),
-    )
+    order = np.lexsort((labels, -similarity), axis=1)
+    labels = np.take_along_axis(labels, order, 1)
+    similarity = np.take_along_axis(similarity, order, 1)
+    # `first` (n, width) marks the best row of each label: sorted by label (stable, so still by
+    # similarity within a label), a row is the first if the label before it differs.
     by_label = np.argsort(labels, 1, kind="stable")
     ranked = np.take_along_axis(labels, by_label, 1)
     first = np.ones((n, width), bool)
     np.put_along_axis(first, by_label[:, 1:], ranked[:, 1:] != ranked[:, :-1], 1)
     first &= labels >= 0
-    place = first.cumsum(1) - 1
+    place = first.cumsum(1) - 1  # the rank of each label in the result
     keep = first & (place < k)
     row = np.nonzero(keep)[0]
-    out, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
+    out, values = _empty(n, k)
     out[row, place[keep]], values[row, place[keep]] = labels[keep], similarity[keep]
     return out, values

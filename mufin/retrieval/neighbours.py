@@ -1,4 +1,4 @@
-"""Nearest labels over rows that know their label: exact and HNSW behind one `search(queries, k)`."""
+"""Builds and loads the search for nearest labels, exact or HNSW, behind one `search` method."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def build_neighbours(
     seed: int = 0,
     threads: int = 1,
 ) -> ExactNeighbours | HnswNeighbours:
-    """The structure of `kind`: exact, hnsw, or auto (exact on a GPU and up to 200,000 rows).
+    """A search of `kind` exact, hnsw or auto: exact on a GPU and for up to 200,000 rows.
 
-    `m`, `ef_construction`, `ef`, `seed` and `threads` are hnswlib's; with one thread the same rows give the same bytes.
+    `m`, `ef_construction`, `ef`, `seed` and `threads` are those of hnswlib. With one thread the
+    same rows give the same bytes.
     """
-    if kind == "exact" or (
-        kind == "auto" and (device.type == "cuda" or len(rows.label) <= AUTO_EXACT)
-    ):
+    auto_exact = device.type == "cuda" or len(rows.label) <= AUTO_EXACT
+    if kind == "exact" or (kind == "auto" and auto_exact):
         return ExactNeighbours(rows, device)
     return HnswNeighbours(rows, m, ef_construction, ef, seed, threads)
 
@@ -39,9 +39,9 @@ def build_neighbours(
 def load_neighbours(
     folder: Path, rows: LabelRows, device: torch.device
 ) -> ExactNeighbours | HnswNeighbours:
-    """What `save` left in `folder`, over the same `rows` (its `source`); exact search where it left nothing.
+    """The search that was saved in `folder`, over the same `rows`; exact if nothing was saved.
 
-    Raises MufinError where the graph is broken or of other rows.
+    Raises MufinError if the graph is broken or belongs to other rows.
     """
     if not (folder / "hnsw.bin").exists():
         return ExactNeighbours(rows, device)
@@ -54,7 +54,7 @@ def load_neighbours(
         ) from None
     if saved != (list(rows.rows.shape), file_hash(folder / "hnsw.bin")):
         raise MufinError(
-            f"{folder / 'hnsw.bin'} is broken, or of other rows than the {rows.rows.shape} of the index beside "
-            "it; run `dvc repro index` again"
+            f"{folder / 'hnsw.bin'} is broken, or of other rows than the {rows.rows.shape} of the "
+            "index beside it; run `dvc repro index` again"
         )
     return HnswNeighbours(rows, 0, 0, ef, graph=folder / "hnsw.bin")

@@ -1,0 +1,1 @@
+"""Answers of a trained recommender, for products in the catalog and for new ones."""

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mufin import runtime
+from mufin import devices
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.pixels import decode
 from mufin.corpus.tokens import Tokenizer, load_tokenizer, terms_of, tokenise
 from mufin.errors import MufinError
-from mufin.nn.encoded import frozen_inputs
+from mufin.nn.frozen import frozen_inputs
 from mufin.nn.vision_language import Encoder, load_encoder
 from mufin.params import EncoderParams
 from mufin.ragged import Lists
@@ -104,4 +104,4 @@ def _titles(
 
 
 def _frozen(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
-    return frozen_inputs(encoder, inputs, runtime.device(), runtime.precision())
+    return frozen_inputs(encoder, inputs, devices.device(), devices.precision())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mufin import runtime
+from mufin import devices
 from mufin.artifacts.files import read_json
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
@@ -38,14 +38,14 @@ class Recommender:
         self.uids: list[str] = products["uid"].to_pylist()
         self.titles: list[str] = products["title"].to_pylist()
         self.row_of = {uid: row for row, uid in enumerate(self.uids)}
-        device = runtime.device()
+        device = devices.device()
         members = load_members(home / "models/finetune", self.precomputed)
         self.predictor = Predictor(
             [member.network for member in members],
             DescriptorStore(self.precomputed.folder, list(params.encoder.modalities), device),
             load_index(home / "models/index", device),
             device,
-            runtime.precision(),
+            devices.precision(),
         )
         self.mix = Mix(**read_json(home / "models/mix.json"))
 

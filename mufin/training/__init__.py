@@ -1,1 +1,1 @@
-"""Modules I, III and IV: losses, mining, optimisers, the loop and its checkpoints."""
+"""Training of Modules I, III and IV: losses, mining, optimisers, the loop, its checkpoints."""

@@ -1,4 +1,4 @@
-"""What a killed training run needs to go on to the same result, in one safetensors file."""
+"""Checkpoints: what a killed training run needs to resume to the same result, in one file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mufin.errors import MufinError
 from mufin.nn.weights import weights_of
@@ -17,41 +17,42 @@ from mufin.training.optimisers import Optimisers
 
 
 def save_checkpoint(
-    path: Path, optimisers: Optimisers, tensors: dict[str, torch.Tensor], facts: dict
+    path: Path, optimisers: Optimisers, tensors: dict[str, Tensor], facts: dict
 ) -> None:
-    """Model, optimiser and the job's own tensors and facts to `path`, by rename: a kill leaves the old one or the new.
+    """Writes the network, the optimisers and the job's own `tensors` and `facts` to `path`.
 
-    Raises OSError, and leaves the old one, where the disk is full.
+    The file is replaced by a rename, so a kill leaves the old checkpoint or the new one. Raises
+    OSError on a full disk and then leaves the old one.
     """
     content = {f"model/{n}": t for n, t in weights_of(optimisers.model).items()}
-    content |= {
-        f"optimiser/{n}": t.detach().cpu().contiguous() for n, t in optimisers.state().items()
-    }
-    content |= {f"job/{n}": t.cpu().contiguous() for n, t in tensors.items()}
+    for name, tensor in optimisers.state().items():
+        content[f"optimiser/{name}"] = tensor.detach().cpu().contiguous()
+    for name, tensor in tensors.items():
+        content[f"job/{name}"] = tensor.cpu().contiguous()
     part = path.with_suffix(".part")
     try:
-        save_file(
-            {n: t.clone() for n, t in content.items()}, part, metadata={"facts": json.dumps(facts)}
-        )
+        copies = {n: t.clone() for n, t in content.items()}  # safetensors refuses shared memory
+        save_file(copies, part, metadata={"facts": json.dumps(facts)})
         with open(part, "r+b") as file:
-            os.fsync(file.fileno())  # some file systems say only here that they are full
+            os.fsync(file.fileno())  # some file systems report a full disk only here
         os.replace(part, path)
     except SafetensorError as error:
         part.unlink(missing_ok=True)
         if not (found := re.search(r"os error (\d+)", str(error))):
             raise
-        raise OSError(
-            int(found[1]), os.strerror(int(found[1])), str(path)
-        ) from error  # it names no file
+        # safetensors hides the number and the path of the error in its message
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def load_checkpoint(
-    path: Path, optimisers: Optimisers
-) -> tuple[dict[str, torch.Tensor], dict] | None:
-    """Fill model and optimisers from `path`; the job's tensors and facts, or None where there is no checkpoint."""
+def load_checkpoint(path: Path, optimisers: Optimisers) -> tuple[dict[str, Tensor], dict] | None:
+    """Loads network and optimisers from `path`; returns the job's tensors and facts.
+
+    Returns None if there is no checkpoint. Raises MufinError if it is broken.
+    """
     if not path.exists():
         return None
-    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimiser": {}, "job": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimiser": {}, "job": {}}
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])

@@ -11,11 +11,12 @@ Curve = list[dict[str, float]]  # one row per epoch, as `loop.train` returns it
 
 
 class CurveFile:
-    """The curve of all members of a stage: `path` has one row per epoch, and grows an epoch at a time.
+    """The training curve of all members of a stage in one CSV file with a row per epoch.
 
-    A row is epoch, loss and the figures on valid (if any), each the mean over the members that have finished the epoch.
-    No times are written, so that a resumed run leaves the same file as an unbroken one. `writes`: whether this process
-    writes it (under torchrun only the first does).
+    The columns are epoch, loss and the figures on valid, if any. Each is the mean over the members
+    that have finished the epoch. The file holds no times, so a resumed run leaves the same file as
+    an uninterrupted one. `writes` says whether this process writes it; under torchrun only the
+    first does.
     """
 
     def __init__(self, path: Path, writes: bool = True):
@@ -23,7 +24,7 @@ class CurveFile:
         self.members: list[Curve] = []
 
     def member(self) -> Callable[[Curve], None]:
-        """What the training loop of the next member calls after each epoch, with its curve so far."""
+        """A function for the next member, to be called with its curve after each epoch."""
         number = len(self.members)
         self.members.append([])
 
@@ -35,11 +36,14 @@ class CurveFile:
         return on_epoch
 
     def worked(self, items: int) -> int:
-        """How many items this process worked through, of `items` per epoch: not those of the run before a checkpoint."""
+        """The items that this process has processed, with `items` per epoch.
+
+        Those that a run before the last checkpoint processed do not count.
+        """
         return round(sum(items * row["part"] for curve in self.members for row in curve))
 
     def last_loss(self) -> float:
-        """The last member's loss at its end."""
+        """The loss of the last member in its last epoch."""
         return self.members[-1][-1]["loss"]
 
     def _write(self) -> None:

@@ -1,85 +1,100 @@
-"""Several processes, one model, through PyTorch's own distributed runtime (torchrun).
+"""Several processes that train one model, started by torchrun (PyTorch's distributed runtime).
 
-One rule makes any number of processes equal to one: each process encodes its share of a step's products, the bags are
-gathered with their gradients, every process computes the whole loss divided by their number, and the gradients of what
-lies before the gathering are summed. What lies after it (A_C, classifiers) has the same gradient everywhere, times
-1 / processes, so it is scaled and not sent: eta of millions of labels never travels.
+Any number of processes gives the result of one process:
+
+1. Each process encodes its share of the products of a step.
+2. All bags are gathered in all processes, with their gradients.
+3. Every process computes the loss of the whole step, divided by the number of processes.
+4. Gradients of parameters before the gathering (E_V, E_T, A_S) are summed over the processes.
+5. Gradients of parameters after it (A_C, classifiers) are the same in all processes, so each only
+   multiplies its own by the number of processes. The free vectors of millions of labels are never
+   sent.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import pad
 
 from mufin.nn.bags import Bag
 
 
 def start(device: torch.device) -> None:
-    """Join the other processes if torchrun started this one."""
+    """Joins the other processes if torchrun started this one."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def world() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def barrier() -> None:
+    """Waits until all processes are here."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def share(count: int) -> slice:
-    """This process's contiguous part of `count` items; parts differ by one at most."""
+    """This process's contiguous part of `count` items; the parts differ by at most one item."""
     return slice(count * rank() // world(), count * (rank() + 1) // world())
 
 
 class _GatherRows(torch.autograd.Function):
-    """Equal-sized rows of all processes, in rank order; the gradient is summed over the processes."""
+    """Equally many rows of each process, joined in the order of ranks.
+
+    The gradient of a row is the sum over the processes, as each computes a part of the loss.
+    """
 
     @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, rows: Tensor) -> Tensor:
         out = rows.new_empty(world() * len(rows), *rows.shape[1:])
         dist.all_gather_into_tensor(out, rows.contiguous())
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
         return grad.chunk(world())[rank()]
 
 
 def gather_bags(bag: Bag, count: int) -> Bag:
-    """The bags of all processes, (count, m, D), from each one's `share(count)`."""
+    """The bags of all processes, (count, m, D), from the bags of each one's `share(count)`."""
     if world() == 1:
         return bag
+    # All shares get the same shape: the longest bag of all, and the largest share.
     size = torch.tensor([bag.rows.shape[1]], device=bag.rows.device)
     dist.all_reduce(size, dist.ReduceOp.MAX)
     most, width = -(-count // world()), int(size)
-    short = (0, width - bag.rows.shape[1], 0, most - len(bag.rows))
-    rows = _GatherRows.apply(torch.nn.functional.pad(bag.rows, (0, 0, *short)))
-    modality = _GatherRows.apply(
-        torch.nn.functional.pad(bag.modality.to(torch.int32), short, value=-1)
-    )
+    missing = (0, width - bag.rows.shape[1], 0, most - len(bag.rows))
+    rows = _GatherRows.apply(pad(bag.rows, (0, 0, *missing)))
+    modality = _GatherRows.apply(pad(bag.modality.to(torch.int32), missing, value=-1))
     keep = _places(count, most).to(rows.device)
-    torch.manual_seed(
-        torch.initial_seed() + 1
-    )  # shares differ in what they drew; A_C's dropout must not, see above
+    # The processes have drawn different amounts of random numbers by now. From here on, all must
+    # draw the same dropout, or their losses would differ.
+    torch.manual_seed(torch.initial_seed() + 1)
     return Bag(rows[keep], modality[keep].to(torch.int8))
 
 
 def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarray:
-    """The rows of all processes, (count, D) float32, from each one's `share(count)`: the same bytes in every process, so
-    that all mine the same positives and clusters from them."""
+    """The rows of all processes, (count, D) float32, from those of each one's `share(count)`.
+
+    All processes get the same bytes, so all mine the same positives and clusters from them.
+    """
     if world() == 1:
         return rows
     most = -(-count // world())
@@ -91,14 +106,19 @@ def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarra
 
 
 def _places(count: int, most: int) -> Tensor:
-    """Where each of `count` items lies when every process's share is padded to `most`."""
+    """(count,) the place of each item among the gathered shares, each padded to `most` items."""
     parts = [(count * r // world(), count * (r + 1) // world()) for r in range(world())]
     return torch.cat([torch.arange(b - a) + r * most for r, (a, b) in enumerate(parts)])
 
 
-def reduce_gradients(dense: list[Tensor], sparse: list[Tensor], after: list[Tensor]) -> None:
-    """Make the gradients those of the whole step: summed over the processes for `dense` and row-`sparse` parameters that
-    lie before the gathering, scaled for those `after` it."""
+def reduce_gradients(
+    dense: Sequence[Tensor], sparse: Sequence[Tensor], after: Sequence[Tensor]
+) -> None:
+    """Replaces the gradients of this process by those of the whole step.
+
+    `dense` and `sparse` (row-sparse gradients) are the parameters before the gathering; their
+    gradients are summed over the processes. Gradients of the parameters `after` it are scaled.
+    """
     if world() == 1:
         return
     for p in after:
@@ -108,6 +128,7 @@ def reduce_gradients(dense: list[Tensor], sparse: list[Tensor], after: list[Tens
         p.grad = _sum_sparse(p)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
     if grads:
+        # One message for all parameters is faster than one for each.
         flat = torch.cat([g.flatten() for g in grads])
         dist.all_reduce(flat)
         for p, part in zip(dense, flat.split([p.numel() for p in dense])):
@@ -115,7 +136,7 @@ def reduce_gradients(dense: list[Tensor], sparse: list[Tensor], after: list[Tens
 
 
 def _sum_sparse(p: Tensor) -> Tensor:
-    """The sum over processes of a row-sparse gradient; rows that no process touched stay absent."""
+    """The sum over processes of a row-sparse gradient, with the rows that any process has."""
     total, touched = torch.zeros_like(p), torch.zeros(len(p), device=p.device)
     if p.grad is not None:
         grad = p.grad.coalesce()

@@ -1,14 +1,16 @@
-"""Module IV: classifiers, cross-attention and the encoders, on shortlists (MUFIN Sec. 3.1)."""
+"""Module IV: classifiers, cross-attention and encoders, trained on shortlists (MUFIN Sec. 3.1)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.nn.bags import Bag
 from mufin.nn.mufin import Mufin
@@ -18,33 +20,63 @@ from mufin.training import distributed, losses
 from mufin.training.mining import Relevance, draw, shortlist_negatives
 
 
+class FinetuneSettings(Protocol):
+    """The settings of Module IV; `mufin.params.Finetune` says what they mean."""
+
+    @property
+    def loss(self) -> str: ...
+    @property
+    def candidates(self) -> str: ...
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def positives(self) -> int: ...
+    @property
+    def negatives(self) -> int: ...
+    @property
+    def random_negatives(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def select(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A Module IV step: A datapoints, U distinct labels, and where each lies among the distinct products encoded."""
+    """A step of Module IV: A datapoints and U distinct labels among the distinct products."""
 
-    batch: DescriptorBatch  # of this process's share of the products
+    batch: DescriptorBatch  # this process's share of the products
     count: int  # products in the whole step
     labels: Tensor  # (U,) int64 label ids
-    datapoint_at: Tensor  # (A,) int64 into the products
-    label_at: Tensor  # (U,) int64 into the products
+    datapoint_at: Tensor  # (A,) int64, places among the products
+    label_at: Tensor  # (U,) int64, places among the products
     relevant: Tensor  # (A, U) bool: S_i for the hinge, the whole truth for the softmax
-    negative: Tensor  # (A, U) bool: T_i, or all that is allowed and not relevant
+    negative: Tensor  # (A, U) bool: T_i, or every label that is neither true nor a filter pair
 
     def to(self, device: torch.device) -> Step:
-        def move(t):
-            return t.to(device, non_blocking=True)
-
         return Step(
-            self.batch.to(device), self.count, *(move(getattr(self, n)) for n in self.__slots__[2:])
+            self.batch.to(device),
+            self.count,
+            self.labels.to(device, non_blocking=True),
+            self.datapoint_at.to(device, non_blocking=True),
+            self.label_at.to(device, non_blocking=True),
+            self.relevant.to(device, non_blocking=True),
+            self.negative.to(device, non_blocking=True),
         )
 
 
 class Finetuning:
-    """The job of Module IV for `loop.train`; `settings` has the fields of `params.Finetune`.
+    """The job of Module IV for `loop.train` (MUFIN Sec. 3.1).
 
-    Every distinct label of a step is encoded once. The hinge is over S_i and T_i (or all labels, `candidates: all`); the
-    softmax shares the step's labels among its datapoints. `validate(model)` gives a figure of merit on valid; with
-    `select: valid` the weights of the best epoch are kept.
+    Every distinct label of a step is encoded once. The hinge is over drawn positives S_i and drawn
+    negatives T_i, or over all labels with `candidates: all`. The softmax is over all labels of the
+    step. `shortlist` holds the shortlists of the train datapoints, `label_products` (L,) the
+    products of the labels. `validate(model)` returns figures on valid; with `select: valid` the
+    weights of the epoch with the largest sum of these are kept.
     """
 
     name = "finetune"
@@ -53,35 +85,53 @@ class Finetuning:
         self,
         model: Mufin,
         store: DescriptorStore,
-        datapoints: np.ndarray,
+        train: Split,
         label_products: np.ndarray,
-        truth: Lists,
-        excluded: Lists,
         shortlist: Lists,
-        settings,
+        settings: FinetuneSettings,
         seed: int,
         validate: Callable[[Mufin], dict[str, float]],
     ):
-        self.model, self.store, self.settings, self.validate = model, store, settings, validate
-        self.datapoints, self.label_products = datapoints, label_products
+        self.model, self.store, self.settings = model, store, settings
+        self.seed, self.validate = seed, validate
+        self.datapoints, self.label_products = train.product, label_products
+        truth, excluded, num_labels = train.labels, train.excluded, len(label_products)
         self.positives = truth.minus(excluded)  # a filter pair is neither positive nor negative
-        self.negatives = shortlist_negatives(shortlist, truth, excluded, len(label_products))
-        self.relevance, self.exclusion = (
-            Relevance(x, len(label_products)) for x in (truth, excluded)
-        )
-        self.usable = np.flatnonzero(np.diff(self.positives.offsets) > 0)
+        self.negatives = shortlist_negatives(shortlist, truth, excluded, num_labels)
+        self.relevance = Relevance(truth, num_labels)
+        self.exclusion = Relevance(excluded, num_labels)
+        self.usable = np.flatnonzero(self.positives.lengths() > 0)
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
-        self.seed = seed
-        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.best: tuple[float, dict[str, Tensor]] | None = None  # merit and weights
 
     def begin_epoch(self, epoch: int) -> None:
         pass
 
     def plan(self, epoch: int) -> list[np.ndarray]:
+        """The datapoints of each step: every datapoint with a positive once, in random order."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.usable)
         return np.array_split(order, self.steps)
 
     def prepare(self, datapoints: np.ndarray, rng: np.random.Generator) -> Step:
+        """Draws positives and negatives and loads the descriptors of all products."""
+        labels, relevant, negative = self._drawn(datapoints, rng)
+        # Each distinct product is encoded once.
+        both = np.concatenate([self.datapoints[datapoints], self.label_products[labels]])
+        products, place = np.unique(both, return_inverse=True)
+        return Step(
+            self.store.batch(products[distributed.share(len(products))]),
+            len(products),
+            torch.from_numpy(labels),
+            torch.from_numpy(place[: len(datapoints)]),
+            torch.from_numpy(place[len(datapoints) :]),
+            torch.from_numpy(relevant),
+            torch.from_numpy(negative),
+        )
+
+    def _drawn(
+        self, datapoints: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The labels (U,) of a step, sorted, and what is relevant and negative, (A, U) bool."""
         s, num_labels = self.settings, len(self.label_products)
         positives, positive_mask = draw(self.positives, datapoints, s.positives, rng)
         hard, hard_mask = draw(self.negatives, datapoints, s.negatives, rng)
@@ -89,58 +139,48 @@ class Finetuning:
         if s.candidates == "all":
             labels = np.arange(num_labels)
         else:
-            labels = np.unique(
-                np.concatenate([positives[positive_mask], hard[hard_mask], random.ravel()])
-            )
-        truth, allowed = (
-            self.relevance.block(datapoints, labels),
-            ~self.exclusion.block(datapoints, labels),
-        )
+            picks = [positives[positive_mask], hard[hard_mask], random.ravel()]
+            labels = np.unique(np.concatenate(picks))
+        truth = self.relevance.block(datapoints, labels)
+        allowed = ~self.exclusion.block(datapoints, labels)
         if s.loss == "softmax" or s.candidates == "all":
-            relevant, negative = truth & allowed, allowed & ~truth
-        else:
-            relevant = _marked(labels, positives, positive_mask)
-            negative = _marked(labels, hard, hard_mask) | _marked(
-                labels, random, np.ones(random.shape, bool)
-            )
-            negative &= allowed & ~truth
-        both = np.concatenate([self.datapoints[datapoints], self.label_products[labels]])
-        products, place = np.unique(both, return_inverse=True)
-        return Step(
-            self.store.batch(products[distributed.share(len(products))]),
-            len(products),
-            *map(
-                torch.from_numpy,
-                (labels, place[: len(datapoints)], place[len(datapoints) :], relevant, negative),
-            ),
-        )
+            return labels, truth & allowed, allowed & ~truth
+        negative = _marked(labels, hard, hard_mask)
+        negative |= _marked(labels, random, np.ones(random.shape, bool))
+        # A label drawn at random may be true or a filter pair.
+        return labels, _marked(labels, positives, positive_mask), negative & allowed & ~truth
 
     def loss(self, step: Step) -> Tensor:
+        """The cosine hinge of the paper, or the multi-positive softmax."""
         s = self.settings
         bags = distributed.gather_bags(self.model.bag(step.batch), step.count)
         bags = Bag(bags.rows.float(), bags.modality)
         x, z = bags[step.datapoint_at], bags[step.label_at]
         w = self.model.classifier(step.labels, self.model.vector(z))
         with torch.autocast(x.rows.device.type, enabled=False):
-            if s.loss == "softmax" or s.candidates == "all":
-                scores = self.model.scores(x, self.model.label_side(z, w))
-                if s.loss == "softmax":
-                    allowed = step.relevant | step.negative
-                    return losses.multi_positive_softmax(
-                        scores / s.temperature, step.relevant, allowed
-                    )
-                return losses.cosine_hinge(scores, step.relevant, step.negative, s.gamma)
-            row, column = (step.relevant | step.negative).nonzero(as_tuple=True)
-            pairs = (self.model.adapted(x[row], z[column]) * w[column]).sum(-1, keepdim=True)
-            kind = step.relevant[row, column].unsqueeze(1)
-            return (
-                losses.cosine_hinge(pairs, kind, ~kind, s.gamma)
-                * len(pairs)
-                / len(step.datapoint_at)
-            )
+            if s.loss == "hinge" and s.candidates != "all":
+                return self._hinge_of_pairs(step, x, z, w)
+            scores = self.model.scores(x, self.model.label_side(z, w))
+            if s.loss == "softmax":
+                allowed = step.relevant | step.negative
+                scores = scores / s.temperature
+                return losses.multi_positive_softmax(scores, step.relevant, allowed)
+            return losses.cosine_hinge(scores, step.relevant, step.negative, s.gamma)
+
+    def _hinge_of_pairs(self, step: Step, x: Bag, z: Bag, w: Tensor) -> Tensor:
+        """The hinge over the drawn pairs only: few of the A U pairs of a step count."""
+        row, column = (step.relevant | step.negative).nonzero(as_tuple=True)
+        scores = (self.model.adapted(x[row], z[column]) * w[column]).sum(-1, keepdim=True)
+        kind = step.relevant[row, column].unsqueeze(1)
+        # `cosine_hinge` divides by the number of pairs; the loss of a step is per datapoint.
+        mean = losses.cosine_hinge(scores, kind, ~kind, self.settings.gamma)
+        return mean * len(scores) / len(step.datapoint_at)
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """With `select: valid`, valid's figures after the epoch; keeps the weights of the best, the later of equals."""
+        """With `select: valid`, the figures on valid; keeps the weights of the best epoch.
+
+        Of equally good epochs it keeps the last.
+        """
         if self.settings.select != "valid":
             return {}
         figures = self.validate(self.model)
@@ -150,7 +190,7 @@ class Finetuning:
         return {f"valid_{name}": value for name, value in figures.items()}
 
     def finish(self) -> None:
-        """Put the chosen epoch's weights in place."""
+        """Gives the model the weights of the best epoch."""
         if self.best is not None:
             self.model.load_state_dict(self.best[1])
 
@@ -168,7 +208,7 @@ class Finetuning:
 
 
 def _marked(labels: np.ndarray, picks: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(A, U) bool: which of the sorted `labels` each row picked."""
+    """(A, U) bool: which of the sorted `labels` (U,) each row of `picks` (A, k) holds."""
     out = np.zeros((len(picks), len(labels)), bool)
     rows = np.broadcast_to(np.arange(len(picks))[:, None], picks.shape)
     out[rows[mask], np.searchsorted(labels, picks[mask])] = True

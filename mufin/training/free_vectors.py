@@ -1,4 +1,4 @@
-"""Closed-form starts of the free vectors eta (Module III)."""
+"""Closed-form starts of the free vectors eta of the classifiers (Module III)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from mufin.ragged import Lists
 def ridge_classifiers(
     vectors: np.ndarray, truth: Lists, num_labels: int, penalty: float
 ) -> np.ndarray:
-    """(L, D) float32: ridge regression of each label's centred 0/1 relevance on x^1, (X^T X + penalty I)^-1 X^T (Y - mean).
+    """Ridge regression of each label's relevance on x^1, (L, D) float32; not in the paper.
 
-    `vectors` (N, D); Y is never made: X^T Y is a sum over the datapoint-label pairs.
+    It is (X^T X + penalty I)^-1 X^T (Y - mean of Y), with `vectors` X (N, D) and the 0/1 relevance
+    Y (N, L) of `truth`. Y is never built: X^T Y is a sum over the datapoint-label pairs.
     """
     x = vectors.astype(np.float64)
     xty = np.zeros((num_labels, x.shape[1]))

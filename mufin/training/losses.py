@@ -9,20 +9,22 @@ from torch import Tensor
 def triplet(
     positive: Tensor, negative: Tensor, positive_mask: Tensor, negative_mask: Tensor, gamma: float
 ) -> Tensor:
-    """Sum over P x N of [<z, x_n> - <z, x_p> + gamma]_+, divided by the number of anchors (MUFIN Sec. 3.1, Module I).
+    """Sum over positives p and negatives n of [<z, x_n> - <z, x_p> + gamma]_+, divided by A.
 
-    `positive` (A, P) and `negative` (A, N) are cosines, the masks say which entries exist. AdamW does not see the
-    division.
+    The loss of MUFIN Sec. 3.1, Module I. `positive` (A, P) and `negative` (A, N) are cosines with
+    each of A anchors; the masks say which entries exist. The division by A is not in the paper and
+    does not change the steps of AdamW, which are independent of the scale of the loss.
     """
     gap = (negative.unsqueeze(1) - positive.unsqueeze(2) + gamma).clamp_min(0)  # (A, P, N)
     return (gap * (positive_mask.unsqueeze(2) & negative_mask.unsqueeze(1))).sum() / len(positive)
 
 
 def multi_positive_softmax(scores: Tensor, relevant: Tensor, allowed: Tensor) -> Tensor:
-    """-mean over rows, and over a row's relevant columns, of log softmax over its allowed columns.
+    """Minus the mean log softmax of the relevant columns, per row and then over rows.
 
-    `scores` (A, M) already divided by the temperature; `relevant`, `allowed` bool, relevant within allowed; a row
-    without a relevant column counts 0.
+    `scores` (A, M) are already divided by the temperature. `allowed` (A, M) bool are the columns in
+    the softmax, `relevant` (A, M) bool some of these. A row without relevant columns counts 0 and
+    is left out of the mean.
     """
     log_p = scores.masked_fill(~allowed, -torch.inf).log_softmax(1).masked_fill(~relevant, 0.0)
     counts = relevant.sum(1)
@@ -30,14 +32,18 @@ def multi_positive_softmax(scores: Tensor, relevant: Tensor, allowed: Tensor) ->
 
 
 def symmetric_softmax(scores: Tensor, relevant: Tensor, allowed: Tensor) -> Tensor:
-    """The multi-positive softmax over columns and over rows, averaged (METHOD of small catalogs, Module I)."""
+    """The mean of the multi-positive softmax over columns and over rows, as in the loss of CLIP.
+
+    An alternative loss of Module I for small catalogs, not in the paper.
+    """
     rows = multi_positive_softmax(scores, relevant, allowed)
     return (rows + multi_positive_softmax(scores.T, relevant.T, allowed.T)) / 2
 
 
 def cosine_hinge(scores: Tensor, relevant: Tensor, negative: Tensor, gamma: float) -> Tensor:
-    """Sum of (1 - s) over positives plus [s - gamma]_+ over negatives, over A datapoints (MUFIN Sec. 3.1, Module IV).
+    """Sum of 1 - s over positives and [s - gamma]_+ over negatives, divided by A datapoints.
 
-    `scores` (A, M) cosines; `relevant` and `negative` bool, disjoint. Divided by A, which AdamW does not see.
+    The loss of MUFIN Sec. 3.1, Module IV. `scores` (A, M) are cosines; `relevant` and `negative`
+    (A, M) bool are disjoint. As in `triplet`, the division does not change the steps of AdamW.
     """
     return ((1 - scores) * relevant + (scores - gamma).clamp_min(0) * negative).sum() / len(scores)

@@ -1,4 +1,4 @@
-"""Where and how a training run runs."""
+"""The machine of a training run: device, precision, and where checkpoints go."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and how to run; from the environment, given by the stage."""
+    """Where and how a network trains; the stage reads it from the environment."""
 
     device: torch.device
-    precision: torch.dtype
-    scratch: Path  # checkpoints; one folder a run
-    checkpoint_seconds: float
+    precision: torch.dtype  # of autocast: float32 (no autocast) or bfloat16
+    scratch: Path  # the folder of this run's checkpoints
+    checkpoint_seconds: float  # time between two checkpoints

@@ -1,4 +1,7 @@
-"""Which positives and negatives a step sees (MUFIN Sec. 3.1): hard positives, in-batch negatives, shortlist negatives."""
+"""The positives and negatives that a training step sees (MUFIN Sec. 3.1, Modules I and IV).
+
+Hard positives are true pairs with a low similarity, hard negatives are false pairs with a high one.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,18 @@ from mufin.ragged import Lists
 
 
 def eligible_positives(by_label: Lists, similarity: np.ndarray, threshold: float) -> np.ndarray:
-    """(nnz,) bool over `by_label.values`: the hard positives, <z_l, x_i> <= threshold; a label with none keeps its least
-    similar datapoint (Module I)."""
+    """(nnz,) bool: the hard positives, <z_l, x_i> <= threshold (MUFIN Sec. 3.1, Module I).
+
+    `by_label` lists the datapoints of each label, `similarity` (nnz,) is that of each such pair. A
+    label without a hard positive keeps its least similar datapoint.
+    """
     hard = similarity <= threshold
     rows = by_label.rows()
     none = ~(np.bincount(rows[hard], minlength=len(by_label)) > 0)
+    # Sorted by (label, similarity), the first pair of a label is the least similar one.
     order = np.lexsort((similarity, rows))
-    first = order[
-        by_label.offsets[:-1][np.diff(by_label.offsets) > 0]
-    ]  # the least similar of each label
-    hard[first[none[rows[first]]]] = True
+    least = order[by_label.offsets[:-1][np.diff(by_label.offsets) > 0]]
+    hard[least[none[rows[least]]]] = True
     return hard
 
 
@@ -30,15 +35,21 @@ def draw(
     k: int,
     rng: np.random.Generator,
     eligible: np.ndarray | None = None,
-):
-    """At most k distinct values of each of `rows`, at random among the eligible: (picks (len(rows), k), mask bool)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Up to k distinct values of each of the `rows`, drawn at random.
+
+    Returns picks (len(rows), k) int64 and a mask of the same shape, false where a row has fewer.
+    With `eligible` (nnz,) bool only these values of `lists` are drawn.
+    """
+    # Each value gets a random key, and each row takes its k smallest keys. Keys lie in [0, 1), so 2
+    # marks what may not be drawn.
     positions, offsets = lists.positions(rows)
     keys = rng.random(len(positions))
     if eligible is not None:
         keys[~eligible[positions]] = 2.0
     row = np.repeat(np.arange(len(rows)), np.diff(offsets))
     order = np.lexsort((keys, row))
-    rank = np.arange(len(order)) - offsets[:-1][row]  # rows are sorted, so is `row[order]`
+    rank = np.arange(len(order)) - offsets[:-1][row]  # `row` is sorted, so `row[order]` equals it
     keep = (rank < k) & (keys[order] < 2.0)
     picks = np.zeros((len(rows), k), np.int64)
     mask = np.zeros((len(rows), k), bool)
@@ -51,7 +62,8 @@ class Relevance:
     """Looks up which of some columns are relevant to some rows, without the full matrix."""
 
     def __init__(self, lists: Lists, num_columns: int):
-        self.lists, self.position = lists, np.full(num_columns, -1, np.int64)
+        self.lists = lists
+        self.position = np.full(num_columns, -1, np.int64)  # of each column in a block, -1 = absent
 
     def block(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """(len(rows), len(columns)) bool for distinct `columns`."""
@@ -65,9 +77,11 @@ class Relevance:
 
 
 def hardest(scores: Tensor, allowed: Tensor, k: int, random: bool = False) -> tuple[Tensor, Tensor]:
-    """The k highest-scored allowed columns a row (random ones if `random`): scores (A, k) and mask (A, k).
+    """The k allowed columns with the highest score per row, or k random ones if `random`.
 
-    N_l of Module I: `allowed` leaves out whatever is itself relevant to l.
+    These are the negatives N_l of MUFIN Sec. 3.1, Module I, if `allowed` (A, M) bool leaves out
+    everything that is relevant to anchor l. Returns their scores (A, k) and a mask (A, k), false
+    where fewer than k are allowed.
     """
     with torch.no_grad():
         keys = torch.rand_like(scores) if random else scores.detach()
@@ -77,22 +91,25 @@ def hardest(scores: Tensor, allowed: Tensor, k: int, random: bool = False) -> tu
 
 
 def shortlist_negatives(shortlist: Lists, truth: Lists, excluded: Lists, num_labels: int) -> Lists:
-    """Each datapoint's shortlist without its positives and filter pairs: the hard negatives of Module IV."""
+    """The shortlists without truth and filter pairs: the hard negatives of Module IV."""
 
     def keys(lists: Lists) -> np.ndarray:
-        return lists.rows() * num_labels + lists.values
+        return lists.rows() * num_labels + lists.values  # one integer per datapoint-label pair
 
     keep = ~np.isin(keys(shortlist), np.concatenate([keys(truth), keys(excluded)]))
     return shortlist.only(keep)
 
 
 def balanced_clusters(vectors: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Clusters of at most `size` similar rows, as NGAME's batches: halved until they are small enough."""
-    done, open_ = [], [np.arange(len(vectors))]
-    while open_:
-        members = open_.pop()
+    """Clusters of at most `size` similar rows of `vectors` (n, D), as the batches of NGAME.
+
+    All rows are halved by balanced 2-means until the parts are small enough. Returns row numbers.
+    """
+    done, todo = [], [np.arange(len(vectors))]
+    while todo:
+        members = todo.pop()
         if len(members) <= size:
             done.append(members)
             continue
-        open_ += [members[half] for half in balanced_halves(vectors[members], rng)]
+        todo += [members[half] for half in balanced_halves(vectors[members], rng)]
     return done

@@ -1,4 +1,4 @@
-"""AdamW for the network, SparseAdam for tables of rows, one learning-rate curve for both."""
+"""AdamW for the network, SparseAdam for tables of rows, and one learning-rate curve for both."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn, optim
 
 from mufin.errors import MufinError
 from mufin.nn.mufin import Mufin
 
 
 def one_cycle(step: int, total: int, warmup: int) -> float:
-    """The factor on the peak rate at `step` of `total`: cosine up from 1/25 over `warmup` steps, cosine down to 1e-4/25.
+    """The factor on the peak learning rate at `step` of `total` steps.
 
-    What torch's OneCycleLR with its defaults gives (Sec. 4, Hyperparameters), as a function of the step alone, so that
-    resuming needs no state. `warmup` is held to a tenth of the run, at least one step.
+    It rises on a cosine from 1/25 to 1 in `warmup` steps and falls on a cosine to 1e-4/25. This is
+    torch's OneCycleLR with its defaults (MUFIN Sec. 4, Hyperparameters), as a function of the step
+    only, so that a checkpoint needs no state of it. The warm-up is at most a tenth of the run, and
+    at least one step.
     """
     start, end = 1 / 25, 1e-4 / 25
     top = max(min(warmup, total // 10), 1)
@@ -26,22 +29,25 @@ def one_cycle(step: int, total: int, warmup: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Peak learning rates, absolute."""
+    """Peak learning rates of the parameter groups."""
 
-    encoder: float  # pretrained or random parts of E_V and E_T that train
+    encoder: float  # the parts of E_V and E_T that train
     new: float  # projections, A_S
-    gates: float  # log weights of the modalities: three numbers that must move far
-    lexical: float
-    attention: float  # A_C, or what stands in its place
+    gates: float  # log weights of the modalities: three numbers, which must change much
+    lexical: float  # vectors of title words
+    attention: float  # A_C, or its replacement in a variant
     free: float  # eta and alpha
 
 
 class Optimisers:
-    """AdamW (the paper's; fused on a GPU) for dense parameters, SparseAdam for lexical vectors and, by rows, eta and alpha.
+    """AdamW for dense parameters, SparseAdam for lexical vectors and for rows of eta and alpha.
 
-    By rows (`dense_tables` false) only the rows of a step's batch change, and a step costs what its batch holds.
-    SparseAdam has no weight decay: w depends on the direction of eta alone. `dense_tables`: AdamW over all rows of eta and
-    alpha in every step. That is the paper's optimiser to the letter: rows outside the batch go on by their moments.
+    AdamW is the optimiser of the paper. eta are the free vectors of the classifiers, alpha their
+    mixing weights. By default a step only changes their rows for labels in the batch, so its cost
+    does not depend on the number of labels. SparseAdam has no weight decay, which these rows do not
+    need: w depends on the direction of eta only. With `dense_tables`, AdamW updates all rows of eta
+    and alpha in every step, exactly as in the paper, and rows outside the batch move by their
+    moments.
     """
 
     def __init__(
@@ -56,46 +62,39 @@ class Optimisers:
             model.cross_attention.requires_grad_(False)
         if model.classifiers is not None:
             for table in (model.classifiers.free, model.classifiers.mix):
-                table.sparse = not dense_tables  # the form of its gradient
-        groups = {"encoder": [], "new": [], "gates": [], "lexical": [], "attention": [], "free": []}
-        for name, p in model.named_parameters():
-            if p.requires_grad:
-                groups[_group(name)].append(p)
+                table.sparse = not dense_tables  # makes the gradient sparse
         self.model, self.rates = model, rates
-        self.before, self.sparse_before = (
-            groups["encoder"] + groups["new"] + groups["gates"],
-            groups["lexical"],
-        )
+        groups = _groups(model)
+        # Before and after the gathering of bags, see `distributed`
+        self.before = groups["encoder"] + groups["new"] + groups["gates"]
+        self.sparse_before = groups["lexical"]
         self.after = groups["attention"] + groups["free"]
-        device = next(model.parameters()).device
-        dense_groups, sparse_groups = ["encoder", "new", "gates", "attention"], ["lexical"]
-        (dense_groups if dense_tables else sparse_groups).append("free")
-        dense = [{"params": groups[g], "group": g} for g in dense_groups if groups[g]]
-        sparse = [{"params": groups[g], "group": g} for g in sparse_groups if groups[g]]
-        if not dense + sparse:
+        dense, sparse = ["encoder", "new", "gates", "attention"], ["lexical"]
+        (dense if dense_tables else sparse).append("free")
+        fused = next(model.parameters()).device.type == "cuda"
+        self.all: list[optim.Optimizer] = []
+        if of_dense := _settings(groups, dense):
+            self.all.append(optim.AdamW(of_dense, weight_decay=weight_decay, fused=fused))
+        if of_sparse := _settings(groups, sparse):
+            self.all.append(optim.SparseAdam(of_sparse))
+        if not self.all:
             raise MufinError(
-                "attention.a_s is none, the encoders are frozen and the projection is maxpool, so nothing is left "
-                "to train; set attention.a_s: feedforward or encoder.projection: linear"
+                "attention.a_s is none, the encoders are frozen and the projection is maxpool, so "
+                "nothing is left to train; set attention.a_s: feedforward or encoder.projection: "
+                "linear"
             )
-        self.all: list[torch.optim.Optimizer] = []
-        if dense:
-            self.all.append(
-                torch.optim.AdamW(dense, weight_decay=weight_decay, fused=device.type == "cuda")
-            )
-        if sparse:
-            self.all.append(torch.optim.SparseAdam(sparse))
 
     def step(self, factor: float) -> None:
-        """One update at `factor` times the peak rates."""
+        """One update at `factor` times the peak learning rates."""
         for optimiser in self.all:
             for group in optimiser.param_groups:
                 group["lr"] = getattr(self.rates, group["group"]) * factor
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts as flat tensors, by parameter name."""
-        names = {p: n for n, p in self.model.named_parameters()}
+    def state(self) -> dict[str, Tensor]:
+        """Moments and step counts as flat tensors, by name `<parameter>|<key>`."""
+        names: dict[Tensor, str] = {p: n for n, p in self.model.named_parameters()}
         return {
             f"{names[p]}|{key}": torch.as_tensor(value)
             for o in self.all
@@ -103,17 +102,29 @@ class Optimisers:
             for key, value in entries.items()
         }
 
-    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restores what `state` returned."""
         parameters = dict(self.model.named_parameters())
         owner = {p: o for o in self.all for g in o.param_groups for p in g["params"]}
-        for name, value in state.items():
-            p = parameters[name.rpartition("|")[0]]
-            optimiser, key = owner[p], name.rpartition("|")[2]
-            if isinstance(optimiser, torch.optim.SparseAdam) and key == "step":
-                value = int(value)  # SparseAdam counts with a plain int
+        for entry, value in state.items():
+            name, _, key = entry.rpartition("|")
+            p = parameters[name]
+            if isinstance(owner[p], optim.SparseAdam) and key == "step":
+                owner[p].state[p][key] = int(value)  # SparseAdam counts with a Python int
             else:
-                value = value.to(p.device)  # the step too: fused AdamW reads it on the GPU
-            optimiser.state[p][key] = value
+                # The step of AdamW moves too: the fused AdamW reads it on the GPU.
+                owner[p].state[p][key] = value.to(p.device)
+
+
+def _groups(model: Mufin) -> dict[str, list[nn.Parameter]]:
+    """The parameters that train, by the field of `Rates` that applies."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for group in ("encoder", "new", "gates", "lexical", "attention", "free"):
+        groups[group] = []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            groups[_group(name)].append(p)
+    return groups
 
 
 def _group(name: str) -> str:
@@ -126,3 +137,8 @@ def _group(name: str) -> str:
     if name == "pooling.gates":
         return "gates"
     return "encoder" if name.startswith("encoders.") else "new"
+
+
+def _settings(groups: dict[str, list[nn.Parameter]], names: list[str]) -> list[dict]:
+    """The groups that are not empty, as torch's optimisers take them."""
+    return [{"params": groups[name], "group": name} for name in names if groups[name]]

@@ -1,51 +1,87 @@
-"""Module I: the encoders and A_S, trained siamese on labels and their datapoints (MUFIN Sec. 3.1)."""
+"""Module I: E_V, E_T and A_S, trained on pairs of labels and datapoints (MUFIN Sec. 3.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.nn.embedding import embed
 from mufin.nn.mufin import Mufin
-from mufin.ragged import Lists
 from mufin.training import distributed, losses
 from mufin.training.loop import generator
 from mufin.training.machine import Machine
 from mufin.training.mining import Relevance, balanced_clusters, draw, eligible_positives, hardest
 
 
+class PretrainSettings(Protocol):
+    """The settings of Module I; `mufin.params.Pretrain` says what they mean."""
+
+    @property
+    def loss(self) -> str: ...
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def batching(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def positives(self) -> int: ...
+    @property
+    def negatives(self) -> int: ...
+    @property
+    def positive_threshold(self) -> float: ...
+    @property
+    def hard_positives(self) -> bool: ...
+    @property
+    def hard_negatives(self) -> bool: ...
+    @property
+    def random_epochs(self) -> int: ...
+    @property
+    def refresh_epochs(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A Module I step: A anchors, M distinct others, and where each lies among the U distinct products encoded."""
+    """A step of Module I: A anchors and M distinct others, both among U distinct products."""
 
-    batch: DescriptorBatch  # of this process's share of the products
+    batch: DescriptorBatch  # this process's share of the products
     count: int  # U
-    anchor: Tensor  # (A,) int64 into the products
-    other: Tensor  # (M,) int64 into the products
+    anchor: Tensor  # (A,) int64, places among the products
+    other: Tensor  # (M,) int64, places among the products
     relevant: Tensor  # (A, M) bool, the truth
-    allowed: Tensor  # (A, M) bool: false for filter pairs, which are neither positive nor negative
-    positive: Tensor  # (A, P) int64 into the others
+    allowed: Tensor  # (A, M) bool, false for filter pairs, which are neither positive nor negative
+    positive: Tensor  # (A, P) int64, places among the others
     positive_mask: Tensor  # (A, P) bool
 
     def to(self, device: torch.device) -> Step:
-        def move(t):
-            return t.to(device, non_blocking=True)
-
         return Step(
-            self.batch.to(device), self.count, *(move(getattr(self, n)) for n in self.__slots__[2:])
+            self.batch.to(device),
+            self.count,
+            self.anchor.to(device, non_blocking=True),
+            self.other.to(device, non_blocking=True),
+            self.relevant.to(device, non_blocking=True),
+            self.allowed.to(device, non_blocking=True),
+            self.positive.to(device, non_blocking=True),
+            self.positive_mask.to(device, non_blocking=True),
         )
 
 
 class Pretraining:
-    """The job of Module I for `loop.train`.
+    """The job of Module I for `loop.train` (MUFIN Sec. 3.1).
 
-    Anchors are labels (the paper's batching, or clusters of similar labels) or datapoints; the others are the positives
-    drawn for the anchors of the batch, which serve as one another's negatives. `settings` has the fields of
-    `params.Pretrain`.
+    Anchors are labels and others are datapoints, or the reverse with `batching: datapoints`. For
+    each anchor of a batch some positives are drawn from its others. The positives of one anchor
+    serve as negatives of another. `label_products` (L,) are the products of the labels.
     """
 
     name = "pretrain"
@@ -54,70 +90,65 @@ class Pretraining:
         self,
         model: Mufin,
         store: DescriptorStore,
-        datapoints: np.ndarray,
+        train: Split,
         label_products: np.ndarray,
-        truth: Lists,
-        excluded: Lists,
-        settings,
+        settings: PretrainSettings,
         seed: int,
         machine: Machine,
     ):
-        self.model, self.store, self.settings, self.seed, self.machine = (
-            model,
-            store,
-            settings,
-            seed,
-            machine,
-        )
-        by_label = settings.batching != "datapoints"
-        positives = truth.minus(excluded)  # a filter pair is neither positive nor negative
-        self.graph = positives.transpose(len(label_products)) if by_label else positives
-        skip = excluded.transpose(len(label_products)) if by_label else excluded
-        self.anchors, self.others = (
-            (label_products, datapoints) if by_label else (datapoints, label_products)
-        )
-        self.relevant, self.skipped = (
-            Relevance(self.graph, len(self.others)),
-            Relevance(skip, len(self.others)),
-        )
-        self.usable = np.flatnonzero(np.diff(self.graph.offsets) > 0)  # an anchor needs a positive
+        self.model, self.store, self.settings = model, store, settings
+        self.seed, self.machine = seed, machine
+        # A filter pair is neither positive nor negative.
+        positives, skipped = train.labels.minus(train.excluded), train.excluded
+        if settings.batching == "datapoints":
+            self.anchors, self.others = train.product, label_products
+        else:
+            self.anchors, self.others = label_products, train.product
+            positives = positives.transpose(len(label_products))
+            skipped = skipped.transpose(len(label_products))
+        self.graph = positives  # the positives of each anchor
+        self.relevant = Relevance(positives, len(self.others))
+        self.skipped = Relevance(skipped, len(self.others))
+        self.usable = np.flatnonzero(positives.lengths() > 0)  # an anchor needs a positive
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
-        self.eligible: np.ndarray | None = None  # (nnz,) bool, hard positives
-        self.cluster: np.ndarray | None = None  # (A,) int64
+        self.eligible: np.ndarray | None = None  # (nnz,) bool over the graph, the hard positives
+        self.cluster: np.ndarray | None = None  # (A,) int64, the cluster of each anchor
 
     def begin_epoch(self, epoch: int) -> None:
-        """Refresh the embeddings that mine hard positives (and clusters), every `refresh_epochs` after the random ones."""
+        """Finds hard positives and clusters again, every `refresh_epochs` epochs.
+
+        In the first `random_epochs` epochs positives and batches are random.
+        """
         s = self.settings
         since = epoch - s.random_epochs
-        if (
-            since < 0
-            or since % s.refresh_epochs
-            or not (s.hard_positives or s.batching == "clusters")
-        ):
+        if since < 0 or since % s.refresh_epochs:
+            return
+        if not (s.hard_positives or s.batching == "clusters"):
             return
         anchors = self._vectors(self.anchors)
         if s.hard_positives:
             similarity = self._similarity(anchors, self._vectors(self.others))
             self.eligible = eligible_positives(self.graph, similarity, s.positive_threshold)
         if s.batching == "clusters":
-            groups = balanced_clusters(
-                anchors[self.usable], max(s.batch_size // 8, 2), generator(self.seed, epoch, 7)
-            )
-            self.cluster = np.zeros(len(self.anchors), np.int64)
-            for number, group in enumerate(groups):
-                self.cluster[self.usable[group]] = number
+            self.cluster = self._clusters(anchors, epoch)
+
+    def _clusters(self, anchors: np.ndarray, epoch: int) -> np.ndarray:
+        """(A,) int64: a cluster of similar anchors for each; about eight make a batch."""
+        size = max(self.settings.batch_size // 8, 2)
+        groups = balanced_clusters(anchors[self.usable], size, generator(self.seed, epoch, 7))
+        out = np.zeros(len(self.anchors), np.int64)
+        for number, group in enumerate(groups):
+            out[self.usable[group]] = number
+        return out
 
     def _vectors(self, products: np.ndarray) -> np.ndarray:
-        """Current vectors of `products`, (n, D); each process embeds its share."""
+        """The present vectors of `products`, (n, D); each process embeds its share."""
         device, mine = self.machine.device, products[distributed.share(len(products))]
-        return distributed.gather_rows(
-            embed(self.model, self.store, mine, device, self.machine.precision).vectors,
-            len(products),
-            device,
-        )
+        embedded = embed(self.model, self.store, mine, device, self.machine.precision)
+        return distributed.gather_rows(embedded.vectors, len(products), device)
 
     def _similarity(self, anchors: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """<z, x> of each pair of the graph, (nnz,), a million pairs at a time."""
+        """(nnz,) <z, x> of each pair of the graph, computed a million pairs at a time."""
         rows, out = self.graph.rows(), np.empty(len(self.graph.values), np.float32)
         for at in range(0, len(out), 2**20):
             part = slice(at, at + 2**20)
@@ -125,7 +156,11 @@ class Pretraining:
         return out
 
     def plan(self, epoch: int) -> list[np.ndarray]:
-        """The anchors of each step: all usable ones once, in random order, or cluster after cluster in random order."""
+        """The anchors of each step: every usable anchor once, in random order.
+
+        With clusters, the anchors of a cluster follow each other and the clusters are in random
+        order.
+        """
         rng = generator(self.seed, epoch)
         order = rng.permutation(self.usable)
         if self.cluster is not None:
@@ -134,11 +169,12 @@ class Pretraining:
         return np.array_split(order, self.steps)
 
     def prepare(self, anchors: np.ndarray, rng: np.random.Generator) -> Step:
+        """Draws the positives of `anchors` and loads the descriptors of all products."""
         picks, mask = draw(self.graph, anchors, self.settings.positives, rng, self.eligible)
         others = np.unique(picks[mask])
-        products, place = np.unique(
-            np.concatenate([self.anchors[anchors], self.others[others]]), return_inverse=True
-        )
+        # Each distinct product is encoded once.
+        both = np.concatenate([self.anchors[anchors], self.others[others]])
+        products, place = np.unique(both, return_inverse=True)
         return Step(
             self.store.batch(products[distributed.share(len(products))]),
             len(products),
@@ -151,20 +187,18 @@ class Pretraining:
         )
 
     def loss(self, step: Step) -> Tensor:
+        """The triplet loss of the paper, or the symmetric softmax."""
         s = self.settings
         bags = distributed.gather_bags(self.model.bag(step.batch), step.count)
         vectors = self.model.vector(bags).float()
-        with torch.autocast(
-            vectors.device.type, enabled=False
-        ):  # bf16 steps of 0.004 are coarse for cosines near 1
+        # In float32: near 1 the numbers of bfloat16 are 0.004 apart, too coarse for cosines.
+        with torch.autocast(vectors.device.type, enabled=False):
             scores = vectors[step.anchor] @ vectors[step.other].T
         if s.loss == "softmax":
-            return losses.symmetric_softmax(
-                scores / s.temperature, step.relevant, step.allowed | step.relevant
-            )
-        negatives, mask = hardest(
-            scores, step.allowed & ~step.relevant, s.negatives, random=not s.hard_negatives
-        )
+            allowed = step.allowed | step.relevant
+            return losses.symmetric_softmax(scores / s.temperature, step.relevant, allowed)
+        candidates = step.allowed & ~step.relevant
+        negatives, mask = hardest(scores, candidates, s.negatives, random=not s.hard_negatives)
         positives = scores.gather(1, step.positive)
         return losses.triplet(positives, negatives, step.positive_mask, mask, s.gamma)
 

@@ -8,10 +8,11 @@ import torch
 
 from mufin.baselines import attentionxml as axm
 from mufin.baselines import mach as machs
-from mufin.baselines.attentionxml import attentionxml
-from mufin.baselines.mach import mach
-from mufin.baselines.popular import popular
-from mufin.baselines.task import WIDTH, Task
+from mufin.baselines.attentionxml import baseline as attentionxml
+from mufin.baselines.mach import baseline as mach
+from mufin.baselines.shared.popularity import popular
+from mufin.baselines.shared.task import WIDTH, Task
+from mufin.clustering import balanced_halves
 from mufin.ragged import Lists
 from tests.support.bags import random_graph
 
@@ -24,14 +25,14 @@ QUICK = {
         embedding=24,
         hidden=16,
         linear=16,
-        top=8,
+        parents=8,
         epochs=(8, 4),
         lr=1e-2,
         dropout=0.1,
     ),
     mach: dict(repetitions=8, hidden=32, epochs=12, lr=1e-2, buckets=30),
 }
-both = pytest.mark.parametrize("rival", [attentionxml, mach], ids=["attentionxml", "mach"])
+both = pytest.mark.parametrize("baseline", [attentionxml, mach], ids=["attentionxml", "mach"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +44,10 @@ def one_thread():
 
 
 def catalog(n: int = 300, seed: int = 0) -> Task:
-    """A word names the topic, and a topic has its own EACH labels; the other words are noise; popularity tells little."""
+    """A word names the topic, and a topic has its own EACH labels; the other words are noise.
+
+    Popularity tells little.
+    """
     rng = np.random.default_rng(seed)
     topic = {s: rng.integers(0, TOPICS, m) for s, m in (("train", n), ("valid", 40), ("test", 60))}
     titles = {
@@ -76,7 +80,7 @@ def task() -> Task:
 
 @pytest.fixture(scope="module")
 def predicted(task):
-    return {rival: rival(task, 0, **QUICK[rival])("test") for rival in QUICK}
+    return {baseline: baseline(task, 0, **QUICK[baseline])("test") for baseline in QUICK}
 
 
 def precision_at_1(labels: np.ndarray, truth: Lists) -> float:
@@ -87,12 +91,12 @@ def precision_at_1(labels: np.ndarray, truth: Lists) -> float:
 
 
 @both
-def test_precision_is_several_times_that_of_popularity_where_words_decide(rival, task, predicted):
+def test_precision_is_several_times_that_of_popularity(baseline, task, predicted):
     truth = TRUTH[id(task)]
     base, _ = popular(task.truth["train"], task.num_labels, len(truth), 10, task.excluded["test"])
-    assert precision_at_1(predicted[rival][0], truth) > max(0.2, 4 * precision_at_1(base, truth))
+    assert precision_at_1(predicted[baseline][0], truth) > max(0.2, 4 * precision_at_1(base, truth))
     mine = [
-        np.mean(predicted[rival][0][i, :10] // EACH == truth[i][0] // EACH)
+        np.mean(predicted[baseline][0][i, :10] // EACH == truth[i][0] // EACH)
         for i in range(1, len(truth))
     ]
     assert np.mean(mine) > 0.8, (
@@ -101,8 +105,8 @@ def test_precision_is_several_times_that_of_popularity_where_words_decide(rival,
 
 
 @both
-def test_labels_are_unique_best_first_full_width_and_without_filter_pairs(rival, task, predicted):
-    labels, scores = predicted[rival]
+def test_predictions_are_unique_sorted_full_and_without_filter_pairs(baseline, task, predicted):
+    labels, scores = predicted[baseline]
     assert (
         labels.shape == scores.shape == (60, WIDTH)
         and labels.dtype == np.int64
@@ -116,8 +120,8 @@ def test_labels_are_unique_best_first_full_width_and_without_filter_pairs(rival,
 
 
 @both
-def test_an_untitled_datapoint_gets_predictions_that_are_numbers(rival, task, predicted):
-    labels, scores = predicted[rival]
+def test_an_untitled_datapoint_gets_finite_predictions(baseline, task, predicted):
+    labels, scores = predicted[baseline]
     assert (
         task.titles["test"][0] == ""
         and (labels[0, :20] >= 0).all()
@@ -126,11 +130,11 @@ def test_an_untitled_datapoint_gets_predictions_that_are_numbers(rival, task, pr
 
 
 @both
-def test_same_seed_same_predictions_and_the_global_generator_stays(rival, task):
-    quick = QUICK[rival] | (dict(epochs=1) if rival is mach else dict(epochs=(1, 1)))
+def test_predictions_depend_on_the_seed_given_alone(baseline, task):
+    quick = QUICK[baseline] | (dict(epochs=1) if baseline is mach else dict(epochs=(1, 1)))
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    one, again, other = (rival(task, seed, **quick)("valid") for seed in (1, 1, 2))
+    one, again, other = (baseline(task, seed, **quick)("valid") for seed in (1, 1, 2))
     assert (
         (one[0] == again[0]).all() and (one[1] == again[1]).all() and not (one[1] == other[1]).all()
     )
@@ -138,7 +142,7 @@ def test_same_seed_same_predictions_and_the_global_generator_stays(rival, task):
 
 
 @both
-def test_a_split_without_datapoints_and_fewer_labels_than_the_width_are_fine(rival):
+def test_an_empty_split_and_few_labels_are_predicted(baseline):
     titles = {
         "train": ["a b", "b c", "c a"] * 4,
         "valid": [],
@@ -149,7 +153,7 @@ def test_a_split_without_datapoints_and_fewer_labels_than_the_width_are_fine(riv
     small = Task(
         titles, {"train": Lists.of_rows([[0, 1], [1], [2]] * 4), "valid": none["valid"]}, none
     )
-    predict = rival(small, 0, **QUICK[rival])
+    predict = baseline(small, 0, **QUICK[baseline])
     assert predict("valid")[0].shape == (0, WIDTH)
     labels, _ = predict("test")
     assert (
@@ -195,10 +199,10 @@ def test_the_tree_is_balanced_and_holds_every_label_once(num_labels, leaf, fanou
 
 def test_balanced_2_means_puts_like_labels_together():
     centroids = axm.label_centroids(["red", "blue"] * 4, Lists.of_rows([[i] for i in range(8)]), 8)
-    left, right = axm.halves(centroids, np.arange(8), np.random.default_rng(3))
+    left, right = balanced_halves(centroids, np.random.default_rng(3), rounds=50)
     parts = {frozenset(left), frozenset(right)}
     assert len(left) == len(right) == 4 and set.union(*map(set, parts)) == set(range(8))
-    found = [axm.halves(centroids, np.arange(8), np.random.default_rng(s)) for s in range(8)]
+    found = [balanced_halves(centroids, np.random.default_rng(s), rounds=50) for s in range(8)]
     assert any(
         {frozenset(a), frozenset(b)} == {frozenset(range(0, 8, 2)), frozenset(range(1, 8, 2))}
         for a, b in found
@@ -219,7 +223,7 @@ def test_attention_is_that_of_a_slow_loop():
                 assert torch.allclose(got[i, node], wanted)
 
 
-def test_a_logit_is_the_shared_mlp_of_what_the_node_attends_to():
+def test_a_logit_is_the_mlp_of_the_attended_words():
     _, nets = forest_of_random_weights()
     net, tokens, nodes = nets[-1], torch.from_numpy(TOKENS), torch.arange(3).expand(7, 3)
     with torch.no_grad():
@@ -230,14 +234,15 @@ def test_a_logit_is_the_shared_mlp_of_what_the_node_attends_to():
             assert torch.allclose(net(tokens, nodes)[i], net.mlp(attended)[0, :, 0], atol=1e-5)
 
 
-def forest_of_random_weights(num_labels: int = 40) -> tuple[axm.Tree, list[axm.Network]]:
+def forest_of_random_weights(num_labels: int = 40) -> tuple[axm.Tree, list[axm.LevelNetwork]]:
     centroids = axm.label_centroids(
         [f"word{i % 9}" for i in range(80)], random_graph(80, num_labels), num_labels
     )
     tree = axm.tree_of(centroids, 4, 2, 4, np.random.default_rng(0))
     torch.manual_seed(0)
     nets = [
-        axm.Network(20, size, not level, SETTINGS).eval() for level, size in enumerate(tree.sizes)
+        axm.LevelNetwork(20, size, not level, SETTINGS).eval()
+        for level, size in enumerate(tree.sizes)
     ]
     for net in nets:
         torch.nn.init.normal_(net.attention.weight)
@@ -250,7 +255,7 @@ TOKENS = np.random.default_rng(1).integers(1, 20, (7, 5)) * (
 )
 
 
-def test_a_beam_as_wide_as_the_tree_scores_every_leaf_by_the_product_on_its_path():
+def test_a_full_beam_multiplies_probabilities_along_each_path():
     tree, nets = forest_of_random_weights()
     assert len(nets) == 4
     labels, scores = axm.beam(tree, nets, TOKENS, 40, 40)
@@ -272,7 +277,7 @@ def test_a_beam_as_wide_as_the_tree_scores_every_leaf_by_the_product_on_its_path
     assert ((narrow >= 0).sum(1) <= 8).all(), "a beam of two parents leads to their children alone"
 
 
-def test_relevant_parents_always_stand_among_the_candidates():
+def test_relevant_parents_are_always_candidates():
     tree, nets = forest_of_random_weights()
     truth = axm.nodes_of(random_graph(7, 40, most=2, seed=4), tree.node[1], tree.sizes[1])
     most = int(np.diff(truth.offsets).max())
@@ -288,9 +293,9 @@ def test_relevant_parents_always_stand_among_the_candidates():
         assert set(chosen[i]) - {-1} == set(truth[i]) | set(rest)
 
 
-def test_a_level_starts_from_the_one_before_but_for_its_attention():
+def test_a_level_starts_from_the_level_above():
     _, nets = forest_of_random_weights()
-    fresh = axm.Network(20, 40, False, SETTINGS)
+    fresh = axm.LevelNetwork(20, 40, False, SETTINGS)
     attention = fresh.attention.weight.clone()
     fresh.warm_start(nets[0])
     assert (fresh.embedding.weight == nets[0].embedding.weight).all() and (
@@ -301,7 +306,7 @@ def test_a_level_starts_from_the_one_before_but_for_its_attention():
     ).all()
 
 
-def test_what_a_filter_pair_names_moves_no_weight_in_attentionxml():
+def test_filter_pairs_move_no_weight_in_attentionxml():
     _, nets = forest_of_random_weights()
     net, nodes = nets[-1], np.array([[3, 5, -1], [7, 3, 9]])
     truth, unknown = Lists.of_rows([[3], [9]]), Lists.of_rows([[5], [7]])
@@ -321,7 +326,7 @@ def test_an_ensemble_is_the_mean_over_its_trees():
 # ---- MACH
 
 
-def test_hashes_are_in_range_even_reproducible_by_seed_and_differ_by_repetition():
+def test_hashes_are_even_and_differ_by_seed_and_repetition():
     h = machs.label_hashes(5000, 50, 6, 3)
     assert (
         h.shape == (6, 5000)
@@ -336,7 +341,7 @@ def test_hashes_are_in_range_even_reproducible_by_seed_and_differ_by_repetition(
     assert counts.min() > 50 and counts.max() < 200
 
 
-def test_the_number_of_buckets_follows_from_the_number_of_labels():
+def test_the_number_of_buckets_follows_from_labels():
     assert (
         machs.num_buckets(10_000, None) == 300
         and machs.num_buckets(10_000, 64) == 64
@@ -344,7 +349,7 @@ def test_the_number_of_buckets_follows_from_the_number_of_labels():
     )
 
 
-def test_the_estimator_is_the_mean_over_repetitions_by_a_slow_loop():
+def test_the_estimator_is_the_mean_of_a_loop():
     p, h = np.random.default_rng(0).random((4, 5, 6)), machs.label_hashes(9, 6, 4, 0)
     found = machs.label_scores(torch.from_numpy(p), torch.from_numpy(h)).numpy()
     for i in range(5):
@@ -354,7 +359,7 @@ def test_the_estimator_is_the_mean_over_repetitions_by_a_slow_loop():
             )
 
 
-def test_the_batched_networks_are_R_networks_one_by_one():
+def test_batched_networks_are_independent_networks():
     torch.manual_seed(0)
     nets, rng = machs.Nets(16, 5, 3, 7, 0.5).eval(), np.random.default_rng(0)
     with torch.no_grad():
@@ -374,7 +379,7 @@ def test_the_batched_networks_are_R_networks_one_by_one():
     )
 
 
-def test_a_bucket_of_a_filter_pair_is_unknown_unless_a_relevant_label_is_in_it():
+def test_a_bucket_with_filter_pairs_alone_is_unknown():
     hashes = np.array([[0, 0, 1, 2], [3, 1, 1, 0]])
     target, known = machs.bucket_targets(
         hashes, Lists.of_rows([[0], []]), Lists.of_rows([[1], [2, 3]]), 4

@@ -1,4 +1,4 @@
-"""The rivals without networks: against slow loops and scikit-learn, and what every rival must hold."""
+"""The baselines without networks: against slow loops and scikit-learn, and predictions' form."""
 
 from __future__ import annotations
 
@@ -12,37 +12,49 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
-from mufin.baselines import frozen_ridge
-from mufin.baselines.bonsai import bonsai
-from mufin.baselines.frozen_neighbours import frozen_datapoints, frozen_labels
-from mufin.baselines.frozen_ridge import KernelRidge, ridge
-from mufin.baselines.popular import filled, filled_pairs, most_popular, popular
-from mufin.baselines.task import WIDTH, Task
-from mufin.baselines.tfidf import tfidf_datapoints, tfidf_labels, title_words
-from mufin.baselines.xt import xt
+from mufin.baselines import (
+    bonsai,
+    frozen_datapoints,
+    frozen_labels,
+    popular,
+    ridge,
+    tfidf_datapoints,
+    tfidf_labels,
+    xt,
+)
+from mufin.baselines.ridge import KernelRidge
+from mufin.baselines.shared import neighbours
+from mufin.baselines.shared.popularity import filled, filled_pairs
+from mufin.baselines.shared.popularity import popular as most_popular
+from mufin.baselines.shared.task import WIDTH, Descriptors, Task
+from mufin.baselines.shared.tfidf import title_words
 from mufin.errors import MufinError
 from mufin.ragged import Lists, is_in
 
 SERIES, KINDS = 24, 8
 LABELS, SIZES = SERIES * 5, {"train": 300, "valid": 40, "test": 100}
 LEARNING = {
-    "bonsai": bonsai,
-    "xt": xt,
-    "ridge": ridge,
-    "tfidf_datapoints": tfidf_datapoints,
-    "frozen_datapoints": frozen_datapoints,
-    "tfidf_labels": tfidf_labels,
-    "frozen_labels": frozen_labels,
+    module.__name__.rpartition(".")[2]: module.baseline
+    for module in (
+        bonsai,
+        xt,
+        ridge,
+        tfidf_datapoints,
+        frozen_datapoints,
+        tfidf_labels,
+        frozen_labels,
+    )
 }
-RIVALS = LEARNING | {"most_popular": most_popular}
-SEEDED = {
-    name: rival for name, rival in RIVALS.items() if name != "bonsai"
-}  # omikuji takes no seed
+BASELINES = LEARNING | {"popular": popular.baseline}
+SEEDED = {name: made for name, made in BASELINES.items() if name != "bonsai"}  # which takes no seed
 
 
 def catalog(seed: int = 0, noise: float = 0.25) -> tuple[Task, Lists]:
-    """A shop of series: a product is related to labels of its own series, which its title names, and to one label of
-    another; the frozen descriptors show the series too. And the truth of test."""
+    """A task of series, and the truth of test.
+
+    A product is related to labels of its own series, which its title names, and to one label of
+    another series. The frozen descriptors show the series too.
+    """
     rng = np.random.default_rng(seed)
     series = {name: rng.integers(SERIES, size=n) for name, n in SIZES.items()} | {
         "labels": np.arange(LABELS) % SERIES
@@ -66,9 +78,8 @@ def catalog(seed: int = 0, noise: float = 0.25) -> tuple[Task, Lists]:
     titles["train"][:3], titles["test"][:3] = ["", "zzz", "s1"], ["", "unheard", "s2"]
     descriptors["test"]["image"][:5] = descriptors["train"]["image"][:5] = 0
     descriptors["test"]["text"][0] = 0  # and no title: test datapoint 0 has nothing at all
-    return Task(titles, {n: truth[n] for n in ("train", "valid")}, excluded, descriptors), truth[
-        "test"
-    ]
+    known = {n: truth[n] for n in ("train", "valid")}
+    return Task(titles, known, excluded, lambda: descriptors), truth["test"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +91,7 @@ def shop() -> tuple[Task, Lists]:
 def answers(shop) -> dict:
     return {
         name: {split: predict(split) for split in ("valid", "test")}
-        for name, predict in ((name, rival(shop[0], 0)) for name, rival in RIVALS.items())
+        for name, predict in ((name, made(shop[0], 0)) for name, made in BASELINES.items())
     }
 
 
@@ -93,7 +104,7 @@ def bare(
     truth: list[list[int]],
     names: list[str],
     asked: list[str],
-    frozen: dict | None = None,
+    frozen: Descriptors | None = None,
 ) -> Task:
     """No filter pairs, nothing in valid; `frozen` descriptors by split."""
     none = {
@@ -106,15 +117,13 @@ def bare(
         {"train": titles, "valid": [], "test": asked, "labels": names},
         {"train": Lists.of_rows(truth), "valid": none["valid"]},
         none,
-        frozen or {},
+        lambda: frozen or {},
     )
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-@pytest.mark.parametrize("name", RIVALS)
-def test_a_rival_gives_unique_labels_best_first_of_full_width_and_no_filter_pair(
-    shop, answers, name, split
-):
+@pytest.mark.parametrize("name", BASELINES)
+def test_predictions_are_unique_sorted_full_and_without_filter_pairs(shop, answers, name, split):
     task, (labels, scores) = shop[0], answers[name][split]
     assert (
         labels.shape == scores.shape == (SIZES[split], WIDTH)
@@ -128,22 +137,20 @@ def test_a_rival_gives_unique_labels_best_first_of_full_width_and_no_filter_pair
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_a_rival_that_learns_is_at_least_twice_as_often_right_as_popularity_and_chance(
-    shop, answers, name
-):
+def test_learning_baselines_double_the_hits_of_popularity(shop, answers, name):
     truth = shop[1]
     by_chance = np.random.default_rng(0).permuted(
         np.tile(np.arange(LABELS), (SIZES["test"], 1)), axis=1
     )
     assert hits(answers[name]["test"][0], truth) > 2 * max(
-        hits(answers["most_popular"]["test"][0], truth), hits(by_chance, truth)
+        hits(answers["popular"]["test"][0], truth), hits(by_chance, truth)
     )
     assert hits(answers[name]["test"][0], truth) > 0.3
 
 
-def test_popularity_beats_chance_where_a_few_labels_take_most_relations():
+def test_the_most_popular_labels_come_first():
     truth = [[0], [0, 1], [0], [2]] * 5
-    labels, _ = most_popular(bare([""] * 20, truth, [""] * 50, [""] * 4), 0)("test")
+    labels, _ = popular.baseline(bare([""] * 20, truth, [""] * 50, [""] * 4), 0)("test")
     assert labels[:, :3].tolist() == [[0, 1, 2]] * 4 and (labels[:, 50:] == -1).all()
 
 
@@ -156,37 +163,39 @@ def test_the_same_seed_gives_the_same_predictions(shop, answers, name):
 
 
 def test_xt_draws_another_tree_from_another_seed(shop, answers):
-    scores = [xt(shop[0], seed)("test")[1] for seed in range(1, 9)]
+    scores = [xt.baseline(shop[0], seed)("test")[1] for seed in range(1, 9)]
     assert not all(np.array_equal(other, answers["xt"]["test"][1]) for other in scores)
 
 
 @pytest.mark.parametrize("name", ["tfidf_labels", "tfidf_datapoints"])
-def test_a_title_without_a_known_word_gets_the_most_popular_labels(shop, answers, name):
+def test_a_title_without_known_words_gets_popular_labels(shop, answers, name):
     task = shop[0]
-    expected = popular(task.truth["train"], LABELS, SIZES["test"], WIDTH, task.excluded["test"])[0]
+    expected = most_popular(
+        task.truth["train"], LABELS, SIZES["test"], WIDTH, task.excluded["test"]
+    )[0]
     assert np.array_equal(answers[name]["test"][0][:2], expected[:2])
     assert not np.array_equal(answers[name]["test"][0][3], expected[3])
 
 
-def test_a_datapoint_without_descriptors_gets_the_most_popular_labels(shop, answers):
+def test_a_datapoint_without_descriptors_gets_popular_labels(shop, answers):
     task = shop[0]
-    expected = popular(
+    expected = most_popular(
         task.truth["train"], LABELS, 1, WIDTH, task.excluded["test"].take(np.array([0]))
     )[0]
     assert np.array_equal(answers["frozen_datapoints"]["test"][0][:1], expected)
 
 
-@pytest.mark.parametrize("name", RIVALS)
-def test_without_a_train_relation_there_is_no_task_and_so_no_rival(shop, name):
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_task_without_train_relations_is_refused(shop, name):
     task = shop[0]
     with pytest.raises(MufinError, match="nothing to learn from"):
-        RIVALS[name](
+        BASELINES[name](
             replace(task, truth=task.truth | {"train": Lists.of_rows([[]] * SIZES["train"])}), 0
         )
 
 
-@pytest.mark.parametrize("name", RIVALS)
-def test_one_label_one_datapoint_and_labels_or_datapoints_without_relations_are_no_trouble(name):
+@pytest.mark.parametrize("name", BASELINES)
+def test_tiny_catalogs_are_predicted_in_full(name):
     eye, ones = np.eye(3, dtype=np.float32), np.ones((4, 3), np.float32)
     frozen = {
         name: {"text": rows} for name, rows in (("train", eye), ("test", eye[:2]), ("labels", ones))
@@ -198,7 +207,7 @@ def test_one_label_one_datapoint_and_labels_or_datapoints_without_relations_are_
         ["red", ""],
         frozen,
     )
-    labels, _ = RIVALS[name](task, 0)("test")
+    labels, _ = BASELINES[name](task, 0)("test")
     assert [sorted(row[:4]) for row in labels.tolist()] == [[0, 1, 2, 3]] * 2 and (
         labels[:, 4:] == -1
     ).all()
@@ -209,34 +218,32 @@ def test_one_label_one_datapoint_and_labels_or_datapoints_without_relations_are_
         ["red", ""],
         frozen | {n: {"text": eye[:1]} for n in ("train", "labels")},
     )
-    assert RIVALS[name](one, 0)("test")[0][:, :2].tolist() == [[0, -1]] * 2
-    assert RIVALS[name](one, 0)("valid")[0].shape == (0, WIDTH)
+    assert BASELINES[name](one, 0)("test")[0][:, :2].tolist() == [[0, -1]] * 2
+    assert BASELINES[name](one, 0)("valid")[0].shape == (0, WIDTH)
 
 
 @pytest.mark.parametrize(
     "name, module, package",
     [("bonsai", "omikuji", "omikuji"), ("xt", "napkinxc.models", "napkinxc")],
 )
-def test_a_missing_library_is_one_sentence_with_the_command(
-    shop, monkeypatch, name, module, package
-):
+def test_a_missing_library_is_one_sentence(shop, monkeypatch, name, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
         MufinError, match=rf"{package} is not installed; pip install '\.\[baselines\]'"
     ):
-        RIVALS[name](shop[0], 0)
+        BASELINES[name](shop[0], 0)
 
 
 @pytest.mark.parametrize("name", ["bonsai", "xt", "ridge"])
-def test_without_a_word_and_without_descriptors_a_rival_that_needs_them_says_so(name):
+def test_without_words_and_descriptors_the_error_says_so(name):
     with pytest.raises(MufinError, match="none of the 2 train datapoints has a word"):
-        RIVALS[name](bare(["", "!"], [[0], [1]], ["a", "b"], ["c"]), 0)
+        BASELINES[name](bare(["", "!"], [[0], [1]], ["a", "b"], ["c"]), 0)
 
 
-@pytest.mark.parametrize("rival", [frozen_datapoints, frozen_labels])
-def test_without_descriptors_frozen_neighbours_say_so(shop, rival):
+@pytest.mark.parametrize("name", ["frozen_datapoints", "frozen_labels"])
+def test_frozen_neighbours_without_descriptors_say_so(shop, name):
     with pytest.raises(MufinError, match="no frozen descriptors"):
-        rival(replace(shop[0], descriptors={}), 0)
+        BASELINES[name](replace(shop[0], encode=dict), 0)
 
 
 def test_words_and_idf_are_those_of_train_alone():
@@ -253,7 +260,7 @@ def test_words_and_idf_are_those_of_train_alone():
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_filled_rows_keep_what_was_found_and_go_on_by_popularity(data):
+def test_filled_rows_go_on_by_popularity(data):
     count = data.draw(st.integers(1, 130), "labels")
     ids = st.integers(0, count - 1)
     train = [
@@ -323,7 +330,10 @@ def test_frozen_neighbours_are_those_of_a_slow_loop(seed, n, both):
         ]
         for name, kinds in frozen.items()
     }
-    by_datapoints, by_labels = frozen_datapoints(task, 0)("test"), frozen_labels(task, 0)("test")
+    by_datapoints, by_labels = (
+        frozen_datapoints.baseline(task, 0)("test"),
+        frozen_labels.baseline(task, 0)("test"),
+    )
     for i, asked in enumerate(of["test"]):
         nearest = sorted(
             ((float(asked @ row), j) for j, row in enumerate(of["train"])),
@@ -361,11 +371,9 @@ def test_the_kernels_scores_are_those_of_scikit_learns_ridge(seed, n, penalty):
 
 
 @pytest.mark.parametrize("seed, noise", [(0, 0.25), (1, 1.0), (2, 2.0), (3, 4.0)])
-def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_shares_that_are_best_on_valid(
-    seed, noise
-):
+def test_ridge_is_scikit_learns_at_the_best_on_valid(seed, noise):
     task, _ = catalog(seed, noise)
-    labels, scores = ridge(task, 0)("test")
+    labels, scores = ridge.baseline(task, 0)("test")
     words, best = title_words(task), []
     dense = np.zeros((SIZES["train"], LABELS))
     dense[task.truth["train"].rows(), task.truth["train"].values] = 1
@@ -373,8 +381,8 @@ def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_
         s: {k: np.array([unit_slowly(r) for r in rows]) for k, rows in task.descriptors[s].items()}
         for s in words
     }
-    for text in frozen_ridge.SHARES:
-        for image in frozen_ridge.SHARES:
+    for text in ridge.SHARES:
+        for image in ridge.SHARES:
             x = {
                 s: np.concatenate(
                     [
@@ -386,7 +394,7 @@ def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_
                 )
                 for s in words
             }
-            for penalty in frozen_ridge.PENALTIES:
+            for penalty in ridge.PENALTIES:
                 model = Ridge(alpha=penalty, fit_intercept=False).fit(
                     x["train"], dense - dense.mean(0)
                 )
@@ -412,16 +420,16 @@ def test_ridge_is_scikit_learns_on_the_blocks_side_by_side_with_the_penalty_and_
     assert scores == pytest.approx(-np.sort(-expected, axis=1)[:, :WIDTH], abs=1e-5)
 
 
-def test_ridge_without_valid_takes_a_penalty_of_1_and_all_blocks_whole(shop):
+def test_ridge_without_valid_weighs_all_blocks_alike(shop):
     task = shop[0]
     none = Lists.of_rows([])
+    empty = {"valid": {k: a[:0] for k, a in task.descriptors["valid"].items()}}
     small = replace(
         task,
         titles=task.titles | {"valid": []},
         truth=task.truth | {"valid": none},
         excluded=task.excluded | {"valid": none},
-        descriptors=task.descriptors
-        | {"valid": {k: a[:0] for k, a in task.descriptors["valid"].items()}},
+        encode=lambda: task.descriptors | empty,
     )
     x = {
         s: np.concatenate(
@@ -436,33 +444,31 @@ def test_ridge_without_valid_takes_a_penalty_of_1_and_all_blocks_whole(shop):
     expected = Ridge(alpha=1.0, fit_intercept=False).fit(x["train"], dense - dense.mean(0)).predict(
         x["test"]
     ) + dense.mean(0)
-    labels, scores = ridge(small, 0)("test")
+    labels, scores = ridge.baseline(small, 0)("test")
     assert scores == pytest.approx(np.take_along_axis(expected, labels, 1), abs=1e-5)
 
 
-def test_ridge_without_descriptors_is_words_alone_and_without_words_descriptors_alone(
-    shop, answers
-):
+def test_ridge_works_on_words_or_descriptors_alone(shop, answers):
     task, truth = shop
-    words_alone = ridge(replace(task, descriptors={}), 0)("test")[0]
-    wordless = ridge(
+    words_alone = ridge.baseline(replace(task, encode=dict), 0)("test")[0]
+    wordless = ridge.baseline(
         replace(task, titles={name: [""] * len(rows) for name, rows in task.titles.items()}), 0
     )("test")[0]
     assert min(hits(words_alone, truth), hits(wordless, truth)) > 0.3
     assert not np.array_equal(words_alone, wordless)
 
 
-def test_ridge_refuses_more_datapoints_than_its_kernel_may_have(shop, monkeypatch):
-    monkeypatch.setattr(frozen_ridge, "MOST", 299)
+def test_ridge_refuses_more_datapoints_than_its_kernel_holds(shop, monkeypatch):
+    monkeypatch.setattr(ridge, "MOST", 299)
     with pytest.raises(MufinError, match="all 300 train datapoints, more than 299"):
-        ridge(shop[0], 0)
+        ridge.baseline(shop[0], 0)
 
 
-def test_what_is_asked_in_pieces_is_what_is_asked_at_once(shop, answers, monkeypatch):
-    monkeypatch.setattr(frozen_ridge, "BUDGET", 7 * LABELS)
-    monkeypatch.setattr("pipeline.baselines.frozen_neighbours.BUDGET", 7 * LABELS)
+def test_predictions_in_chunks_are_those_at_once(shop, answers, monkeypatch):
+    monkeypatch.setattr(ridge, "BUDGET", 7 * LABELS)
+    monkeypatch.setattr(neighbours, "BUDGET", 7 * LABELS)
     for name in ("ridge", "frozen_labels", "frozen_datapoints"):
-        labels, scores = RIVALS[name](shop[0], 0)("test")
+        labels, scores = BASELINES[name](shop[0], 0)("test")
         assert scores == pytest.approx(answers[name]["test"][1], abs=1e-5)
         assert (
             labels == answers[name]["test"][0]

@@ -1,4 +1,4 @@
-"""The two rivals with label text: their graph, shortlists, classifiers and losses against slow versions and closed forms."""
+"""SiameseXML and ECLARE: parts against slow versions and closed forms, and that they learn."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mufin.baselines.eclare import (
     Head,
     MetaLabels,
     balanced_clusters,
-    eclare,
     label_graph,
     random_walks,
     symmetric,
     top_of_rows,
 )
-from mufin.baselines.popular import popular
-from mufin.baselines.shortlists import batch_pairs, negatives_of, positives_of
+from mufin.baselines.eclare import baseline as eclare
+from mufin.baselines.shared.popularity import popular
+from mufin.baselines.shared.shortlists import batch_pairs, negatives_of, positives_of
+from mufin.baselines.shared.task import WIDTH, Task
+from mufin.baselines.shared.text_bags import WordBag, title_bags
 from mufin.baselines.siamesexml import (
     Shortlists,
     SiameseXML,
     classifier_loss,
     known_pairs,
     siamese_loss,
-    siamesexml,
 )
-from mufin.baselines.task import WIDTH, Task
-from mufin.baselines.text_bags import WordBag, title_bags
+from mufin.baselines.siamesexml import baseline as siamesexml
 from mufin.metrics import precision_at_k
 from mufin.ragged import Lists
 
@@ -40,7 +40,7 @@ QUICK = {
     siamesexml: {"dim": 32, "pretrain_epochs": 6, "epochs": 6},
     eclare: {"dim": 32, "words_epochs": 8, "meta_epochs": 5, "epochs": 8},
 }
-RIVALS = pytest.mark.parametrize("rival", list(QUICK), ids=["siamesexml", "eclare"])
+BASELINES = pytest.mark.parametrize("baseline", list(QUICK), ids=["siamesexml", "eclare"])
 KINDS, COLOURS = 24, "red blue green black white pink".split()
 
 
@@ -52,20 +52,24 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def catalog(labels_a_kind: int = 6, n: int = 320, seed: int = 0) -> tuple[Task, Lists]:
-    """Datapoints are related to four labels of their own kind, which a word names; also the truth of test.
+def catalog(labels_per_kind: int = 6, n: int = 320, seed: int = 0) -> tuple[Task, Lists]:
+    """A task where a word of the title names the kind, and each datapoint has four labels of its
+    kind.
 
-    A filter pair a datapoint, of its kind too, is no relation; the last datapoint of each split has no title.
+    Also the truth of test. Each datapoint has one filter pair of its kind; the last datapoint of
+    each split has no title.
     """
     rng = np.random.default_rng(seed)
     titles = {
-        "labels": [f"kind{k} {COLOURS[c % 6]}" for k in range(KINDS) for c in range(labels_a_kind)]
+        "labels": [
+            f"kind{k} {COLOURS[c % 6]}" for k in range(KINDS) for c in range(labels_per_kind)
+        ]
     }
     truth, excluded = {}, {}
     for name, count in (("train", n), ("valid", 60), ("test", 120)):
         kind = rng.integers(KINDS, size=count)
         titles[name] = [f"kind{k} {rng.choice(COLOURS)} thing" for k in kind[:-1]] + [""]
-        some = [k * labels_a_kind + rng.permutation(labels_a_kind)[:5] for k in kind]
+        some = [k * labels_per_kind + rng.permutation(labels_per_kind)[:5] for k in kind]
         truth[name], excluded[name] = (
             Lists.of_rows([np.sort(s[:4]) for s in some]),
             Lists.of_rows([s[4:] for s in some]),
@@ -76,27 +80,31 @@ def catalog(labels_a_kind: int = 6, n: int = 320, seed: int = 0) -> tuple[Task, 
 @pytest.fixture(scope="module")
 def trained():
     task, test = catalog()
-    return task, test, {rival: rival(task, 0, **settings) for rival, settings in QUICK.items()}
+    return (
+        task,
+        test,
+        {baseline: baseline(task, 0, **settings) for baseline, settings in QUICK.items()},
+    )
 
 
-# what both promise
+# both
 
 
-@RIVALS
-def test_precision_is_several_times_that_of_popularity(rival, trained):
+@BASELINES
+def test_precision_is_several_times_that_of_popularity(baseline, trained):
     task, test, predict = trained
     excluded = task.excluded["test"]
     labels, _ = popular(task.truth["train"], task.num_labels, len(test), WIDTH, excluded)
-    known = precision_at_k(predict[rival]("test")[0], test, 1, excluded)
+    known = precision_at_k(predict[baseline]("test")[0], test, 1, excluded)
     assert known > 4 * precision_at_k(labels, test, 1, excluded)
     assert known > 60
 
 
-@RIVALS
+@BASELINES
 @pytest.mark.parametrize("split", ["valid", "test"])
-def test_predictions_are_full_unique_sorted_finite_and_without_filter_pairs(rival, split, trained):
+def test_predictions_are_unique_sorted_full_and_without_filter_pairs(baseline, split, trained):
     task, _, predict = trained
-    labels, scores = predict[rival](split)
+    labels, scores = predict[baseline](split)
     assert (
         labels.shape == scores.shape == (len(task.titles[split]), WIDTH) and WIDTH < task.num_labels
     )
@@ -105,8 +113,8 @@ def test_predictions_are_full_unique_sorted_finite_and_without_filter_pairs(riva
         assert len(set(labels[row])) == WIDTH and not filtered & set(labels[row])
 
 
-@RIVALS
-def test_with_fewer_labels_than_the_width_every_label_but_filter_pairs_is_predicted(rival):
+@BASELINES
+def test_few_labels_are_all_predicted_but_filter_pairs(baseline):
     task, _ = catalog(n=60)
     few = 40
     small = Task(
@@ -114,36 +122,36 @@ def test_with_fewer_labels_than_the_width_every_label_but_filter_pairs_is_predic
         {name: t.only(t.values < few) for name, t in task.truth.items()},
         {name: t.only(t.values < few) for name, t in task.excluded.items()},
     )
-    labels, scores = rival(small, 0, **QUICK[rival])("test")
+    labels, scores = baseline(small, 0, **QUICK[baseline])("test")
     assert ((labels >= 0).sum(1) == few - np.diff(small.excluded["test"].offsets)).all()
     assert (np.isneginf(scores) == (labels < 0)).all()
 
 
-@RIVALS
-def test_the_same_seed_gives_the_same_predictions_and_leaves_the_global_seed_alone(rival):
+@BASELINES
+def test_predictions_depend_on_the_seed_given_alone(baseline):
     task, _ = catalog(n=80)
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = rival(task, 3, **QUICK[rival])("test")
+    first = baseline(task, 3, **QUICK[baseline])("test")
     assert torch.equal(torch.rand(3), expected)
-    for a, b in zip(first, rival(task, 3, **QUICK[rival])("test")):
+    for a, b in zip(first, baseline(task, 3, **QUICK[baseline])("test")):
         assert np.array_equal(a, b)
-    assert not np.array_equal(first[1], rival(task, 4, **QUICK[rival])("test")[1])
+    assert not np.array_equal(first[1], baseline(task, 4, **QUICK[baseline])("test")[1])
 
 
-@RIVALS
-def test_without_any_title_there_are_still_predictions(rival):
+@BASELINES
+def test_it_predicts_without_any_title(baseline):
     task, _ = catalog(n=60)
     bare = Task(
         {name: [""] * len(some) for name, some in task.titles.items()}, task.truth, task.excluded
     )
-    labels, scores = rival(bare, 0, **QUICK[rival])("valid")
+    labels, scores = baseline(bare, 0, **QUICK[baseline])("valid")
     assert (labels >= 0).all() and np.isfinite(scores).all()
 
 
-@RIVALS
-def test_without_a_valid_split_it_trains_all_the_same(rival):
+@BASELINES
+def test_it_trains_without_a_valid_split(baseline):
     task, _ = catalog(n=60)
     none = Lists.of_rows([])
     alone = Task(
@@ -151,7 +159,7 @@ def test_without_a_valid_split_it_trains_all_the_same(rival):
         {**task.truth, "valid": none},
         {**task.excluded, "valid": none},
     )
-    assert (rival(alone, 0, **QUICK[rival])("test")[0] >= 0).all()
+    assert (baseline(alone, 0, **QUICK[baseline])("test")[0] >= 0).all()
 
 
 def test_filter_pairs_are_neither_positives_nor_negatives():
@@ -174,7 +182,7 @@ def test_filter_pairs_are_neither_positives_nor_negatives():
         )
 
 
-def test_a_batch_holds_all_positives_and_as_many_negatives_as_asked_for():
+def test_a_batch_holds_all_positives_and_some_negatives():
     truth, wrong = Lists.of_rows([[1, 2, 3], [4]]), np.array([[5, -1, 6, 7], [-1, -1, -1, 8]])
     labels, target = batch_pairs(truth, wrong, 2, np.random.default_rng(0))
     assert [sorted(row[t == 1]) for row, t in zip(labels, target)] == [[1, 2, 3], [4]]
@@ -182,7 +190,7 @@ def test_a_batch_holds_all_positives_and_as_many_negatives_as_asked_for():
     assert labels[1][target[1] == 0].tolist() == [8] and (labels[target == -1] == -1).all()
 
 
-def test_a_bag_is_the_tfidf_sum_of_its_words_vectors_and_a_title_without_words_has_one_of_its_own():
+def test_a_bag_is_the_tfidf_sum_of_word_vectors():
     titles = {
         "train": ["red mug", "red cup", ""],
         "labels": ["cup", "red"],
@@ -203,7 +211,7 @@ def test_a_bag_is_the_tfidf_sum_of_its_words_vectors_and_a_title_without_words_h
 # SiameseXML
 
 
-def test_a_classifier_is_the_normalised_sum_of_label_vector_and_eta():
+def test_a_classifier_is_the_normalised_sum_with_eta():
     model = SiameseXML(5, 7, 3, 0.0).eval()
     torch.nn.init.normal_(model.eta.weight)
     z, x = normalize(torch.randn(7, 3), dim=1), normalize(torch.randn(4, 3), dim=1)
@@ -219,7 +227,7 @@ def test_a_classifier_is_the_normalised_sum_of_label_vector_and_eta():
                 )
 
 
-def test_a_shortlist_is_the_union_of_the_nearest_labels_and_the_nearest_datapoints_labels():
+def test_a_shortlist_is_the_union_of_two_searches():
     rng = np.random.default_rng(0)
     z, x, q = (
         normalize(torch.from_numpy(rng.normal(size=(n, 5)).astype(np.float32)), dim=1)
@@ -241,7 +249,7 @@ def test_a_shortlist_is_the_union_of_the_nearest_labels_and_the_nearest_datapoin
             assert got.keys() == expected.keys() and got == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_siamese_loss_takes_all_positives_and_the_hardest_negatives_and_no_filter_pair():
+def test_the_siamese_loss_takes_positives_and_hardest_negatives():
     cosine = torch.tensor([[0.9, 0.5, 0.8, 0.1], [0.2, 0.3, 0.4, 0.99]])
     relation = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 2]])
     c, d = 0.9, 1.5
@@ -280,7 +288,7 @@ def step_matrix(truth: Lists, num_labels: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("restart", [0.2, 0.8])
-def test_visits_of_the_walks_are_those_of_the_closed_form(restart):
+def test_visits_of_walks_are_those_in_closed_form(restart):
     walk, one = 20_000, step_matrix(TINY, 5)
     expected = (
         restart * np.linalg.inv(np.eye(4) - (1 - restart) * one[:4, :4].T).T @ one[:4, :4]
@@ -290,7 +298,7 @@ def test_visits_of_the_walks_are_those_of_the_closed_form(restart):
     assert got[:4, :4] == pytest.approx(expected, abs=0.02)
 
 
-def test_with_frequent_restarts_walks_stay_near_home_and_never_leave_their_component():
+def test_frequent_restarts_keep_walks_near_their_start():
     truth = Lists.of_rows([[i, i + 1] for i in range(9)] + [[10, 11]])  # a chain, and a pair apart
     near, far = (
         random_walks(truth, 12, 2000, r, np.random.default_rng(0)).toarray() for r in (0.8, 0.01)
@@ -300,7 +308,7 @@ def test_with_frequent_restarts_walks_stay_near_home_and_never_leave_their_compo
     assert not near[:10, 10:].any() and not near[10:, :10].any()
 
 
-def test_the_label_graph_keeps_the_most_visited_and_cuts_popular_labels_off():
+def test_the_label_graph_cuts_popular_labels_off():
     truth = Lists.of_rows([[0, 1 + i % 5] for i in range(30)])
     graph = label_graph(truth, 7, 100, 0.5, 3, 20, np.random.default_rng(0)).toarray()
     assert (
@@ -317,7 +325,7 @@ def test_normalisation_divides_by_the_roots_of_both_sums():
     )
 
 
-def test_the_top_of_a_row_is_its_largest_entries_best_first_and_ties_go_to_the_lower_column():
+def test_top_of_rows_keeps_the_largest_entries_in_order():
     top = top_of_rows(
         sp.csr_matrix(np.array([[1, 5, 3, 5], [0, 0, 0, 2], [0, 0, 0, 0], [1, 1, 1, 1]], float)), 2
     )
@@ -340,7 +348,7 @@ def test_clusters_are_level_and_near_rows_share_one():
     )  # also where all rows are the same
 
 
-def test_a_label_vector_is_attention_over_text_smoothed_text_and_free_vector():
+def test_a_label_vector_is_attention_over_three_vectors():
     texts, smoothed = torch.randn(6, 4), torch.randn(6, 4)
     head = Head(texts, smoothed, 0.3, True).eval()
     torch.nn.init.normal_(head.free.weight)
@@ -359,7 +367,7 @@ def test_a_label_vector_is_attention_over_text_smoothed_text_and_free_vector():
                 assert logit.item() == pytest.approx(everything[i, label].item(), abs=1e-5)
 
 
-def test_the_meta_label_shortlist_is_the_beams_scores_spread_over_the_graph():
+def test_a_shortlist_spreads_the_beams_scores_over_the_graph():
     rng = np.random.default_rng(0)
     of = sp.csr_matrix((np.ones(12, np.float32), (np.arange(12) // 3, np.arange(12))))
     graph = symmetric(sp.csr_matrix(((rng.random((12, 12)) < 0.2) + np.eye(12)).astype(np.float32)))
@@ -376,7 +384,7 @@ def test_the_meta_label_shortlist_is_the_beams_scores_spread_over_the_graph():
         assert scores[i] == pytest.approx(spread[labels[i]], abs=1e-6)
 
 
-def test_word_vectors_rest_while_the_labels_own_vectors_learn(monkeypatch):
+def test_word_vectors_are_frozen_while_labels_learn(monkeypatch):
     task, _ = catalog(n=60)
     seen = {}
     whole = eclare_file.label_head

@@ -1,4 +1,4 @@
-"""benchmarks.gpu: every part runs on a CPU, none can take another down, the floors are right."""
+"""benchmarks.gpu: every part runs on a CPU, none can stop another, the floors are right."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from benchmarks.on_gpu import catalog, floors, prediction, running, training
 from benchmarks.on_gpu.parts import PARTS
 from benchmarks.on_gpu.running import Row, run_part
 from benchmarks.on_gpu.sample_run import write_curated
-from mufin import runtime
+from mufin import devices
+from mufin.corpus.descriptors import DescriptorStore
 from mufin.params import load_params
+from mufin.profiles import read_profile
 from tests.support.projects import ROOT
+from tests.support.stages import inside, run_stages
 
 ABSENT = ("dvc", "polars", "hnswlib", "ruamel", "sklearn")  # on the machine with the GPU
-SECTIONS = {  # part: words of figures that it must tell of
+SECTIONS = {  # part: words that its figures must have
     "ceilings": ["bf16", "float32", "device memory", "pinned"],
     "equality": ["passed", "failed", "skipped"],
     "precision": [
@@ -74,7 +77,7 @@ def blocked(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory):
-    """The tiny run as a user starts it, without what the GPU machine lacks: output and JSON."""
+    """Output and JSON of the tiny run as a user starts it, without what the GPU machine lacks."""
     folder = tmp_path_factory.mktemp("rehearsal")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--out", str(folder / "gpu.json")],
@@ -88,7 +91,7 @@ def rehearsal(tmp_path_factory):
     return done.stdout, json.loads((folder / "gpu.json").read_text())
 
 
-def test_every_part_tells_its_figures_without_a_gpu(rehearsal):
+def test_every_part_has_its_figures_without_a_gpu(rehearsal):
     _, report = rehearsal
     assert list(report["parts"]) == list(PARTS) == list(SECTIONS)
     for name, part in report["parts"].items():
@@ -111,7 +114,7 @@ def test_the_rehearsal_finds_no_wrong_result(rehearsal):
     assert told["Module I, held in GPU memory: one step"]["floor"] > 0
 
 
-def test_the_table_has_a_line_per_figure_and_the_json_names_the_machine(rehearsal):
+def test_the_table_has_all_figures_the_json_the_machine(rehearsal):
     output, report = rehearsal
     lines = output.splitlines()
     for part in report["parts"].values():
@@ -134,8 +137,8 @@ def test_the_script_imports_nothing_that_the_gpu_machine_lacks(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_what_parts_are_forked_from_has_not_asked_for_a_gpu():
-    """CUDA cannot be used in a fork of a process that has asked the driver for a GPU."""
+def test_the_fork_server_has_not_started_cuda():
+    """CUDA cannot be used in a fork of a process in which it has started."""
     code = (
         "import os, sys; os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'\n"
         "import torch, benchmarks.on_gpu.parts\n"
@@ -158,7 +161,7 @@ def test_what_parts_are_forked_from_has_not_asked_for_a_gpu():
     assert done.stdout.split() == ["0", "1"], done.stderr  # 1: the check itself can fail
 
 
-# Parts of its own for `run_part`: module level, so that they can be sent to another process
+# Parts for `run_part`: at module level, so that they can be sent to another process
 
 
 def tells_and_raises(tell):
@@ -193,13 +196,13 @@ def ends_well(tell):
         (tells_and_crashes, "ended by SIGSEGV"),
     ],
 )
-def test_a_part_that_fails_keeps_what_it_told_and_says_why(part, failure, tmp_path):
+def test_a_part_that_fails_keeps_its_rows(part, failure, tmp_path):
     done = run_part("x", part, (), 60, tmp_path / "log")
     assert done.failure == failure
     assert [row["figure"] for row in done.rows] == ["before"]
 
 
-def test_a_part_is_stopped_at_its_limit_with_all_that_it_started(tmp_path):
+def test_a_late_part_is_stopped_with_its_children(tmp_path):
     start = time.monotonic()
     done = run_part("x", tells_and_hangs, (str(tmp_path / "pid"),), 5, tmp_path / "log")
     assert done.failure == "stopped at its limit of 5 s" and len(done.rows) == 1
@@ -210,18 +213,18 @@ def test_a_part_is_stopped_at_its_limit_with_all_that_it_started(tmp_path):
     assert gone
 
 
-def test_a_part_that_just_ends_is_a_failure_by_its_exit_code(tmp_path):
+def test_a_part_that_exits_fails_with_its_exit_code(tmp_path):
     assert run_part("x", exits, (), 60, tmp_path / "log").failure == "ended with exit code 3"
 
 
-def test_a_part_that_ends_well_has_its_rows_and_no_failure(tmp_path):
+def test_a_part_that_ends_well_has_no_failure(tmp_path):
     done = run_part("x", ends_well, (), 60, tmp_path / "log")
     assert done.failure is None and done.rows == [
         {"figure": "only", "value": 2.0, "unit": "ms", "floor": 1.0, "aim": 3.0, "note": "why"}
     ]
 
 
-def test_half_a_line_of_a_killed_part_is_left_out(tmp_path):
+def test_half_a_written_line_is_left_out(tmp_path):
     (tmp_path / "log").write_text('{"figure": "whole"}\n{"figure": "ha')
     assert running._read(tmp_path / "log") == [{"figure": "whole"}]
 
@@ -242,7 +245,7 @@ def test_without_a_gpu_one_sentence_says_what_to_do(capsys):
     )
 
 
-def test_an_unknown_part_is_refused_with_the_names_of_all(capsys):
+def test_an_unknown_part_is_refused_with_all_names(capsys):
     code, words = ended(capsys, tiny=True, only=["modul-one"])
     assert code == 1
     assert words == f"error: --only modul-one is no part; the parts are {', '.join(PARTS)}\n"
@@ -254,15 +257,15 @@ def test_missing_packages_are_named(capsys, monkeypatch):
     assert code == 1 and "has no no_such_package; run `make setup`" in words
 
 
-def test_parts_that_no_time_is_left_for_are_named_and_not_begun(tmp_path):
+def test_parts_without_time_are_named_and_not_started(tmp_path):
     gpu.main(minutes=0.01, tiny=True, out=tmp_path / "gpu.json")
     report = json.loads((tmp_path / "gpu.json").read_text())
-    assert {part["failure"] for part in report["parts"].values()} == {"not begun: no time was left"}
+    assert {part["failure"] for part in report["parts"].values()} == {
+        "not started: no time was left"
+    }
 
 
-def test_a_part_that_fails_makes_the_exit_code_one_and_is_in_the_json(
-    capsys, tmp_path, monkeypatch
-):
+def test_a_failed_part_makes_the_exit_code_one(capsys, tmp_path, monkeypatch):
     broken = replace(catalog.TINY, text={"name": "no-such-model", "options": {}})
     monkeypatch.setattr(catalog, "TINY", broken)
     code, _ = ended(capsys, tiny=True, only=["retrieval", "prediction"], out=tmp_path / "gpu.json")
@@ -292,7 +295,7 @@ def test_text_flop_is_what_torch_counts_without_padding(tokens):
     assert catalog.text_work(model).flop(np.full(4, float(tokens))) == expected
 
 
-def test_image_flop_is_what_torch_counts_of_the_class_token_block():
+def test_image_flop_is_what_torch_counts():
     model = catalog.network(catalog.TINY).eval()
     work = catalog.image_work(model)
     images = torch.randn(6, work.tokens, work.width)
@@ -330,7 +333,7 @@ class BrokenProfiler:
         raise RuntimeError("CUPTI is not there")
 
 
-def test_a_profiler_that_fails_gives_its_reason_and_no_share(tmp_path, monkeypatch):
+def test_a_broken_profiler_gives_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.profiler, "profile", BrokenProfiler)
     busy = floors.Busy(torch.device("cpu"), tmp_path)
     busy.start()
@@ -343,14 +346,14 @@ def test_a_profiler_that_fails_gives_its_reason_and_no_share(tmp_path, monkeypat
 
 @pytest.fixture
 def at(tmp_path, monkeypatch) -> training.Place:
-    """A place whose device allows TF32 whenever it is asked for, as `runtime.device` does on a GPU."""
+    """A place whose device allows TF32 at each call, as `devices.device` does on a GPU."""
     before = torch.get_float32_matmul_precision()
 
     def device() -> torch.device:
         torch.set_float32_matmul_precision("high")
         return torch.device("cpu")
 
-    monkeypatch.setattr(runtime, "device", device)
+    monkeypatch.setattr(devices, "device", device)
     yield training.Place(catalog.TINY, True, tmp_path, None)
     torch.set_float32_matmul_precision(before)
 
@@ -371,7 +374,7 @@ def test_bf16_is_compared_with_full_float32(at, monkeypatch):
     assert len(seen) == 10 * 3 and set(seen) == {"highest"}  # ten runs: before, training, after
 
 
-def test_the_steps_of_exact_search_are_timed_in_full_float32(at, monkeypatch):
+def test_exact_search_is_timed_in_full_float32(at, monkeypatch):
     seen, timed = [], prediction.interleaved
     monkeypatch.setattr(
         prediction,
@@ -394,7 +397,7 @@ def test_titles_and_bags_have_the_data_sets_mean_lengths():
     assert images.mean() == pytest.approx(4.91, abs=0.05) and images.max() <= 15
 
 
-def test_an_epoch_of_module_one_has_the_labels_asked_for():
+def test_an_epoch_of_module_one_has_its_labels():
     truth = catalog.truth_by_label(catalog.TINY, 48)
     by_label = truth.transpose(catalog.TINY.labels)
     counts = np.diff(by_label.offsets)
@@ -410,16 +413,31 @@ def test_random_lists_have_distinct_values_in_range():
 
 
 @pytest.mark.parametrize("name", [p.stem for p in (ROOT / "params").glob("*.yaml")])
-def test_a_profile_read_by_way_of_json_is_the_profile(name, tmp_path):
-    assert catalog.profile(name, tmp_path) == load_params(ROOT / f"params/{name}.yaml")
+def test_a_profile_read_by_pyyaml_is_the_profile(name):
+    assert catalog.profile(name) == read_profile(name)
 
 
-def test_the_curated_sample_is_what_curate_writes(project, tmp_path):
-    params = load_params(project / "params.yaml")
-    write_curated(params, project / "data/raw", tmp_path / "curated")
+def test_the_invented_catalog_is_read_as_it_was_written(tmp_path):
+    sizes = replace(catalog.TINY, held_images=9000)  # two mentions of a file of 4,000 rows
+    catalog.write_descriptors(sizes, catalog.network(sizes), tmp_path / "p", sizes.held_images)
+    store = DescriptorStore(tmp_path / "p", ["text", "image"])
+    assert store.num_products == sizes.products and store.num_images == 2 * catalog.ROWS
+    batch = store.batch(np.arange(sizes.products))
+    assert batch.text_lengths.float().mean() == pytest.approx(20.4, abs=1.0)
+    assert len(batch.images) / sizes.products == pytest.approx(4.91, abs=0.3)
+    assert torch.equal(store.image_rows(np.array([3])), store.image_rows(np.array([4003])))
+    before = (tmp_path / "p/manifest.json").stat().st_mtime_ns
+    catalog.write_descriptors(sizes, catalog.network(sizes), tmp_path / "p", sizes.held_images)
+    assert (tmp_path / "p/manifest.json").stat().st_mtime_ns == before  # written once
+
+
+def test_the_curated_sample_is_what_curate_writes(tmp_path):
+    with inside(tmp_path):
+        run_stages(tmp_path, "download", "curate")
+        write_curated(load_params(), tmp_path / "data/raw", tmp_path / "curated")
     for name in ("products", "labels", "train", "valid", "test"):
         ours, theirs = (
             pq.read_table(folder / f"{name}.parquet")
-            for folder in (tmp_path / "curated", project / "data/curated")
+            for folder in (tmp_path / "curated", tmp_path / "data/curated")
         )
         assert ours.equals(theirs), name

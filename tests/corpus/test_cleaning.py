@@ -1,9 +1,7 @@
-"""Titles without markup, pictures by content, products once, relations that lead somewhere."""
+"""Clean titles, each picture once, one row per product, relations between known products."""
 
 import gzip
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,8 +18,8 @@ from mufin.corpus.cleaning import (
     image_keys,
 )
 from mufin.corpus.lookup import Lookup, hashes
+from tests.support.projects import REAL_DATA
 
-REAL = Path(os.environ.get("MUFIN_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PIECES = [
     *"ab3 &;#<>/\"='!-\n\t\x00\x1c\x85\xa0\u200b\u2003\ufeff{}()",
     "&amp;",
@@ -42,11 +40,9 @@ QUIRKS = st.lists(st.sampled_from(PIECES)).map("".join)
         ("Salt &amp;amp;amp; Pepper", "Salt & Pepper"),
         ("AT&T Phone & Case; black", "AT&T Phone & Case; black"),
         ("Black&notebook", "Black&notebook"),  # no entity without its semicolon
-        (
-            '<span class="a-size-medium a-color-secondary"',
-            "",
-        ),  # seen 3,153 times in one file of the 2018 dump
-        (' Magazines" />', ""),  # seen there too
+        # 3,153 titles of one file of the 2018 dump are the first of these, some the second
+        ('<span class="a-size-medium a-color-secondary"', ""),
+        (' Magazines" />', ""),
         ("Lamp <span class=x", "Lamp"),
         ("Lamp <SPAN", "Lamp"),
         ("Lamp <br /", "Lamp"),
@@ -72,7 +68,7 @@ QUIRKS = st.lists(st.sampled_from(PIECES)).map("".join)
         ("Mug\x00\x1f of\u00a0\u200btea\r\n", "Mug of tea"),
     ],
 )
-def test_a_title_is_left_without_entities_markup_control_characters_and_blanks(found, clean):
+def test_entities_markup_and_control_characters_leave_a_title(found, clean):
     assert clean_title(found) == clean
 
 
@@ -80,7 +76,7 @@ def test_a_title_is_left_without_entities_markup_control_characters_and_blanks(f
     "text",
     ["<script>", "<!--", "&amp;", "amp;", "<a ", "x =", "&#" + "9" * 5000 + ";", "<b", '"/>', "é"],
 )
-def test_a_title_of_a_million_characters_does_no_harm_and_is_cut(text):
+def test_a_title_of_a_million_characters_is_cut(text):
     assert len(clean_title("&" + text * (10**6 // len(text)))) <= LONGEST
 
 
@@ -92,14 +88,14 @@ def test_a_clean_title_is_clean(text):
 
 
 @given(st.lists(st.none() | QUIRKS | st.text(), max_size=8))
-def test_the_fast_way_over_a_column_gives_each_the_title_that_the_slow_one_gives(titles):
+def test_a_column_of_titles_is_cleaned_as_each_alone(titles):
     assert clean_titles(pl.Series(titles, dtype=pl.String)).to_list() == [
         clean_title(t) for t in titles
     ]
 
 
 @given(st.lists(st.text("ab", max_size=2)), st.lists(st.text("abc", max_size=2)))
-def test_a_text_is_found_by_the_number_of_its_first_occurrence(texts, asked):
+def test_a_text_has_the_number_of_its_first_occurrence(texts, asked):
     numbers = {t: i for i, t in enumerate(dict.fromkeys(texts))}
     lookup = Lookup(hashes(pl.Series(texts, dtype=pl.String)))
     assert len(lookup) == len(numbers)
@@ -123,7 +119,7 @@ def test_texts_whose_first_64_bits_coincide_are_told_apart(texts, asked):
     assert lookup.find(pairs(asked)).tolist() == [numbers.get(t, -1) for t in asked]
 
 
-def test_pictures_keep_their_order_come_once_a_product_by_content_and_only_where_they_were_fetched():
+def test_a_product_keeps_each_fetched_picture_once_in_order():
     urls = pl.Series(["u1", "u2", "u1-again"])
     images = pl.Series(
         [["u2", "dead", "u1", "u1-again", "u2"], [], None, ["dead"], [None, "u1-again"]],
@@ -137,14 +133,14 @@ def test_pictures_keep_their_order_come_once_a_product_by_content_and_only_where
     assert nothing.to_list() == [[], [], [], [], []] and nothing.dtype == pl.List(pl.String)
 
 
-def test_the_first_of_the_best_rows_speaks_for_an_id():
+def test_an_id_takes_the_first_of_its_best_rows():
     group = np.array([0, 1, 0, 1, 2, 0])
     quality = np.array([1, 2, 2, 2, 0, 2])
     assert best_rows(group, quality).tolist() == [2, 1, 4]
 
 
 @given(st.integers(1, 5), st.data())
-def test_relations_are_distinct_without_self_relations_and_what_left_is_counted(products, data):
+def test_relations_are_distinct_and_the_dropped_are_counted(products, data):
     ids = st.integers(0, products - 1)
     pairs = data.draw(st.lists(st.tuples(ids, ids)))
     source, target = (np.array([p[i] for p in pairs], np.int32) for i in (0, 1))
@@ -158,8 +154,8 @@ def test_relations_are_distinct_without_self_relations_and_what_left_is_counted(
     }
 
 
-def test_no_title_of_the_real_dump_keeps_markup_or_entities():
-    folder = REAL / "amazon-metadata"
+def test_real_titles_keep_no_markup_and_no_entities():
+    folder = REAL_DATA / "amazon-metadata"
     if not folder.is_dir():
         pytest.skip(f"the real dump is not in {folder}; MUFIN_REAL_DATA names another place")
     titles = [

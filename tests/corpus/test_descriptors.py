@@ -1,4 +1,4 @@
-"""Inputs in several files on the host: rows in any order, page-locked batches, files that do not fit."""
+"""Encoder inputs in several files: rows in any order, page-locked batches, rows out of range."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_rows_of_several_files_are_those_of_one_array(lengths, data):
 @pytest.mark.parametrize("rows", [[0, 7], [-1], [3, -2, 1]])
 @pytest.mark.parametrize("lengths", [[7], [3, 4]])
 def test_a_row_outside_of_the_files_is_one_sentence(rows, lengths):
-    with pytest.raises(MufinError, match="are asked of arrays of 7; .* `dvc repro -f precompute`"):
+    with pytest.raises(MufinError, match="from arrays of 7 rows; .* `dvc repro -f precompute`"):
         _Shards(arrays(lengths)).take(np.array(rows))
 
 
@@ -65,10 +65,10 @@ def placed(batch) -> dict[tuple[int, int], list[float]]:
     return dict(zip(places, batch.images.tolist()))
 
 
-def test_page_locked_batches_have_the_same_bags_read_in_file_order(store, monkeypatch):
+def test_page_locked_batches_are_equal_read_in_file_order(store, monkeypatch):
     products = np.array([4, 0, 1, 5, 2])
     plain = store.batch(products)
-    # as on a GPU, but for the page-locked memory itself, which a CPU cannot give
+    # as on a GPU, except for page-locked memory, which only a GPU gives
     empty = torch.empty
     monkeypatch.setattr(descriptors.torch, "empty", lambda *a, pin_memory, **k: empty(*a, **k))
     store.images.pinned = True
@@ -77,3 +77,23 @@ def test_page_locked_batches_have_the_same_bags_read_in_file_order(store, monkey
     locked = store.batch(products)
     assert placed(locked) == placed(plain) and torch.equal(locked.modality, plain.modality)
     assert asked == sorted(asked) and len(asked) == 10
+
+
+def test_inputs_held_on_the_device_give_equal_batches(finished):
+    """As tensors: so they are held where they fit into the memory of a GPU."""
+    folder, modalities = finished / "data/precomputed", ["text", "image"]
+    mapped, held = (DescriptorStore(folder, modalities) for _ in range(2))
+    held.images = torch.from_numpy(np.concatenate(held.images.shards))
+    held.text = torch.from_numpy(np.concatenate(held.text.shards))
+    products = np.random.default_rng(0).permutation(mapped.num_products)[:50]
+    a, b = mapped.batch(products), held.batch(products)
+    for name in (
+        "modality",
+        "text",
+        "text_lengths",
+        "text_bag",
+        "images",
+        "image_bag",
+        "image_row",
+    ):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name

@@ -1,189 +1,25 @@
-"""Pictures from bad servers, and a fetch that goes on after a kill; a local server plays them all."""
+"""Fetching from servers that answer badly, and a download that resumes after a kill."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Iterator
-from urllib.parse import unquote
 
 import pytest
-from PIL import Image
 from ruamel.yaml import YAML
 
 from mufin.corpus import fetch
-from mufin.corpus.fetch import Fetcher, Limits, fetch_all
+from mufin.corpus.fetch import Fetcher, fetch_all
 from mufin.corpus.fetch_log import FetchLog
 from pipeline import download
-
-ROOT = Path(__file__).parents[2]
-
-
-def jpeg(colour: int = 0, side: int = 24) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), (colour * 37 % 256, colour * 91 % 256, 90)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-PICTURE = jpeg()
-
-
-class Server(ThreadingHTTPServer):
-    """Counts requests by path, keeps when each came, and how many are under way at once."""
-
-    daemon_threads = True
-
-    def __init__(self, handler=None):
-        super().__init__(("127.0.0.1", 0), handler or Handler)
-        self.asked, self.times, self.now, self.most = Counter(), [], 0, 0
-        self.lock, self.over = threading.Lock(), threading.Event()
-        self.slow = 0.0  # seconds that the pictures of /pic/slow take
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        server, self.path = self.server, unquote(self.path)
-        with server.lock:
-            server.asked[self.path] += 1
-            server.times.append((self.path, time.monotonic()))
-        try:
-            getattr(self, "_" + self.path.partition("?")[0].split("/")[1].replace("-", "_"))(
-                server.asked[self.path]
-            )
-        except OSError:
-            pass
-
-    def answer(self, status: int = 200, body: bytes = b"", **headers: str):
-        self.send_response(status)
-        for name, value in ({"Content_Length": str(len(body))} | headers).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _pic(self, n):
-        name = self.path.rpartition("/")[2]
-        if name == "slow.jpg":
-            self.server.over.wait(self.server.slow)
-        self.answer(
-            body=jpeg(int(name[:-4]) if name[:-4].isdigit() else 0), Content_Type="image/jpeg"
-        )
-
-    def _busy(self, n):
-        server = self.server
-        with server.lock:
-            server.now += 1
-            server.most = max(server.most, server.now)
-        time.sleep(0.02)
-        with server.lock:
-            server.now -= 1  # before the answer, after which the next request may come at once
-        self.answer(body=PICTURE)
-
-    def _stalls(self, n):
-        self.server.over.wait(5)
-
-    def _stalls_in_body(self, n):
-        self.send_response(200)
-        self.send_header("Content-Length", "5000")
-        self.end_headers()
-        self.wfile.write(PICTURE[:50])
-        self.wfile.flush()
-        self.server.over.wait(5)
-
-    def _drips(self, n):
-        self.send_response(200)
-        self.send_header("Content-Length", "5000")
-        self.end_headers()
-        while not self.server.over.wait(0.02):
-            self.wfile.write(b"x")
-            self.wfile.flush()
-
-    def _drops(self, n):
-        self.close_connection = True
-
-    def _drops_in_body(self, n):
-        self.answer(body=PICTURE[:100], Content_Length="5000")
-
-    def _drops_once(self, n):
-        if n > 1:
-            self.answer(body=PICTURE)
-
-    def _circle(self, n):
-        self.answer(302, Location="/circle/b" if self.path.endswith("a") else "/circle/a")
-
-    def _to(self, n):
-        self.answer(302, Location=self.path.partition("?")[2])
-
-    def _404(self, n):
-        self.answer(int(self.path[1:4]))
-
-    _403 = _500 = _404
-
-    def _429(self, n):
-        self.answer(429, Retry_After=self.path.partition("?")[2]) if n == 1 else self.answer(
-            body=PICTURE
-        )
-
-    def _500_once(self, n):
-        self.answer(500) if n == 1 else self.answer(body=PICTURE)
-
-    def _html(self, n):
-        self.answer(body=b"\n<!DOCTYPE html><p>no</p>", Content_Type="image/jpeg")
-
-    def _text(self, n):
-        self.answer(body=b"no picture at all", Content_Type="image/jpeg")
-
-    def _truncated(self, n):
-        self.answer(body=jpeg(side=200)[:700], Content_Type="image/jpeg")
-
-    def _wrong_type(self, n):
-        self.answer(body=PICTURE, Content_Type="text/html")
-
-    def _wrong_length(self, n):
-        self.close_connection = True
-        self.answer(body=PICTURE, Content_Length="many")
-
-    def _empty(self, n):
-        self.answer()
-
-    def _announced(self, n):
-        self.answer(body=b"", Content_Length="123456789")
-
-    def _endless(self, n):
-        self.close_connection = True
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(PICTURE)
-        while not self.server.over.is_set():
-            self.wfile.write(bytes(4096))
-
-
-@contextlib.contextmanager
-def serving(server: Server) -> Iterator[Server]:
-    with server:
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
-        yield server
-        server.over.set()
-        server.shutdown()
+from tests.support.projects import ROOT
+from tests.support.servers import PICTURE, Handler, Server, jpeg, limits, serving
 
 
 @pytest.fixture
@@ -194,7 +30,7 @@ def server():
 
 @pytest.fixture
 def sleeps(monkeypatch) -> list[float]:
-    """The waits that the fetcher asked for; none is waited, but its clock goes on as if."""
+    """The waits that were asked for. The fetcher's clock advances by them; nothing waits."""
     asked: list[float] = []
 
     class Clock:
@@ -207,20 +43,6 @@ def sleeps(monkeypatch) -> list[float]:
     return asked
 
 
-def limits(**changes) -> Limits:
-    return Limits(
-        **{
-            "timeout": 10.0,
-            "max_bytes": 100_000,
-            "retries": 2,
-            "per_host": 4,
-            "max_redirects": 3,
-            "private_addresses": True,
-        }
-        | changes
-    )
-
-
 @pytest.mark.parametrize(
     "path, content, reason, asked",
     [
@@ -228,12 +50,8 @@ def limits(**changes) -> Limits:
         ("/to?/busy", PICTURE, "", 1),
         ("/wrong-type", PICTURE, "", 1),
         ("/wrong-length", PICTURE, "", 1),
-        (
-            "/truncated",
-            jpeg(side=200)[:700],
-            "",
-            1,
-        ),  # its head is a picture's; precompute says what becomes of the rest
+        # begins like a picture; the stage precompute finds that the rest is missing
+        ("/truncated", jpeg(side=200)[:700], "", 1),
         ("/429?7", PICTURE, "", 2),
         ("/500-once", PICTURE, "", 2),
         ("/drops-once", PICTURE, "", 2),
@@ -254,9 +72,7 @@ def limits(**changes) -> Limits:
         ("/to?http://[", b"", "not a URL", 1),
     ],
 )
-def test_an_answer_is_its_bytes_or_one_reason_and_another_try_is_made_only_where_it_may_help(
-    server, sleeps, path, content, reason, asked
-):
+def test_an_answer_is_bytes_or_one_reason(server, sleeps, path, content, reason, asked):
     bounds = limits(timeout=0.25) if "stalls" in path else limits()
     assert Fetcher(bounds).fetch(server.url(path)) == (content, reason)
     assert server.asked[path] == asked and len(sleeps) == asked - 1
@@ -267,7 +83,7 @@ def test_redirects_in_a_circle_end_after_max_redirects(server, sleeps):
     assert server.asked.total() == 4 and not sleeps
 
 
-def test_a_body_that_drips_is_given_up_after_ten_times_the_timeout(server, sleeps):
+def test_a_slow_body_ends_after_ten_times_the_timeout(server, sleeps):
     start = time.monotonic()
     assert Fetcher(limits(timeout=0.06, retries=0)).fetch(server.url("/drips")) == (
         b"",
@@ -276,7 +92,7 @@ def test_a_body_that_drips_is_given_up_after_ten_times_the_timeout(server, sleep
     assert 0.5 < time.monotonic() - start < 10
 
 
-def test_a_host_that_cannot_be_reached_is_a_failed_connection(sleeps):
+def test_an_unreachable_host_is_a_failed_connection(sleeps):
     with Server() as closed:
         url = closed.url("/pic/1.jpg")
     assert Fetcher(limits(retries=1)).fetch(url) == (b"", "connection failed")
@@ -294,14 +110,12 @@ def test_a_host_that_cannot_be_reached_is_a_failed_connection(sleeps):
         ("/500-once", 0.25, 0.75),
     ],
 )
-def test_the_wait_is_what_the_server_asks_for_up_to_a_minute_else_the_backoff(
-    server, sleeps, path, low, high
-):
+def test_the_wait_is_as_asked_up_to_a_minute(server, sleeps, path, low, high):
     assert Fetcher(limits()).fetch(server.url(path)) == (PICTURE, "")
     assert len(sleeps) == 1 and low <= sleeps[0] <= high
 
 
-def test_a_host_that_asks_for_a_wait_is_asked_for_nothing_meanwhile_and_others_go_on(server):
+def test_only_the_host_that_asks_for_a_pause_pauses(server):
     other = server.url("/busy?other").replace("127.0.0.1", "localhost")
     references = [server.url(path) for path in ("/429?2", "/busy?1", "/busy?2")] + [other]
 
@@ -319,7 +133,7 @@ def test_a_host_that_asks_for_a_wait_is_asked_for_nothing_meanwhile_and_others_g
     assert waits.pop("/busy?other") < 1.9 and len(waits) == 3 and min(waits.values()) >= 1.95
 
 
-def test_a_host_that_asks_for_nothing_but_waits_is_given_up(server, sleeps, monkeypatch):
+def test_a_host_that_always_asks_to_wait_is_dropped(server, sleeps, monkeypatch):
     monkeypatch.setattr(Handler, "_429", lambda self, n: self.answer(429, Retry_After="60"))
     fetcher = Fetcher(limits())
     reasons = [fetcher.fetch(server.url(f"/429?{i}"))[1] for i in range(6)]
@@ -334,11 +148,10 @@ def test_backoff_doubles_with_each_try(server, sleeps):
     assert [0.25 * 2**i <= s <= 0.75 * 2**i for i, s in enumerate(sleeps)] == [True] * 4
 
 
-def test_no_more_than_per_host_requests_are_under_way_at_once_and_all_are_answered(server):
+def test_at_most_per_host_requests_run_at_once(server):
     urls = [server.url(f"/busy?{i}") for i in range(24)]
-    urls[1::2] = [
-        url.replace("//", "//user@", 1) for url in urls[1::2]
-    ]  # the same host in another guise
+    # the same host, written in another way
+    urls[1::2] = [url.replace("//", "//user@", 1) for url in urls[1::2]]
     got = list(fetch_all(urls, Fetcher(limits(per_host=3, timeout=30.0)), 12))
     assert sorted(r for r, _, _ in got) == sorted(urls) and all(
         content == PICTURE for _, content, _ in got
@@ -346,7 +159,7 @@ def test_no_more_than_per_host_requests_are_under_way_at_once_and_all_are_answer
     assert 2 <= server.most <= 3
 
 
-def test_loopback_and_private_addresses_see_no_request_unless_they_are_allowed(server, sleeps):
+def test_private_addresses_see_no_request_unless_allowed(server, sleeps):
     port = server.server_address[1]
     for url in (
         server.url("/pic/1.jpg"),
@@ -362,9 +175,7 @@ def test_loopback_and_private_addresses_see_no_request_unless_they_are_allowed(s
     assert Fetcher(limits()).fetch(server.url("/pic/1.jpg")) == (jpeg(1), "")
 
 
-def test_a_public_address_that_redirects_to_loopback_is_refused_there_too(
-    server, sleeps, monkeypatch
-):
+def test_a_redirect_to_a_private_address_is_refused(server, sleeps, monkeypatch):
     fetcher, get = Fetcher(limits(private_addresses=False)), Fetcher._get
 
     def first_is_public(self, url, *rest):
@@ -379,9 +190,7 @@ def test_a_public_address_that_redirects_to_loopback_is_refused_there_too(
     assert not server.asked
 
 
-def test_proxies_of_the_environment_are_not_used_where_private_addresses_are_refused(
-    server, sleeps, monkeypatch
-):
+def test_no_proxy_is_used_where_private_addresses_are_refused(server, sleeps, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url(""))
     monkeypatch.delenv("no_proxy", raising=False)
     Fetcher(limits(private_addresses=False, retries=0)).fetch("http://127.0.0.1:1/a.jpg")
@@ -425,13 +234,11 @@ def shop(tmp_path) -> Path:
         ("http://a:99999999/", "not a URL"),
     ],
 )
-def test_a_path_is_read_only_inside_the_catalogs_folder_and_other_schemes_are_not_fetched(
-    shop, reference, reason
-):
+def test_only_files_inside_the_catalogs_folder_are_read(shop, reference, reason):
     assert Fetcher(limits(), shop).fetch(reference) == (b"" if reason else PICTURE, reason)
 
 
-def test_a_file_url_is_read_inside_the_folder_with_its_escapes_undone(shop):
+def test_a_file_url_is_unescaped_inside_the_folder(shop):
     assert Fetcher(limits(), shop).fetch((shop / "img/a b.jpg").as_uri()) == (PICTURE, "")
     assert Fetcher(limits(), shop).fetch((shop.parent / "secret.jpg").as_uri()) == (
         b"",
@@ -441,7 +248,7 @@ def test_a_file_url_is_read_inside_the_folder_with_its_escapes_undone(shop):
 
 def test_a_source_of_urls_reads_no_files(shop):
     for reference in ("img/a b.jpg", (shop / "img/a b.jpg").as_uri()):
-        assert Fetcher(limits(), None).fetch(reference) == (b"", "a path in a source of URLs")
+        assert Fetcher(limits(), None).fetch(reference) == (b"", "path where a URL is needed")
 
 
 # The log
@@ -462,7 +269,7 @@ def written(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_a_log_torn_at_any_byte_of_its_last_record_keeps_the_others_and_goes_on(tmp_path):
+def test_a_torn_log_keeps_its_whole_records(tmp_path):
     path = tmp_path / "fetched.log"
     whole = written(path)
     start = whole.index(b'{"url": "d"')
@@ -477,7 +284,7 @@ def test_a_log_torn_at_any_byte_of_its_last_record_keeps_the_others_and_goes_on(
         assert path.read_bytes() == whole
 
 
-def test_what_failed_is_asked_for_again_by_the_next_run_and_its_last_record_counts(tmp_path):
+def test_failed_references_are_asked_again_in_the_next_run(tmp_path):
     path = tmp_path / "fetched.log"
     written(path)
     log = FetchLog(path)
@@ -496,11 +303,11 @@ def test_what_failed_is_asked_for_again_by_the_next_run_and_its_last_record_coun
     again.close()
 
 
-# Killed
+# A killed download
 
 
 def shop_of(folder: Path, server: Server, count: int) -> None:
-    """A catalog of `count` products, a picture each and one that does not answer at first, in a folder to run in."""
+    """A folder to run in: a catalog with one picture per product, and one that answers late."""
     folder.mkdir()
     rows = [
         {
@@ -542,9 +349,7 @@ def start(folder: Path) -> subprocess.Popen:
     )
 
 
-def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte_for_byte(
-    server, tmp_path, monkeypatch
-):
+def test_a_killed_download_resumes_to_the_same_bytes(server, tmp_path, monkeypatch):
     count, server.slow = 30, 60.0
     shop_of(tmp_path / "killed", server, count)
     first = start(tmp_path / "killed")
@@ -565,11 +370,8 @@ def test_a_download_killed_in_the_middle_goes_on_and_equals_an_unbroken_one_byte
     second = start(tmp_path / "killed")
     output = second.communicate(timeout=60)[0]
     assert second.returncode == 0, output
-    asked = server.asked - before
-    assert set(asked) == {
-        "/pic/slow.jpg",
-        "/404/a.jpg",
-    }  # of what was there, nothing; what failed, again
+    # only what is missing or has failed
+    assert set(server.asked - before) == {"/pic/slow.jpg", "/404/a.jpg"}
     shop_of(tmp_path / "unbroken", server, count)
     monkeypatch.chdir(tmp_path / "unbroken")
     monkeypatch.delenv("MUFIN_SCRATCH", raising=False)

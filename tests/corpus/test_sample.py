@@ -1,4 +1,4 @@
-"""The built-in sample: the same bytes every time, the faults of real catalogs, relations that need both modalities."""
+"""The built-in sample: equal bytes every time, faults of real catalogs, both modalities needed."""
 
 import ast
 import hashlib
@@ -41,11 +41,11 @@ def digest(products, seed):
     return content.hexdigest()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
+def test_only_the_seed_decides_the_bytes():
     assert digest(60, 3) == digest(60, 3) != digest(60, 4)
 
 
-def test_neither_the_clock_nor_the_machine_is_asked():
+def test_the_sample_reads_neither_clock_nor_machine():
     for module in (sample, sample_pictures):
         nodes = list(ast.walk(ast.parse(Path(module.__file__).read_text())))
         names = {
@@ -55,7 +55,7 @@ def test_neither_the_clock_nor_the_machine_is_asked():
         assert not names & {"time", "datetime", "random", "os", "platform", "pathlib"}
 
 
-def test_the_smallest_catalog_works_and_a_smaller_one_is_refused():
+def test_a_catalog_below_the_smallest_is_refused():
     rows, images, facts = sample.sample_catalog(sample.SMALLEST, 0)
     assert (
         len({row["ASIN"] for row in rows}) == sample.SMALLEST and images and facts["relations"] > 0
@@ -100,7 +100,7 @@ def test_what_is_wrong_has_about_its_stated_share(whole):
     assert 3 < len(refs) / 3000 < 4
 
 
-def test_titles_tell_brand_or_model_and_mostly_neither_colour_nor_motif(whole):
+def test_titles_name_brand_or_model_rarely_colour_or_motif(whole):
     rows, _, _, world, _ = whole
     titled = [p for p in range(3000) if rows[p]["title"]]
     colour = np.mean(
@@ -116,9 +116,8 @@ def test_titles_tell_brand_or_model_and_mostly_neither_colour_nor_motif(whole):
 def test_relations_are_asymmetric_long_tailed_and_within_their_number(whole):
     related = whole[4]
     counts = [len(labels) for labels in related]
-    assert (
-        max(counts) == sample.RELATIONS[1] and min(counts) >= sample.RELATIONS[0] - 2
-    )  # noise may repeat
+    # noise may repeat a relation
+    assert max(counts) == sample.RELATIONS[1] and min(counts) >= sample.RELATIONS[0] - 2
     pairs = {(p, label) for p, labels in enumerate(related) for label in labels}
     assert np.mean([(label, p) in pairs for p, label in pairs]) < 0.2
     bought = np.sort(np.bincount([label for _, label in pairs], minlength=3000))[::-1]
@@ -144,7 +143,7 @@ def test_odds_equal_a_slow_loop():
         assert odds[label] == pytest.approx(0 if label == 7 else slow)
 
 
-def test_the_first_relation_is_drawn_in_proportion_to_its_odds(monkeypatch):
+def test_the_first_relation_follows_its_odds(monkeypatch):
     monkeypatch.setattr(sample, "NOISE", 0.0)
     world = sample.invent_world(60, 0)
     firsts = np.array(
@@ -260,7 +259,7 @@ def test_a_front_view_shows_mostly_its_colour():
 
 
 def ink_seen(kind, motif, colour, seed):
-    """The close-up's middle as (12, 12) float: the part of each cell in the motif's ink, not the body's colour."""
+    """(12, 12) float: the part of each cell of the close-up's middle in the motif's ink."""
     picture = views(kind, motif, colour, 2, seed)[1][8:72, 8:72]
     ink, body = (
         np.array(sample_pictures.motif_ink(colour)),
@@ -275,7 +274,7 @@ def ink_seen(kind, motif, colour, seed):
     )
 
 
-def test_close_ups_of_one_motif_are_more_alike_than_of_others():
+def test_close_ups_of_one_motif_are_most_alike():
     shown = [
         (motif, kind) for motif in range(len(sample_pictures.MOTIFS)) for kind in (0, 5, 12, 16, 20)
     ]

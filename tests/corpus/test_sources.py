@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
-import io
 import json
 import os
 import re
@@ -13,21 +11,28 @@ import sys
 import zlib
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-from ruamel.yaml import YAML
 
 from mufin import runtime
 from mufin.corpus import fetch, sources
 from mufin.corpus.fetch import Fetcher
 from mufin.corpus.sources import Product, catalog
-from mufin.errors import MufinError
 from pipeline import download
-from tests.test_fetch import Handler, Server, limits, serving
+from tests.support import catalogs
+from tests.support.catalogs import (
+    GOOD,
+    PRODUCTS,
+    Shelf,
+    as_file,
+    refused,
+    settings,
+    untouched,
+)
+from tests.support.servers import Server, jpeg, limits, serving
 
-ROOT = Path(__file__).parents[2]
+workplace = catalogs.workplace
+
 COLUMNS = {
     "id": "ASIN",
     "title": "title",
@@ -37,68 +42,7 @@ COLUMNS = {
 }
 
 
-def jpeg(colour: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (colour, 255 - colour, 90)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
-    """An empty folder to run in, with what an earlier download left."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
-    monkeypatch.setenv("MUFIN_WORKERS", "1")
-    Path("data/raw").mkdir(parents=True)
-    Path("data/raw/earlier.txt").write_text("as it was")
-    return tmp_path
-
-
-PARAMS = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-
-
-def settings(**changes) -> None:
-    """params.yaml of the project, with `<section>__<key>` changed; as JSON, which YAML holds and which is quicker."""
-    params = {
-        name: dict(section) if isinstance(section, dict) else section
-        for name, section in PARAMS.items()
-    }
-    for name, value in changes.items():
-        section, key = name.split("__")
-        params[section][key] = value
-    Path("params.yaml").write_text(json.dumps(params))
-
-
-def refused(message: str) -> None:
-    """`download` ends in one sentence that matches, and what an earlier run left is as it was."""
-    with pytest.raises(MufinError) as error:
-        download.main()
-    assert re.search(message, str(error.value)) and "\n" not in str(error.value), error.value
-    untouched()
-
-
-def untouched() -> None:
-    assert [str(p) for p in sorted(Path("data").rglob("*"))] == ["data/raw", "data/raw/earlier.txt"]
-    assert (
-        Path("data/raw/earlier.txt").read_text() == "as it was"
-        and not Path("metrics/download.json").exists()
-    )
-
-
-# Your own catalog
-
-PRODUCTS = [
-    Product(
-        "A1",
-        'A "red", round\ntable',
-        ["img/a 1.jpg", "http://shop.example/a?x=1&y=2"],
-        ["A2", "A3"],
-        ["Home & Garden", "Tables"],
-    ),
-    Product("A2", "Stol på tre ☃", [], ["A1"], []),
-    Product("A3", "", ["img/c.jpg"], [], ["Lamps"]),
-    Product("A4", "  spaces stay  ", ["img/d.jpg"], ["A1", "A2", "nowhere"], ["Lamps"]),
-]
+# Catalogs in every form
 
 
 def as_rows(columns: dict[str, str]) -> list[dict]:
@@ -107,30 +51,6 @@ def as_rows(columns: dict[str, str]) -> list[dict]:
         {column: getattr(p, fields.get(name, name)) for name, column in columns.items()}
         for p in PRODUCTS
     ]
-
-
-def as_file(path: Path, rows: list[dict]) -> Path:
-    """The rows in the form that the path's ending says; lists in cells as JSON (.csv) or with bars (.tsv)."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        pq.write_table(pa.Table.from_pylist(rows), path)
-        return path
-    if name.endswith(("sv")):
-        tabs, text = name.endswith(".tsv"), io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), delimiter="\t" if tabs else ",")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {
-                    k: ("|".join(v) if tabs else json.dumps(v)) if isinstance(v, list) else v
-                    for k, v in row.items()
-                }
-            )
-        content = text.getvalue().encode()
-    else:
-        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
-    return path
 
 
 FORMS = ["a.jsonl", "a.json", "a.json.gz", "a.csv", "a.csv.gz", "a.tsv", "a.parquet"]
@@ -156,7 +76,7 @@ def test_every_form_of_a_catalog_gives_the_same_products(tmp_path, name, columns
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_ids_may_be_whole_numbers_and_title_images_and_category_may_be_missing(tmp_path, name):
+def test_ids_may_be_numbers_and_most_columns_missing(tmp_path, name):
     rows = [{"ASIN": 7, "also_buy": [8]}, {"ASIN": 8, "also_buy": [7]}]
     if name.endswith(("csv", "tsv", "csv.gz")):
         rows = [{"ASIN": row["ASIN"], "also_buy": row["also_buy"][0]} for row in rows]
@@ -166,10 +86,11 @@ def test_ids_may_be_whole_numbers_and_title_images_and_category_may_be_missing(t
     ]
 
 
-def test_a_byte_order_mark_blank_lines_and_half_an_emoji_do_no_harm(tmp_path):
+def test_byte_order_marks_and_blank_lines_are_accepted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(
-        b'\xef\xbb\xbf{"ASIN": "a", "title": "caf\\u00e9 \\ud83d", "also_buy": "b|c"}\n\n  \n{"ASIN": "b"}\n'
+        b'\xef\xbb\xbf{"ASIN": "a", "title": "caf\\u00e9 \\ud83d", "also_buy": "b|c"}\n'
+        b'\n  \n{"ASIN": "b"}\n'
     )
     assert list(catalog(path, COLUMNS)) == [Product("a", "café ?", [], ["b", "c"]), Product("b")]
 
@@ -205,7 +126,6 @@ def test_a_catalog_through_download_keeps_products_pictures_and_reasons(workplac
     assert not Path("data/raw/earlier.txt").exists()
 
 
-GOOD = b'{"ASIN": "a", "title": "table", "images": [], "also_buy": ["b"]}\n'
 ZIPPED = gzip.compress(
     GOOD * 400 + json.dumps([zlib.crc32(bytes([i % 256, i // 256])) for i in range(3000)]).encode()
 )
@@ -214,16 +134,16 @@ ZIPPED = gzip.compress(
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("a.jsonl", b"hello\n", r"a.jsonl line 1 is not JSON .*mend or delete it"),
+        ("a.jsonl", b"hello\n", r"a.jsonl line 1 is not JSON .*correct or delete it"),
         (
             "a.jsonl",
             GOOD + b'\n{"ASIN": "b", "ti',
-            r"a.jsonl line 3 is not JSON .*cut off\? mend or delete it",
+            r"a.jsonl line 3 is not JSON .*cut off\? correct or delete it",
         ),
         (
             "a.jsonl",
             GOOD + b"[1, 2]\n",
-            r"a.jsonl line 2 is a JSON list, not an object; one product a line",
+            r"a.jsonl line 2 is a JSON list, not an object; write one product per line",
         ),
         (
             "a.jsonl",
@@ -238,17 +158,17 @@ ZIPPED = gzip.compress(
         (
             "a.jsonl",
             GOOD + GOOD + b'{"ASIN": 7}\n',
-            r"a.jsonl line 3 has the id 7 of another type .*make all ids in ASIN texts",
+            r"a.jsonl line 3 has the id 7, of another type .*make all ids in ASIN texts",
         ),
         (
             "a.jsonl",
             GOOD + b'{"title": "chair"}\n',
-            r"a.jsonl line 2 has the id None of another type",
+            r"a.jsonl line 2 has the id None, of another type",
         ),
         (
             "a.jsonl",
             b'{"ASIN": 1.5}\n',
-            r"a.jsonl line 1 has the id 1.5 in ASIN; an id is a text or a whole number",
+            r"a.jsonl line 1 has the id 1.5 in ASIN; an id must be a text or a whole number",
         ),
         (
             "a.jsonl",
@@ -258,10 +178,10 @@ ZIPPED = gzip.compress(
         (
             "a.csv",
             b"ASIN,also_buy\na,[b\n",
-            r"a.csv line 2 has '\[b' in also_buy, which is no JSON list",
+            r"a.csv line 2 has '\[b' in also_buy, which is not a JSON list",
         ),
-        ("a.jsonl", b"", r"a.jsonl is empty; a catalog has one product a line"),
-        ("a.csv", b"ASIN,title,also_buy\n", r"a.csv is empty; a catalog has one product a line"),
+        ("a.jsonl", b"", r"a.jsonl is empty; a catalog has one product per line"),
+        ("a.csv", b"ASIN,title,also_buy\n", r"a.csv is empty; a catalog has one product per line"),
         (
             "a.csv",
             b"ASIN,also_buy\n\n\na,b,c\n",
@@ -290,33 +210,33 @@ ZIPPED = gzip.compress(
         (
             "a.csv",
             b"ASIN,title,also_buy,title\na,b,c,d\n",
-            r"a.csv has the column 'title' 2 times; leave one, or rename",
+            r"a.csv has the column 'title' 2 times; keep one, or rename",
         ),
-        ("a.csv.gz", b"", r"a.csv.gz is empty; a catalog has one product a line"),
+        ("a.csv.gz", b"", r"a.csv.gz is empty; a catalog has one product per line"),
         (
             "a.jsonl",
             b'{"ASIN": "a", "ASIN": "b"}\n',
-            r"a.jsonl line 1 has 'ASIN' 2 times; leave one of them",
+            r"a.jsonl line 1 has 'ASIN' 2 times; keep one of them",
         ),
         (
             "a.jsonl",
             b'{"ASIN": ' + b"9" * 5000 + b"}\n",
-            r"a.jsonl line 1 is JSON that is no product; mend or delete it",
+            r"a.jsonl line 1 is JSON, but not of a product; correct or delete it",
         ),
         (
             "a.jsonl",
             b'{"ASIN": "a", "images": ' + b"[" * 100_000 + b"\n",
-            r"a.jsonl line 1 is JSON that is no product",
+            r"a.jsonl line 1 is JSON, but not of a product",
         ),
         (
             "a.jsonl",
             b'{"ASIN": "a", "images": "' + b"[" * 100_000 + b'"}\n',
-            r"line 1 has '\[+' in images, which is no JSON list",
+            r"line 1 has '\[+' in images, which is not a JSON list",
         ),
         (
             "a.jsonl",
             b'{"ASIN": "a", "title": {"en": "b"}}\n',
-            r"a.jsonl line 1 has {'en': 'b'} in title; a title is a text",
+            r"a.jsonl line 1 has {'en': 'b'} in title; a title must be a text",
         ),
         (
             "a.jsonl",
@@ -326,7 +246,7 @@ ZIPPED = gzip.compress(
         (
             "a.jsonl",
             b'{"ASIN": "' + b" " * 10**6 + b'"}\n',
-            r"a.jsonl line 1 has the id ' +\.\.\. in ASIN; an id is a text or",
+            r"a.jsonl line 1 has the id ' +\.\.\. in ASIN; an id must be a text or",
         ),
         (
             "a.jsonl",
@@ -377,14 +297,12 @@ ZIPPED = gzip.compress(
         (
             "a.parquet",
             b"PAR1 no table PAR1",
-            r"a.parquet is not a whole Parquet file .*write it again",
+            r"a.parquet is not a complete Parquet file .*write it again",
         ),
-        ("a.parquet", b"", r"a.parquet is not a whole Parquet file .*write it again"),
+        ("a.parquet", b"", r"a.parquet is not a complete Parquet file .*write it again"),
     ],
 )
-def test_a_broken_catalog_ends_in_a_sentence_with_file_line_and_remedy_and_leaves_data_raw_alone(
-    workplace, name, content, message
-):
+def test_a_broken_catalog_is_named_by_file_and_line(workplace, name, content, message):
     Path(name).write_bytes(content)
     settings(download__source="catalog", download__location=name)
     refused(message)
@@ -398,10 +316,10 @@ def test_a_parquet_file_with_broken_pages_is_named(workplace):
     content = Path("a.parquet").read_bytes()
     Path("a.parquet").write_bytes(content[:4] + b"\xff" * 3000 + content[3004:])
     settings(download__source="catalog", download__location="a.parquet")
-    refused(r"a.parquet is not a whole Parquet file .*write it again")
+    refused(r"a.parquet is not a complete Parquet file .*write it again")
 
 
-def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_finds_them(
+def test_too_many_dead_pictures_end_the_stage_until_mended(
     workplace,
 ):
     as_file(
@@ -410,7 +328,8 @@ def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_f
     )
     settings(download__source="catalog", download__location="a.jsonl")
     refused(
-        r"4 of 4 image references gave no picture \(no such file: 4\), more than download.max_failed \(0.25\); mend them"
+        r"4 of 4 image references gave no picture \(no such file: 4\), "
+        r"more than download.max_failed \(0.25\); correct them"
     )
     for i in range(4):
         Path(f"{i}.jpg").write_bytes(jpeg(i))
@@ -419,13 +338,10 @@ def test_too_many_dead_pictures_end_in_a_sentence_and_once_mended_the_next_run_f
 
 
 @pytest.mark.parametrize("where", ["products", "log"])
-def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(
-    workplace, monkeypatch, capsys, where
-):
+def test_no_space_left_is_one_sentence_and_changes_nothing(workplace, monkeypatch, capsys, where):
     Path("a.jpg").write_bytes(jpeg(1))
-    urls = (
-        ["https://pictures.example/b.jpg"] if where == "log" else []
-    )  # files are read each time, not logged
+    # files are read each time, and not logged
+    urls = ["https://pictures.example/b.jpg"] if where == "log" else []
     as_file(
         Path("a.jsonl"),
         [{"ASIN": "a", "images": ["a.jpg", *urls], "also_buy": ["b"]}, {"ASIN": "b"}],
@@ -449,7 +365,8 @@ def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(
     said = capsys.readouterr().err
     assert error.value.code == 1 and said.count("\n") == 1
     assert re.match(
-        r"error: .*cannot be written: No space left on device; free or choose another place", said
+        r"error: .*cannot be written: No space left on device; free space or choose another place",
+        said,
     )
     untouched()
     monkeypatch.undo()
@@ -459,7 +376,7 @@ def test_no_space_left_is_one_sentence_with_exit_code_1_and_data_raw_as_it_was(
     assert json.loads(Path("data/raw/source.json").read_text())["pictures"] == 1 + len(urls)
 
 
-def test_a_file_that_changed_under_its_name_is_read_again_by_the_next_run(workplace):
+def test_a_changed_picture_file_is_read_again(workplace):
     as_file(Path("a.jsonl"), [{"ASIN": "a", "images": ["a.jpg"], "also_buy": ["b"]}, {"ASIN": "b"}])
     settings(download__source="catalog", download__location="a.jsonl")
     for number in (1, 2):
@@ -468,10 +385,10 @@ def test_a_file_that_changed_under_its_name_is_read_again_by_the_next_run(workpl
         assert pq.read_table("data/raw/images")["bytes"].to_pylist() == [jpeg(number)]
 
 
-# Where files lie
+# Locations
 
 
-def test_files_of_a_folder_a_glob_and_a_list_are_found_in_order_and_each_once(tmp_path):
+def test_files_are_found_in_order_and_each_once(tmp_path):
     for name in ("meta_b.json.gz", "meta_a.json", "other.json"):
         (tmp_path / name).touch()
     (tmp_path / "only").mkdir()
@@ -491,23 +408,28 @@ def test_files_of_a_folder_a_glob_and_a_list_are_found_in_order_and_each_once(tm
     [
         (
             ["gone/*.jsonl"],
-            r"download.location names gone/\*.jsonl, which is not there; give a file, a folder, a glob or a URL",
+            r"download.location names gone/\*.jsonl, which does not exist; "
+            r"give a file, a folder, a glob or a URL",
         ),
         (
             "data",
-            r"download.location names data, a folder without meta_\*.json\* files; name the files .* data/\*.jsonl",
+            r"download.location names data, a folder without meta_\*.json\* files; "
+            r"name the files .* data/\*.jsonl",
         ),
         (
             "da*",
-            r"download.location names da\*, which is not there; give a file, a folder, a glob or a URL",
+            r"download.location names da\*, which does not exist; "
+            r"give a file, a folder, a glob or a URL",
         ),
         (
             "~nobody-here/a.jsonl",
-            r"download.location names ~nobody-here/a.jsonl, which cannot be looked at .*; give a file",
+            r"download.location names ~nobody-here/a.jsonl, which cannot be opened .*; "
+            r"give a file",
         ),
         (
             "x" * 5000,
-            r"download.location names x{200}, which cannot be looked at \(File name too long\); give a file",
+            r"download.location names x{200}, which cannot be opened \(File name too long\); "
+            r"give a file",
         ),
     ],
 )
@@ -516,8 +438,16 @@ def test_a_location_that_is_no_file_is_named(workplace, location, message):
     refused(message)
 
 
+@pytest.mark.parametrize("source", ["catalog", "amazon-2018", "mm-amazontitles"])
+def test_a_missing_relative_path_tells_of_dvcs_folder(workplace, source):
+    settings(download__source=source, download__location="shop.zip")
+    refused(f"looked for in {workplace}.*--queue.*--temp.* absolute path.* `git add` or `dvc add`$")
+    settings(download__source=source, download__location=str(workplace / "shop.zip"))
+    refused(f"{workplace}/shop.zip, which does not exist; give [^.`]*$")
+
+
 def stores(*names: str) -> None:
-    """Folders, each with a catalog of one product, its own picture under one name, and ways out of the folder."""
+    """Folders, each with a catalog of one product, its own picture, and ways out of the folder."""
     for number, name in enumerate(names):
         folder = Path(name)
         (folder / "img").mkdir(parents=True)
@@ -543,7 +473,7 @@ def stores(*names: str) -> None:
 
 
 @pytest.mark.parametrize("names", [("one", "two"), ("shop/one", "shop/two"), ("shop", "shop/two")])
-def test_pictures_are_looked_for_in_the_folder_of_their_own_file_and_nowhere_else(workplace, names):
+def test_pictures_come_only_from_their_own_files_folder(workplace, names):
     stores(*names)
     settings(
         download__source="catalog",
@@ -571,44 +501,12 @@ def test_pictures_are_looked_for_in_the_folder_of_their_own_file_and_nowhere_els
     assert len({url for p in products for url in p["images"]}) == 14
 
 
-def test_a_pipe_in_the_folder_is_no_picture_and_is_not_waited_for(tmp_path):
+def test_a_named_pipe_is_no_picture(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     assert Fetcher(limits(), tmp_path).fetch("a.jpg") == (b"", "no such file")
 
 
 # Files at URLs
-
-
-class Shelf(Handler):
-    """Files at their paths, in part where that is asked for; `torn` breaks off the first answer there."""
-
-    torn: dict[str, int] = {}
-
-    def do_GET(self):
-        self.server.asked[self.path] += 1
-        body = self.server.files.get(self.path, self.server.files.get(self.path.partition("?")[0]))
-        if body is None:
-            return self.answer(404)
-        start, end, size = 0, len(body), str(len(body))
-        if (wanted := self.headers.get("Range")) and self.headers.get(
-            "If-Range"
-        ) == self.server.tag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(body):
-            return self.answer(416, Content_Range=f"bytes */{size}")
-        if self.server.asked[self.path] == 1 and self.path in self.torn:
-            end = self.torn[self.path]
-        kind = "text/html; charset=utf-8" if body.startswith(b"<") else "application/octet-stream"
-        some = {"Content_Range": f"bytes {start}-{len(body) - 1}/{size}"} if start else {}
-        self.close_connection = True
-        self.answer(
-            206 if start else 200,
-            body[start:end],
-            Content_Length=str(len(body) - start),
-            Content_Type=kind,
-            ETag=self.server.tag,
-            **some,
-        )
 
 
 @pytest.fixture
@@ -634,9 +532,7 @@ DUMP = b'{"asin": "A", "also_buy": ["B"], "related": {"also_bought": ["B"]}}\n{"
     ],
     ids=["catalog", "catalog gz", "2018", "2018 without ending", "2014"],
 )
-def test_a_file_at_a_url_is_fetched_once_and_its_pictures_are_found_beside_it(
-    workplace, shelf, source, path, content, counts
-):
+def test_a_catalog_at_a_url_is_fetched_once(workplace, shelf, source, path, content, counts):
     shelf.files[path.partition("?")[0]] = content
     settings(
         download__source=source,
@@ -650,10 +546,10 @@ def test_a_file_at_a_url_is_fetched_once_and_its_pictures_are_found_beside_it(
         facts = json.loads(Path("data/raw/source.json").read_text())
         assert (facts["products"], facts["pictures"]) == counts and shelf.asked[path] == 1
     if source == "catalog":
-        assert facts["failed"] == {"a path in a source of URLs": 1, "not a URL": 1, "HTTP 404": 1}
+        assert facts["failed"] == {"path where a URL is needed": 1, "not a URL": 1, "HTTP 404": 1}
 
 
-def test_files_here_and_at_urls_go_together_and_the_far_ones_read_nothing_here(workplace, shelf):
+def test_remote_catalogs_read_no_local_files(workplace, shelf):
     Path("a.jpg").write_bytes(jpeg(3))
     here = Path("a.jpg").resolve().as_uri()
     shelf.files["/shop/a.csv"] = CATALOG.replace(b"file:///etc/hostname", here.encode() + b"|a.jpg")
@@ -667,18 +563,16 @@ def test_files_here_and_at_urls_go_together_and_the_far_ones_read_nothing_here(w
     download.main()
     facts = json.loads(Path("data/raw/source.json").read_text())
     assert facts["pictures"] == 3
-    assert facts["failed"] == {"HTTP 404": 2, "not a URL": 1, "a path in a source of URLs": 1}
+    assert facts["failed"] == {"HTTP 404": 2, "not a URL": 1, "path where a URL is needed": 1}
 
 
 @pytest.mark.parametrize("torn, changed", [(100, False), (100, True), (len(CATALOG), False)])
-def test_a_file_whose_first_answer_breaks_off_is_whole_in_the_end_and_of_one_version(
-    tmp_path, shelf, torn, changed
-):
+def test_a_resumed_file_is_whole_and_of_one_version(tmp_path, shelf, torn, changed):
     target = tmp_path / "a.csv"
     if torn < len(CATALOG):
         Path(f"{target}.part").write_bytes(b"x" * torn if changed else CATALOG[:torn])
         Path(f"{target}.part.version").write_text('"0"' if changed else '"1"')
-    else:  # killed before it got its name
+    else:  # killed before the rename
         Path(f"{target}.part").write_bytes(CATALOG)
         Path(f"{target}.part.version").write_text('"1"')
     shelf.files["/a.csv"] = CATALOG
@@ -686,14 +580,14 @@ def test_a_file_whose_first_answer_breaks_off_is_whole_in_the_end_and_of_one_ver
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"] and shelf.asked.total() == 1
 
 
-def test_a_file_that_breaks_off_is_gone_on_with_by_the_next_try(tmp_path, shelf, monkeypatch):
+def test_the_next_try_resumes_a_broken_transfer(tmp_path, shelf, monkeypatch):
     shelf.files["/a.csv"] = CATALOG
     monkeypatch.setattr(Shelf, "torn", {"/a.csv": 50})
     assert Fetcher(limits()).save(shelf.url("/a.csv"), tmp_path / "a.csv").read_bytes() == CATALOG
     assert shelf.asked["/a.csv"] == 2
 
 
-def test_a_full_disk_is_not_taken_for_a_failed_connection(tmp_path, shelf):
+def test_a_full_disk_is_no_failed_connection(tmp_path, shelf):
     shelf.files["/a.csv"] = CATALOG
     (tmp_path / "a.csv.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
@@ -707,24 +601,27 @@ def test_a_full_disk_is_not_taken_for_a_failed_connection(tmp_path, shelf):
         (
             "/none.csv",
             True,
-            r"none.csv cannot be fetched \(HTTP 404\); set download.location to what is there",
+            r"none.csv cannot be fetched \(HTTP 404\); correct download.location",
         ),
         (
             "/page.csv",
             True,
-            r"page.csv cannot be fetched \(a web page instead of the file\); set download.location to what",
+            r"page.csv cannot be fetched \(a web page instead of the file\); "
+            r"correct download.location",
         ),
         (
             "/a.csv",
             False,
-            r"a.csv cannot be fetched \(private or loopback address\); set download.private_addresses to true",
+            r"a.csv cannot be fetched \(private or loopback address\); "
+            r"set download.private_addresses to true",
         ),
         (
             "/torn.csv",
             True,
-            r"torn.csv cannot be fetched \(connection failed\); what came is kept and the next run goes on",
+            r"torn.csv cannot be fetched \(connection failed\); "
+            r"run again to continue where it stopped",
         ),
-        ("/empty.csv", True, r"empty.csv is empty; a catalog has one product a line"),
+        ("/empty.csv", True, r"empty.csv is empty; a catalog has one product per line"),
     ],
 )
 def test_a_url_that_gives_no_file_is_named(workplace, shelf, monkeypatch, path, private, message):

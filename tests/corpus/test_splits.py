@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mufin.corpus.splits import Rows, cold_split, released_split, warm_split
+from mufin.artifacts.curated import Split
+from mufin.corpus.splits import cold_split, released_split, warm_split
 from mufin.corpus.subsample import dense_subsample
 from mufin.errors import MufinError
 from mufin.ragged import Lists
@@ -25,7 +26,7 @@ def graph(n: int, degree: int, seed: int, mutual: bool = False) -> Lists:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(12, 80), st.integers(1, 8), st.integers(0, 999), st.booleans())
-def test_no_valid_or_test_product_takes_part_in_training_in_any_role(n, degree, seed, mutual):
+def test_no_valid_or_test_product_is_used_in_training(n, degree, seed, mutual):
     relations = graph(n, degree, seed, mutual)
     try:
         s = cold_split(relations, 0.3, 0.2, np.random.default_rng(seed))
@@ -34,9 +35,8 @@ def test_no_valid_or_test_product_takes_part_in_training_in_any_role(n, degree, 
     held = set(s.rows["valid"].product) | set(s.rows["test"].product) | set(s.unseen)
     seen = set(s.rows["train"].product) | set(s.labels)
     assert not held & seen
-    assert set(s.rows["train"].labels.values.tolist()) == set(
-        range(len(s.labels))
-    )  # each label has a datapoint
+    with_datapoint = set(s.rows["train"].labels.values.tolist())
+    assert with_datapoint == set(range(len(s.labels)))
     assert not set(s.rows["valid"].product) & set(s.rows["test"].product)
     for rows in s.rows.values():
         for i, p in enumerate(rows.product):
@@ -46,7 +46,7 @@ def test_no_valid_or_test_product_takes_part_in_training_in_any_role(n, degree, 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(15, 60), st.integers(0, 999))
-def test_unseen_truth_is_every_relation_to_a_label_or_a_product_left_out_row_for_row(n, seed):
+def test_unseen_truth_is_all_relations_to_any_candidate(n, seed):
     relations = graph(n, 5, seed)
     try:
         s = cold_split(relations, 0.3, 0.2, np.random.default_rng(seed))
@@ -60,7 +60,7 @@ def test_unseen_truth_is_every_relation_to_a_label_or_a_product_left_out_row_for
             assert candidates[rows.excluded[i]].tolist() == [p]
 
 
-def test_a_warm_split_filters_the_product_itself_and_the_reciprocal_pairs_of_train():
+def test_a_warm_split_filters_itself_and_reciprocal_pairs():
     relations = graph(60, 5, 1, mutual=True)
     s = warm_split(relations, 0.3, 0.2, np.random.default_rng(0))
     train = set(s.rows["train"].product)
@@ -70,7 +70,7 @@ def test_a_warm_split_filters_the_product_itself_and_the_reciprocal_pairs_of_tra
             assert set(s.labels[s.rows[name].excluded[i]]) == expected & set(s.labels)
 
 
-def test_the_same_seed_gives_the_same_split_and_another_seed_another():
+def test_only_the_seed_decides_the_split():
     relations = graph(80, 5, 2)
     a, b, c = (cold_split(relations, 0.3, 0.1, np.random.default_rng(s)) for s in (1, 1, 2))
     assert (
@@ -80,13 +80,13 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another():
     )
 
 
-def test_valid_of_a_released_split_takes_no_label_its_last_datapoint_and_test_stays():
+def test_valid_leaves_each_released_label_a_train_datapoint():
     labels = Lists.of_rows([[0], [0, 1], [1, 2], [2], [3]])
     none = Lists.of_rows([[]] * 5)
-    test = Rows(np.array([9]), Lists.of_rows([[]]), Lists.of_rows([[1]]))
+    test = Split(np.array([9]), Lists.of_rows([[]]), Lists.of_rows([[1]]))
     s = released_split(
         np.array([5, 6, 7, 8]),
-        Rows(np.arange(5), labels, none),
+        Split(np.arange(5), labels, none),
         test,
         0.6,
         np.random.default_rng(0),
@@ -110,6 +110,6 @@ def test_a_subsample_keeps_relations_denser_than_a_random_one():
     assert kept(dense) > 4 * kept(np.random.default_rng(1).permutation(1000)[:100])
 
 
-def test_a_split_that_leaves_no_label_says_what_to_change():
+def test_a_split_without_labels_names_the_setting():
     with pytest.raises(MufinError, match="lower curate.test"):
         cold_split(Lists.of_rows([[1], []]), 0.9, 0.0, np.random.default_rng(0))

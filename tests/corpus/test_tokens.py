@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pipeline.corpus.tokens as tokens_module
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from mufin.corpus import tokens as tokens_module
 from mufin.corpus.tokens import (
     learn_wordpiece,
     lexical_terms,
@@ -26,6 +26,7 @@ from mufin.corpus.tokens import (
     tokenise,
 )
 from mufin.errors import MufinError
+from tests.support.projects import ROOT
 
 WORDS = [
     "Lamp",
@@ -54,26 +55,26 @@ def some_titles(n: int = 300, seed: int = 0) -> list[str]:
 
 
 LEARN = """
-import hashlib
-from pipeline.corpus.tokens import learn_wordpiece
-from tests.test_tokens import some_titles
-print(hashlib.sha256(learn_wordpiece(some_titles(), 300, 16).backend_tokenizer.to_str().encode()).hexdigest())
+import hashlib, json, sys
+from mufin.corpus.tokens import learn_wordpiece
+tokenizer = learn_wordpiece(json.load(sys.stdin), 300, 16).backend_tokenizer
+print(hashlib.sha256(tokenizer.to_str().encode()).hexdigest())
 """
 
 
-def test_the_same_titles_give_the_same_tokenizer_in_every_process_and_on_every_call():
-    """The trainer's hash maps order nothing: they are seeded anew for each map and each process."""
+def test_the_same_titles_give_the_same_tokenizer_everywhere():
+    """Also in another process: the trainer's hash maps are seeded anew for each map and process."""
     digests = {
         hashlib.sha256(
             learn_wordpiece(some_titles(), 300, 16).backend_tokenizer.to_str().encode()
         ).hexdigest()
         for _ in range(5)
     }
-    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", LEARN],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        input=json.dumps(some_titles()),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
@@ -96,8 +97,9 @@ def test_the_order_of_titles_does_not_matter():
         min_size=1,
         max_size=30,
     )
-)  # "[" as "[SEP]" in a title is that token, as BERT's
-def test_ascii_titles_that_it_was_learnt_from_hold_no_unknown_token(titles):
+)
+def test_ascii_titles_learnt_from_have_no_unknown_token(titles):
+    """Without brackets: "[SEP]" in a title is the special token, as in BERT's tokenizer."""
     tokenizer = learn_wordpiece(titles, 64, 16)
     tokens = tokenizer(titles)["input_ids"]
     assert not any(tokenizer.unk_token_id in row for row in tokens)
@@ -131,7 +133,7 @@ def test_frequent_words_are_one_token():
     assert tokenizer.tokenize("Kettle LAMP") == ["kettle", "lamp"]
 
 
-def test_token_rows_are_padded_with_zeros_and_cut_between_their_ends():
+def test_token_rows_are_padded_and_cut():
     titles = some_titles() + ["", "mug", "mug " * 40]
     tokenizer = learn_wordpiece(titles, 300, 12)
     tokens, lengths = tokenise(tokenizer, titles, 12, chunk=7)
@@ -144,14 +146,14 @@ def test_token_rows_are_padded_with_zeros_and_cut_between_their_ends():
         assert row.tolist() == [2, *words, 3] + [0] * (10 - len(words)) and length == len(words) + 2
 
 
-def test_no_titles_at_all_still_give_a_tokenizer_and_rows():
+def test_empty_titles_still_give_a_tokenizer():
     tokenizer = learn_wordpiece(["", ""], 64, 8)
     tokens, lengths = tokenise(tokenizer, ["", ""], 8)
     assert not tokens.any() and lengths.tolist() == [0, 0]
     assert tokenise(tokenizer, [], 8)[0].shape == (0, 8)
 
 
-def test_a_saved_tokenizer_loads_from_its_folder_without_a_hub(tmp_path):
+def test_a_saved_tokenizer_loads_from_its_folder(tmp_path):
     titles = some_titles()
     tokenizer = learn_wordpiece(titles, 300, 16)
     save_tokenizer(tokenizer, tmp_path)
@@ -162,25 +164,25 @@ def test_a_saved_tokenizer_loads_from_its_folder_without_a_hub(tmp_path):
     )
 
 
-def test_a_folder_without_a_tokenizer_gives_one_sentence_that_names_the_setting(tmp_path):
+def test_a_folder_without_a_tokenizer_names_the_setting(tmp_path):
     with pytest.raises(
-        MufinError, match=r"encoder\.text\.name is .* tokenizer cannot be had"
+        MufinError, match=r"encoder\.text\.name is .* tokenizer cannot be loaded"
     ) as error:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(error.value)
 
 
-def test_a_tokenizer_that_dies_without_a_word_is_one_sentence_all_the_same(monkeypatch):
+def test_a_tokenizer_error_without_text_is_one_sentence(monkeypatch):
     def dies(name):
         raise AssertionError
 
     monkeypatch.setattr(tokens_module.AutoTokenizer, "from_pretrained", dies)
-    with pytest.raises(MufinError, match=r"tokenizer cannot be had \(AssertionError\)"):
+    with pytest.raises(MufinError, match=r"tokenizer cannot be loaded \(AssertionError\)"):
         load_tokenizer("some/model")
 
 
-def test_a_tokenizer_without_ends_of_titles_is_cut_at_its_own_words(tmp_path):
-    """GPT-2's way: no [CLS], no [SEP], byte pairs, a vocabulary that does not start with special tokens."""
+def test_a_tokenizer_without_special_tokens_cuts_titles(tmp_path):
+    """As GPT-2's: byte pairs, no [CLS] and no [SEP], no special tokens first in the vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     tokenizer.train_from_iterator(
@@ -203,7 +205,7 @@ def test_a_tokenizer_without_ends_of_titles_is_cut_at_its_own_words(tmp_path):
 
 
 def slow_lexical(titles, known, ngrams, min_count, max_terms):
-    """Term by term and title by title; a word is a run of letters and digits, joined by single . - / inside."""
+    """Term by term, title by title; a word is letters and digits, with single . - / inside."""
 
     def words(title):
         out, word = [], ""
@@ -249,10 +251,10 @@ def test_lexical_terms_are_those_of_a_slow_loop(ngrams, min_count, max_terms):
     assert rows.values.dtype == np.int32 and len(rows) == 120
 
 
-def test_terms_are_counted_over_known_products_alone_but_found_in_all():
+def test_terms_are_counted_in_known_products_found_in_all():
     titles = ["red mug", "red mug", "blue mug", "blue mug", "blue mug"]
     terms, rows = lexical_terms(titles, np.array([0, 1, 2]), 2, 2, 100)
-    assert terms == ["mug", "red", "red mug"]  # blue stands in one known title
+    assert terms == ["mug", "red", "red mug"]  # blue is in one known title only
     assert rows[4].tolist() == [0] and rows[0].tolist() == [1, 0, 2]
 
 

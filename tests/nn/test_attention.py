@@ -1,16 +1,21 @@
+"""Attention, scores, projections, pooling and classifiers against loops and closed forms."""
+
+from __future__ import annotations
+
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mufin.nn.cross_scores import cross_scores, label_side
 from torch.nn.functional import layer_norm, normalize
 
 from mufin.nn.attention import AttentionBlock
+from mufin.nn.bags import Bag
 from mufin.nn.classifiers import LabelClassifiers
-from mufin.nn.mufin import Bag, Mufin, Projection
-from tests.support.bags import GivenStore, random_bag, shaken, tiny_mufin
+from mufin.nn.mufin import Projection
+from tests.support.bags import GivenStore, bare_mufin, random_bag, shaken, tiny_mufin
 
 
 def slow_attention(block: AttentionBlock, x, z, z_mask):
@@ -46,17 +51,17 @@ def slow_attention(block: AttentionBlock, x, z, z_mask):
 def test_attention_equals_a_slow_loop_over_rows_and_heads(heads):
     block = shaken(AttentionBlock(8, heads)).double()
     x, z = random_bag(5, 3, 8, 1), random_bag(5, 4, 8, 2)
-    fast = block(x.rows, z.rows, x.mask, z.mask)
+    fast = block.attend(x.rows, z.rows, x.mask, z.mask)
     for b in range(5):
         slow = slow_attention(block, x.rows[b], z.rows[b], z.mask[b])
         assert torch.allclose(fast[b][x.mask[b]], slow[x.mask[b]], atol=1e-10)
         assert (fast[b][~x.mask[b]] == 0).all()
 
 
-def test_projections_start_as_identity_so_a_bag_of_one_attends_to_itself():
+def test_attention_starts_from_the_identity():
     block = AttentionBlock(6).double()
     x = random_bag(4, 1, 6)
-    y = block(x.rows, x.rows, x.mask, x.mask)
+    y = block.attend(x.rows, x.rows, x.mask, x.mask)  # a bag of one attends to itself
     assert torch.allclose(y, layer_norm(2 * x.rows, (6,)), atol=1e-12)
 
 
@@ -73,7 +78,7 @@ def test_padding_never_changes_a_result():
     )
 
 
-def test_an_empty_bag_gives_zeros_and_never_nan_forward_or_backward():
+def test_an_empty_bag_gives_zeros_and_never_nan():
     model = shaken(tiny_mufin()).double()
     x, z = random_bag(3, 2, 8, 1, empty=True), random_bag(3, 2, 8, 2, empty=True)
     adapted = model.adapted(x, z)
@@ -90,24 +95,24 @@ def test_an_empty_bag_gives_zeros_and_never_nan_forward_or_backward():
     st.booleans(),
     st.integers(0, 10**6),
 )
-def test_cross_scores_equal_the_explicit_adapted_vectors(mx, mz, heads, gates, seed):
-    model = shaken(Mufin({}, {}, 8, heads, 0.0, gates), seed).double()
+def test_scores_equal_the_explicit_adapted_vectors(mx, mz, heads, gates, seed):
+    model = shaken(bare_mufin(heads=heads, gates=gates), seed).double()
     x, z = random_bag(4, mx, 8, seed), random_bag(6, mz, 8, seed + 1)
     w = torch.randn(6, 8, dtype=torch.float64)
-    side = label_side(model, z, w)
+    side = model.label_side(z, w)
     b, u = (i.flatten() for i in torch.meshgrid(torch.arange(4), torch.arange(6), indexing="ij"))
     slow = (model.adapted(x[b], z[u]) * w[u]).sum(-1).view(4, 6)
-    assert torch.allclose(cross_scores(model, x, side), slow, atol=1e-9)
+    assert torch.allclose(model.scores(x, side), slow, atol=1e-9)
     own = torch.randint(0, 6, (4, 3))
-    assert torch.allclose(cross_scores(model, x, side[own]), slow.gather(1, own), atol=1e-9)
+    assert torch.allclose(model.scores(x, side[own]), slow.gather(1, own), atol=1e-9)
 
 
-def test_cross_scores_have_the_gradients_of_the_explicit_form():
+def test_scores_have_the_gradients_of_the_explicit_form():
     model = shaken(tiny_mufin()).double()
     x, z, w = random_bag(3, 2, 8, 1), random_bag(4, 3, 8, 2), torch.randn(4, 8, dtype=torch.float64)
     b, u = (i.flatten() for i in torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij"))
     fast = torch.autograd.grad(
-        cross_scores(model, x, label_side(model, z, w)).square().sum(),
+        model.scores(x, model.label_side(z, w)).square().sum(),
         list(model.cross_attention.parameters()),
     )
     slow = torch.autograd.grad(
@@ -129,14 +134,14 @@ def test_standardised_projection_centres_and_scales():
     assert torch.allclose(p(x), (x - mean) / std, atol=1e-6)
 
 
-def test_vector_is_the_normalised_sum_of_valid_rows_with_unit_norm():
+def test_a_vector_is_the_normalised_sum_of_rows():
     model = tiny_mufin().double()
     bag = random_bag(5, 3, 8)
     slow = torch.stack([normalize(bag.rows[i][bag.mask[i]].sum(0), dim=0) for i in range(5)])
     assert torch.allclose(model.vector(bag), slow, atol=1e-12)
 
 
-def test_classifier_is_the_normalised_mix_and_alpha_weighs_the_label_embedding():
+def test_a_classifier_is_the_normalised_mix():
     c = LabelClassifiers(4, 6, alpha=0.2)
     z = normalize(torch.randn(4, 6), dim=-1)
     eta = normalize(c.free.weight, dim=-1)
@@ -146,7 +151,7 @@ def test_classifier_is_the_normalised_mix_and_alpha_weighs_the_label_embedding()
     assert torch.allclose(plain(torch.arange(4), z), 0.2 * z + 0.8 * eta, atol=1e-6)
 
 
-def test_free_vectors_and_mix_get_gradients_in_the_rows_of_the_batch_alone():
+def test_eta_and_alpha_have_gradients_of_the_batch_alone():
     c = LabelClassifiers(9, 6)
     c(torch.tensor([2, 5]), normalize(torch.randn(2, 6), dim=-1)).square().sum().backward()
     for table in (c.free, c.mix):
@@ -155,26 +160,23 @@ def test_free_vectors_and_mix_get_gradients_in_the_rows_of_the_batch_alone():
         ]
 
 
-def test_modality_dropout_takes_one_modality_of_bags_that_have_two_and_only_in_training():
-    model = Mufin({}, {}, 8, modality_dropout=0.5)
-    bag = Bag(
-        torch.ones(400, 2, 8), torch.tensor([[0, 1]] * 200 + [[0, -1]] * 200, dtype=torch.int8)
-    )
+def test_modality_dropout_takes_one_modality_of_two():
+    """Never the only one of a bag, and only in training."""
+    model = bare_mufin(modality_dropout=0.5)
+    modality = torch.tensor([[0, 1]] * 200 + [[0, -1]] * 200, dtype=torch.int8)
     torch.manual_seed(0)
-    dropped = model.train()._drop_modalities(bag).modality
+    dropped = model.train()._drop_modalities(modality)
     counts = (dropped >= 0).sum(1)
     assert (
         (counts[200:] == 1).all()
         and 60 < int((counts[:200] == 1).sum()) < 140
         and (counts > 0).all()
     )
-    assert torch.equal(model.eval()._drop_modalities(bag).modality, bag.modality)
+    assert torch.equal(model.eval()._drop_modalities(modality), modality)
 
 
-def test_a_missing_modality_gives_the_bag_of_what_is_there():
+def test_a_bag_without_a_picture_is_its_title():
     model, store = shaken(tiny_mufin()).eval(), GivenStore(6, 12)
-    import numpy as np
-
     both = model.bag(store.batch(np.array([0, 1])))
     alone = model.bag(store.batch(np.array([0])))
     assert (both.modality[0] == torch.tensor([0, -1])).all()

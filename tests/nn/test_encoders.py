@@ -1,8 +1,9 @@
-"""E_V and E_T: the frozen part and the tail are the whole encoder, in value and in training; files; names that fail."""
+"""E_V and E_T: frozen part and tail equal the whole encoder, also in training; files; errors."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import huggingface_hub.constants
 import pytest
@@ -117,8 +118,13 @@ def image_encoder(trainable, seed: int = 0, **options):
     return shaken(encoder, seed)
 
 
+def trained_whole(encoder: ImageEncoder) -> ImageEncoder:
+    """An encoder of the same model that trains whole."""
+    return ImageEncoder(encoder.model, encoder.width, replace(encoder.spec, trainable="all"))
+
+
 def text_encoder(trainable, name: str = "bert", seed: int = 0, options: dict | None = None):
-    """The same weights for the same seed, whatever trains."""
+    """The same weights for the same seed and any part that trains."""
     torch.manual_seed(seed)
     return create_text_encoder(name, "random", options or TEXTS[name], trainable, VOCABULARY)
 
@@ -189,17 +195,15 @@ def test_frozen_then_forward_is_the_whole_text_encoder(trainable, name):
 
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_any_image_model_gives_the_width_that_it_states_and_what_timms_gives(name, size):
+def test_any_image_model_gives_what_timms_gives(name, size):
     encoder = create_image_encoder(name, "random", FAMILIES[name], size, 0)
     pixels = torch.randint(
         0, 256, (2, size, size, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
     )
-    mean, std = encoder.facts["mean"], encoder.facts["std"]
+    mean, std = torch.tensor(encoder.spec.mean), torch.tensor(encoder.spec.std)
     with torch.no_grad():
-        theirs = encoder.model.eval()(
-            ((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
-        )
-        whole = ImageEncoder(encoder.model, encoder.width, "all", mean, std, True).eval()(pixels)
+        theirs = encoder.model.eval()(((pixels / 255 - mean) / std).permute(0, 3, 1, 2))
+        whole = trained_whole(encoder).eval()(pixels)
     assert theirs.shape == (2, encoder.width)
     for ours in (encoder(encoder.frozen(pixels)), whole):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
@@ -213,9 +217,7 @@ def test_any_image_model_gives_the_width_that_it_states_and_what_timms_gives(nam
     ],
     ids=lambda value: None if isinstance(value, dict) else str(value),
 )
-def test_any_text_model_gives_the_width_that_it_states_from_its_parts_as_whole_whatever_its_padding(
-    name, options, trainable, tmp_path
-):
+def test_any_text_model_equals_its_parts_whatever_the_padding(name, options, trainable, tmp_path):
     encoder, whole = (
         text_encoder(trainable, name, 0, options).eval(),
         text_encoder("all", name, 0, options).eval(),
@@ -241,7 +243,7 @@ def test_any_text_model_gives_the_width_that_it_states_from_its_parts_as_whole_w
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_text_model_that_cannot_be_cut_between_layers_is_refused_only_where_layers_are_counted(
+def test_a_text_model_that_cannot_be_cut_is_refused(
     name,
 ):
     with pytest.raises(
@@ -252,7 +254,7 @@ def test_a_text_model_that_cannot_be_cut_between_layers_is_refused_only_where_la
 
 
 @pytest.mark.parametrize("name, options", [("t5", T5), ("bart", BART), ("clip", CLIP)])
-def test_of_an_encoder_decoder_and_of_clip_only_what_reads_titles_is_kept(name, options):
+def test_only_the_part_that_reads_titles_is_kept(name, options):
     names = [n for n, _ in text_encoder("all", name, 0, options).named_parameters()]
     assert names and not any("decoder" in n or "vision" in n for n in names)
 
@@ -263,7 +265,7 @@ def test_zero_is_the_pad_of_every_fresh_text_model():
     assert not words[0].any() and words[1].any()
 
 
-def test_text_weights_stored_in_half_precision_are_read_as_float32(tmp_path):
+def test_half_precision_text_weights_are_read_as_float32(tmp_path):
     model = AutoModel.from_config(BertConfig(vocab_size=VOCABULARY, **BERT))
     model.to(torch.bfloat16).save_pretrained(tmp_path / "model")
     encoder = create_text_encoder(str(tmp_path / "model"), "pretrained", {}, 1)
@@ -280,19 +282,18 @@ def test_text_weights_stored_in_half_precision_are_read_as_float32(tmp_path):
     )
 
 
-def test_one_block_of_a_distilled_deit_is_trained_for_both_its_tokens():
+def test_a_distilled_deit_keeps_both_its_tokens():
+    """Its head reads two tokens, so that the last block must not compute the class token alone."""
     torch.manual_seed(0)
     encoder = create_image_encoder(
         "deit_tiny_distilled_patch16_224", "random", {"depth": 2}, 48, 1
     ).eval()
-    whole = ImageEncoder(
-        encoder.model, encoder.width, "all", encoder.facts["mean"], encoder.facts["std"], True
-    ).eval()
+    whole = trained_whole(encoder).eval()
     pixels = some_pixels(3)
     assert torch.allclose(encoder(encoder.frozen(pixels)), whole(pixels), atol=1e-5)
 
 
-def test_an_image_model_without_blocks_is_frozen_whole_or_trains_whole():
+def test_an_image_model_without_blocks_is_not_cut():
     torch.manual_seed(0)
     encoder = create_image_encoder("resnet10t", "random", {}, 32, 0)
     pixels = some_pixels(3)[:, :32, :32]
@@ -317,7 +318,7 @@ def test_an_image_model_without_blocks_is_frozen_whole_or_trains_whole():
     ],
     ids=lambda o: "-".join(o) or "plain",
 )
-def test_the_last_block_at_the_class_token_alone_is_the_full_one_in_value_and_gradient(options):
+def test_the_class_tokens_block_equals_the_full_one(options):
     block = image_encoder("all", **options).model.blocks[-1].train()
     x = torch.randn(5, 10, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
     weight = torch.randn(5, 24, generator=torch.Generator().manual_seed(2))
@@ -345,7 +346,7 @@ def test_only_what_trains_asks_for_gradients():
 
 
 def trained(parameters, output, steps: int = 8) -> None:
-    """A few steps of SGD towards random targets (Adam would blow up the rounding of gradients that are zero)."""
+    """A few steps of SGD towards random targets (Adam would magnify rounding of zero gradients)."""
     parameters, g = list(parameters), torch.Generator().manual_seed(3)
     target, optimiser = None, torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     for _ in range(steps):
@@ -357,7 +358,7 @@ def trained(parameters, output, steps: int = 8) -> None:
 
 
 def gap(ours: dict, theirs: dict, start: dict) -> float:
-    """The greatest difference of two trainings, in parts of the way they went."""
+    """The greatest difference of two trainings, relative to how far they moved the weights."""
     way = max(float((theirs[n] - start[n]).abs().max()) for n in theirs)
     assert way > 0.01 and ours.keys() == theirs.keys()
     return max(float((ours[n] - theirs[n]).abs().max()) for n in theirs) / way
@@ -370,9 +371,7 @@ def gap(ours: dict, theirs: dict, start: dict) -> float:
 @pytest.mark.parametrize(
     "options", [{}, {"class_token": False, "global_pool": "avg"}], ids=["class token", "mean"]
 )
-def test_image_weights_trained_from_activations_are_those_trained_from_pixels(
-    trainable, half, tolerance, options
-):
+def test_image_weights_train_alike_from_activations_and_pixels(trainable, half, tolerance, options):
     encoder, whole, pixels = (
         image_encoder(trainable, **options),
         image_encoder("all", **options),
@@ -396,9 +395,7 @@ def test_image_weights_trained_from_activations_are_those_trained_from_pixels(
     "half, tolerance", [(False, 1e-4), (True, 1e-2)], ids=["float32", "float16 as stored"]
 )
 @pytest.mark.parametrize("trainable", [1, 2])
-def test_text_weights_trained_from_activations_are_those_trained_from_tokens(
-    trainable, half, tolerance
-):
+def test_text_weights_train_alike_from_activations_and_tokens(trainable, half, tolerance):
     encoder, whole, (tokens, lengths) = text_encoder(trainable), text_encoder("all"), some_tokens()
     activations = encoder.frozen(tokens, lengths)
     encoder.train(), whole.train()
@@ -414,7 +411,7 @@ def test_text_weights_trained_from_activations_are_those_trained_from_tokens(
     assert gap(encoder.tail.encoder.layer.state_dict(), last.state_dict(), start) < tolerance
 
 
-def test_training_the_tail_leaves_the_trunk_and_what_it_gives_alone():
+def test_training_the_tail_does_not_change_the_trunk():
     encoder, (tokens, lengths) = text_encoder(1), some_tokens()
     before = encoder.frozen(tokens, lengths)
     trained((p for p in encoder.parameters() if p.requires_grad), lambda: encoder(before, lengths))
@@ -448,7 +445,7 @@ def outputs(encoder, *inputs) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("trainable", PARTS)
-def test_a_saved_image_encoder_loads_as_it_was_again_and_again(trainable, tmp_path):
+def test_a_saved_image_encoder_loads_as_it_was(trainable, tmp_path):
     encoder, pixels = image_encoder(trainable), some_pixels(4)
     save_encoder(encoder, tmp_path / "a")
     save_encoder(load_image_encoder(tmp_path / "a"), tmp_path / "b")
@@ -466,7 +463,7 @@ def test_a_saved_image_encoder_loads_as_it_was_again_and_again(trainable, tmp_pa
 
 @pytest.mark.parametrize("trainable", PARTS)
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_saved_text_encoder_loads_as_it_was_again_and_again(trainable, name, tmp_path):
+def test_a_saved_text_encoder_loads_as_it_was(trainable, name, tmp_path):
     encoder, (tokens, lengths) = text_encoder(trainable, name), some_tokens()
     save_encoder(encoder, tmp_path / "a")
     save_encoder(load_text_encoder(tmp_path / "a"), tmp_path / "b")
@@ -481,9 +478,7 @@ def test_a_saved_text_encoder_loads_as_it_was_again_and_again(trainable, name, t
 
 @pytest.mark.parametrize("trainable", [0, 1, "all"])
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_seed_draws_anew_what_trains_and_keeps_what_made_the_stored_activations(
-    kind, trainable, tmp_path
-):
+def test_a_seed_draws_anew_only_what_trains(kind, trainable, tmp_path):
     make, load = {
         "image": (image_encoder, load_image_encoder),
         "text": (text_encoder, load_text_encoder),
@@ -519,7 +514,7 @@ def test_a_seed_leaves_weights_of_a_checkpoint_alone(tmp_path):
 @pytest.mark.parametrize(
     "name", ["resnet10t", "mobilenetv2_100", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
 )
-def test_asking_for_the_size_and_the_width_draws_no_random_number(name):
+def test_finding_size_and_width_draws_no_random_number(name):
     told = {} if name in ("resnet10t", "mobilenetv2_100") else {"img_size": 64}
     torch.manual_seed(3)
     theirs, after = (
@@ -533,7 +528,8 @@ def test_asking_for_the_size_and_the_width_draws_no_random_number(name):
 
 
 def image_file(name: str, options: dict, folder):
-    """Weights of `name` at its own size, with a head, as timm's users have them: a file in a folder that names the model."""
+    """Weights of `name` at its own size, with a head, as timm's users have them: a file in a folder
+    that names the model."""
     torch.manual_seed(1)
     timm.models.save_for_hf(
         timm.create_model(name, **options), folder, model_args=options, safe_serialization=True
@@ -551,7 +547,7 @@ def image_file(name: str, options: dict, folder):
         "convnext_atto",
     ],
 )
-def test_weights_of_another_picture_size_are_interpolated_as_timm_does(name, tmp_path):
+def test_weights_of_another_size_are_interpolated_as_timms(name, tmp_path):
     options, path = FAMILIES[name], image_file(name, FAMILIES[name], tmp_path)
     encoder = create_image_encoder(name, str(path), options, 64, 0)
     told = {} if name == "convnext_atto" else {"img_size": 64}
@@ -567,7 +563,7 @@ def test_weights_of_another_picture_size_are_interpolated_as_timm_does(name, tmp
 
 
 @pytest.mark.parametrize("how", ["folder", "local-dir"])
-def test_a_local_folder_is_read_at_another_size_than_its_own_and_saved_so(how, tmp_path):
+def test_a_local_folder_is_read_at_another_size(how, tmp_path):
     path = image_file("vit_tiny_patch16_224", VIT, tmp_path)
     folder = str(tmp_path) if how == "folder" else f"local-dir:{tmp_path}"
     pixels = some_pixels(3)
@@ -594,9 +590,7 @@ def test_a_local_folder_is_read_at_another_size_than_its_own_and_saved_so(how, t
         ("vit_tiny_patch16_224", 64, 48, "random"),
     ],
 )
-def test_a_size_that_a_model_cannot_take_is_one_sentence_on_construction(
-    name, size, own, weights, tmp_path
-):
+def test_an_impossible_picture_size_is_one_sentence(name, size, own, weights, tmp_path):
     options = VIT if name == "vit_tiny_patch16_224" else {}
     file = image_file(name, options, tmp_path / name) if weights != "random" else None
     source, weights = (
@@ -681,9 +675,7 @@ def offline(monkeypatch):
         (lambda: load_tokenizer("no-such/model"), "encoder.text.name is 'no-such/model'"),
     ],
 )
-def test_what_is_not_to_be_had_offline_is_one_sentence_that_names_the_setting(
-    make, setting, offline
-):
+def test_an_unavailable_model_is_one_sentence(make, setting, offline):
     with pytest.raises(MufinError, match=setting) as error:
         make()
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
@@ -702,7 +694,7 @@ def test_a_checkpoint_of_another_model_says_what_it_lacks(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"no weights", None], ids=["not a checkpoint", "of another width"]
 )
-def test_a_checkpoint_that_cannot_be_used_says_so_in_one_sentence(content, tmp_path):
+def test_a_useless_checkpoint_is_one_sentence(content, tmp_path):
     path = image_file("vit_tiny_patch16_224", VIT, tmp_path)
     if content:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""MUFIN-ConCat, MUFIN-no A_C and MUFIN-no A_S (App. F): what differs from MUFIN, and that the fast scores are theirs."""
+"""MUFIN-ConCat, MUFIN-no A_C, MUFIN-no A_S (App. F): how they differ from MUFIN, fast scores."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mufin.nn.cross_scores import cross_scores, label_side
 from torch.nn.functional import layer_norm, normalize, relu
 
+from mufin.artifacts.curated import Split
 from mufin.errors import MufinError
-from mufin.nn import assembly as model_files
-from mufin.nn import cross_scores as scoring
-from mufin.nn.attention import AttentionBlock, ConCat, FeedForward
+from mufin.nn import concat
+from mufin.nn.assembly import Member, transferred
+from mufin.nn.attention import AttentionBlock
 from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.concat import ConCat
 from mufin.nn.embedding import embed
+from mufin.nn.feed_forward import FeedForward
 from mufin.nn.mufin import Mufin, Projection
+from mufin.nn.weights import weights_of
 from mufin.ragged import Lists
 from mufin.ranking.scoring import classifier_scores, label_sides
 from mufin.training.finetuning import Finetuning
 from mufin.training.loop import train
-from mufin.training.optimisers import Optimisers, trained_state
+from mufin.training.optimisers import Optimisers
 from mufin.training.pretraining import Pretraining
-from tests.support.bags import Given, GivenStore, random_bag, random_graph, shaken
-from tests.test_training import FINETUNE, PRETRAIN, RATES, WIDTH, L, N, machine
+from tests.support.bags import (
+    GivenStore,
+    architecture,
+    bare_mufin,
+    given_mufin,
+    random_bag,
+    random_graph,
+    shaken,
+)
+from tests.support.training import FINETUNE, PRETRAIN, RATES, WIDTH, L, N, machine
 
 A_S, A_C = ("attention", "feedforward", "none"), ("attention", "concat", "none")
 CPU = torch.device("cpu")
@@ -36,10 +47,7 @@ each_a_s, each_a_c = pytest.mark.parametrize("a_s", A_S), pytest.mark.parametriz
 def network(a_s: str = "attention", a_c: str = "attention", dropout: float = 0.0) -> Mufin:
     """A whole network with classifiers, over descriptors that are given."""
     torch.manual_seed(0)
-    projections = {m: Projection(WIDTH, 8, "linear", dropout) for m in ("text", "image")}
-    model = Mufin(
-        {m: Given(WIDTH) for m in projections}, projections, 8, 1, dropout, a_s=a_s, a_c=a_c
-    )
+    model = given_mufin(WIDTH, 8, dropout, a_s=a_s, a_c=a_c)
     model.classifiers = LabelClassifiers(L, 8)
     return model
 
@@ -78,27 +86,27 @@ def slow_scores(model: Mufin, x, z, w) -> torch.Tensor:
 def test_fast_scores_equal_the_slow_loop_over_adapted_vectors(
     a_c, mx, mz, heads, gates, empty, seed
 ):
-    model = shaken(Mufin({}, {}, 8, heads, 0.0, gates, a_c=a_c), seed).double()
+    model = shaken(bare_mufin(heads=heads, gates=gates, a_c=a_c), seed).double()
     x, z = random_bag(4, mx, 8, seed, empty=empty), random_bag(5, mz, 8, seed + 1, empty=empty)
     w = torch.randn(5, 8, dtype=torch.float64)
     side, slow, own = (
-        label_side(model, z, w),
+        model.label_side(z, w),
         slow_scores(model, x, z, w),
         torch.randint(0, 5, (4, 3)),
     )
-    assert torch.allclose(cross_scores(model, x, side), slow, atol=1e-9)
-    assert torch.allclose(cross_scores(model, x, side[own]), slow.gather(1, own), atol=1e-9)
+    assert torch.allclose(model.scores(x, side), slow, atol=1e-9)
+    assert torch.allclose(model.scores(x, side[own]), slow.gather(1, own), atol=1e-9)
 
 
 @pytest.mark.parametrize("empty", [False, True])
 @each_a_c
 def test_fast_scores_have_the_gradients_of_the_slow_loop(a_c, empty):
-    model = shaken(Mufin({}, {}, 8, dropout=0.0, a_c=a_c)).double()
+    model = shaken(bare_mufin(a_c=a_c)).double()
     x, z = random_bag(3, 2, 8, 1, empty=empty), random_bag(4, 3, 8, 2, empty=empty)
     inputs, w = leaves(model, x, z), torch.randn(4, 8, dtype=torch.float64)
     fast, slow = (
         torch.autograd.grad(scores.square().sum(), inputs, allow_unused=True)
-        for scores in (cross_scores(model, x, label_side(model, z, w)), slow_scores(model, x, z, w))
+        for scores in (model.scores(x, model.label_side(z, w)), slow_scores(model, x, z, w))
     )
     assert fast[0] is not None and (fast[1] is None) == (a_c == "none")
     assert all(
@@ -110,39 +118,37 @@ def test_fast_scores_have_the_gradients_of_the_slow_loop(a_c, empty):
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("at_once", [1, 2 * 16 * 5])
-def test_concat_in_chunks_gives_the_scores_and_gradients_of_one_piece_dropout_included(
-    at_once, own, monkeypatch
-):
-    model = shaken(Mufin({}, {}, 8, dropout=0.3, a_c="concat")).double()
+def test_concat_in_chunks_equals_concat_at_once(at_once, own, monkeypatch):
+    model = shaken(bare_mufin(dropout=0.3, a_c="concat")).double()
     x, z, w = random_bag(5, 2, 8, 1), random_bag(5, 3, 8, 2), torch.randn(5, 8, dtype=torch.float64)
     inputs, labels = leaves(model, x, z), torch.randint(0, 5, (5, 3)) if own else slice(None)
 
     def run():
         torch.manual_seed(3)
-        scores = cross_scores(model, x, label_side(model, z, w)[labels])
+        scores = model.scores(x, model.label_side(z, w)[labels])
         return [scores, *torch.autograd.grad(scores.square().sum(), inputs)]
 
     whole = run()
-    sizes, joined = [], ConCat.joined
-    monkeypatch.setattr(scoring, "AT_ONCE", at_once)
+    sizes, output = [], ConCat._output
+    monkeypatch.setattr(concat, "AT_ONCE", at_once)
     monkeypatch.setattr(
-        ConCat, "joined", lambda block, a, b: (sizes.append(len(a)), joined(block, a, b))[1]
+        ConCat, "_output", lambda block, a, b: (sizes.append(len(a)), output(block, a, b))[1]
     )
     pieces = run()
     assert max(sizes) == max(1, at_once // (16 * (3 if own else 5))) and len(sizes) > 2
     assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(whole, pieces))
 
 
-def test_without_a_c_the_score_is_the_product_of_classifier_and_datapoint_vector_whatever_the_label_rows():
-    model = shaken(Mufin({}, {}, 8, dropout=0.0, gates=True, a_c="none")).double()
+def test_without_a_c_scores_are_plain_inner_products():
+    model = shaken(bare_mufin(gates=True, a_c="none")).double()
     x, z, w = random_bag(4, 3, 8, 1), random_bag(6, 2, 8, 2), torch.randn(6, 8, dtype=torch.float64)
     assert torch.equal(model.adapted(x, z[:4]), model.vector(x))
     assert torch.allclose(
-        cross_scores(model, x, label_side(model, z, w)), model.vector(x) @ w.T, atol=1e-12
+        model.scores(x, model.label_side(z, w)), model.vector(x) @ w.T, atol=1e-12
     )
 
 
-def test_concat_is_two_layers_2d_2d_d_on_both_vectors_and_starts_as_the_datapoint_alone():
+def test_concat_is_two_layers_that_start_as_identity():
     block, dim = ConCat(8), 8
     sizes = [
         (layer.in_features, layer.out_features)
@@ -164,7 +170,7 @@ def test_concat_is_two_layers_2d_2d_d_on_both_vectors_and_starts_as_the_datapoin
 
 
 def test_concat_adapts_to_the_label_and_has_unit_norm():
-    model = shaken(Mufin({}, {}, 8, dropout=0.0, a_c="concat")).double()
+    model = shaken(bare_mufin(a_c="concat")).double()
     x, z = random_bag(4, 3, 8, 1), random_bag(4, 2, 8, 2)
     here, there = model.adapted(x, z), model.adapted(x, random_bag(4, 2, 8, 3))
     assert torch.allclose(
@@ -172,7 +178,7 @@ def test_concat_adapts_to_the_label_and_has_unit_norm():
     ) and not torch.allclose(here, there, atol=0.01)
 
 
-def test_the_feed_forward_layer_gives_each_row_what_a_s_with_its_weights_gives_a_bag_of_one():
+def test_feed_forward_equals_a_s_on_bags_of_one():
     layer, block = shaken(FeedForward(8)).double(), shaken(AttentionBlock(8)).double()
     layer.layer.weight.data = block.out.weight.data @ block.value.weight.data
     layer.layer.bias.data = block.out.weight.data @ block.value.bias.data + block.out.bias.data
@@ -181,7 +187,7 @@ def test_the_feed_forward_layer_gives_each_row_what_a_s_with_its_weights_gives_a
     rows = layer(bag.rows, bag.mask)
     for i, m in bag.mask.nonzero().tolist():
         one, there = bag.rows[i : i + 1, m : m + 1], torch.ones(1, 1, dtype=torch.bool)
-        assert torch.allclose(rows[i, m], block(one, one, there, there)[0, 0], atol=1e-10)
+        assert torch.allclose(rows[i, m], block.attend(one, one, there, there)[0, 0], atol=1e-10)
     assert (rows[~bag.mask] == 0).all()
     assert torch.allclose(
         FeedForward(8).double()(bag.rows, bag.mask)[bag.mask],
@@ -189,7 +195,7 @@ def test_the_feed_forward_layer_gives_each_row_what_a_s_with_its_weights_gives_a
     )
 
 
-def test_a_row_sees_the_others_of_its_bag_with_attention_alone_and_passes_as_it_is_with_none():
+def test_rows_depend_on_one_another_by_attention_alone():
     store = GivenStore(3, WIDTH)
     batch, other = store.batch(np.array([1])), store.batch(np.array([1]))
     other.images = other.images + 1.0  # the picture changes, the title does not
@@ -212,7 +218,7 @@ def test_a_row_sees_the_others_of_its_bag_with_attention_alone_and_passes_as_it_
         ("attention", "none", "cross_attention."),
     ],
 )
-def test_a_variant_differs_from_mufin_in_the_parameters_of_that_block_alone(a_s, a_c, block):
+def test_a_variant_differs_in_one_block_alone(a_s, a_c, block):
     ours, theirs = network(), network(a_s, a_c)
     differ = shapes(ours).items() ^ shapes(theirs).items()
     assert differ and all(name.startswith(block) for name, _ in differ)
@@ -223,14 +229,14 @@ def test_a_variant_differs_from_mufin_in_the_parameters_of_that_block_alone(a_s,
 
 @each_a_s
 @each_a_c
-def test_bags_without_descriptors_give_zeros_and_never_nan_forward_or_backward(a_s, a_c):
+def test_bags_without_descriptors_score_zero_and_never_nan(a_s, a_c):
     model, store = shaken(network(a_s, a_c)), GivenStore(6, WIDTH)
     batch = store.batch(np.arange(6))
     batch.modality[:3] = -1  # datapoints 0 to 2 have nothing
     bags = model.bag(batch)
     z, w = bags[torch.tensor([0, 4, 5])], model.classifiers.free.weight[:3]
     scores, adapted = (
-        cross_scores(model, bags, label_side(model, z, w)),
+        model.scores(bags, model.label_side(z, w)),
         model.adapted(bags[:3], bags[3:]),
     )
     (scores.square().sum() + model.vector(bags).sum() + adapted.sum()).backward()
@@ -248,7 +254,7 @@ def test_bags_without_descriptors_give_zeros_and_never_nan_forward_or_backward(a
 @pytest.mark.parametrize("budget", [1, 300, 2**25])
 @pytest.mark.parametrize("width", [3, 20])
 @each_a_c
-def test_classifier_scores_are_the_mean_of_members_for_any_memory_budget(a_c, width, budget):
+def test_classifier_scores_are_the_mean_of_members(a_c, width, budget):
     members = [shaken(network(a_c=a_c), seed).eval() for seed in (1, 2)]
     store, candidates = GivenStore(N, WIDTH), np.random.default_rng(0).integers(0, L, (9, width))
     labels, x = (
@@ -276,10 +282,8 @@ def job_of(model: Mufin, **changes) -> Finetuning:
     return Finetuning(
         model,
         GivenStore(N, WIDTH),
-        np.arange(N),
+        Split(np.arange(N), random_graph(N, L), Lists.of_rows([[]] * N)),
         np.arange(L),
-        random_graph(N, L),
-        Lists.of_rows([[]] * N),
         Lists.of_rows([rng.permutation(L)[:12] for _ in range(N)]),
         SimpleNamespace(**FINETUNE | {"select": "last"} | changes),
         3,
@@ -298,11 +302,11 @@ def job_of(model: Mufin, **changes) -> Finetuning:
         ("none", "none"),
     ],
 )
-def test_module_four_learns_and_moves_every_parameter_of_the_new_block(a_s, a_c, changes, tmp_path):
+def test_module_four_trains_every_parameter_of_a_variant(a_s, a_c, changes, tmp_path):
     where = machine(tmp_path, 1e9)
     model = network(a_s, a_c)
     optimisers = Optimisers(model, RATES, 0.0, with_cross_attention=True)
-    before = trained_state(model)
+    before = weights_of(model)
     curve = train(job_of(model, epochs=25, **changes), optimisers, 1, 10, where)
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
     blocks = [n for n in before if n.startswith(("self_attention.", "cross_attention."))]
@@ -323,10 +327,8 @@ def test_module_one_learns_with_every_a_s(a_s, tmp_path):
     job = Pretraining(
         model,
         GivenStore(N, WIDTH),
-        np.arange(N),
+        Split(np.arange(N), random_graph(N, L), Lists.of_rows([[]] * N)),
         np.arange(L),
-        random_graph(N, L),
-        Lists.of_rows([[]] * N),
         SimpleNamespace(**PRETRAIN | {"epochs": 30}),
         3,
         where,
@@ -335,58 +337,30 @@ def test_module_one_learns_with_every_a_s(a_s, tmp_path):
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
 
 
-def test_a_network_of_which_nothing_trains_is_refused_with_the_remedy():
-    model = Mufin({}, {"text": Projection(16, 8, "maxpool", 0.0)}, 8, a_s="none")
+def test_a_network_without_trainable_weights_is_refused():
+    model = bare_mufin(a_s="none")
+    model.projections["text"] = Projection(16, 8, "maxpool", 0.0)
     with pytest.raises(MufinError, match="set attention.a_s: feedforward"):
         Optimisers(model, RATES, 0.0, with_cross_attention=False)
 
 
-def facts_of(model: Mufin, a_s: str, a_c: str) -> Mufin:
-    model.facts = {
-        "modalities": [],
-        "dim": 8,
-        "projection": "linear",
-        "standardise": False,
-        "dropouts": {},
-        "modality_dropout": 0.0,
-        "gates": False,
-        "image_gate": 0.0,
-        "heads": 2,
-        "dropout": 0.1,
-        "lexical_terms": 0,
-        "a_s": a_s,
-        "a_c": a_c,
-        "classifiers": None,
-    }
-    return model
-
-
-@each_a_s
 @each_a_c
-def test_module_three_puts_the_block_in_place_and_files_give_it_back(a_s, a_c, tmp_path):
-    model = facts_of(Mufin({}, {}, 8, 2, 0.1, a_s=a_s), a_s, "attention")
-    model_files.with_classifiers(model, 5, 0.5, True)
-    model_files.with_cross_attention(model, a_c)
-    shaken(model).eval()
-    model_files.save_members([model], tmp_path / "m")
-    [back] = model_files.load_members(tmp_path / "m", tmp_path)
-    assert back.facts == model.facts and back.facts["a_c"] == a_c and shapes(back) == shapes(model)
-    x, z = random_bag(4, 3, 8, 1, torch.float32), random_bag(5, 2, 8, 2, torch.float32)
-    here, there = (
-        cross_scores(m, x, label_side(m, z, m.classifier(torch.arange(5), m.vector(z))))
-        for m in (model, back)
-    )
-    assert torch.equal(here, there)
+def test_module_three_adds_classifiers_and_a_c(a_c):
+    before = Member(architecture(heads=2), bare_mufin(heads=2))
+    after = transferred(before, 5, a_c, 0.5, True)
+    facts = before.architecture, after.architecture
+    assert [(f.num_labels, f.a_c) for f in facts] == [(0, "attention"), (5, a_c)]
+    assert len(after.network.classifiers.free.weight) == 5
+    assert shapes(after.network) == shapes(bare_mufin(heads=2, a_c=a_c, num_labels=5))
 
 
-def test_module_three_starts_each_a_c_as_the_method_says_after_the_same_free_vectors():
+def test_module_three_starts_every_a_c_alike():
+    """All from the same free vectors; with ConCat x^{2,l} begins as x^1."""
     started = {}
     for a_c in A_C:
         torch.manual_seed(7)
-        model = model_files.with_classifiers(
-            facts_of(Mufin({}, {}, 8, 2), "attention", "attention"), 5, 0.5, True
-        )
-        started[a_c] = model_files.with_cross_attention(model, a_c).eval()
+        member = Member(architecture(heads=2), bare_mufin(heads=2))
+        started[a_c] = transferred(member, 5, a_c, 0.5, True).network.eval()
     x, z = random_bag(4, 3, 8, 1, torch.float32), random_bag(4, 2, 8, 2, torch.float32)
     assert torch.equal(started["none"].adapted(x, z), started["none"].vector(x))
     assert torch.allclose(started["concat"].adapted(x, z), started["none"].vector(x), atol=1e-6)
@@ -394,24 +368,16 @@ def test_module_three_starts_each_a_c_as_the_method_says_after_the_same_free_vec
     assert len({m.classifiers.free.weight.data.numpy().tobytes() for m in started.values()}) == 1
 
 
-def test_a_model_file_that_names_no_variant_is_mufin(tmp_path):
-    model = facts_of(Mufin({}, {}, 8, 2), "attention", "attention")
-    model.facts = {name: value for name, value in model.facts.items() if name not in ("a_s", "a_c")}
-    model_files.save_members([model], tmp_path / "m")
-    [back] = model_files.load_members(tmp_path / "m", tmp_path)
-    assert isinstance(back.self_attention, AttentionBlock) and isinstance(
-        back.cross_attention, AttentionBlock
-    )
-
-
 def test_concat_normalises_with_the_gates_of_both_sides():
-    model = shaken(Mufin({}, {}, 8, dropout=0.0, gates=True, a_c="concat")).double()
+    model = shaken(bare_mufin(gates=True, a_c="concat")).double()
     x, z = random_bag(4, 3, 8, 1), random_bag(4, 2, 8, 2)
     vectors = [
         normalize(
             (
                 bag.rows
-                * (model.gates.exp()[bag.modality.clamp_min(0).long()] * bag.mask)[..., None]
+                * (model.pooling.gates.exp()[bag.modality.clamp_min(0).long()] * bag.mask)[
+                    ..., None
+                ]
             ).sum(1),
             dim=1,
         )

@@ -1,5 +1,4 @@
-"""CLIP's towers and VisualBERT: what transformers' own models give, called by hand; files; the network and the store
-around them."""
+"""CLIP's towers and VisualBERT against transformers' own models; their files; within MUFIN."""
 
 from __future__ import annotations
 
@@ -22,25 +21,33 @@ from transformers import (
     VisualBertModel,
 )
 
-from mufin.artifacts.curated import open_store
+from mufin.artifacts.precomputed import Precomputed
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.corpus.modality import IMAGE, TEXT
 from mufin.corpus.tokens import load_tokenizer, tokenise
+from mufin.devices import device
 from mufin.errors import MufinError
-from mufin.nn.assembly import load_members, new_mufin, save_members
+from mufin.nn.assembly import Member, load_members, new_member, save_members
 from mufin.nn.embedding import embed
 from mufin.nn.encoded import encoders_held
 from mufin.nn.encoders import load_image_encoder, save_encoder
-from mufin.nn.mufin import IMAGE, TEXT
 from mufin.nn.vision_language import (
     create_clip_image_encoder,
     create_clip_text_encoder,
     create_visualbert_encoder,
     load_encoder,
 )
-from mufin.params import ParamsError, load_params
-from mufin.runtime import device
-from mufin.serving.recommender import load_encoders, newcomers
-from pipeline import curate, download
-from tests.test_precompute import inside, made, pictures_of, products, write_products
+from mufin.params import Params, ParamsError, load_params
+from mufin.serving.new_products import load_encoders, new_product_store
+from tests.support.stages import (
+    inside,
+    made,
+    pictures_of,
+    products,
+    run_stages,
+    stage,
+    write_products,
+)
 
 CPU, VOCABULARY, WIDTH = torch.device("cpu"), 60, 10
 TOWER = {
@@ -92,7 +99,7 @@ def some_tokens(n: int = 8, most: int = 12) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def clip_model(eos: int = 3, size: int = 48) -> CLIPModel:
-    """As on the hub: the width of the projections stands beside the towers' configs, not in them."""
+    """As on the hub: the configs of the towers do not have the width of the projections."""
     torch.manual_seed(4)
     config = CLIPConfig(
         text_config=TOWER
@@ -144,9 +151,7 @@ def run(encoder, *inputs):
 
 @pytest.mark.parametrize("trainable", [0, "all"])
 @pytest.mark.parametrize("size, own", [(48, 48), (64, 48), (48, 112), (50, 64)])
-def test_clips_image_embeddings_are_those_of_transformers_at_any_size(
-    trainable, size, own, tmp_path
-):
+def test_clips_image_embeddings_are_those_of_transformers(trainable, size, own, tmp_path):
     whole = clip_model(size=own)
     whole.save_pretrained(tmp_path)
     encoder, pixels = (
@@ -187,7 +192,7 @@ def test_clips_text_embeddings_are_those_of_transformers(trainable, eos, tmp_pat
         )
 
 
-def test_titles_cut_by_clips_own_tokenizer_keep_the_end_token_that_is_read(tmp_path):
+def test_clips_tokenizer_keeps_the_end_token(tmp_path):
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[])
@@ -207,7 +212,7 @@ def test_titles_cut_by_clips_own_tokenizer_keep_the_end_token_that_is_read(tmp_p
     assert torch.allclose(run(encoder, tokens, lengths), theirs, atol=1e-5)
 
 
-def test_a_checkpoint_file_of_the_whole_clip_fills_both_towers(tmp_path):
+def test_a_checkpoint_of_clip_fills_both_towers(tmp_path):
     whole = clip_model()
     CLIPModel(whole.config).save_pretrained(tmp_path / "other")  # other weights
     whole.save_pretrained(tmp_path / "this")
@@ -232,7 +237,7 @@ def test_a_checkpoint_file_of_the_whole_clip_fills_both_towers(tmp_path):
 
 
 def by_hand(model: VisualBertModel, tokens: list[int], pictures: torch.Tensor) -> torch.Tensor:
-    """One product alone, as transformers' documentation calls the model."""
+    """One product by itself, as transformers' documentation calls the model."""
     visual = (
         {
             "visual_embeds": pictures[None],
@@ -249,7 +254,7 @@ def by_hand(model: VisualBertModel, tokens: list[int], pictures: torch.Tensor) -
     return hidden[0].mean(0)
 
 
-def test_visualberts_vectors_are_those_of_each_product_alone_whatever_the_others_lengths():
+def test_visualberts_vectors_are_those_of_each_product_alone():
     encoder, (tokens, lengths) = visualbert().eval(), some_tokens()
     lengths[2] = lengths[5] = 0  # no title
     g = torch.Generator().manual_seed(1)
@@ -301,7 +306,7 @@ def test_a_frozen_visualbert_has_no_gradient_and_no_dropout():
     )
 
 
-def test_a_pretrained_visualbert_is_read_from_a_folder_without_its_heads(tmp_path):
+def test_a_pretrained_visualbert_is_read_without_its_heads(tmp_path):
     whole = VisualBertForPreTraining(
         VisualBertConfig(vocab_size=VOCABULARY, visual_embedding_dim=WIDTH, **TOWER)
     ).eval()
@@ -316,7 +321,8 @@ def test_a_pretrained_visualbert_is_read_from_a_folder_without_its_heads(tmp_pat
         ours, by_hand(whole.visual_bert, tokens[0].tolist(), pictures[0]), atol=1e-5
     )
     with pytest.raises(
-        MufinError, match="encoder.image gives 11 numbers a picture and the VisualBERT .* reads 10"
+        MufinError,
+        match="encoder.image gives 11 numbers per picture and the VisualBERT .* reads 10",
     ):
         create_visualbert_encoder(str(tmp_path), "pretrained", {}, "all", 12, 11, UNTITLED)
 
@@ -330,9 +336,7 @@ def test_a_pretrained_visualbert_is_read_from_a_folder_without_its_heads(tmp_pat
     [(image_encoder, (some_pixels(),)), (text_encoder, some_tokens()), (visualbert, some_tokens())],
     ids=["clip image", "clip text", "visualbert"],
 )
-def test_a_saved_encoder_loads_as_it_was_and_a_seed_draws_anew_what_trains(
-    make, inputs, trainable, tmp_path
-):
+def test_a_saved_encoder_loads_as_it_was(make, inputs, trainable, tmp_path):
     encoder = make(trainable)
     save_encoder(encoder, tmp_path / "a")
     save_encoder(load_encoder(tmp_path / "a"), tmp_path / "b")
@@ -381,11 +385,11 @@ def bert_folder(path: Path) -> str:
         ),
         (
             lambda p: load_tokenizer(bert_folder(p)),
-            "its tokenizer cannot be had .it has no vocabulary",
+            "its tokenizer cannot be loaded .it has no vocabulary",
         ),
         (
             lambda p: create_clip_image_encoder(str(p / "none"), "pretrained", {}, 48, 0),
-            "encoder.image.name is .* cannot be had",
+            "encoder.image.name is .* cannot be loaded",
         ),
         (
             lambda p: create_clip_image_encoder("clip", "random", VISION, 15, 0),
@@ -407,7 +411,7 @@ def bert_folder(path: Path) -> str:
         ),
     ],
 )
-def test_what_cannot_be_is_one_sentence_that_names_the_setting(make, message, tmp_path):
+def test_an_impossible_setting_is_one_sentence(make, message, tmp_path):
     with pytest.raises(MufinError, match=message) as error:
         make(tmp_path)
     assert "\n" not in str(error.value)
@@ -464,8 +468,7 @@ def catalog(tmp_path_factory) -> Path:
     """Of the sample, product 4 without a title, 5 without a picture, 9 with neither."""
     folder = tmp_path_factory.mktemp("catalog")
     with inside(folder, **{"download.sample.products": 120}):
-        download.main()
-        curate.main()
+        run_stages(folder, "download", "curate")
     table = products(folder)
     titles, images = table["title"].to_pylist(), table["images"].to_pylist()
     every = sorted(k for row in images for k in row)
@@ -477,9 +480,18 @@ def catalog(tmp_path_factory) -> Path:
     return folder
 
 
+def network_of(precomputed: Path, params: Params, seed: int) -> Member:
+    """A network as the stage pretrain starts it."""
+    return new_member(stage("pretrain")._architecture(params), Precomputed(precomputed), seed)
+
+
+def store_of(precomputed: Path, params: Params) -> DescriptorStore:
+    return DescriptorStore(precomputed, list(params.encoder.modalities))
+
+
 @pytest.fixture(scope="module", params=[0, "all"])
-def fused(request, catalog):
-    """(folder, settings) of VisualBERT frozen or training, and its network and store."""
+def fused_member(request, catalog) -> tuple[Path, Member, DescriptorStore]:
+    """A folder precomputed with VisualBERT (frozen, or trained later), its network and store."""
     changes = VISUALBERT | {
         "encoder.text.trainable_layers": request.param,
         "encoder.modality_dropout": 0.0,
@@ -487,18 +499,23 @@ def fused(request, catalog):
     precomputed = made(catalog, f"visualbert-{request.param}", **changes)
     with inside(catalog, **changes):
         params = load_params()
-        return (
-            precomputed,
-            params,
-            new_mufin(params, precomputed, 3).eval(),
-            open_store(precomputed, params),
-        )
+    member = network_of(precomputed, params, 3)
+    member.network.eval()
+    return precomputed, member, store_of(precomputed, params)
+
+
+@pytest.fixture
+def fused(fused_member):
+    """The same: folder, network and store."""
+    precomputed, member, store = fused_member
+    return precomputed, member.network, store
 
 
 def expected_row(
     precomputed: Path, model, store, product: int, title: bool = True, picture: bool = True
 ):
-    """The product's one row from its title and stored features, by transformers' model called by hand; None: no row."""
+    """The product's one row from its title and stored features, by transformers' model called by
+    hand; None where it has neither."""
     rows = store.image_lists[product] if picture else np.zeros(0, np.int64)
     length = int(store.lengths[product]) if title else 0
     if not len(rows) and not length:
@@ -512,10 +529,8 @@ def expected_row(
 
 
 @pytest.mark.parametrize("modalities", [None, {TEXT}, {IMAGE}])
-def test_a_bag_is_the_one_vector_of_its_title_and_pictures_or_of_what_is_there_or_asked_for(
-    fused, modalities
-):
-    precomputed, _, model, store = fused
+def test_a_fused_bag_is_one_vector_by_hand(fused, modalities):
+    precomputed, model, store = fused
     every = np.arange(0, 40)
     embedded = embed(model, store, every, CPU, torch.float32, 15, modalities)
     title, picture = modalities != {IMAGE}, modalities != {TEXT}
@@ -538,8 +553,8 @@ def test_a_bag_is_the_one_vector_of_its_title_and_pictures_or_of_what_is_there_o
 
 
 @pytest.mark.parametrize("asked", [[4], [5], [9], [], [9, 4]], ids=str)
-def test_batches_without_titles_pictures_or_products_are_no_exception(fused, asked):
-    precomputed, _, model, store = fused
+def test_batches_may_lack_titles_pictures_or_products(fused, asked):
+    precomputed, model, store = fused
     bag = model.bag(store.batch(np.array(asked, np.int64)))
     assert bag.rows.shape == (len(asked), 1, 16)
     for product, row, mask in zip(asked, bag.rows, bag.mask):
@@ -550,8 +565,8 @@ def test_batches_without_titles_pictures_or_products_are_no_exception(fused, ask
         )
 
 
-def test_a_modality_dropped_in_training_is_dropped_before_it_is_fused(fused):
-    precomputed, _, model, store = fused
+def test_a_dropped_modality_is_not_fused(fused):
+    precomputed, model, store = fused
     batch = store.batch(np.arange(40))
     model.modality_dropout = 1.0
     bag = model.train().bag(batch)  # dropout of A_S is off, that of VisualBERT may be on
@@ -575,8 +590,8 @@ def test_a_modality_dropped_in_training_is_dropped_before_it_is_fused(fused):
     assert alone == {True, False}
 
 
-def test_fused_outputs_held_give_the_embeddings_of_a_visualbert_that_runs(fused):
-    _, _, model, store = fused
+def test_held_fused_outputs_equal_a_running_visualbert(fused):
+    _, model, store = fused
     encoder, every = model.encoders["text"], np.arange(store.num_products)
     live = embed(model, store, every, CPU, torch.float32, 37)
     with encoders_held(model, store, CPU, torch.float32) as held:
@@ -592,14 +607,15 @@ def test_fused_outputs_held_give_the_embeddings_of_a_visualbert_that_runs(fused)
     assert np.array_equal(embed(model, store, every, CPU, torch.float32, 37).rows, live.rows)
 
 
-def test_a_saved_network_with_visualbert_loads_as_it_was(fused, tmp_path):
-    precomputed, _, model, store = fused
-    save_members([model], tmp_path / "models")
-    (again,) = load_members(tmp_path / "models", precomputed)
-    one, two = (embed(m, store, np.arange(30), CPU, torch.float32) for m in (model, again))
+def test_a_saved_network_with_visualbert_loads_as_it_was(fused_member, tmp_path):
+    precomputed, member, store = fused_member
+    save_members([member], tmp_path / "models")
+    (again,) = load_members(tmp_path / "models", Precomputed(precomputed))
+    one, two = (embed(m.network, store, np.arange(30), CPU, torch.float32) for m in (member, again))
+    assert again.architecture == member.architecture
     assert np.array_equal(one.rows, two.rows) and np.array_equal(one.vectors, two.vectors)
     assert not any(
-        n.startswith("encoders.image") for n in model.state_dict()
+        n.startswith("encoders.image") for n in member.network.state_dict()
     )  # E_V is frozen, and run by precompute
 
 
@@ -612,24 +628,17 @@ def test_a_saved_network_with_visualbert_loads_as_it_was(fused, tmp_path):
     ],
     ids=["clip", "clip image trains", "visualbert"],
 )
-def test_products_of_the_catalog_given_anew_by_title_and_pictures_have_the_catalogs_vectors(
-    catalog, tmp_path, changes
-):
+def test_new_products_have_the_vectors_of_catalog_products(catalog, tmp_path, changes):
     precomputed = made(catalog, "anew", **changes)
-    table, store_of = products(catalog), pictures_of(catalog)
+    table, content = products(catalog), pictures_of(catalog)
     asked = [3, 4, 5, 20, 21]
     titles = [table["title"][p].as_py() for p in asked]
-    pictures = [[store_of[k] for k in table["images"][p].as_py()] for p in asked]
+    pictures = [[content[k] for k in table["images"][p].as_py()] for p in asked]
     with inside(catalog, **changes):
         params = load_params()
-        model, store = new_mufin(params, precomputed, 0), open_store(precomputed, params)
-        anew = newcomers(
-            titles,
-            pictures,
-            load_encoders(precomputed, params.encoder.modalities, device()),
-            params.encoder,
-            tmp_path,
-        )
+        model, store = network_of(precomputed, params, 0).network, store_of(precomputed, params)
+        encoders = load_encoders(Precomputed(precomputed), params.encoder.modalities, device())
+        anew = new_product_store(titles, pictures, encoders, params.encoder, tmp_path)
         one, two = (
             embed(model, s, np.array(rows), CPU, torch.float32)
             for s, rows in ((store, asked), (anew, range(5)))
@@ -672,7 +681,7 @@ def test_clip_towers_that_train_are_held_as_they_run(catalog):
     precomputed = made(catalog, "clip-all", **changes)
     with inside(catalog, **changes):
         params = load_params()
-        model, store = new_mufin(params, precomputed, 3), open_store(precomputed, params)
+    model, store = network_of(precomputed, params, 3).network, store_of(precomputed, params)
     every = np.arange(store.num_products)
     live = embed(model, store, every, CPU, torch.float32, 37)
     with encoders_held(model, store, CPU, torch.float32, 29) as held:
@@ -682,10 +691,10 @@ def test_clip_towers_that_train_are_held_as_they_run(catalog):
     )
 
 
-def test_the_picture_features_are_those_of_the_image_encoder_named(fused):
+def test_picture_features_are_those_of_the_image_encoder(fused):
     precomputed = fused[0]
     encoder = load_image_encoder(precomputed / "encoders/image")
     pixels = torch.from_numpy(np.load(precomputed / "pixels-00000.npy")[:4])
     stored = torch.from_numpy(np.load(precomputed / "image_inputs-00000.npy")[:4])
     assert torch.allclose(stored, encoder.frozen(pixels), atol=1e-4)
-    assert fused[2].encoders["text"].model.config.visual_embedding_dim == encoder.width == 512
+    assert fused[1].encoders["text"].model.config.visual_embedding_dim == encoder.width == 512

@@ -1,11 +1,8 @@
-"""The stage precompute on a small sample: what it stores is what a slow loop finds, twice the same, from train alone."""
+"""The stage precompute on a small sample: equal to a slow loop, repeatable, from train alone."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -15,42 +12,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ruamel.yaml import YAML
 
-from mufin.artifacts.curated import open_store, read_labels, read_split
+from mufin.artifacts import arrays
+from mufin.artifacts.curated import read_labels, read_split
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.pixels import decode
 from mufin.corpus.tokens import load_tokenizer, terms_of
 from mufin.errors import MufinError
-from mufin.nn.assembly import new_mufin
 from mufin.nn.embedding import embed
 from mufin.nn.encoded import encoders_held
 from mufin.nn.encoders import load_image_encoder, load_text_encoder
 from mufin.params import load_params
-from pipeline import curate, download, precompute
+from tests.support.stages import (
+    SIZE,
+    TOKENS,
+    beside,
+    inside,
+    made,
+    new_network,
+    pictures_of,
+    products,
+    run_stages,
+    write_products,
+)
 
-ROOT = Path(__file__).parents[2]
-SIZE, TOKENS = 32, 16
-SMALL = {
-    "download.sample.products": 200,
-    "encoder.modalities": ["text", "image", "lexical"],
-    "encoder.dim": 16,
-    "encoder.image.size": SIZE,
-    "encoder.text.max_tokens": TOKENS,
-    "encoder.image.options": {
-        "img_size": SIZE,
-        "patch_size": 16,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 2,
-    },
-    "encoder.text.options": {
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    },
-}
 KINDS = {"descriptors": 0, "activations": 1, "inputs": "all"}
 
 
@@ -58,46 +43,17 @@ def trains(what: int | str) -> dict:
     return {"encoder.image.trainable_blocks": what, "encoder.text.trainable_layers": what}
 
 
-@contextlib.contextmanager
-def inside(folder: Path, workers: int = 1, **changes):
-    """In `folder`, with the small settings (and the changes) as its params.yaml."""
-    yaml = YAML()
-    content = yaml.load((ROOT / "params.yaml").read_text())
-    for name, value in (SMALL | changes).items():
-        *sections, key = name.split(".")
-        section = content
-        for part in sections:
-            section = section[part]
-        section[key] = value
-    with open(folder / "params.yaml", "w") as file:
-        yaml.dump(content, file)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MUFIN_DEVICE", "cpu")
-        patch.setenv("MUFIN_WORKERS", str(workers))
-        patch.setenv("MUFIN_SCRATCH", str(folder / "scratch"))
-        yield
-
-
-def made(folder: Path, name: str, workers: int = 1, **changes) -> Path:
-    """What the stage makes of the folder's data, as data/<name>."""
-    with inside(folder, workers, **changes):
-        precompute.main(out=Path(f"data/{name}"), metrics=Path(f"metrics/{name}.json"))
-    return folder / "data" / name
-
-
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     with inside(folder):
-        download.main()
-        curate.main()
+        run_stages(folder, "download", "curate")
     return folder
 
 
 @pytest.fixture(scope="module")
 def damaged(sample, tmp_path_factory) -> Path:
-    """The sample with broken pictures and lost ones, and products that have no title, no picture, or neither."""
+    """The sample with broken and lost pictures, and products without title, picture, or both."""
     folder = tmp_path_factory.mktemp("damaged")
     shutil.copytree(sample / "data", folder / "data")
     keys = sorted(
@@ -121,7 +77,7 @@ def damaged(sample, tmp_path_factory) -> Path:
     titles[5:8] = ["red anchor mug", "blue kettle", "blue kettle, 2 pack"]
     images[4] = [keys[0]]
     images[5] = images[9] = images[50] = []
-    images[6] = [keys[20]]  # all that it has is lost
+    images[6] = [keys[20]]  # its only picture is lost
     images[7] = [keys[3], keys[0], keys[20], keys[0], keys[1]]  # the others keep their order
     write_products(folder, titles, images)
     return folder
@@ -131,25 +87,6 @@ def damaged(sample, tmp_path_factory) -> Path:
 def stored(request, damaged) -> tuple[str, Path]:
     """The stage's output for each kind of what is stored."""
     return request.param, made(damaged, request.param, **trains(KINDS[request.param]))
-
-
-def products(folder: Path) -> pa.Table:
-    return pq.read_table(folder / "data/curated/products.parquet")
-
-
-def write_products(folder: Path, titles: list, images: list) -> None:
-    table = products(folder)
-    for name, column in (("title", titles), ("images", images)):
-        at = table.schema.get_field_index(name)
-        table = table.set_column(
-            at, table.schema.field(name), pa.array(column, table.schema.field(name).type)
-        )
-    pq.write_table(table, folder / "data/curated/products.parquet")
-
-
-def pictures_of(folder: Path) -> dict[str, bytes]:
-    tables = [pq.read_table(p) for p in sorted((folder / "data/raw/images").glob("part-*.parquet"))]
-    return dict(zip(*(pa.concat_tables(tables)[n].to_pylist() for n in ("key", "bytes"))))
 
 
 def rewrite(folder: Path, changes: dict[str, bytes | None]) -> None:
@@ -183,7 +120,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # What is stored
 
 
-def test_the_pictures_stored_and_those_dropped_by_reason_add_up(damaged, stored):
+def test_stored_and_dropped_pictures_add_up(damaged, stored):
     manifest, store = json.loads((stored[1] / "manifest.json").read_text()), pictures_of(damaged)
     keys = {k for row in products(damaged)["images"].to_pylist() for k in row}
     outcomes = Counter(
@@ -214,38 +151,11 @@ def test_the_pictures_stored_and_those_dropped_by_reason_add_up(damaged, stored)
     )
 
 
-def test_pixels_are_stored_and_beside_them_what_the_frozen_part_gives(stored):
+def test_pixels_are_stored_beside_the_frozen_outputs(stored):
     kinds = ["pixels"] if stored[0] == "inputs" else ["image_inputs", "pixels"]
     assert sorted(p.name for p in stored[1].glob("*-*.npy")) == [
         f"{kind}-00000.npy" for kind in kinds
     ]
-
-
-def test_rows_written_in_any_order_are_those_of_an_array_also_where_no_space_can_be_set_aside(
-    tmp_path, monkeypatch
-):
-    rng, contents = np.random.default_rng(0), []
-    values, lengths, order = (
-        rng.normal(size=(20, 5, 3)).astype(np.float16),
-        rng.integers(0, 6, 20),
-        rng.permutation(20),
-    )
-    whole = np.where(np.arange(5)[:, None] < lengths[:, None, None], values, 0).astype(np.float16)
-    for supported in (True, False):
-        if not supported:
-            monkeypatch.setattr(os, "posix_fallocate", unsupported)
-        file = precompute._RowFile(tmp_path / "rows.npy", np.dtype(np.float16), whole.shape)
-        for row in order:
-            file.write(row, values[row, : lengths[row]])
-        file.close()
-        assert np.array_equal(np.load(tmp_path / "rows.npy", mmap_mode="r"), whole)
-        contents.append((tmp_path / "rows.npy").read_bytes())
-    np.save(tmp_path / "whole.npy", whole)
-    assert contents == [(tmp_path / "whole.npy").read_bytes()] * 2
-
-
-def unsupported(*_):
-    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
 
 def test_all_that_is_stored_is_finite(stored):
@@ -327,10 +237,11 @@ def near(ours: torch.Tensor, theirs: torch.Tensor, kind: str) -> None:
     )
 
 
-def test_products_with_nothing_to_show_have_empty_bags_and_zero_vectors(damaged, stored):
+def test_products_without_descriptors_have_zero_vectors(damaged, stored):
     with inside(damaged, **trains(KINDS[stored[0]])):
         params = load_params()
-        store, model = open_store(stored[1], params), new_mufin(params, stored[1], 0).eval()
+        model = new_network(params, stored[1], 0).eval()
+        store = DescriptorStore(stored[1], params.encoder.modalities)
         for asked in ([9, 50], [9], [], [4, 9, 5]):
             bag = model.bag(store.batch(np.array(asked, np.int64)))
             vectors = model.vector(bag)
@@ -342,7 +253,8 @@ def test_products_with_nothing_to_show_have_empty_bags_and_zero_vectors(damaged,
 def test_encoders_held_give_the_embeddings_of_encoders_that_run(damaged, stored):
     with inside(damaged, **trains(KINDS[stored[0]])):
         params = load_params()
-        store, model = open_store(stored[1], params), new_mufin(params, stored[1], 3)
+        model = new_network(params, stored[1], 3)
+        store = DescriptorStore(stored[1], params.encoder.modalities)
         encoders, every = dict(model.encoders), np.arange(store.num_products)
         device = torch.device("cpu")
         free = embed(model, store, every, device, torch.float32, 37)
@@ -359,12 +271,11 @@ def test_encoders_held_give_the_embeddings_of_encoders_that_run(damaged, stored)
         free.vectors, fixed.vectors, atol=1e-5
     )
     assert np.linalg.norm(free.vectors, axis=1).max() == pytest.approx(1, abs=1e-5)
-    assert dict(model.encoders) == encoders and np.array_equal(
-        again.rows, free.rows
-    )  # all as it was before
+    assert dict(model.encoders) == encoders  # restored
+    assert np.array_equal(again.rows, free.rows)
 
 
-def test_the_same_bytes_when_run_twice_and_by_several_processes(damaged, stored):
+def test_two_runs_and_two_workers_give_equal_bytes(damaged, stored):
     again = made(damaged, "again", workers=2, **trains(KINDS[stored[0]]))
     first, second = contents(stored[1]), contents(again)
     assert first.keys() == second.keys()
@@ -372,7 +283,7 @@ def test_the_same_bytes_when_run_twice_and_by_several_processes(damaged, stored)
 
 
 def test_several_shards_give_the_same_batches_as_one(damaged, stored, monkeypatch):
-    monkeypatch.setattr(precompute, "SHARD_BYTES", 5000)
+    monkeypatch.setattr(arrays, "SHARD_BYTES", 5000)
     parts = made(damaged, "parts", **trains(KINDS[stored[0]]))
     shards = json.loads((parts / "manifest.json").read_text())["image"]["shards"]
     whole, apart = (
@@ -385,7 +296,7 @@ def test_several_shards_give_the_same_batches_as_one(damaged, stored, monkeypatc
 # From train alone
 
 
-def test_statistics_and_vocabularies_come_from_train_and_label_products_alone(sample, tmp_path):
+def test_statistics_and_vocabularies_come_from_known_products_alone(sample, tmp_path):
     shutil.copytree(sample / "data", tmp_path / "data")
     known, table = known_products(sample), products(sample)
     titles, images = table["title"].to_pylist(), table["images"].to_pylist()
@@ -430,19 +341,20 @@ def test_statistics_are_those_of_a_slow_loop(damaged):
         assert np.allclose(np.load(folder / f"{name}_std.npy"), values.std(0), atol=1e-5)
 
 
-# What fails says so, and leaves what was there
+# Errors
 
 
-def test_no_picture_that_decodes_is_one_sentence_and_leaves_what_was_there(sample, tmp_path):
+def test_pictures_that_all_fail_are_one_sentence(sample, tmp_path):
     shutil.copytree(sample / "data", tmp_path / "data")
     rewrite(tmp_path, dict.fromkeys(pictures_of(sample), b"<html>"))
-    (tmp_path / "data/precomputed").mkdir()
-    (tmp_path / "data/precomputed/old").write_text("old")
+    earlier = beside(tmp_path, "home") / "data/precomputed"
+    earlier.mkdir()
+    (earlier / "old").write_text("old")
     with pytest.raises(
         MufinError, match=r"none of the \d+ pictures could be decoded .*encoder.modalities"
     ):
-        made(tmp_path, "precomputed")
-    assert contents(tmp_path / "data/precomputed") == {"old": b"old"}
+        made(tmp_path, "home")
+    assert contents(earlier) == {"old": b"old"} and not (tmp_path / "home/metrics").exists()
 
 
 @pytest.mark.parametrize("what", [0, "all"])
@@ -454,22 +366,11 @@ def test_no_title_among_train_products_is_one_sentence(sample, what, tmp_path):
     with pytest.raises(
         MufinError, match="no train product has a title; take text out of encoder.modalities"
     ):
-        made(tmp_path, "precomputed", **trains(what))
+        made(tmp_path, "home", **trains(what))
 
 
-def test_a_modality_that_was_not_made_says_what_to_do(damaged):
+def test_a_missing_modality_names_the_remedy(damaged):
     folder = made(damaged, "titles", **{"encoder.modalities": ["text"]})
     assert not list(folder.glob("pixels-*")) and not (folder / "encoders/image").exists()
     with pytest.raises(MufinError, match=r"made without \['image'\]; run `dvc repro precompute`"):
         DescriptorStore(folder, ["text", "image"])
-
-
-def test_processes_and_threads_decode_alike(sample, monkeypatch):
-    monkeypatch.setattr(precompute, "MANY", 10)
-    keys = np.array(sorted(pq.read_table(sample / "data/raw/images")["key"].to_pylist())[:80])
-    found = {}
-    for workers in (1, 2):
-        monkeypatch.setenv("MUFIN_WORKERS", str(workers))
-        found[workers] = dict(precompute._decoded(sample / "data/raw", keys, SIZE, {}))
-    assert found[1].keys() == found[2].keys() and len(found[1]) > 40
-    assert all(np.array_equal(found[1][key], found[2][key]) for key in found[1])

@@ -1,4 +1,4 @@
-"""Data that others hand out: Amazon's dumps, a real catalog, and the released data set in each layout."""
+"""Public data: Amazon's dumps, a real catalog, and the released data set in each layout."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mufin.corpus import xmlrepo
 from mufin.corpus.fetch import Fetcher
 from mufin.corpus.sources import THUMBNAIL, Product, amazon_2014, amazon_2018
 from pipeline import curate, download
-from tests import test_sources
-from tests.test_fetch import Server, limits, serving
-from tests.test_sources import GOOD, PRODUCTS, Shelf, as_file, jpeg, refused, settings
+from tests.support import catalogs
+from tests.support.catalogs import GOOD, PRODUCTS, Shelf, as_file, refused, settings
+from tests.support.projects import REAL_DATA
+from tests.support.servers import Server, jpeg, limits, serving
 
-SHARED = Path(__file__).parents[3] / "shared/data"
-workplace = test_sources.workplace
+workplace = catalogs.workplace
 
 
 # Amazon's dumps
@@ -45,7 +45,7 @@ workplace = test_sources.workplace
         ("https://m._x_.example/I/51a.jpg", "https://m._x_.example/I/51a.jpg"),
     ],
 )
-def test_thumbnail_markers_are_taken_out_of_the_urls_of_both_releases(tmp_path, url, whole):
+def test_thumbnail_markers_leave_the_urls_of_both_releases(tmp_path, url, whole):
     path = tmp_path / "meta.json"
     for key in ("image", "imageURL", "imageURLHighRes"):
         path.write_text(
@@ -70,7 +70,7 @@ def test_thumbnail_markers_are_taken_out_of_the_urls_of_both_releases(tmp_path, 
     assert list(amazon_2014(path)) == [Product("A", "it's", [whole], ["B"], ["c", "d"])]
 
 
-def test_the_large_pictures_of_the_2018_dump_go_before_the_small_and_all_but_the_id_may_be_missing(
+def test_large_pictures_go_first_and_only_ids_are_needed(
     tmp_path,
 ):
     path = tmp_path / "meta.json"
@@ -132,11 +132,11 @@ def test_a_broken_dump_ends_in_a_sentence(workplace, source, content, message):
     assert Path("params.yaml").exists()
 
 
-# What is in shared/
+# Real data
 
 
 class Amazon(Shelf):
-    """A picture at each path, made from its name, but nothing at one in ten."""
+    """Answers each path with a picture that depends on it; one in ten has none."""
 
     protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
@@ -152,10 +152,10 @@ class Amazon(Shelf):
 PICTURES = [jpeg(i) for i in range(7)]
 
 
-@pytest.mark.skipif(not (SHARED / "amazon-metadata").is_dir(), reason="the dumps are not here")
-def test_the_real_dumps_become_distinct_clean_products_whose_split_does_not_leak(workplace):
+@pytest.mark.skipif(not (REAL_DATA / "amazon-metadata").is_dir(), reason="the dumps are not here")
+def test_the_real_dumps_become_clean_products_without_a_leak(workplace):
     with serving(Server(Amazon)) as server:
-        urls = moved(SHARED / "amazon-metadata", Path("dumps"), server.url(""))
+        urls = moved(REAL_DATA / "amazon-metadata", Path("dumps"), server.url(""))
         settings(
             download__source="amazon-2018",
             download__location="dumps",
@@ -207,7 +207,7 @@ def test_the_real_dumps_become_distinct_clean_products_whose_split_does_not_leak
 
 
 def moved(source: Path, target: Path, host: str) -> set[str]:
-    """Copies of the dumps whose pictures lie at `host`; their URLs there."""
+    """Copy the dumps with all pictures at `host`; returns the URLs of these."""
     target.mkdir()
     urls: set[str] = set()
     for path in sorted(source.glob("*.gz")):
@@ -223,7 +223,7 @@ def moved(source: Path, target: Path, host: str) -> set[str]:
 
 
 def whole_split(uids: list[str], related: dict[str, set[str]]) -> dict[str, set[int]]:
-    """The products of each split and the labels, once nothing held out is in train and each truth is a relation."""
+    """{split or "labels": products}, once nothing held out is in train and truth is relations."""
     labels = pl.read_parquet("data/curated/labels.parquet")["product"].to_list()
     split = {
         name: pl.read_parquet(f"data/curated/{name}.parquet") for name in ("train", "valid", "test")
@@ -240,13 +240,13 @@ def whole_split(uids: list[str], related: dict[str, set[str]]) -> dict[str, set[
     return sets
 
 
-@pytest.mark.skipif(not (SHARED / "ikea").is_dir(), reason="the catalog is not here")
-def test_the_real_catalog_keeps_all_its_products_pictures_and_relations_and_its_split_does_not_leak(
+@pytest.mark.skipif(not (REAL_DATA / "ikea").is_dir(), reason="the catalog is not here")
+def test_the_real_catalog_is_kept_whole_without_a_leak(
     workplace,
 ):
     settings(
         download__source="catalog",
-        download__location=str(SHARED / "ikea/catalog.jsonl"),
+        download__location=str(REAL_DATA / "ikea/catalog.jsonl"),
         download__max_failed=0.0,
     )
     download.main()
@@ -287,7 +287,7 @@ IMAGES = {"A": [b"1", b"2"], "D": [b"3"]}
 
 
 def release(home: Path, titles: str = "txt", images: str = "") -> Path:
-    """A tiny release in the text layout; titles: txt, json, json.gz; images: img.bin, npz (with it), img.urls.txt, json."""
+    """A tiny release; titles: txt, json, json.gz; images: img.bin, npz, img.urls.txt, json."""
     (home / "raw_data").mkdir(parents=True)
     for name, rows in TITLES.items():
         if titles == "txt":
@@ -323,7 +323,7 @@ def urls(uid: str) -> list[str]:
 
 
 def stored(home: Path, places: bool) -> None:
-    """images/img.bin, and the .npz files as the release's makers write them: value = byte offset + 1."""
+    """images/img.bin, and .npz files as in the release: value = byte offset + 1."""
     (home / "images").mkdir()
     lines, starts = [], {}
     for uid, content in [(uid, jpeg(one[0])) for uid, all in IMAGES.items() for one in all] + [
@@ -363,9 +363,7 @@ def pictures(
     "images", ["", "img.bin", "npz", "img.urls.txt", "raw_data/img.urls.txt", "json"]
 )
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-def test_each_layout_keeps_titles_pictures_split_and_filter_pairs_as_released(
-    tmp_path, titles, images, packed
-):
+def test_each_layout_is_read_as_released(tmp_path, titles, images, packed):
     home = release(tmp_path / "home", titles, images)
     where = zipped(home, tmp_path / "a.zip") if packed else home
     layout = xmlrepo.read(xmlrepo.open_source(str(where), tmp_path / "scratch", Fetcher(limits())))
@@ -397,7 +395,7 @@ def test_each_layout_keeps_titles_pictures_split_and_filter_pairs_as_released(
     }
 
 
-def test_the_places_in_the_store_say_whose_a_picture_is_and_in_which_order(tmp_path):
+def test_places_in_the_store_give_owner_and_order(tmp_path):
     home = release(tmp_path / "home", "txt", "img.bin")
     starts = [
         0,
@@ -405,7 +403,11 @@ def test_the_places_in_the_store_say_whose_a_picture_is_and_in_which_order(tmp_p
             [len(line) for line in (home / "images/img.bin").read_bytes().splitlines(keepends=True)]
         ),
     ]
-    places = [[], [starts[1] + 1, 0, starts[0] + 1], [starts[2] + 1]]  # a stored zero is none
+    places = [
+        [],
+        [starts[1] + 1, 0, starts[0] + 1],
+        [starts[2] + 1],
+    ]  # a stored zero means no picture
     matrix = sp.csr_matrix((np.array(sum(places, []), float), [2, 1, 0, 0], [0, 0, 3, 4]), (3, 3))
     sp.save_npz(home / "images/train.img.bin.npz", matrix)
     products = {p.uid: p.images for p in xmlrepo.read(home).products}
@@ -414,21 +416,21 @@ def test_the_places_in_the_store_say_whose_a_picture_is_and_in_which_order(tmp_p
         [(jpeg(b"1"[0]), ""), (jpeg(b"2"[0]), "")],
         [(jpeg(b"3"[0]), "")],
     ]
-    assert len(products["A"]) == 2  # a datapoint without, in test with: by its UID there
+    assert len(products["A"]) == 2  # none in train; in test the same UID has two
     assert (
         pictures(layout, ["img.bin#3", "img.bin#x", f"img.bin#{starts[-1]}", "img.bin#" + "9" * 30])
         == [(b"", "no picture at its place in img.bin")] * 4
     )
 
 
-def test_a_row_of_several_uids_has_the_pictures_of_all(tmp_path):
+def test_a_row_of_several_uids_has_all_their_pictures(tmp_path):
     home = release(tmp_path / "home", "txt", "img.bin")
     (home / "raw_data/train.raw.txt").write_text("A,D->a\nB->b\nC->c\n")
     assert [len(p.images) for p in xmlrepo.read(home).products][:2] == [3, 0]
 
 
 @pytest.mark.parametrize("images", ["img.bin", "npz"])
-def test_a_zip_through_download_and_curate_keeps_the_released_split(workplace, images):
+def test_download_and_curate_keep_the_released_split(workplace, images):
     zipped(release(workplace / "home", "txt", images), Path("a.zip"))
     settings(
         download__source="mm-amazontitles",
@@ -459,13 +461,12 @@ def test_a_zip_through_download_and_curate_keeps_the_released_split(workplace, i
         (b'<html><form><input name="id" value="A&amp;B"><input name="uuid" value="7"></form>', ""),
         (
             b"<html>too many people",
-            r"^[\w-]+ gave a page instead of a zip; fetch it by hand and set download.location to it$",
+            r"^[\w-]+ gave a page instead of a zip; "
+            r"fetch the zip by hand and set download.location to it$",
         ),
     ],
 )
-def test_the_released_zip_is_fetched_by_its_id_past_the_page_before_it(
-    workplace, monkeypatch, page, message
-):
+def test_the_released_zip_is_fetched_by_its_id(workplace, monkeypatch, page, message):
     with serving(Server(Shelf)) as server:
         server.tag = '"1"'
         server.files = {
@@ -518,13 +519,13 @@ def test_the_plain_json_form_has_products_and_no_split(tmp_path, form):
         (
             "tst_X_Y.txt",
             "2 9\n\n\n",
-            r"tst_X_Y.txt line 1 says 2 9, .*the files are not of one release",
+            r"tst_X_Y.txt line 1 says 2 9, .*the files are from different releases",
         ),
         ("trn_X_Y.txt", "", r"trn_X_Y.txt line 1 says , but"),
         (
             "trn_X_Y.txt",
             "3 3\n0:1\n",
-            r"trn_X_Y.txt has 1 rows where its header says 3; it is cut off: fetch it again",
+            r"trn_X_Y.txt has 1 rows, but its header says 3; it is cut off: fetch it again",
         ),
         (
             "trn_X_Y.txt",
@@ -534,27 +535,27 @@ def test_the_plain_json_form_has_products_and_no_split(tmp_path, form):
         (
             "trn_X_Y.txt",
             "3 3\n0:1\n1:1 3:1\n\n",
-            r"trn_X_Y.txt line 3 names label 3 of 3; fetch the file again",
+            r"trn_X_Y.txt line 3 names label 3, but there are only 3 labels; fetch the file again",
         ),
         (
             "filter_labels_train.txt",
             "3 0\n",
-            r"filter_labels_train.txt names a datapoint or label that the split has not",
+            r"filter_labels_train.txt names a datapoint or label that is not in the split",
         ),
         (
             "filter_labels_test.txt",
             "0 3\n",
-            r"filter_labels_test.txt names a datapoint or label that the split has not",
+            r"filter_labels_test.txt names a datapoint or label that is not in the split",
         ),
         (
             "filter_labels_test.txt",
             "0 -1\n",
-            r"filter_labels_test.txt names a datapoint or label that the split has not",
+            r"filter_labels_test.txt names a datapoint or label that is not in the split",
         ),
         (
             "filter_labels_test.txt",
             "0 1\n0\n",
-            r"filter_labels_test.txt is not one `datapoint label` pair a line; fetch",
+            r"filter_labels_test.txt is not one `datapoint label` pair per line; fetch",
         ),
         (
             "raw_data/train.raw.txt",
@@ -589,42 +590,42 @@ def test_the_plain_json_form_has_products_and_no_split(tmp_path, form):
         (
             "filter_labels_test.txt",
             "0 " + "9" * 30,
-            r"filter_labels_test.txt is not one `datapoint label` pair a line; fetch",
+            r"filter_labels_test.txt is not one `datapoint label` pair per line; fetch",
         ),
         (
             "filter_labels_test.txt",
             "0 \u00e9",
-            r"filter_labels_test.txt is not one `datapoint label` pair a line; fetch",
+            r"filter_labels_test.txt is not one `datapoint label` pair per line; fetch",
         ),
         (
             "images/train.img.bin.npz",
             "no zip",
-            r"train.img.bin.npz is not a whole sparse matrix .*; fetch it again, or delete it",
+            r"train.img.bin.npz is not a complete sparse matrix .*; fetch it again, or delete it",
         ),
         (
             "images/test.img.bin.npz",
             {"shape": (3, 1)},
-            r"test.img.bin.npz has 3 rows with places up to byte 0, but .* has 2 rows",
+            r"test.img.bin.npz has 3 rows with offsets up to byte 0, but .* has 2 rows",
         ),
         (
             "images/test.img.bin.npz",
             {"data": [10**6]},
-            r"test.img.bin.npz has 2 rows with places up to byte 999999, but",
+            r"test.img.bin.npz has 2 rows with offsets up to byte 999999, but",
         ),
         (
             "images/test.img.bin.npz",
             {"data": [float("nan")]},
-            r"test.img.bin.npz has 2 rows with places",
+            r"test.img.bin.npz has 2 rows with offsets",
         ),
         (
             "images/test.img.bin.npz",
             {"indptr": [0, 2, 1]},
-            r"test.img.bin.npz is not a whole sparse matrix \(its parts do not fit",
+            r"test.img.bin.npz is not a complete sparse matrix \(its arrays do not fit together",
         ),
         (
             "images/test.img.bin.npz",
             {"format": b"coo"},
-            r"test.img.bin.npz is not a whole sparse matrix \(no CSR matrix\)",
+            r"test.img.bin.npz is not a complete sparse matrix \(not a CSR matrix\)",
         ),
         (
             "img.urls.txt",
@@ -633,9 +634,7 @@ def test_the_plain_json_form_has_products_and_no_split(tmp_path, form):
         ),
     ],
 )
-def test_a_broken_release_ends_in_a_sentence_and_leaves_data_raw_alone(
-    workplace, name, content, message
-):
+def test_a_broken_release_ends_in_a_sentence(workplace, name, content, message):
     path = release(workplace / "home", "txt", "img.bin" if name.startswith("images") else "") / name
     path.unlink(missing_ok=True)
     if isinstance(content, dict):
@@ -659,7 +658,8 @@ def test_a_broken_release_ends_in_a_sentence_and_leaves_data_raw_alone(
         (b'{"ASIN": "a"}\n{"AS', r"a.json line 2 is not JSON"),
         (
             None,
-            r"home has neither trn_X_Y.txt nor a JSON file of products; is it MM-AmazonTitles-300K\?",
+            r"home has neither trn_X_Y.txt nor a JSON file of products; "
+            r"is it MM-AmazonTitles-300K\?",
         ),
     ],
 )
@@ -672,7 +672,7 @@ def test_a_broken_plain_json_form_ends_in_a_sentence(workplace, content, message
 
 
 @pytest.mark.parametrize("harm", ["cut off", "bytes changed", "no zip"])
-def test_a_broken_zip_is_named_and_a_whole_one_in_its_place_is_read(workplace, harm):
+def test_a_broken_zip_is_named_until_it_is_replaced(workplace, harm):
     home = release(workplace / "home")
     (home / "extra.txt").write_text(" ".join(str(zlib.crc32(bytes([i]))) for i in range(256)))
     good = zipped(home, Path("a.zip")).read_bytes()
@@ -684,16 +684,14 @@ def test_a_broken_zip_is_named_and_a_whole_one_in_its_place_is_read(workplace, h
         }[harm]
     )
     settings(download__source="mm-amazontitles", download__location="a.zip")
-    refused(r"a.zip is not a whole zip; delete it and fetch it again")
+    refused(r"a.zip is not a complete zip; delete it and fetch it again")
     Path("a.zip").write_bytes(good)
     download.main()
     assert json.loads(Path("data/raw/source.json").read_text())["released"]
 
 
 @pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/evil"])
-def test_a_zip_whose_paths_leave_its_folder_is_refused_before_anything_is_written(
-    workplace, member
-):
+def test_a_zip_with_paths_outside_its_folder_writes_nothing(workplace, member):
     with zipfile.ZipFile("a.zip", "w") as archive:
         archive.writestr("good.json", GOOD)
         archive.writestr(member, "x")
@@ -709,11 +707,13 @@ def test_a_zip_whose_paths_leave_its_folder_is_refused_before_anything_is_writte
     [
         (
             "gone.zip",
-            r"download.location is gone.zip, which is not there; give the zip, its folder, a URL or an id",
+            r"download.location is gone.zip, which does not exist; "
+            r"give the zip, its folder, a URL or an id",
         ),
         (
             ["a.zip", "b.zip"],
-            r"download.location is a list of 2; the released data set is one zip or folder",
+            r"download.location is a list of 2 items; "
+            r"the released data set is one zip or one folder",
         ),
     ],
 )

@@ -1,40 +1,28 @@
-"""All stages one after the other, in one process, under settings that the sample does not use."""
+"""All stages one after the other, in this process: settings, metrics, another home folder."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import json
+import subprocess
+import sys
 import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
+from mufin.artifacts.files import read_json
 from mufin.nn.embedding import Embedded
 from mufin.params import Params, load_params
-from pipeline import (
-    curate,
-    download,
-    evaluate,
-    finetune,
-    index,
-    precompute,
-    pretrain,
-    retrieve,
-    transfer,
-)
-from tests.test_precompute import inside
+from pipeline import evaluate, finetune
+from tests.support.projects import ROOT, environment
+from tests.support.stages import FINISHED, QUICK, STAGES, inside, run_stages, stage
 
-QUICK = {
-    "pretrain.epochs": 2,
-    "pretrain.batch_size": 32,
-    "finetune.epochs": 2,
-    "finetune.batch_size": 32,
-    "finetune.train_encoders": True,
-}
+SUMMARY = {"P@1", "P@5", "PSP@5", "R@10", "R@100", "AUC@100"}
 TOWER = {
     "hidden_size": 24,
     "num_hidden_layers": 1,
@@ -42,12 +30,9 @@ TOWER = {
     "intermediate_size": 32,
     "projection_dim": 24,
 }
-
-
-ROOT = Path(__file__).parents[2]
 DECLARED = {
-    n: s["params"]
-    for n, s in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items()
+    name: [param for param in declared["params"] if isinstance(param, str)]
+    for name, declared in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items()
 }
 
 
@@ -61,11 +46,11 @@ def leaves(kind: type, prefix: str = "") -> Iterator[tuple[type, str, str]]:
 
 
 def recorded(monkeypatch) -> set[str]:
-    """A set that gathers the settings which a stage reads after it has loaded (and checked) them all."""
+    """A set that gathers the settings which a stage reads after it has loaded (and checked) all."""
     reads: set[str] = set()
     names: dict[type, dict[str, str]] = {}
     for kind, field, dotted in leaves(Params):
-        if kind.__name__ != "Hnsw":  # stands in two sections
+        if kind.__name__ != "Hnsw":  # is in two sections
             names.setdefault(kind, {})[field] = dotted
     for kind, fields in names.items():
 
@@ -76,25 +61,25 @@ def recorded(monkeypatch) -> set[str]:
 
         monkeypatch.setattr(kind, "__getattribute__", get)
 
-    for stage in (
-        download,
-        curate,
-        precompute,
-        pretrain,
-        retrieve,
-        transfer,
-        finetune,
-        index,
-        evaluate,
-    ):
+    def load(*args):
+        loaded = load_params(*args)
+        reads.clear()
+        return loaded
 
-        def load(*args):
-            loaded = load_params(*args)
-            reads.clear()
-            return loaded
-
-        monkeypatch.setattr(stage, "load_params", load)
+    for name in STAGES:
+        monkeypatch.setattr(stage(name), "load_params", load)
     return reads
+
+
+def methods(home: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """{(method, split): {metric: value}} of metrics/methods.csv."""
+    with open(home / "metrics/methods.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = {
+        (row.pop("method"), row.pop("split")): {n: float(v) for n, v in row.items()} for row in rows
+    }
+    assert len(table) == len(rows)
+    return table
 
 
 @pytest.mark.parametrize(
@@ -132,7 +117,7 @@ def recorded(monkeypatch) -> set[str]:
         {
             "finetune.loss": "softmax",
             "finetune.random_negatives": 8,
-            "finetune.normalise_classifier": False,
+            "transfer.normalise_classifier": False,
             "seed": 3,
         },
         {"transfer.alpha": 1.0, "curate.split": "warm"},
@@ -153,40 +138,30 @@ def recorded(monkeypatch) -> set[str]:
     ],
     ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()),
 )
-def test_every_setting_gives_full_predictions_of_unique_labels_and_each_stage_reads_declared_settings_alone(
+def test_stages_read_only_declared_settings_and_predictions_are_full(
     tmp_path, monkeypatch, changes
 ):
     reads = recorded(monkeypatch)
     with inside(tmp_path, **QUICK | changes):
-        for stage in (
-            download,
-            curate,
-            precompute,
-            pretrain,
-            retrieve,
-            transfer,
-            finetune,
-            index,
-            evaluate,
-        ):
+        for name in STAGES:
             reads.clear()
-            stage.main()
-            declared = DECLARED[stage.__name__.split(".")[1]]
-            assert not {
-                r for r in reads if not any(f"{r}.".startswith(f"{d}.") for d in declared)
-            }, stage.__name__
-        labels = pq.read_table("data/curated/labels.parquet").num_rows
-        test = pq.read_table("data/curated/test.parquet").to_pylist()
-        rows = pq.read_table("data/predictions/test.parquet")["labels"].to_pylist()
-        most = min(100, labels)
-        for asked, row in zip(test, rows):
-            assert len(set(row)) == len(row) >= min(most, labels - len(asked["excluded"]))
-            assert not set(row) & set(asked["excluded"])
-        report = json.loads(Path("metrics/evaluate.json").read_text())
-        assert ("image_only" in report["test"]) == (
-            len(changes.get("encoder.modalities", "both")) > 1
-        )
-        assert all(rows["R@100"] > 0 for rows in report["test"].values())
+            stage(name).main(tmp_path)
+            undeclared = {
+                read
+                for read in reads
+                if not any(f"{read}.".startswith(f"{param}.") for param in DECLARED[name])
+            }
+            assert reads and not undeclared, name
+    labels = pq.read_table(tmp_path / "data/curated/labels.parquet").num_rows
+    test = pq.read_table(tmp_path / "data/curated/test.parquet").to_pylist()
+    rows = pq.read_table(tmp_path / "data/predictions/test.parquet")["labels"].to_pylist()
+    for asked, row in zip(test, rows, strict=True):
+        assert len(set(row)) == len(row) >= min(100, labels - len(asked["excluded"]))
+        assert not set(row) & set(asked["excluded"])
+    table = methods(tmp_path)
+    several = len(changes.get("encoder.modalities", "both")) > 1
+    assert (("image_only", "test") in table) == several
+    assert all(figures["R@100"] > 0 for figures in table.values())
 
 
 def test_products_without_any_descriptor_have_empty_bags():
@@ -198,3 +173,238 @@ def test_products_without_any_descriptor_have_empty_bags():
     )
     bags = nothing.bags(np.arange(3), "cpu")
     assert bags.rows.shape == (3, 1, 4) and not bags.mask.any() and not bags.rows.any()
+
+
+# Metrics
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory) -> Path:
+    """A second run with the settings of `finished`, in a folder of its own."""
+    home = tmp_path_factory.mktemp("again")
+    with inside(home, **FINISHED):
+        run_stages(home)
+    return home
+
+
+def test_two_runs_give_equal_metrics_models_and_predictions(finished, again):
+    """With one thread; what may differ is in metrics/runtime alone."""
+    first, second = (
+        {
+            str(path.relative_to(home)): path.read_bytes()
+            for part in ("metrics", "models", "data")
+            for path in sorted((home / part).rglob("*"))
+            if path.is_file() and "runtime" not in path.parts
+        }
+        for home in (finished, again)
+    )
+    assert first.keys() == second.keys()
+    assert {f"metrics/{name}.json" for name in (*STAGES, "choices")} < first.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_evaluate_json_has_six_numbers_per_split(finished):
+    report = read_json(finished / "metrics/evaluate.json")
+    assert list(report) == ["test", "valid"]
+    for figures in report.values():
+        assert set(figures) == SUMMARY
+        assert all(type(value) is float and 0 <= value <= 100 for value in figures.values())
+
+
+def test_methods_csv_has_each_method_and_split(finished):
+    table = methods(finished)
+    names = {path.stem for path in (finished / "data/predictions/methods").iterdir()}
+    assert names == {
+        "mufin",
+        "mufin_chosen",
+        "mufin_without_ridge",
+        "mufin_rare_and_popular",
+        "alpha_1",
+        "text_only",
+        "image_only",
+        "module_1_bag",
+        "module_1_vec",
+        "popular",
+        "tfidf_datapoints",
+        "ridge",
+    }
+    assert set(table) == {(name, split) for name in names for split in ("test", "valid")}
+    metrics = {f"{m}@{k}" for m in ("P", "nDCG", "PSP", "PSnDCG") for k in (1, 3, 5)}
+    metrics |= {"R@10", "R@20", "R@50", "R@100", "AUC@100", "tail R@10"}
+    for figures in table.values():
+        assert set(figures) == metrics and all(0 <= value <= 100 for value in figures.values())
+
+
+@pytest.mark.parametrize("mix, method", [("chosen", "mufin_chosen"), ("fixed", "mufin")])
+def test_evaluate_json_is_of_the_method_that_predicts(finished, tmp_path, mix, method):
+    """Also of the predictions, and the mix that they were made with."""
+    home = tmp_path / "home"
+    linked(finished, home)
+    with inside(home, **FINISHED | {"evaluate.mix": mix}):
+        evaluate.evaluate(home)
+    report, table = read_json(home / "metrics/evaluate.json"), methods(home)
+    for split in ("test", "valid"):
+        assert report[split] == {name: table[method, split][name] for name in report[split]}
+    folder = home / "data/predictions"
+    assert (folder / "test.parquet").read_bytes() == (
+        folder / f"methods/{method}.parquet"
+    ).read_bytes()
+    weights = read_json(home / "models/mix.json")
+    chosen = read_json(home / "metrics/choices.json")["chosen"]
+    fixed = {"beta": load_params(home / "params.yaml").evaluate.beta}
+    fixed |= {"frequency_weight": 0.0, "ridge_weight": 0.0}
+    assert weights == ({name: chosen[name] for name in fixed} if mix == "chosen" else fixed)
+
+
+def linked(source: Path, home: Path) -> None:
+    """A folder with links to what the stages before evaluate left in `source`."""
+    for name in (
+        "data/raw",
+        "data/curated",
+        "data/precomputed",
+        "data/embeddings",
+        "models/finetune",
+        "models/index",
+    ):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).symlink_to(source / name)
+
+
+def test_choices_json_holds_the_sweep_and_what_was_learnt(finished):
+    choices = read_json(finished / "metrics/choices.json")
+    assert set(choices) == {"chosen", "popularity_mix", "unseen"}
+    sweep, e = choices["chosen"]["on_valid"], load_params(finished / "params.yaml").evaluate
+    weights = [(row["beta"], row["frequency_weight"], row["ridge_weight"]) for row in sweep]
+    assert weights == [
+        (beta, frequency, ridge)
+        for beta in e.betas
+        for frequency in e.frequency_weights
+        for ridge in e.ridge_weights
+    ]
+    merits = [row["P@1"] + row["P@5"] + row["R@10"] for row in sweep]
+    chosen = tuple(choices["chosen"][n] for n in ("beta", "frequency_weight", "ridge_weight"))
+    assert chosen == weights[merits.index(max(merits))]
+    labels = pq.read_table(finished / "data/curated/labels.parquet").num_rows
+    unseen = pq.read_table(finished / "data/curated/unseen/labels.parquet").num_rows
+    for split in ("test", "valid"):
+        told = choices["unseen"][split]
+        assert (told["labels"], told["unseen"]) == (labels, unseen)
+        assert set(told["alpha_1"]) == {"P@1", "P@5", "R@10", "R@100"}
+
+
+def test_costs_are_in_metrics_runtime_alone(finished):
+    costs = {"seconds", "peak_memory_mb", "items", "items_per_second", "device", "machine"}
+    for name in STAGES:
+        told = read_json(finished / f"metrics/runtime/{name}.json")
+        assert costs - {"machine"} <= set(told), name
+        assert told["seconds"] > 0 and told["peak_memory_mb"] > 10 and told["items"] > 0
+        facts = read_json(finished / f"metrics/{name}.json")
+        assert facts and not set(told) & set(keys_of(facts)), name
+        assert not any(word in key for key in keys_of(facts) for word in ("second", "_mb"))
+    assert read_json(finished / "metrics/runtime/evaluate.json")["milliseconds_per_datapoint"] > 0
+
+
+def keys_of(value: object) -> Iterator[str]:
+    """The keys of an object and of those in it."""
+    if isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from keys_of(inner)
+
+
+def test_precompute_reports_the_manifest_without_file_names(finished):
+    manifest = read_json(finished / "data/precomputed/manifest.json")
+    facts = read_json(finished / "metrics/precompute.json")
+    image = {name: fact for name, fact in manifest["image"].items() if name != "shards"}
+    assert facts == {"products": manifest["products"], "image": image, "text": manifest["text"]}
+
+
+def test_popularity_csv_sums_to_recall(finished):
+    table, sums = methods(finished), {}
+    with open(finished / "metrics/popularity.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            sums.setdefault(row["method"], []).append(float(row["R@10"]))
+    assert set(sums) == {method for method, _ in table}
+    for method, parts in sums.items():
+        assert len(parts) == 5
+        assert sum(parts) == pytest.approx(table[method, "test"]["R@10"], abs=1e-3)
+
+
+def test_categories_csv_averages_to_precision(finished):
+    table, counts, sums = methods(finished), {}, {}
+    with open(finished / "metrics/categories.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            count, name = int(row["datapoints"]), row["method"]
+            counts[name] = counts.get(name, 0) + count
+            sums[name] = sums.get(name, 0.0) + count * float(row["P@5"])
+    test = pq.read_table(finished / "data/curated/test.parquet").num_rows
+    assert set(counts.values()) == {test} and set(counts) == {method for method, _ in table}
+    for method, total in sums.items():
+        assert total / test == pytest.approx(table[method, "test"]["P@5"], abs=1e-3)
+
+
+# A run while it is under way, and in another folder
+
+
+def test_the_finetune_curve_grows_by_a_row_per_epoch(finished, tmp_path, monkeypatch):
+    home, seen = tmp_path / "home", []
+    linked(finished, home)
+    for name in ("data/shortlists", "models/transfer"):
+        (home / name).symlink_to(finished / name)
+    (home / "models/finetune").unlink()
+    figures = finetune.valid_figures
+
+    def watched(*args):
+        path = home / "metrics/finetune.csv"
+        seen.append(len(path.read_text().splitlines()) if path.exists() else 0)
+        return figures(*args)
+
+    monkeypatch.setattr(finetune, "valid_figures", watched)
+    changes = {"finetune.select": "valid", "finetune.epochs": 4}
+    with inside(home, **FINISHED | changes):
+        finetune.main(home)
+    members = load_params(home / "params.yaml").members
+    assert seen == [0, 2, 3, 4] + [5] * 4 * (members - 1)  # a header and a row per finished epoch
+    with open(home / "metrics/finetune.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert list(rows[0]) == ["epoch", "loss", "valid_P@1", "valid_P@5"]
+
+
+def test_home_runs_a_stage_in_another_folder(finished, tmp_path):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with inside(tmp_path, **FINISHED):
+        linked(finished, home)
+        (home / "params.yaml").write_bytes((finished / "params.yaml").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.evaluate", "--home", str(home)],
+        cwd=elsewhere,
+        env=environment(PYTHONPATH=str(ROOT), MUFIN_SCRATCH=str(tmp_path / "scratch")),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(elsewhere.iterdir()) == []
+    for name in ("metrics/evaluate.json", "models/mix.json", "data/predictions/test.parquet"):
+        assert (home / name).read_bytes() == (finished / name).read_bytes()
+    table, lines = methods(finished), done.stdout.splitlines()
+    assert lines[0].startswith("test, cold split, ") and "P@1" in lines[1]
+    printed = {line.split()[0]: float(line.split()[1]) for line in lines[2:]}
+    assert printed == {
+        method: pytest.approx(figures["P@1"], abs=0.006)
+        for (method, split), figures in table.items()
+        if split == "test"
+    }
+
+
+def test_only_evaluate_prints(finished, tmp_path, capsys):
+    home = tmp_path / "home"
+    linked(finished, home)
+    (home / "models/index").unlink()
+    with inside(home, **FINISHED):
+        run_stages(home, "index", "index")
+        assert capsys.readouterr().out == ""
+        lines = evaluate.evaluate(home)
+        assert capsys.readouterr().out == "" and len(lines) == 14

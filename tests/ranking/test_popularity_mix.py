@@ -1,4 +1,4 @@
-"""Rare and popular labels scored differently: what is learnt, what is never counted, and when MUFIN's own score stays."""
+"""Rare and popular labels scored differently: what is learnt, and when MUFIN's own score stays."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mufin.errors import MufinError
 from mufin.metrics import inverse_propensity, precision_at_k, recall_of_labels
 from mufin.ragged import Lists
 from mufin.ranking import popularity_mix
-from mufin.ranking.order import rank
+from mufin.ranking.order import top
 from mufin.ranking.popularity_mix import PopularityMix, _hats, _loss, _mixed, fit, fixed_mix
 
 LABELS, TAIL, NONE = 60, 5, Lists.of_rows([[]] * 150)
 
 
 def problem(seed: int, rare_by: int | None = 1, n: int = 150):
-    """Candidates, (c, c1, a), train datapoints a label and truth, where popular labels are found by c, rare ones by
-    feature `rare_by` (None: by c as well; c1 and a are then noise)."""
+    """Candidates, (c, c1, a), train datapoints per label, and truth. Popular labels are found by c,
+    rare ones by feature `rare_by` (None: by c as well; c1 and a are then noise)."""
     rng = np.random.default_rng(seed)
     counts = np.where(
         np.arange(LABELS) < 30, rng.integers(0, TAIL, LABELS), rng.integers(20, 60, LABELS)
@@ -57,13 +57,15 @@ def learnt(candidates, features, counts, truth, excluded=NONE, beta=0.7):
 
 def figures(candidates, scores, counts, truth) -> tuple[float, float]:
     """P@1 and R@10 of the tail."""
-    ranked, _ = rank(candidates, scores, scores, 1.0, None, width=10)
+    ranked, _ = top(candidates, scores, None, 10)
     return precision_at_k(ranked, truth, 1), recall_of_labels(
         ranked, truth, None, np.flatnonzero(counts < TAIL), 10
     )
 
 
-def test_where_c_finds_popular_and_c1_rare_labels_the_tail_is_above_that_of_mufin_c_and_c1_and_p_at_1_not_below_mufins():
+def test_the_mix_finds_more_rare_labels_than_mufin():
+    """And than c and c1 by themselves, where c finds popular and c1 rare labels; its P@1 is not
+    below MUFIN's."""
     mix, _, _ = learnt(*problem(0))
     candidates, features, counts, truth = problem(1)
     own = figures(candidates, 0.7 * features[0] + 0.3 * features[2], counts, truth)
@@ -75,7 +77,7 @@ def test_where_c_finds_popular_and_c1_rare_labels_the_tail_is_above_that_of_mufi
     assert tail > 5 + max(own[1], *(f[1] for f in alone)), (own, alone, first, tail)
 
 
-def test_out_of_fold_figures_are_near_those_of_new_data():
+def test_out_of_fold_figures_are_near_new_datas():
     candidates, features, counts, truth = problem(0)
     mix, out_of_fold, table = learnt(candidates, features, counts, truth)
     valid = figures(candidates, out_of_fold, counts, truth)
@@ -86,13 +88,16 @@ def test_out_of_fold_figures_are_near_those_of_new_data():
     assert (row["P@1"], row["tail R@10"]) == pytest.approx(valid, abs=1e-3)
 
 
-def test_with_useless_c1_and_a_labels_of_like_frequency_keep_the_order_of_c():
+def test_useless_features_leave_the_order_of_c():
+    """Among labels of like frequency."""
     candidates, features, counts, truth = problem(3, rare_by=None, n=400)
     features[1:] *= 0.1
     weights = learnt(candidates, features, counts, truth, Lists.of_rows([[]] * 400))[0].weights
     spread = features.std((1, 2))
     moved = weights[..., :3] * spread
-    assert (moved[..., 1:] < 0.2 * moved[..., :1]).all()  # what a feature can move, beside c
+    assert (
+        moved[..., 1:] < 0.2 * moved[..., :1]
+    ).all()  # what a feature can change, compared with c
 
 
 def test_weights_of_features_are_never_negative():
@@ -103,7 +108,8 @@ def test_weights_of_features_are_never_negative():
 
 
 def slow_share(candidates, parts, own, truth, tail) -> float | None:
-    """The rule in words: the best tail R@10 of those safely above MUFIN in P@1 and P@5, else of those not below."""
+    """The rule in words: the best tail R@10 of those whose P@1 and P@5 are above MUFIN's by a
+    standard error, else of those not below."""
 
     def found(score, labels, k):
         return [
@@ -175,7 +181,7 @@ def slow_loss(w, design, positive, there, weight) -> float:
     return total
 
 
-def test_the_loss_is_a_slow_loops_and_its_gradient_that_of_finite_differences():
+def test_the_loss_and_its_gradient_are_a_loops():
     rng = np.random.default_rng(5)
     design, there = rng.normal(size=(6, 9, 4)), rng.random((6, 9)) < 0.8
     there[2] = False
@@ -238,7 +244,7 @@ def test_scores_in_chunks_are_the_scores_at_once(monkeypatch):
     assert (mix.scores(candidates, features, np.log1p(counts), NONE) == whole).all()
 
 
-def test_missing_candidates_and_filter_pairs_change_nothing_that_is_learnt():
+def test_missing_candidates_and_filter_pairs_are_not_learnt():
     candidates, features, counts, truth = problem(8)
     mix, out_of_fold, table = learnt(candidates, features, counts, truth)
     rng = np.random.default_rng(9)
@@ -248,7 +254,7 @@ def test_missing_candidates_and_filter_pairs_change_nothing_that_is_learnt():
     )  # labels of their own, all of them filter pairs
     more = np.concatenate([candidates, np.full((n, 2), -1), np.tile(extra, (n, 1))], 1)
     noise = 5 * rng.normal(size=(3, n, 5))
-    noise[:, :, :2] = np.nan  # what a missing candidate scores is not asked
+    noise[:, :, :2] = np.nan  # scores of missing candidates are not read
     wide = np.concatenate([features, noise], 2)
     excluded = Lists.of_rows([extra] * n)
     true = Lists.of_rows([np.append(truth[i], extra) for i in range(n)])
@@ -284,7 +290,7 @@ def test_too_small_a_valid_leaves_mufins_own_score(rows):
     assert mix.scores(candidates, features, np.log1p(counts)) == pytest.approx(own)
 
 
-def test_a_valid_without_truth_among_its_candidates_leaves_mufins_own_score():
+def test_a_valid_without_truth_leaves_mufins_own_score():
     candidates, features, counts, _ = problem(11)
     mix, _, _ = learnt(candidates, features, counts, Lists.of_rows([[]] * 150))
     assert mix.readable() == fixed_mix(0.7).readable()
@@ -308,7 +314,7 @@ def test_two_fits_are_the_same_to_the_bit():
 
 
 @pytest.mark.parametrize("feature", [0, 1, 2])
-def test_a_score_that_is_no_number_is_an_error_in_a_sentence(feature):
+def test_a_score_that_is_nan_is_one_sentence(feature):
     candidates, features, counts, truth = problem(14)
     mix, _, _ = learnt(candidates, features, counts, truth)
     features[feature, 3, 4] = np.nan
@@ -318,7 +324,8 @@ def test_a_score_that_is_no_number_is_an_error_in_a_sentence(feature):
         mix.scores(candidates, features, np.log1p(counts))
 
 
-def test_mixed_probabilities_sum_to_one_and_a_row_of_nothing_stays_nothing():
+def test_mixed_probabilities_sum_to_one():
+    """But in a row without candidates, which has none."""
     rng = np.random.default_rng(15)
     a, b = rng.normal(size=(2, 3, 6))
     a[:, 0] = b[:, 0] = -np.inf

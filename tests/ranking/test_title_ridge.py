@@ -24,7 +24,7 @@ def example(n: int, labels: int, seed: int) -> tuple[list[str], Lists]:
 
 
 @pytest.mark.parametrize("n, penalty", [(12, 0.3), (60, 1.0), (60, 10.0)])
-def test_scores_are_those_of_scikit_learns_ridge_on_the_same_words(n, penalty):
+def test_scores_are_those_of_scikit_learns_ridge(n, penalty):
     titles, truth = example(n, 7, n)
     asked, _ = example(20, 7, 99)
     dense = np.zeros((n, 7))
@@ -39,7 +39,7 @@ def test_scores_are_those_of_scikit_learns_ridge_on_the_same_words(n, penalty):
     )
 
 
-def test_a_saved_ridge_gives_the_same_scores_and_none_where_nothing_was_saved(tmp_path):
+def test_a_saved_ridge_gives_the_same_scores(tmp_path):
     titles, truth = example(30, 5, 0)
     fitted = TitleRidge.fit(titles, truth, 5, 1.0)
     assert TitleRidge.load(tmp_path) is None
@@ -57,7 +57,7 @@ def test_titles_without_a_known_word_get_each_labels_mean():
     )
 
 
-def test_more_datapoints_than_the_kernel_may_have_are_refused_naming_the_setting(monkeypatch):
+def test_too_many_datapoints_are_refused_with_the_setting(monkeypatch):
     monkeypatch.setattr(ridge, "MOST", 10)
     titles, truth = example(11, 5, 0)
     with pytest.raises(MufinError, match="index.title_ridge"):

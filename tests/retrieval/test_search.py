@@ -1,4 +1,4 @@
-"""Exact search against a slow loop; HNSW never short of labels, near to exact, the same for a seed, the same from disk."""
+"""Exact search against a slow loop; HNSW is never short of labels and near to exact; files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mufin.errors import MufinError
 from mufin.ragged import Lists
 from mufin.retrieval import exact as exact_module
 from mufin.retrieval import hnsw as hnsw_module
-from mufin.retrieval import neighbours as ann
+from mufin.retrieval import neighbours as neighbours_module
 from mufin.retrieval.augmented import augmented_rows
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours
@@ -24,7 +24,10 @@ CPU = torch.device("cpu")
 
 
 def problem(rows: int, labels: int, n: int, seed: int, dim: int = 4):
-    """Small whole numbers, which float32 multiplies and adds without rounding: many ties; some labels without rows."""
+    """Small whole numbers, which float32 multiplies and adds without rounding: many ties.
+
+    Some labels have no rows.
+    """
     rng = np.random.default_rng(seed)
     vectors, queries = (rng.integers(-2, 3, (size, dim)).astype(np.float32) for size in (rows, n))
     label = rng.integers(-1 if seed % 2 else 0, labels, rows)
@@ -35,7 +38,7 @@ def problem(rows: int, labels: int, n: int, seed: int, dim: int = 4):
 def clustered(
     labels: int, rows_each: int, dim: int, seed: int = 0, clusters: int = 40
 ) -> tuple[LabelRows, np.ndarray]:
-    """Unit rows: labels near the centres of clusters, rows near their label; and 200 queries near the centres."""
+    """Unit rows near labels, which are near the centres of clusters; and 200 queries near those."""
     rng = np.random.default_rng(seed)
 
     def near(centres: np.ndarray, spread: float) -> np.ndarray:
@@ -66,7 +69,8 @@ def slow_search(rows: LabelRows, queries: np.ndarray, k: int, excluded: Lists | 
 def check_honest(
     rows: LabelRows, queries, labels, values, k: int, excluded: Lists | None = None
 ) -> None:
-    """k unique labels where so many exist, none excluded or removed, best first, each by one of its own rows."""
+    """k unique labels where so many exist, best first, each with the similarity of one of its rows;
+    none that is excluded or removed."""
     present = set(rows.label[rows.label >= 0].tolist())
     for i, query in enumerate(queries):
         allowed = present - (set(excluded[i].tolist()) if excluded is not None else set())
@@ -83,7 +87,7 @@ def recall(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.mean([np.isin(w, f).mean() for f, w in zip(found, wanted)]))
 
 
-def test_a_label_with_thousands_of_rows_is_searched_like_any_other():
+def test_a_label_may_have_thousands_of_rows():
     rng = np.random.default_rng(0)
     label = np.concatenate([np.full(3000, 2), np.full(70, 5), np.arange(8)])
     rows = LabelRows(rng.normal(size=(len(label), 4)).astype(np.float32), rng.permutation(label), 9)
@@ -105,9 +109,7 @@ def test_a_label_with_thousands_of_rows_is_searched_like_any_other():
     st.booleans(),
     st.integers(0, 10**6),
 )
-def test_exact_search_is_a_loop_over_each_labels_best_row_then_label_id(
-    rows, labels, n, k, filters, seed
-):
+def test_exact_search_is_a_loop_over_labels_rows(rows, labels, n, k, filters, seed):
     source, queries, excluded = problem(rows, labels, n, seed)
     excluded = excluded if filters else None
     with (
@@ -148,9 +150,7 @@ def test_equal_labels_come_by_id_also_at_the_cut():
     st.booleans(),
     st.integers(0, 10**6),
 )
-def test_hnsw_gives_k_unique_labels_or_all_there_are_for_every_query(
-    rows, labels, n, k, filters, seed
-):
+def test_hnsw_always_finds_enough_unique_labels(rows, labels, n, k, filters, seed):
     source, queries, excluded = problem(rows, labels, n, seed)
     excluded = excluded if filters else None
     found, values = HnswNeighbours(source, 8, 40, 20).search(queries, k, excluded)
@@ -161,9 +161,7 @@ def test_hnsw_gives_k_unique_labels_or_all_there_are_for_every_query(
 @pytest.mark.parametrize(
     "widest", [64, 2]
 )  # the second search is exact at once, or wider and wider in the graph
-def test_hnsw_is_not_short_of_labels_where_one_label_owns_most_rows_near_the_query(
-    monkeypatch, widest
-):
+def test_hnsw_is_not_short_beside_a_flood_of_rows(monkeypatch, widest):
     monkeypatch.setattr(hnsw_module, "WIDEST", widest)
     others, queries = clustered(300, 4, 16, 1)
     rng = np.random.default_rng(0)
@@ -186,11 +184,11 @@ def test_hnsw_is_not_short_of_labels_where_one_label_owns_most_rows_near_the_que
         assert recall(found, ExactNeighbours(rows, CPU).search(queries, k, excluded)[0]) > 0.95
         assert k == 1 or len(fetched) > (
             widest == 2
-        )  # wider and wider where the graph is asked again
+        )  # wider and wider where the graph is searched again
 
 
 @pytest.mark.parametrize("k", [1, 10, 50])
-def test_hnsw_finds_nearly_what_exact_search_finds_without_asking_it(monkeypatch, k):
+def test_hnsw_finds_nearly_what_exact_search_finds(monkeypatch, k):
     rows, queries = clustered(1500, 3, 24)
     neighbours = HnswNeighbours(rows, 16, 100, 200)
     monkeypatch.setattr(
@@ -212,7 +210,8 @@ def test_hnsw_in_chunks_is_hnsw_at_once(monkeypatch):
     assert all((x == y).all() for x, y in zip(whole, neighbours.search(queries, 5, excluded)))
 
 
-def test_a_graph_that_cannot_reach_enough_rows_is_passed_over_and_other_faults_are_not():
+def test_exact_search_replaces_a_graph_without_enough_links():
+    """Other faults of the graph are raised."""
     rows, queries = clustered(100, 3, 8)
     neighbours = HnswNeighbours(rows, 8, 40, 40)
 
@@ -234,7 +233,7 @@ def test_a_graph_that_cannot_reach_enough_rows_is_passed_over_and_other_faults_a
         neighbours.search(queries, 5)
 
 
-def test_one_thread_and_the_same_seed_give_the_same_bytes_and_another_seed_another_graph(tmp_path):
+def test_the_seed_decides_the_bytes_of_a_graph(tmp_path):
     rows, _ = clustered(300, 3, 8)
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         HnswNeighbours(rows, 8, 40, 40, seed).save(tmp_path / name)
@@ -242,7 +241,7 @@ def test_one_thread_and_the_same_seed_give_the_same_bytes_and_another_seed_anoth
     assert a == b != c
 
 
-def test_what_was_saved_gives_the_same_answers_also_after_labels_came_and_went(tmp_path):
+def test_a_saved_structure_finds_the_same_labels(tmp_path):
     rows, queries = clustered(300, 3, 8)
     new = LabelRows(queries[:5], np.array([300, 301, 301, 7, 7]), 302)
     for number, change in enumerate(
@@ -275,7 +274,7 @@ def broken(good: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", broken(bytes(1000)))
-def test_a_broken_graph_is_an_error_in_a_sentence_and_not_a_crash(tmp_path, kind):
+def test_a_broken_graph_is_one_sentence(tmp_path, kind):
     rows, _ = clustered(100, 3, 8)
     HnswNeighbours(rows, 8, 40, 40).save(tmp_path)
     (tmp_path / "hnsw.bin").write_bytes(broken((tmp_path / "hnsw.bin").read_bytes())[kind])
@@ -284,7 +283,7 @@ def test_a_broken_graph_is_an_error_in_a_sentence_and_not_a_crash(tmp_path, kind
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", json.dumps({"ef": 3})])
-def test_a_graph_without_its_facts_is_an_error_in_a_sentence(tmp_path, content):
+def test_a_graph_without_its_facts_is_one_sentence(tmp_path, content):
     rows, _ = clustered(100, 3, 8)
     HnswNeighbours(rows, 8, 40, 40).save(tmp_path)
     (tmp_path / "hnsw.json").unlink()
@@ -297,7 +296,7 @@ def test_a_graph_without_its_facts_is_an_error_in_a_sentence(tmp_path, content):
 
 
 @pytest.mark.parametrize("labels, dim", [(90, 8), (110, 8), (100, 4), (100, 32)])
-def test_a_graph_of_other_rows_is_an_error_in_a_sentence(tmp_path, labels, dim):
+def test_a_graph_of_other_rows_is_one_sentence(tmp_path, labels, dim):
     HnswNeighbours(clustered(100, 3, 8)[0], 8, 40, 40).save(tmp_path)
     with pytest.raises(MufinError, match="of other rows than"):
         load_neighbours(tmp_path, clustered(labels, 3, dim)[0], CPU)
@@ -308,7 +307,7 @@ def test_a_graph_of_other_rows_is_an_error_in_a_sentence(tmp_path, labels, dim):
     [lambda rows: ExactNeighbours(rows, CPU), lambda rows: HnswNeighbours(rows, 8, 40, 40)],
     ids=["exact", "hnsw"],
 )
-def test_added_labels_are_found_removed_ones_are_not_and_the_others_stay(make):
+def test_added_labels_are_found_and_removed_ones_not(make):
     rows, queries = clustered(120, 3, 8)
     neighbours = make(rows)
     new = LabelRows(queries[:20] * 2, np.arange(120, 140), 140)
@@ -339,7 +338,7 @@ def test_added_labels_are_found_removed_ones_are_not_and_the_others_stay(make):
     [lambda rows: ExactNeighbours(rows, CPU), lambda rows: HnswNeighbours(rows, 8, 40, 40)],
     ids=["exact", "hnsw"],
 )
-def test_queries_of_another_width_or_without_a_number_are_errors_in_a_sentence(make):
+def test_bad_queries_are_one_sentence(make):
     rows, queries = clustered(50, 2, 8)
     neighbours = make(rows)
     with pytest.raises(MufinError, match="build the index again"):
@@ -357,17 +356,17 @@ def test_rows_need_a_label_each_that_exists():
             LabelRows(np.zeros((1, 3), np.float32), np.array([label]), 4)
 
 
-def test_auto_is_exact_for_few_rows_on_a_cpu_and_hnsw_for_many(monkeypatch):
+def test_auto_is_exact_for_few_rows(monkeypatch):
     rows, _ = clustered(50, 2, 8)
     settings_of = dict(m=8, ef_construction=40, ef=40, device=CPU)
     assert isinstance(build_neighbours(rows, "auto", **settings_of), ExactNeighbours)
     assert isinstance(build_neighbours(rows, "hnsw", **settings_of), HnswNeighbours)
-    monkeypatch.setattr(ann, "AUTO_EXACT", 99)
+    monkeypatch.setattr(neighbours_module, "AUTO_EXACT", 99)
     assert isinstance(build_neighbours(rows, "auto", **settings_of), HnswNeighbours)
     assert isinstance(build_neighbours(rows, "exact", **settings_of), ExactNeighbours)
 
 
-def test_augmented_retrieval_sees_every_bag_row_and_every_centroid_of_a_label_at_unit_norm():
+def test_augmented_rows_are_bag_rows_and_centroids():
     bags, offsets = (
         np.array([[0, 1], [0.6, 0.8], [1, 0], [-0.8, 0.6]], np.float32),
         np.array([0, 1, 1, 4]),
@@ -387,7 +386,7 @@ def test_augmented_retrieval_sees_every_bag_row_and_every_centroid_of_a_label_at
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=6))
-def test_padded_lists_hold_each_row_and_minus_one_after_it(rows):
+def test_padded_lists_end_in_minus_one(rows):
     padded = Lists.of_rows(rows).padded()
     width = max(map(len, rows), default=0)
     assert padded.tolist() == [

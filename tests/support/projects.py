@@ -1,18 +1,21 @@
-"""The project as a repository of its own on a small sample, reproduced once for all tests that need it."""
+"""A copy of the project as a repository of its own on a small sample, reproduced once per run."""
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from compare.variant import changed
-
 ROOT = Path(__file__).parents[2]
+# Public data sets; a test that needs one is skipped where it is missing
+REAL_DATA = Path(os.environ.get("MUFIN_REAL_DATA", ROOT.parent / "shared/data"))
+LEFT_OUT = ("tests", "benchmarks", "docs", "data", "models", "metrics")  # of a copy
 SMALL = {
     "download.sample.products": 240,
     "encoder.dim": 32,
@@ -42,7 +45,26 @@ SMALL = {
 }
 
 
-def environment() -> dict[str, str]:
+def changed(params: Path, settings: dict[str, object]) -> str:
+    """`params` (a params.yaml) with `settings` (dotted names) in place; KeyError for a new name."""
+    from ruamel.yaml import YAML  # here: a machine with a GPU may lack it, and needs conftest.py
+
+    yaml, text = YAML(), io.StringIO()
+    content = yaml.load(params.read_text())
+    for name, value in settings.items():
+        *sections, key = name.split(".")
+        section = content
+        for part in sections:
+            section = section[part]
+        if key not in section:
+            raise KeyError(f"{name} is not in {params}")
+        section[key] = value
+    yaml.dump(content, text)
+    return text.getvalue()
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Of a process that runs the project: one thread, on a CPU, without settings of the user."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {
         **os.environ,
@@ -53,12 +75,31 @@ def environment() -> dict[str, str]:
         "MUFIN_WORKERS": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "DVC_NO_ANALYTICS": "1",
+        **changes,
     }
 
 
+def ended(main: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
+    """The one line on stderr of a stage that ends with exit code 1."""
+    from mufin import runtime  # here: a machine with a GPU may lack its imports
+
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    with pytest.raises(SystemExit) as end:
+        runtime.run(main)
+    said = capsys.readouterr().err
+    assert end.value.code == 1 and said.count("\n") == 1 and said.startswith("error: "), said
+    return said
+
+
 def run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess:
+    """A finished command in `folder`; `changes` are environment variables."""
     return subprocess.run(
-        words, cwd=folder, env=environment() | changes, capture_output=True, text=True, timeout=600
+        words,
+        cwd=folder,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
 
 
@@ -67,37 +108,46 @@ def small(folder: Path, **more) -> None:
     (folder / "params.yaml").write_text(changed(ROOT / "params.yaml", SMALL | more))
 
 
+def copied(folder: Path) -> None:
+    """The project's files in `folder`, without tests, docs and what a run wrote."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in set(listed.stdout.split("\0")) - {"", "dvc.lock", "params.yaml"}:
+        kept = name.endswith(".gitkeep") or name.split("/")[0] not in LEFT_OUT
+        if kept and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> Path:
     """A copy of the project as a repository of its own, reproduced once."""
     folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(
-        ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in ("dvc.yaml", "Makefile", ".dvcignore", ".gitignore", "params"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    (folder / ".dvc").mkdir()
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+    copied(folder)
     small(folder)
+    (folder / ".venv").symlink_to(sys.prefix)
     for words in (
         ["git", "init", "-q"],
         ["git", "config", "user.email", "t@example.org"],
         ["git", "config", "user.name", "t"],
-        ["git", "add", "-A"],
-        ["git", "commit", "-qm", "start"],
     ):
         assert run(folder, *words).returncode == 0
-    done = run(
-        folder,
-        "make",
-        "-o",
-        f"{sys.prefix}/ready",
-        f"VENV={sys.prefix}",
-        "repro",
-        PATH="/usr/local/bin:/usr/bin:/bin",
-    )
+    with open(folder / ".git/info/exclude", "a") as file:
+        file.write(".venv\n")  # .gitignore names the folder alone, and this is a link
+    commit(folder, "start")
+    done = run(folder, "make", "-o", ".venv/ready", "repro", PATH="/usr/local/bin:/usr/bin:/bin")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "reproduced")
+    commit(folder, "reproduced")
     return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit all that git does not ignore."""
+    for words in (["git", "add", "-A"], ["git", "commit", "-qm", message]):
+        done = run(folder, *words)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The loop: resumed equals unbroken, several processes equal one, the learning-rate curve, what a loss that breaks says."""
+"""The loop: resumed equals unbroken, several processes equal one; learning rates; errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,119 +14,31 @@ import torch
 from safetensors import SafetensorError
 
 from mufin.errors import MufinError
-from mufin.nn.classifiers import LabelClassifiers
-from mufin.ragged import Lists
+from mufin.nn.weights import weights_of
 from mufin.training import checkpoints, distributed
 from mufin.training.checkpoints import save_checkpoint
-from mufin.training.finetuning import Finetuning
 from mufin.training.free_vectors import ridge_classifiers
 from mufin.training.loop import train
 from mufin.training.machine import Machine
-from mufin.training.optimisers import Optimisers, Rates, one_cycle, trained_state
-from mufin.training.pretraining import Pretraining
-from tests.support.bags import GivenStore, random_graph, tiny_mufin
-
-N, L, WIDTH = 40, 24, 12
-RATES = Rates(encoder=1e-2, new=1e-2, gates=1e-2, lexical=1e-2, attention=1e-2, free=1e-1)
-PRETRAIN = dict(
-    loss="triplet",
-    gamma=0.2,
-    temperature=0.1,
-    batching="labels",
-    batch_size=8,
-    positives=2,
-    negatives=3,
-    positive_threshold=0.9,
-    hard_positives=True,
-    hard_negatives=True,
-    random_epochs=1,
-    refresh_epochs=2,
-    epochs=5,
+from mufin.training.optimisers import Optimisers, one_cycle
+from tests.support.bags import random_graph
+from tests.support.training import (
+    RATES,
+    Killed,
+    L,
+    N,
+    dense_finetuning,
+    finetuning,
+    killed_after,
+    machine,
+    pretraining,
 )
-FINETUNE = dict(
-    loss="hinge",
-    candidates="shortlist",
-    gamma=0.2,
-    temperature=0.1,
-    positives=2,
-    negatives=4,
-    random_negatives=2,
-    batch_size=8,
-    epochs=4,
-    select="valid",
-)
-
-
-class Killed(Exception):
-    pass
-
-
-def machine(folder: Path, seconds: float = 0.0) -> Machine:
-    folder.mkdir(exist_ok=True)
-    return Machine(torch.device("cpu"), torch.float32, folder, seconds)
-
-
-def pretraining(where: Machine, dropout: float = 0.1, **changes):
-    model = tiny_mufin(WIDTH, dropout=dropout)
-    truth = random_graph(N, L)
-    job = Pretraining(
-        model,
-        GivenStore(N, WIDTH),
-        np.arange(N),
-        np.arange(L),
-        truth,
-        Lists.of_rows([[]] * N),
-        SimpleNamespace(**PRETRAIN | changes),
-        3,
-        where,
-    )
-    return job, Optimisers(model, RATES, 0.01, with_cross_attention=False)
-
-
-def finetuning(where: Machine, dropout: float = 0.1, dense_tables: bool = False, **changes):
-    model = tiny_mufin(WIDTH, dropout=dropout)
-    torch.manual_seed(1)
-    model.classifiers = LabelClassifiers(L, model.dim)
-    truth, rng = random_graph(N, L), np.random.default_rng(0)
-    shortlist = Lists.of_rows([rng.permutation(L)[:12] for _ in range(N)])
-    calls = iter([0.3, 0.9, 0.5, 0.1, 0.1, 0.1])
-    job = Finetuning(
-        model,
-        GivenStore(N, WIDTH),
-        np.arange(N),
-        np.arange(L),
-        truth,
-        Lists.of_rows([[]] * N),
-        shortlist,
-        SimpleNamespace(**FINETUNE | changes),
-        3,
-        lambda m: {"P@1": next(calls)},
-    )
-    return job, Optimisers(model, RATES, 0.01, with_cross_attention=True, dense_tables=dense_tables)
-
-
-def dense_finetuning(where: Machine, dropout: float = 0.1, **changes):
-    """Module IV with AdamW over all rows of eta and alpha."""
-    return finetuning(where, dropout, True, **changes)
-
-
-def killed_after(job, steps: int):
-    """The job raises in the middle of step `steps`, as a kill would."""
-    loss, count = job.loss, iter(range(10**6))
-
-    def dies(prepared):
-        if next(count) == steps:
-            raise Killed
-        return loss(prepared)
-
-    job.loss = dies
-    return job
 
 
 @pytest.mark.parametrize("make", [pretraining, finetuning, dense_finetuning])
 @pytest.mark.parametrize("steps", [1, 7, 11])
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["checkpoint each step", "none before the end"])
-def test_a_killed_run_resumes_to_the_same_bytes_as_an_unbroken_one(make, steps, seconds, tmp_path):
+def test_a_killed_run_resumes_to_an_unbroken_runs_bytes(make, steps, seconds, tmp_path):
     whole_job, whole = make(machine(tmp_path / "whole", seconds))
     curve = train(whole_job, whole, 5, 10, whole_machine := machine(tmp_path / "whole", seconds))
     job, optimisers = make(machine(tmp_path / "broken", seconds))
@@ -139,23 +50,23 @@ def test_a_killed_run_resumes_to_the_same_bytes_as_an_unbroken_one(make, steps, 
             job.validate(None)
     resumed = train(job, optimisers, 5, 10, machine(tmp_path / "broken", seconds))
     assert whole_machine.scratch.exists()
-    ours, theirs = trained_state(optimisers.model), trained_state(whole.model)
+    ours, theirs = weights_of(optimisers.model), weights_of(whole.model)
     assert all(torch.equal(ours[n], theirs[n]) for n in theirs)
     assert [r["loss"] for r in resumed] == [r["loss"] for r in curve]
 
 
-def test_same_seed_same_bytes_and_another_seed_others(tmp_path):
+def test_the_seed_decides_the_bytes(tmp_path):
     def run(seed, name):
         job, optimisers = pretraining(machine(tmp_path / name, 1e9))
         train(job, optimisers, seed, 10, machine(tmp_path / name, 1e9))
-        return trained_state(optimisers.model)
+        return weights_of(optimisers.model)
 
     a, b, c = run(1, "a"), run(1, "b"), run(2, "c")
     assert all(torch.equal(a[n], b[n]) for n in a)
     assert any(not torch.equal(a[n], c[n]) for n in a)
 
 
-def test_the_last_checkpoint_of_a_finished_run_is_its_end(tmp_path):
+def test_a_finished_run_is_not_run_again(tmp_path):
     job, optimisers = pretraining(machine(tmp_path / "a"))
     curve = train(job, optimisers, 1, 10, machine(tmp_path / "a"))
     job, again = pretraining(machine(tmp_path / "a"))
@@ -185,7 +96,7 @@ def test_module_one_learns_under_every_batching_and_loss(changes, tmp_path):
     "changes",
     [{}, {"loss": "softmax"}, {"candidates": "all"}, {"loss": "softmax", "candidates": "all"}],
 )
-def test_module_four_learns_under_every_loss_and_candidates(changes, tmp_path):
+def test_module_four_learns_under_every_loss(changes, tmp_path):
     job, optimisers = finetuning(
         machine(tmp_path / "a", 1e9), 0.0, epochs=30, select="last", **changes
     )
@@ -193,25 +104,25 @@ def test_module_four_learns_under_every_loss_and_candidates(changes, tmp_path):
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
 
 
-def test_select_valid_keeps_the_weights_of_the_best_epoch(tmp_path):
+def test_select_valid_keeps_the_best_epochs_weights(tmp_path):
     job, optimisers = finetuning(machine(tmp_path / "a"))
     states, end = [], job.end_epoch
-    job.end_epoch = lambda e: (states.append(trained_state(job.model)), end(e))[1]
+    job.end_epoch = lambda e: (states.append(weights_of(job.model)), end(e))[1]
     train(job, optimisers, 1, 10, machine(tmp_path / "a"))
     job.finish()
     assert all(
-        torch.equal(t, states[1][n]) for n, t in trained_state(job.model).items()
+        torch.equal(t, states[1][n]) for n, t in weights_of(job.model).items()
     )  # 0.9, the second
 
 
-def test_module_one_leaves_cross_attention_alone(tmp_path):
+def test_module_one_does_not_change_cross_attention(tmp_path):
     job, optimisers = pretraining(machine(tmp_path / "a", 1e9))
     before = {n: t.clone() for n, t in job.model.cross_attention.state_dict().items()}
     train(job, optimisers, 1, 10, machine(tmp_path / "a", 1e9))
     assert all(torch.equal(t, before[n]) for n, t in job.model.cross_attention.state_dict().items())
 
 
-def test_a_finetune_step_changes_eta_and_alpha_of_its_batch_alone(tmp_path):
+def test_a_step_changes_its_labels_eta_and_alpha_alone(tmp_path):
     job, optimisers = finetuning(machine(tmp_path / "a"))
     before = {n: t.clone() for n, t in job.model.classifiers.state_dict().items()}
     step = job.prepare(np.array([0, 1]), np.random.default_rng(0))
@@ -224,7 +135,7 @@ def test_a_finetune_step_changes_eta_and_alpha_of_its_batch_alone(tmp_path):
         assert not (changed & ~touched).any() and changed[touched].any()
 
 
-def test_dense_tables_are_updated_by_torchs_adamw_on_all_rows(tmp_path):
+def test_dense_tables_follow_torchs_adamw_on_all_rows(tmp_path):
     job, optimisers = dense_finetuning(machine(tmp_path / "a"), 0.0)
     tables = {n: p for n, p in job.model.named_parameters() if n.startswith("classifiers.")}
     copies = {n: torch.nn.Parameter(p.detach().clone()) for n, p in tables.items()}
@@ -246,7 +157,7 @@ def test_dense_tables_are_updated_by_torchs_adamw_on_all_rows(tmp_path):
     ].any()  # they go on by their moments
 
 
-def test_tables_by_rows_keep_gradients_of_their_rows_alone(tmp_path):
+def test_tables_by_rows_have_sparse_gradients(tmp_path):
     """Also of a model that was trained with dense tables before."""
     job, _ = dense_finetuning(machine(tmp_path / "a"))
     Optimisers(job.model, RATES, 0.01, with_cross_attention=True)
@@ -267,7 +178,7 @@ def test_tables_by_rows_keep_gradients_of_their_rows_alone(tmp_path):
     ],
 )
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_a_loss_that_is_not_finite_names_step_and_products_and_what_to_try(
+def test_a_loss_that_is_not_finite_names_its_products(
     make, changes, rows, table, precision, tmp_path
 ):
     where = machine(tmp_path / "a")
@@ -281,7 +192,8 @@ def test_a_loss_that_is_not_finite_names_step_and_products_and_what_to_try(
     named = ", ".join(map(str, batch[:8])) + ", ..." * (len(batch) > 8)
     assert (len(batch) > 8) == ("batch_size" in changes)
     assert str(error.value) == (
-        f"the loss of {job.name} is nan at epoch 2, step 2 of {job.steps}, whose batch begins with the {rows} {named} (rows of "
+        f"the loss of {job.name} is nan at epoch 2, step 2 of {job.steps}, whose batch begins with "
+        f"the {rows} {named} (rows of "
         f"{table}.parquet); look at these products, and lower {job.name}.lr"
         + " or set MUFIN_PRECISION=fp32"
         * (precision == torch.bfloat16)
@@ -289,7 +201,7 @@ def test_a_loss_that_is_not_finite_names_step_and_products_and_what_to_try(
 
 
 @pytest.mark.parametrize("make", [pretraining, finetuning])
-def test_the_curve_says_which_part_of_each_epoch_this_process_ran(make, tmp_path):
+def test_the_curve_has_the_part_that_this_process_ran(make, tmp_path):
     job, optimisers = make(machine(tmp_path / "a"), select="last")
     assert [r["part"] for r in train(job, optimisers, 5, 10, machine(tmp_path / "whole"))] == [
         1.0
@@ -306,9 +218,39 @@ def test_the_curve_says_which_part_of_each_epoch_this_process_ran(make, tmp_path
     ] * job.epochs
 
 
-def test_a_checkpoint_that_the_disk_does_not_take_is_an_error_that_names_it_and_the_one_before_stays(
-    tmp_path, monkeypatch
-):
+def test_on_epoch_is_given_the_curve_so_far(tmp_path):
+    job, optimisers = pretraining(machine(tmp_path / "a"))
+    seen = []
+    curve = train(job, optimisers, 5, 10, machine(tmp_path / "a"), lambda c: seen.append(list(c)))
+    assert seen == [curve[:n] for n in range(1, job.epochs + 1)]
+
+
+def test_on_epoch_is_given_the_curve_before_the_kill(tmp_path):
+    job, optimisers = pretraining(machine(tmp_path / "a"))
+    with pytest.raises(Killed):
+        train(killed_after(job, 2 * job.steps + 1), optimisers, 5, 10, machine(tmp_path / "a"))
+    job, optimisers = pretraining(machine(tmp_path / "a"))
+    seen = []
+    curve = train(job, optimisers, 5, 10, machine(tmp_path / "a"), lambda c: seen.append(list(c)))
+    assert seen == [curve[:n] for n in range(2, job.epochs + 1)]
+
+
+@pytest.mark.parametrize(
+    "make, changes, table",
+    [
+        (pretraining, {}, "labels"),
+        (pretraining, {"batching": "clusters"}, "labels"),
+        (pretraining, {"batching": "datapoints"}, "train"),
+        (finetuning, {}, "train"),
+    ],
+)
+def test_a_job_names_the_table_of_its_anchors(make, changes, table, tmp_path):
+    job, _ = make(machine(tmp_path / "a"), **changes)
+    assert job.anchor_table() == table
+    assert max(map(max, job.plan(0))) < {"labels": L, "train": N}[table]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.safetensors"
     _, optimisers = pretraining(machine(tmp_path))
     save_checkpoint(path, optimisers, {}, {"epoch": 1})
@@ -337,7 +279,7 @@ def test_a_broken_checkpoint_says_what_to_do(tmp_path):
         train(job, optimisers, 1, 10, machine(tmp_path))
 
 
-def test_a_step_of_module_one_knows_the_truth_between_its_labels_and_datapoints(tmp_path):
+def test_a_step_of_module_one_knows_the_truth(tmp_path):
     job, _ = pretraining(machine(tmp_path / "a"))
     labels, by_label = np.array([3, 0, 7, 11]), random_graph(N, L).transpose(L)
     step = job.prepare(labels, np.random.default_rng(0))
@@ -369,7 +311,7 @@ def test_one_cycle_is_torchs(total, warmup):
             schedule.step()
 
 
-def test_warm_up_is_held_to_a_tenth_of_the_run():
+def test_warm_up_takes_at_most_a_tenth():
     assert max(range(200), key=lambda s: one_cycle(s, 200, 1000)) == 20
 
 
@@ -397,10 +339,10 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
-from pipeline.training import distributed
-from pipeline.training.loop import train
-from pipeline.training.optimisers import trained_state
-from tests.test_training import finetuning, machine, pretraining
+from mufin.nn.weights import weights_of
+from mufin.training import distributed
+from mufin.training.loop import train
+from tests.support.training import finetuning, machine, pretraining
 torch.set_num_threads(1)
 distributed.start(torch.device("cpu"))
 out = Path(sys.argv[1])
@@ -409,7 +351,7 @@ for name, make in (("pretrain", pretraining), ("finetune", finetuning)):
     job, optimisers = make(where, 0.0, **({"select": "last"} if name == "finetune" else {}))
     train(job, optimisers, 5, 10, where)
     if distributed.rank() == 0:
-        save_file(trained_state(optimisers.model), out / f"{name}.safetensors")
+        save_file(weights_of(optimisers.model), out / f"{name}.safetensors")
 distributed.barrier()
 """
 

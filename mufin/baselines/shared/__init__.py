@@ -1,0 +1,1 @@
+"""What several baselines use: their task, popular labels, TF-IDF, neighbours, shortlists."""

@@ -1,0 +1,81 @@
+"""Builds the task of the baselines from the curated split and the frozen encoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mufin.artifacts.curated import Curated, read_curated
+from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.tables import read_table
+from mufin.baselines.shared.task import Descriptors, Task
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.nn.encoded import encoder_outputs
+from mufin.nn.vision_language import load_encoder
+from mufin.ragged import Lists
+
+
+def task_of(curated: Path, precomputed: Path, device: torch.device, precision: torch.dtype) -> Task:
+    """The task that every baseline is given.
+
+    The encoders of `precomputed` run when a baseline asks for descriptors.
+    """
+    data = read_curated(curated)
+    titles = np.array(
+        read_table(curated / "products.parquet", "products", ["title"])["title"].to_pylist(),
+        dtype=object,
+    )
+    products = {name: split.product for name, split in data.splits.items()}
+    products["labels"] = data.labels
+
+    def encode() -> Descriptors:
+        arrays = frozen_descriptors(precomputed, device, precision)
+        return {
+            name: {kind: array[rows] for kind, array in arrays.items()}
+            for name, rows in products.items()
+        }
+
+    return Task(
+        {name: titles[rows].tolist() for name, rows in products.items()},
+        _truth(data),
+        {name: split.excluded for name, split in data.splits.items()},
+        encode,
+        device,
+    )
+
+
+def _truth(data: Curated) -> dict[str, Lists]:
+    """Of train and valid, without filter pairs; not of test, which no baseline may see."""
+    return {
+        name: data.splits[name].labels.minus(data.splits[name].excluded)
+        for name in ("train", "valid")
+    }
+
+
+def frozen_descriptors(
+    precomputed: Path, device: torch.device, precision: torch.dtype
+) -> dict[str, np.ndarray]:
+    """{text, image}: (P, width) float32, each product's descriptors by the untrained encoders.
+
+    The mean over pictures, zeros where there is none. A modality without an encoder in
+    `precomputed` is left out.
+    """
+    out: dict[str, np.ndarray] = {}
+    for name in ("text", "image"):
+        folder = Precomputed(precomputed).encoder(name)
+        if not folder.exists():
+            continue
+        store = DescriptorStore(precomputed, [name], device)
+        encoder = load_encoder(folder).to(device).eval()
+        rows = encoder_outputs(encoder, store, name, device, precision)
+        out[name] = rows if name == "text" else _mean_of_pictures(rows, store)
+    return out
+
+
+def _mean_of_pictures(rows: np.ndarray, store: DescriptorStore) -> np.ndarray:
+    lists = store.image_lists
+    total = np.zeros((len(lists), rows.shape[1]), np.float32)
+    np.add.at(total, lists.rows(), rows[lists.values])
+    return total / np.maximum(lists.lengths(), 1)[:, None]

@@ -1,0 +1,138 @@
+"""`make deps`: writes into dvc.yaml which code and which package versions each stage runs.
+
+DVC does not follow imports. Code: every file of the project that a stage imports, a folder on one
+line where the stage uses all of it. Packages: `packages.yaml` holds the versions pinned in
+constraints/runtime.txt, and a stage has those that it imports among its params, so that an upgrade
+of Pillow reruns the stages that read pictures and no others.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from mufin.code import OURS, ROOT, files_of, packages_of
+
+PIPELINES = ("dvc.yaml", "compare/dvc.yaml")
+PACKAGES = "packages.yaml"
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "hnswlib": "chroma-hnswlib",
+    "sklearn": "scikit-learn",
+}  # by module
+# these decide no result
+TOOLS = {
+    "dvc",
+    "jinja2",
+    "markupsafe",
+    "psutil",
+    "requests",
+    "ruamel",
+    "safetensors",
+    "tqdm",
+    "typer",
+    "urllib3",
+}
+HEADER = (
+    "# Written by `make deps` from constraints/runtime.txt: the packages that decide results.\n"
+)
+
+
+def main() -> None:
+    for path, text in written().items():
+        if path.read_text() != text if path.exists() else True:
+            path.write_text(text)
+            print(f"{path.relative_to(ROOT)} written")
+
+
+def written(root: Path = ROOT) -> dict[Path, str]:
+    """{file: text} as `make deps` writes them."""
+    versions = pinned((root / "constraints/runtime.txt").read_text())
+    files, used = {}, set()
+    for name in PIPELINES:
+        if (root / name).exists():
+            files[root / name], packages = _pipeline(root / name, versions)
+            used |= packages
+    lines = [f'{name}: "{versions[name]}"\n' for name in sorted(used)]
+    return files | {root / PACKAGES: HEADER + "".join(lines)}
+
+
+def pinned(text: str) -> dict[str, str]:
+    """{package: version} of the lines `package==version`."""
+    return {m[1].lower(): m[2] for m in re.finditer(r"(?m)^([\w.-]+)==([^\s;#]+)", text)}
+
+
+def _pipeline(path: Path, versions: dict[str, str]) -> tuple[str, set[str]]:
+    """A dvc.yaml with the deps and package params of its stages, and all packages in it."""
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 4096, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    content, used = yaml.load(path.read_text()), set()
+    for stage in content["stages"].values():
+        scripts = _scripts(stage)
+        packages = sorted(package_names(scripts) & set(versions))
+        used |= set(packages)
+        own = [p for p in stage.get("params", []) if not (isinstance(p, dict) and PACKAGES in p)]
+        params = CommentedSeq([*own, CommentedMap({PACKAGES: CommentedSeq(packages)})])
+        code = code_deps(scripts, _templates(stage))
+        deps = CommentedSeq([*_data(stage.get("deps", [])), *code])
+        outs = stage.pop("outs")
+        for name, value in (("params", params), ("deps", deps), ("outs", outs)):  # in this order
+            stage.pop(name, None)
+            stage[name] = value
+    with StringIO() as out:
+        yaml.dump(content, out)
+        return out.getvalue(), used
+
+
+def _scripts(stage: dict) -> list[Path]:
+    """The script of a stage's command, and those that a dep like `x/${item.name}.py` stands for."""
+    words = shlex.split(stage["cmd"])
+    scripts = [ROOT / f"{words[words.index('-m') + 1].replace('.', '/')}.py"]
+    for template in _templates(stage):
+        scripts += sorted((ROOT / template).parent.glob("[!_]*.py"))
+    return scripts
+
+
+def _templates(stage: dict) -> list[str]:
+    return [dep for dep in stage.get("deps", []) if dep.endswith(".py") and "${" in dep]
+
+
+def _data(deps: Iterable[str]) -> list[str]:
+    """The deps that are not code: data, models, templates of names."""
+    return [dep for dep in deps if "${" in dep or dep.split("/")[0] not in OURS]
+
+
+def code_deps(scripts: list[Path], templates: list[str]) -> list[str]:
+    """The files that `scripts` run, as deps: sorted; a folder on one line where all of it is used.
+
+    A file that a template names is left out: the template stands for it.
+    """
+    named = {ROOT / template for template in templates}
+    folders = {template.parent for template in named}
+    files = {f for script in scripts for f in files_of(script)}
+    files = {f for f in files if f.parent not in folders or f.name.startswith("_")}
+    deps = set()
+    for file in files:
+        folder = file.parent
+        own = set(folder.glob("*.py"))
+        whole = folder.parent == ROOT / "mufin" and own <= files
+        deps.add(folder if whole else file)
+    return sorted(str(dep.relative_to(ROOT)) for dep in deps)
+
+
+def package_names(scripts: list[Path]) -> set[str]:
+    """The distributions that `scripts` import and that decide results."""
+    modules = set().union(*map(packages_of, scripts)) - set(sys.stdlib_module_names) - TOOLS
+    return {DISTRIBUTIONS.get(module, module).lower() for module in modules}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Files of variants: each line has the settings that its name says; broken files are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ruamel.yaml import YAML
+
+from compare.rows import BASELINES, MUFIN, OWN, REFERENCE, order, title
+from compare.study import OF_MUFIN, Study, baselines, read_study
+from compare.variant import changed, settings_of
+from mufin.errors import MufinError
+from mufin.params import load_params
+from mufin.profiles import text_of_profile
+from tests.support.projects import ROOT
+
+PROFILES = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
+WANTED = {  # the settings of the paper's ablations, by the names that they have here
+    "no_hard_positives": {"pretrain.hard_positives"},
+    "no_hard_negatives": {"pretrain.hard_positives", "pretrain.hard_negatives"},
+    "concat": {"transfer.a_c"},
+    "no_a_s": {"attention.a_s"},
+    "no_a_c": {"transfer.a_c"},
+    "alpha_1": {"transfer.alpha"},
+    "text_only": {"encoder.modalities"},
+    "image_only": {"encoder.modalities"},
+    "datapoint_batches": {"pretrain.batching"},
+    "cluster_batches": {"pretrain.batching"},
+}
+READ_TITLES = {"index.title_ridge", "evaluate.ridge_weights"}  # not for pictures alone
+FORM = {"seeds": [0], "variants": {"mufin": {}}, "baselines": {}, "reference": {}}
+
+
+def flat(content: dict, prefix: str = "") -> dict[str, object]:
+    out: dict[str, object] = {}
+    for name, value in content.items():
+        nested = isinstance(value, dict) and name not in ("options", "hnsw", "propensity")
+        out |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return out
+
+
+def settings_in(text: str) -> dict[str, object]:
+    return flat(YAML(typ="safe", pure=True).load(text))
+
+
+def variants_of(profile: str) -> Study:
+    return read_study(ROOT / f"params/variants/{profile}.yaml")
+
+
+@pytest.fixture(params=PROFILES)
+def texts(request, tmp_path) -> dict[str, str]:
+    """The params.yaml of each variant of a profile, each of them valid."""
+    (tmp_path / "profile.yaml").write_text(text_of_profile(request.param))
+    variants = variants_of(request.param).variants
+    out = {name: changed(tmp_path / "profile.yaml", changes) for name, changes in variants.items()}
+    for text in out.values():
+        (tmp_path / "params.yaml").write_text(text)
+        load_params(tmp_path / "params.yaml")
+    assert settings_in(out["mufin"]) == settings_in((tmp_path / "profile.yaml").read_text())
+    return out
+
+
+def test_each_variant_differs_in_the_settings_named(texts):
+    for name, text in texts.items():
+        by_triplets = name in ("no_hard_positives", "no_hard_negatives") and "triplet" in texts
+        before = settings_in(texts["triplet" if by_triplets else "mufin"])
+        after = settings_in(text)
+        differs = {n for n in before if before[n] != after[n]}
+        of_encoders = {n for n in differs if n.startswith(("encoder.image.", "encoder.text."))}
+        assert set(before) == set(after)
+        if name == "image_only":
+            differs -= READ_TITLES
+        if name in WANTED:
+            assert differs == WANTED[name], name
+        elif name == "visualbert":
+            assert {"encoder.text.kind", "attention.a_s"} <= differs
+            assert differs - {"attention.a_s", "encoder.modalities"} == of_encoders
+        elif name not in ("mufin", "triplet"):
+            assert differs and differs == of_encoders, name
+
+
+def test_the_sample_has_every_row_of_the_paper():
+    study = read_study(ROOT / "compare/variants.yaml")
+    assert set(MUFIN) == {*study.variants, *OF_MUFIN}
+    assert order(study) == [*MUFIN, *study.baselines, *study.reference]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_baseline_is_a_row_of_every_profile(profile):
+    study = variants_of(profile)
+    assert sorted([*study.baselines, *study.reference]) == baselines()
+
+
+def test_the_sample_is_what_the_checkout_compares():
+    path = ROOT / "compare/variants.yaml"
+    assert path.read_text() == (ROOT / "params/variants/sample.yaml").read_text()
+
+
+def test_a_users_rows_need_no_edit_elsewhere():
+    study = Study([0, 1], {"mufin": {}, "narrow": {}}, {"mach": "My MACH"}, {"popular": "Sellers"})
+    assert order(study)[-3:] == ["narrow", "mach", "popular"]
+    assert title(study, "narrow") == (OWN, "narrow")
+    assert title(study, "mach") == (BASELINES, "My MACH")
+    assert title(study, "popular") == (REFERENCE, "Sellers")
+    assert study.seeds_of("mach") == [0, 1] and study.seeds_of("popular") == [0]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"seeds": []}, "seeds is"),
+        ({"seeds": [-1]}, "seeds is"),
+        ({"seeds": [1, 1]}, "different whole numbers"),
+        ({"seeds": 3}, "seeds is"),
+        ({"variants": {}}, "`mufin` among them"),
+        ({"variants": {"mufin": 3}}, "the settings of each"),
+        ({"baselines": ["bonsai"]}, "names with their titles"),
+        ({"baselines": {"bonsay": "Bonsai"}}, "mufin/baselines/bonsay.py is missing; there are"),
+        ({"reference": {"popular": 1}}, "reference is"),
+        ({"reference": {"shared": "Shared"}}, "shared.py is missing"),
+        ({"baselines": {"popular": "a"}, "reference": {"popular": "b"}}, "popular cannot be"),
+        ({"variants": {"mufin": {}, "base": {}}}, "base cannot be the name of a row"),
+        ({"variants": {"mufin": {}, "mufin_fixed": {}}}, "mufin_fixed cannot be"),
+        ({"variants": {"mufin": {}, "a b": {}}}, "a b cannot be the name of a row"),
+        ({"more": 1}, "nothing else"),
+    ],
+    ids=str,
+)
+def test_a_broken_file_of_variants_is_one_sentence(tmp_path, change, said):
+    path = tmp_path / "variants.yaml"
+    path.write_text(json.dumps(FORM))
+    read_study(path)
+    path.write_text(json.dumps(FORM | change))
+    with pytest.raises(MufinError, match=said) as error:
+        read_study(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_what_writes_it(tmp_path):
+    with pytest.raises(MufinError, match=r"study.yaml is missing; `make compare` writes"):
+        read_study(tmp_path / "study.yaml")
+
+
+def test_an_unknown_variant_or_setting_is_refused_by_name():
+    study = Study(**FORM)
+    assert settings_of(study, "base") == settings_of(study, "mufin") == {}
+    with pytest.raises(MufinError, match="no_a_c is not a variant; there are mufin"):
+        settings_of(study, "no_a_c")
+    with pytest.raises(MufinError, match="finetune.gama is not a setting"):
+        changed(ROOT / "params.yaml", {"finetune.gama": 1})

@@ -1,0 +1,229 @@
+"""The rows that every run reports, on small random cases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mufin.artifacts.curated import Curated, Split
+from mufin.artifacts.embeddings import PretrainEmbeddings
+from mufin.evaluation import methods
+from mufin.evaluation.methods import (
+    Chosen,
+    Scored,
+    alpha_one_row,
+    choose,
+    mixed_rows,
+    module_one_rows,
+    unseen_labels,
+)
+from mufin.evaluation.reference import reference_rows
+from mufin.metrics import precision_at_k, recall_at_k
+from mufin.ragged import Lists
+from mufin.ranking.mix import Candidates, Mix, rank
+from mufin.ranking.title_ridge import TitleRidge
+
+FIXED = Mix(0.3)
+SWEEP = [Mix(b, f, r) for b in (0.0, 0.5, 1.0) for f in (0.0, 0.2) for r in (0.0, 0.7)]
+CPU = torch.device("cpu")
+
+
+def scored(n: int, labels: int = 30, k: int = 12, ridge: bool = True, seed: int = 0) -> Scored:
+    """n datapoints with k random candidates each, and truth that the classifier half knows."""
+    rng = np.random.default_rng(seed)
+    ids = np.array([rng.permutation(labels)[:k] for _ in range(n)]).reshape(n, k)
+    scores = [rng.normal(size=(n, k)).astype(np.float32) for _ in range(3)]
+    truth = [row[rng.permutation(k)[:3]] for row in ids]
+    for row, (found, true) in enumerate(zip(ids, truth)):
+        scores[0][row, np.isin(found, true)] += 1
+    excluded = [row[:1] for row in truth]
+    split = Split(np.arange(n), Lists.of_rows(truth), Lists.of_rows(excluded))
+    return Scored(split, [], Candidates(ids, scores[0], scores[1], scores[2] if ridge else None))
+
+
+def frequency(labels: int = 30) -> np.ndarray:
+    return np.log1p(np.arange(labels) % 7).astype(np.float32)
+
+
+def merit(one: Scored, mix: Mix) -> float:
+    """P@1 + P@5 + R@10 under `mix`, each to four digits."""
+    labels, _ = rank(one.candidates, mix, one.split.excluded, frequency(), 10)
+    pair = (one.split.labels, one.split.excluded)
+    figures = [precision_at_k(labels, pair[0], k, pair[1]) for k in (1, 5)]
+    return sum(round(f, 4) for f in [*figures, recall_at_k(labels, pair[0], 10, pair[1])])
+
+
+def test_without_valid_datapoints_the_fixed_mix_is_chosen():
+    chosen = choose(scored(0), SWEEP, FIXED, frequency())
+    assert chosen.fixed == chosen.chosen == FIXED
+    assert chosen.without_ridge == replace(FIXED, ridge_weight=0.0)
+    assert [Mix(m["beta"], m["frequency_weight"], m["ridge_weight"]) for m in chosen.on_valid] == [
+        FIXED
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_mix_on_valid_is_chosen(seed):
+    valid = scored(25, seed=seed)
+    chosen = choose(valid, SWEEP, FIXED, frequency())
+    merits = [merit(valid, mix) for mix in SWEEP]
+    assert chosen.chosen == SWEEP[merits.index(max(merits))] and chosen.fixed == FIXED
+    assert [sum(row[m] for m in ("P@1", "P@5", "R@10")) for row in chosen.on_valid] == (
+        pytest.approx(merits)
+    )
+    alone = [mix for mix in SWEEP if not mix.ridge_weight]
+    best = max(alone, key=lambda mix: merit(valid, mix))
+    assert chosen.without_ridge == best
+
+
+def test_without_a_ridge_no_second_mix_is_chosen():
+    chosen = choose(scored(9, ridge=False), SWEEP, FIXED, frequency())
+    assert chosen.without_ridge is None
+
+
+def test_mixed_rows_are_the_rankings_of_their_mixes():
+    both = {"valid": scored(5, seed=1), "test": scored(6, seed=2)}
+    chosen = Chosen(FIXED, SWEEP[7], SWEEP[4], [])
+    rows = mixed_rows(both, chosen, frequency(), 8)
+    assert list(rows) == ["mufin", "mufin_chosen", "mufin_without_ridge"]
+    for name, mix in zip(rows, (FIXED, SWEEP[7], SWEEP[4])):
+        for split_name, one in both.items():
+            slow = rank(one.candidates, mix, one.split.excluded, frequency(), 8)
+            assert all(map(np.array_equal, rows[name][split_name], slow))
+    assert "mufin_without_ridge" not in mixed_rows(
+        both, replace(chosen, without_ridge=None), frequency(), 8
+    )
+
+
+def test_the_alpha_one_row_replaces_the_classifier_and_drops_the_ridge():
+    both = {"test": scored(6)}
+    scores = {"test": np.random.default_rng(5).normal(size=(6, 12)).astype(np.float32)}
+    mix = Mix(0.5, 0.2, 0.7)
+    labels, values = alpha_one_row(both, scores, mix, frequency(), 8)["test"]
+    one = both["test"]
+    candidates = Candidates(one.candidates.ids, scores["test"], one.candidates.similarity)
+    slow = rank(candidates, replace(mix, ridge_weight=0.0), one.split.excluded, frequency(), 8)
+    assert np.array_equal(labels, slow[0]) and np.array_equal(values, slow[1])
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def module_one(seed: int, labels: int = 14, dim: int = 6) -> tuple[Curated, PretrainEmbeddings]:
+    """Random embeddings of labels with 1 to 3 bag rows, and of the datapoints of each split."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 4, labels)
+    sizes = {"train": 20, "valid": 5, "test": 7}
+    truth = {n: [rng.permutation(labels)[:2] for _ in range(size)] for n, size in sizes.items()}
+    splits = {
+        n: Split(np.arange(sizes[n]), Lists.of_rows(t), Lists.of_rows([row[:1] for row in t]))
+        for n, t in truth.items()
+    }
+    vectors = {n: unit(rng.normal(size=(size, dim))) for n, size in sizes.items()}
+    embeddings = PretrainEmbeddings(
+        unit(rng.normal(size=(counts.sum(), dim))),
+        np.concatenate([[0], np.cumsum(counts)]),
+        unit(rng.normal(size=(labels, dim))),
+        rng.normal(size=(labels, dim)).astype(np.float32),
+        **vectors,
+    )
+    return Curated(np.arange(labels), splits), embeddings
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("k, width", [(14, 20), (5, 3)])
+def test_module_one_rows_equal_a_slow_loop(seed, k, width):
+    data, e = module_one(seed)
+    found = module_one_rows(data, e, k, CPU, 0, width)
+    assert list(found) == ["module_1_bag", "module_1_vec"]
+    for split_name in ("valid", "test"):
+        split = data.splits[split_name]
+        for name in found:
+            labels, values = found[name][split_name]
+            assert labels.shape == values.shape == (len(split), width)
+            for row, x in enumerate(e.datapoints(split_name)):
+                scores = slow_scores(x, e, bags=name == "module_1_bag")
+                allowed = [label for label in data.labels if label not in split.excluded[row]]
+                order = sorted(allowed, key=lambda label: (-scores[label], label))
+                order = order[: min(k, width)]
+                assert labels[row].tolist() == order + [-1] * (width - len(order))
+                np.testing.assert_allclose(values[row, : len(order)], scores[order], atol=1e-6)
+
+
+def slow_scores(x: np.ndarray, e: PretrainEmbeddings, bags: bool) -> np.ndarray:
+    """(L,) the similarity of the best row of each label: bag rows and centroid, or z^1."""
+    if not bags:
+        return np.array([x @ z for z in e.label_vectors])
+    out = []
+    for label, mu in enumerate(e.centroids):
+        rows = e.label_rows[e.label_offsets[label] : e.label_offsets[label + 1]]
+        out.append(max([x @ row for row in rows] + [x @ mu / np.linalg.norm(mu)]))
+    return np.array(out)
+
+
+def test_without_unseen_labels_or_datapoints_there_is_nothing_to_report():
+    none, one = np.zeros(0, np.int64), np.array([3])
+    empty = Split(none, Lists.of_rows([]), Lists.of_rows([]))
+    asked = Split(one, Lists.of_rows([[0]]), Lists.of_rows([[]]))
+    for unseen, split in ((none, asked), (one, empty)):
+        assert unseen_labels(None, unseen, split, 10, 0.5, 10) == {}
+
+
+def test_parts_name_modalities_that_exist():
+    assert methods.PARTS == {"text_only": {0, 2}, "image_only": {1}}
+
+
+# Reference rows
+
+WORDS = [f"word{i}" for i in range(40)]
+
+
+def catalog(seed: int = 0, labels: int = 12) -> tuple[np.ndarray, Split, Split]:
+    """Titles of 30 products; products 20 to 29, asked, have the titles of 10 to 19, in train."""
+    rng = np.random.default_rng(seed)
+    titles = [" ".join(rng.permutation(WORDS)[:6]) for _ in range(20)]
+    titles = np.array(titles + titles[10:], dtype=object)
+    truth = [rng.permutation(labels)[:3] for _ in range(20)]
+    asked = Lists.of_rows([row[:1] for row in truth[10:]])  # filter pairs: one of the twin's
+    train = Split(np.arange(20), Lists.of_rows(truth), Lists.of_rows([[]] * 20))
+    return titles, train, Split(np.arange(20, 30), Lists.of_rows(truth[10:]), asked)
+
+
+def test_the_popular_row_is_by_train_frequency():
+    titles, train, split = catalog()
+    labels, _ = reference_rows(train, split, titles, 12, None, 20)["popular"]
+    counts = np.bincount(train.labels.values, minlength=12)
+    for row, found in enumerate(labels):
+        allowed = [label for label in range(12) if label not in split.excluded[row]]
+        order = sorted(allowed, key=lambda label: (-counts[label], label))
+        assert found.tolist() == order + [-1] * (20 - len(order))
+
+
+def test_the_tfidf_row_begins_with_the_twins_labels():
+    """Where no other title shares a word."""
+    _, train, split = catalog()
+    titles = np.array([f"one{p} two{p}" for p in [*range(20), *range(10, 20)]], dtype=object)
+    labels, _ = reference_rows(train, split, titles, 12, None, 10)["tfidf_datapoints"]
+    for row, found in enumerate(labels):
+        twin = set(train.labels[10 + row].tolist()) - set(split.excluded[row].tolist())
+        assert set(found[:2].tolist()) == twin
+        assert not set(found.tolist()) & set(split.excluded[row].tolist())
+
+
+def test_the_ridge_row_is_the_order_of_its_scores():
+    titles, train, split = catalog()
+    known = titles[train.product].tolist()
+    ridge = TitleRidge.fit(known, train.labels, 12, 1.0)
+    rows = reference_rows(train, split, titles, 12, ridge, 12)
+    assert set(rows) == {"popular", "tfidf_datapoints", "ridge"}
+    scores = ridge.scores(titles[split.product].tolist())
+    for row, (labels, values) in enumerate(zip(*rows["ridge"])):
+        allowed = [label for label in range(12) if label not in split.excluded[row]]
+        order = sorted(allowed, key=lambda label: (-scores[row, label], label))
+        assert labels[: len(order)].tolist() == order
+        np.testing.assert_array_equal(values[: len(order)], scores[row, order].astype(np.float32))
+    assert "ridge" not in reference_rows(train, split, titles, 12, None, 12)

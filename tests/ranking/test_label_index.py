@@ -1,0 +1,72 @@
+"""The label index: which label a product is, and its files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mufin.artifacts.files import ArtifactError
+from mufin.ranking.label_index import load_index, save_index
+from mufin.retrieval.exact import ExactNeighbours
+from mufin.retrieval.hnsw import HnswNeighbours
+from tests.support.indexes import CPU, LABELS, TITLES, label_index, networks
+
+INDEX = label_index(networks())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 12), st.integers(0, 10**6))
+def test_labels_of_is_a_loop_over_products(labels, n, seed):
+    rng = np.random.default_rng(seed)
+    products, asked = rng.permutation(25)[:labels], rng.integers(0, 25, n)
+    found = replace(INDEX, products=products).labels_of(asked)
+    slow = [[i for i, p in enumerate(products.tolist()) if p == product] for product in asked]
+    assert [found[i].tolist() for i in range(n)] == slow and len(found) == n
+
+
+def test_the_log_frequency_counts_train_datapoints():
+    index = replace(INDEX, frequency=np.array([0, 1, 7]))
+    assert index.log_frequency.dtype == np.float32
+    assert index.log_frequency == pytest.approx(np.log([1, 2, 8]))
+    assert len(INDEX) == LABELS
+
+
+@pytest.mark.parametrize("ridge", [False, True])
+@pytest.mark.parametrize("search", ["exact", "hnsw"])
+def test_a_saved_index_loads_as_it_was(search, ridge, tmp_path):
+    index = label_index(networks(), search, ridge)
+    save_index(index, tmp_path / "index")
+    again = load_index(tmp_path / "index", CPU)
+    assert isinstance(again.neighbours, {"exact": ExactNeighbours, "hnsw": HnswNeighbours}[search])
+    for name in ("centroids", "products", "frequency"):
+        assert np.array_equal(getattr(again, name), getattr(index, name)), name
+    for ours, theirs in zip(again.labels, index.labels, strict=True):
+        for name in ("rows", "modality", "offsets", "vectors"):
+            assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+    for ours, theirs in zip(again.classifiers, index.classifiers, strict=True):
+        assert np.array_equal(ours, theirs)
+    queries = index.neighbours.source.rows[:9]
+    pairs = zip(again.neighbours.search(queries, 5), index.neighbours.search(queries, 5))
+    assert all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+    assert (again.ridge is not None) == ridge
+    if ridge:
+        assert np.array_equal(again.ridge.scores(TITLES), index.ridge.scores(TITLES))
+
+
+def test_a_missing_index_is_one_sentence(tmp_path):
+    with pytest.raises(ArtifactError, match=r"index.json is missing; run `dvc repro`"):
+        load_index(tmp_path, CPU)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no arrays", b"\x08" * 99])
+def test_a_broken_index_is_one_sentence(content, tmp_path):
+    save_index(INDEX, tmp_path / "index")
+    path = tmp_path / "index/index.safetensors"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"cannot be read .*; run `dvc repro index`$") as error:
+        load_index(tmp_path / "index", CPU)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,101 @@
+"""Ragged rows against loops over lists of lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mufin.ragged import Lists, is_in, offsets_of
+
+ROWS = st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_ragged_rows_are_the_rows_they_were_made_of(rows):
+    lists = Lists.of_rows(rows)
+    assert len(lists) == len(rows) and lists.offsets.dtype == lists.values.dtype == np.int64
+    assert [lists[i].tolist() for i in range(len(lists))] == rows
+    assert lists.rows().tolist() == [i for i, row in enumerate(rows) for _ in row]
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_transposed_row_v_lists_the_rows_that_hold_v(rows):
+    flipped = Lists.of_rows(rows).transpose(12)
+    assert len(flipped) == 12
+    assert [flipped[v].tolist() for v in range(12)] == [
+        [i for i, row in enumerate(rows) for x in row if x == v] for v in range(12)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS.filter(len), st.lists(st.integers(0, 99), max_size=12))
+def test_taken_rows_and_positions_are_in_asked_order(rows, index):
+    index = np.array([i % len(rows) for i in index], np.int64)
+    lists = Lists.of_rows(rows)
+    taken = lists.take(index)
+    assert [taken[j].tolist() for j in range(len(taken))] == [rows[i] for i in index]
+    positions, offsets = lists.positions(index)
+    starts = np.cumsum([0, *map(len, rows)])
+    assert positions.tolist() == [starts[i] + j for i in index for j in range(len(rows[i]))]
+    assert offsets.tolist() == np.cumsum([0, *(len(rows[i]) for i in index)]).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(0, 8), st.integers(0, 8))
+def test_chunked_and_sliced_columns_give_the_same_rows(rows, start, cut):
+    array = Lists.of_rows(rows).to_arrow(pa.int32())
+    assert array.type == pa.list_(pa.int32()) and array.to_pylist() == rows
+    column = pa.chunked_array([array[:cut], array[cut:]], pa.list_(pa.int32()))
+    for wanted, found in (
+        (rows, Lists.of_column(column)),
+        (rows[start:], Lists.of_column(column[start:])),
+        ([], Lists.of_column(pa.chunked_array([], pa.list_(pa.int32())))),
+    ):
+        assert found.offsets[0] == 0 and [found[i].tolist() for i in range(len(found))] == wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(0, 4), st.integers(0, 10**6))
+def test_is_in_equals_a_loop_and_ignores_padding(rows, width, seed):
+    ids = np.random.default_rng(seed).integers(-2, 14, (len(rows), width))
+    found = is_in(ids, Lists.of_rows(rows))
+    assert found.shape == ids.shape
+    assert found.tolist() == [
+        [bool(x >= 0 and x in row) for x in line] for line, row in zip(ids.tolist(), rows)
+    ]
+
+
+@given(ROWS)
+def test_rows_of_counts_pairs_and_padding_are_the_same(rows):
+    lists = Lists.of_rows(rows)
+    counts = [len(row) for row in rows]
+    assert offsets_of(counts).tolist() == [sum(counts[:i]) for i in range(len(counts) + 1)]
+    assert lists.lengths().tolist() == counts
+    width = max(counts, default=0)
+    padded = lists.padded()
+    assert padded.shape == (len(rows), width)
+    assert padded.tolist() == [row + [-1] * (width - len(row)) for row in rows]
+    for other in (
+        Lists.of_padded(padded),
+        Lists.of_pairs(lists.rows(), lists.values, len(rows)),
+    ):
+        assert [other[i].tolist() for i in range(len(other))] == rows
+
+
+@given(ROWS, st.integers(0, 10**6))
+def test_only_and_minus_equal_a_loop(rows, seed):
+    lists, rng = Lists.of_rows(rows), np.random.default_rng(seed)
+    keep = rng.random(len(lists.values)) < 0.5
+    kept, flags = lists.only(keep), iter(keep.tolist())
+    assert [kept[i].tolist() for i in range(len(rows))] == [
+        [x for x in row if next(flags)] for row in rows
+    ]
+    other = [rng.integers(0, 10, rng.integers(0, 4)).tolist() for _ in rows]
+    left = lists.minus(Lists.of_rows(other))
+    assert [left[i].tolist() for i in range(len(rows))] == [
+        [x for x in row if x not in gone] for row, gone in zip(rows, other)
+    ]
