@@ -1,26 +1,28 @@
-# The targets below set up .venv first. PYTHON names the interpreter for it; without a name, the
+# Each target sets up .venv first. PYTHON names the interpreter for it; without a name, it is the
 # first of these three that is supported (pyproject.toml) and can make .venv.
-PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
-  $$python -I mufin/check_machine.py --python 2> /dev/null && echo $$python && exit; done; echo python3)
+PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
+  $$name -I mufin/check_machine.py --python 2> /dev/null && echo $$name && exit; \
+  done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # dvc runs the `python` of a stage from the PATH
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python \
   -c constraints/runtime.txt -c constraints/test.txt
-SEEDS := 0
 CODE := mufin pipeline compare tests benchmarks
+SEEDS := 0
 
+# `compare` is also a folder: without this line make would take the target for done
 .PHONY: help repro test lint compare deps bench-gpu setup
 
 help:
-	@echo "make repro       runs the whole pipeline on the sample, or on what params.yaml names"
+	@echo "make repro       runs the whole pipeline, on the sample or on what params.yaml names"
 	@echo "make test        runs make lint, then all tests"
 	@echo "make lint        checks style (ruff) and types (mypy)"
-	@echo "make compare     runs MUFIN's variants and the other methods: a table and a report; SEEDS='0 1 2'"
-	@echo "make deps        writes the code and package versions of each stage into dvc.yaml and packages.yaml"
-	@echo "make bench-gpu   measures one GPU at the paper's sizes, in 8 minutes; ARGS=--tiny tries it on a CPU"
-	@echo "make setup       installs all packages into .venv, as the targets above do by themselves"
+	@echo "make compare     runs MUFIN's variants and other methods: a table, a report; SEEDS='0 1 2'"
+	@echo "make deps        writes the code and packages of each stage into the dvc.yaml files"
+	@echo "make bench-gpu   measures one GPU for 8 minutes; ARGS=--tiny tries it on a CPU"
+	@echo "make setup       installs all packages into .venv, as the others do by themselves"
 
 repro: $(VENV)/ready
 	$(IN_VENV) dvc repro
@@ -39,22 +41,24 @@ compare: $(VENV)/ready
 deps: $(VENV)/ready
 	$(BIN)/python -m mufin.deps
 
-# With PYTHON (.venv's, where there is one) if it has torch, else after setting up: a GPU box may have no network
+# A machine with a GPU may have no network: where PYTHON (.venv's, if there is one) has torch, that
+# one is used as it is, without setting up.
 bench-gpu:
-	@$(IN_VENV); export PATH; \
-	$(PYTHON) -c "import importlib.util as u; assert all(map(u.find_spec, ('torch', 'timm', 'transformers')))" \
-	  2> /dev/null || $(MAKE) --no-print-directory setup
-	$(IN_VENV) $(PYTHON) -m benchmarks.gpu $(ARGS)
+	@$(IN_VENV); export PATH; "$(PYTHON)" -c "import importlib.util as u; \
+	  assert all(map(u.find_spec, ('torch', 'timm', 'transformers')))" 2> /dev/null \
+	  || $(MAKE) --no-print-directory setup
+	$(IN_VENV) "$(PYTHON)" -m benchmarks.gpu $(ARGS)
 
 setup: $(VENV)/ready
 
-# Without `whole`, .venv was made by an older Makefile or by a `make` that was killed: it is made anew.
+# Without `whole`, .venv is of an older Makefile or of a `make` that was killed: it is made anew.
 # uv installs torch's CUDA build in a minute where pip takes four. omikuji and napkinxc (two rows of
 # the study) are not built from source: a machine without a compiler goes without them.
 $(VENV)/ready: pyproject.toml constraints/runtime.txt constraints/test.txt
 	@{ test -e $(VENV)/whole && $(BIN)/python -I mufin/check_machine.py 2> /dev/null; } || { \
-	  command -v "$(PYTHON)" > /dev/null || \
-	    { echo "$(PYTHON) was not found; install Python 3.11 or 3.12 with its venv module" >&2; exit 1; }; \
+	  command -v "$(PYTHON)" > /dev/null || { \
+	    echo "$(PYTHON) was not found; install Python 3.11 or 3.12 with its venv module" >&2; \
+	    exit 1; }; \
 	  "$(PYTHON)" -I mufin/check_machine.py && "$(PYTHON)" -m venv --clear $(VENV); }
 	rm -f $(VENV)/whole
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/test.txt uv

@@ -71,9 +71,9 @@ def _predict(name: str, seed: int, home: Path, folder: Path) -> None:
     from mufin.artifacts.tables import write_ranking
     from mufin.baselines.shared.loading import task_of
 
-    device, precision = devices.device(), devices.precision()
     torch.manual_seed(seed)
     try:
+        device, precision = devices.device(), devices.precision()
         task = task_of(home / "data/curated", home / "data/precomputed", device, precision)
     except Exception as error:
         (folder / "failed.txt").write_text(_said(error))
@@ -101,6 +101,7 @@ def _predict(name: str, seed: int, home: Path, folder: Path) -> None:
 
 
 def _said(error: Exception) -> str:
+    """An error in one sentence."""
     if isinstance(error, MufinError):
         return str(error)
     return runtime.refused(error) or f"{type(error).__name__}: {error}"

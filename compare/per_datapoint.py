@@ -1,8 +1,8 @@
 """The table's figures per test datapoint, for standard errors and for comparisons of two rows.
 
 Each figure is written as the mean of one value per datapoint. The values of a mean, as P@5, are the
-datapoints' own figures. A ratio of sums A / B, as PSP@5, has the values R + (A_i - R B_i) / mean(B),
-where R = A / B: its first-order expansion (delta method).
+datapoints' own figures. A ratio of sums R = A / B, as PSP@5, has the values
+R + (A_i - R B_i) / mean(B): its first-order expansion (delta method).
 """
 
 from __future__ import annotations

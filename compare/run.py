@@ -4,9 +4,8 @@ python -m compare.run                               the seeds of compare/variant
 python -m compare.run --seeds 0 1 2                 these seeds: the table has means and spread
 python -m compare.run --variants mine.yaml          another file of that form
 
-It prints an estimate of the time first, and each row its own time. A row is run again only where
-its settings, its data or its code changed; after a kill the same command goes on with what is
-missing.
+It prints an estimate of the time first, and after each row the time that it took. A row runs again
+only where its settings, its data or its code changed. After a kill, the same command runs the rest.
 """
 
 from __future__ import annotations

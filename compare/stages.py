@@ -1,6 +1,4 @@
-"""The stages of the pipeline as dvc.yaml declares them: their order, their settings, what they
-leave.
-"""
+"""The stages of the pipeline as dvc.yaml declares them: their order, settings and outs."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ class Stage:
         return [out for out in self.outs if not out.startswith("metrics/")]
 
     def reads(self, setting: str) -> bool:
-        """Whether `setting` is one of its settings, in one of its sections, or a section that holds
-        one.
-        """
+        """Whether it has `setting` among its settings or in a section, or a part of it."""
         return any(
             f"{setting}.".startswith(f"{own}.") or own.startswith(f"{setting}.")
             for own in self.settings
@@ -67,8 +63,7 @@ def until(stages: list[Stage], name: str) -> list[Stage]:
 
 
 def of_variant(stages: list[Stage], settings: dict[str, object]) -> list[Stage]:
-    """The stages that a variant runs: from the first that reads one of its settings, at the latest
-    from ROW.
+    """The stages that a variant runs: from the first that reads one of its settings, or from ROW.
 
     Raises MufinError on a setting that cannot differ between variants.
     """

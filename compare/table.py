@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compare.rows import Result, results, title
 from compare.per_datapoint import values
+from compare.rows import Result, results, title
 from compare.study import FOLDER, Study, read_study
 from mufin import runtime
 from mufin.artifacts.curated import read_curated

@@ -1,8 +1,8 @@
 """P@k, nDCG@k, R@k, PSP@k, PSnDCG@k and AUC@k, and their breakdowns (MUFIN Sec. 4).
 
-Predictions are (n, width) distinct label ids per row, best first, -1 where there are fewer. Truth
-and filter pairs (`excluded`) are ragged label ids, one row per datapoint. Filter pairs are removed
-from predictions and truth before the top k are cut. All figures are in percent.
+Predictions are (n, width) label ids, distinct within a row, best first; -1 fills rows with fewer.
+Truth and filter pairs (`excluded`) are ragged label ids with one row per datapoint. Filter pairs
+are removed from predictions and truth before the top k are cut. All figures are in percent.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ def psndcg_at_k(
 ) -> float:
     """PSnDCG@k: propensity-scored nDCG, as a ratio of sums over datapoints of discounted gains.
 
-    Both sums divide the gains of a datapoint by the total discount of its min(k, |truth|) places.
-    So datapoints with few labels weigh as much as those with many. The scripts of the Extreme
-    Classification Repository do the same. `weights` (L,) are the inverse propensities.
+    Achieved and best possible gains of a datapoint are first divided by the sum of the discounts of
+    its first min(k, |truth|) places, as in the scripts of the Extreme Classification Repository. So
+    a datapoint with few labels weighs as much as one with many. `weights` (L,) are the inverse
+    propensities.
     """
     predictions, truth = filtered(predictions, truth, excluded)
     return _psndcg(predictions, is_in(predictions[:, :k], truth), truth, k, weights)
@@ -119,8 +120,8 @@ def popularity_bins(train_counts: np.ndarray, truth: Lists, bins: int = 5) -> np
     datapoint-label pairs of `truth`, except that the pairs of one label are never divided.
     """
     order = np.lexsort((np.arange(len(train_counts)), train_counts))
-    pairs = np.bincount(truth.values, minlength=len(train_counts))[order]
-    middle = pairs.cumsum() - pairs / 2  # a label goes where the middle of its pairs lies
+    pairs = np.bincount(truth.values, minlength=len(train_counts))[order]  # of each label
+    middle = pairs.cumsum() - pairs / 2  # the middle of a label's pairs decides its bin
     out = np.empty(len(train_counts), np.int64)
     out[order] = np.minimum((middle * bins / max(pairs.sum(), 1)).astype(np.int64), bins - 1)
     return out
@@ -140,7 +141,8 @@ def recall_by_bin(
     """
     predictions, truth = filtered(predictions, truth, excluded)
     top = predictions[:, :k]
-    part = is_in(top, truth) / np.maximum(truth.lengths(), 1)[:, None]
+    part = is_in(top, truth) / np.maximum(truth.lengths(), 1)[:, None]  # of each place, (n, k)
+    # A missing prediction (-1) counts as label 0 here; its part is 0.
     total = np.bincount(label_bin[np.maximum(top, 0)].ravel(), part.ravel(), bins)
     return 100 * total / max(len(predictions), 1)
 
@@ -191,7 +193,7 @@ def evaluate(
     `train_counts` (L,): train datapoints per label. `propensity`: A and B of `inverse_propensity`.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    hits = is_in(predictions, truth)
+    hits = is_in(predictions, truth)  # once for all metrics
     weights = inverse_propensity(train_counts, num_train, *propensity)
     out: dict[str, float] = {}
     for k in ks:
@@ -206,7 +208,7 @@ def evaluate(
 
 
 # The functions below take filtered predictions and truth, and `hits` (n, width) bool: whether each
-# prediction is true. `hits` is computed once for all metrics. A missing prediction is no hit.
+# prediction is true. A missing prediction is no hit.
 
 
 def _precision(hits: np.ndarray, k: int) -> float:
@@ -248,6 +250,7 @@ def _propensity_scored(
     """
     k = len(gain)
     top, found = predictions[:, :k], hits[:, :k]
+    # (n,): hits times weight times gain. A missing prediction reads the weight of label 0, times 0.
     achieved = (found * weights[np.maximum(top, 0)]) @ gain[: top.shape[1]] / norm
 
     # The best ranking puts the labels with the largest weights first. `truth` is ragged, so its
@@ -263,11 +266,11 @@ def _propensity_scored(
 
 def _auc(predictions: np.ndarray, hits: np.ndarray, k: int) -> float:
     top, positive = predictions[:, :k], hits[:, :k]
-    negative = ~positive & (top >= 0)
+    negative = ~positive & (top >= 0)  # a missing prediction is neither
     # A positive is in the right order with every negative that comes after it.
     behind = negative.sum(1, keepdims=True) - negative.cumsum(1)  # negatives after each place
-    pairs = positive.sum(1) * negative.sum(1)
     right = (positive * behind).sum(1)
+    pairs = positive.sum(1) * negative.sum(1)
     without_pairs = positive.any(1) & (pairs == 0)  # 1 with positives only, 0 with none
     return _mean(np.where(pairs > 0, right / np.maximum(pairs, 1), without_pairs))
 

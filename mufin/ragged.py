@@ -40,7 +40,7 @@ class Lists:
     def of_rows(cls, rows: Sequence, dtype: type = np.int64) -> Lists:
         """The rows of a sequence of sequences."""
         lengths = np.fromiter((len(r) for r in rows), np.int64, len(rows))
-        values = np.zeros(0, dtype)
+        values: np.ndarray = np.zeros(0, dtype)
         if len(rows):
             values = np.concatenate([np.asarray(r, dtype) for r in rows])
         return cls(offsets_of(lengths), values.astype(dtype, copy=False))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import platform
 import re
@@ -24,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Callable, Iterator
 
-import psutil
 import typer
 
 from mufin import code
@@ -112,8 +112,8 @@ def _take(folder: Path) -> None:
             who = os.read(lock, 200).decode(errors="replace") or "unknown"
             os.close(lock)
             raise MufinError(
-                f"another process (pid {who}) is running this stage in {folder}; wait for it, or end it "
-                f"with `kill {who.split()[0]}`: a dvc that was killed leaves its stage running"
+                f"another process (pid {who}) is running this stage in {folder}; wait for it, "
+                f"or end it with `kill {who.split()[0]}`: a killed dvc leaves its stage running"
             ) from None
         except OSError:  # a network file system without locks
             pass
@@ -207,9 +207,12 @@ def _family_peak() -> Iterator[list[float]]:
 
 
 def _family_memory() -> float:
-    """MB resident in this process and its descendants."""
-    total = 0
-    me = psutil.Process()
+    """MB resident in this process and its descendants; 0 without psutil (some GPU machines)."""
+    try:
+        import psutil
+    except ImportError:
+        return 0.0
+    total, me = 0, psutil.Process()
     for process in [me, *me.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):  # it has ended
             total += process.memory_info().rss
@@ -230,7 +233,7 @@ def refused(error: BaseException) -> str | None:
         n.removeprefix(WRITING) for n in getattr(error, "__notes__", []) if n.startswith(WRITING)
     ]
     place = notes[-1] if notes else getattr(link, "filename", None) or "a file"
-    if why in map(os.strerror, CLOSED):
+    if why in {os.strerror(number) for number in CLOSED}:
         place = getattr(link, "filename", None) or place
         return (
             f"{place} cannot be opened or written: {why}; change its permissions or choose "
@@ -284,8 +287,7 @@ def run(main: Callable) -> None:
                 raise
             _fail(sentence)
 
-    guarded.__doc__, guarded.__annotations__ = main.__doc__, main.__annotations__
-    guarded.__wrapped__, guarded.__name__ = main, main.__name__
+    functools.update_wrapper(guarded, main)  # typer reads options and help from `main`
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(guarded)
     app()

@@ -1,4 +1,4 @@
-"""Predictions and all metrics, on test and valid: of MUFIN, of its parts, and of the reference rows.
+"""Predicts on test and valid, and computes all metrics: of MUFIN, its parts and reference rows.
 
 python -m pipeline.evaluate
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,65 +42,48 @@ from mufin.ranking.label_index import load_index
 from mufin.ranking.mix import Mix
 from mufin.ranking.predictor import Predictor
 
-WIDTH = 100  # predictions kept per datapoint, where L allows
+WIDTH = 100  # predictions per datapoint, if there are so many labels
 SPLITS = ("valid", "test")
+Rows = dict[str, BySplit]  # the rankings of each method
+Figures = dict[str, dict[str, dict[str, float]]]  # method, split, metric
 
 
-def main(home: runtime.Home = Path(".")):
-    """Predict and evaluate; beta and the other weights are chosen on valid, never on test."""
+def main(home: runtime.Home = Path(".")) -> None:
+    """Predict and evaluate; beta and all other weights are chosen on valid, never on test."""
     for line in evaluate(home):
         print(line)
 
 
 def evaluate(home: Path) -> list[str]:
-    """Write all that the stage leaves in `home`; returns the table for people."""
+    """Writes all files of the stage below `home`; returns the lines of a table to print."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     products = read_table(home / "data/curated/products.parquet", "products")
-    propensity = (params.evaluate.propensity.a, params.evaluate.propensity.b)
-    evaluator = Evaluator.of(data, propensity, params.evaluate.tail)
+    e = params.evaluate
+    evaluator = Evaluator.of(data, (e.propensity.a, e.propensity.b), e.tail)
     with runtime.measured("evaluate", home) as report:
         predictor = _predictor(home, params)
         titles = np.array(products["title"].to_pylist(), dtype=object)
-        scored, seconds = _scored(predictor, data, titles, _shortlist(params.evaluate, predictor))
-        mixes = choose(
-            scored["valid"],
-            _sweep(params.evaluate),
-            Mix(params.evaluate.beta),
-            predictor.index.log_frequency,
-        )
-        predicts = "mufin_chosen" if params.evaluate.mix == "chosen" else "mufin"
-        rows, facts = _mufin_rows(predictor, params, data, scored, mixes)
+        scored, seconds = _scored(predictor, data, titles, _shortlist(e, predictor))
+        mixes = choose(scored["valid"], _sweep(e), Mix(e.beta), predictor.index.log_frequency)
+        rows, learnt = _mufin_rows(predictor, params, scored, mixes, evaluator)
         embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
-        shortlist = params.evaluate.shortlist
-        rows |= module_one_rows(data, embeddings, shortlist, predictor.device, params.seed, WIDTH)
+        rows |= module_one_rows(data, embeddings, e.shortlist, predictor.device, params.seed, WIDTH)
         rows |= _reference_rows(data, titles, predictor)
         figures = {
-            row: {n: evaluator.metrics(by_split[n][0], n) for n in SPLITS}
+            row: {split: evaluator.metrics(by_split[split][0], split) for split in SPLITS}
             for row, by_split in rows.items()
         }
-        report.items = sum(len(data.splits[n]) for n in SPLITS)
-        report.facts = {n: {m: figures[predicts][n][m] for m in SUMMARY} for n in ("test", "valid")}
-        report.costs["milliseconds_per_datapoint"] = round(
-            1000 * seconds / max(len(data.splits["test"]), 1), 3
-        )
-        facts["unseen"] = {n: _unseen(predictor, home, n, params.evaluate) for n in SPLITS}
-        write_json(
-            {"chosen": asdict(mixes.chosen) | {"on_valid": mixes.on_valid}} | facts,
-            home / "metrics/choices.json",
-        )
+        predicts = "mufin_chosen" if e.mix == "chosen" else "mufin"
+        report.items = sum(len(data.splits[split]) for split in SPLITS)
+        report.facts = _summary(figures[predicts])
+        count = max(len(data.splits["test"]), 1)
+        report.costs["milliseconds_per_datapoint"] = round(1000 * seconds / count, 3)
+        _write_choices(home, predictor, mixes, learnt, e)
         _write_tables(home, figures, rows, evaluator, products, data)
-        write_json(
-            asdict(mixes.chosen if predicts == "mufin_chosen" else mixes.fixed),
-            home / "models/mix.json",
-        )
-        for row, by_split in rows.items():
-            write_ranking(*by_split["test"], home / f"data/predictions/methods/{row}.parquet")
-        write_ranking(*rows[predicts]["test"], home / "data/predictions/test.parquet")
-    split = read_json(home / "data/curated/split.json")["split"]
-    return [
-        f"test, {split} split, {len(data.splits['test'])} datapoints, {len(data.labels)} labels",
-        *_table(figures),
-    ]
+        _write_predictions(home, rows, predicts)
+    kind = read_json(home / "data/curated/split.json")["split"]
+    sizes = f"{len(data.splits['test'])} datapoints, {len(data.labels)} labels"
+    return [f"test, {kind} split, {sizes}", *_table(figures)]
 
 
 def _predictor(home: Path, params: Params) -> Predictor:
@@ -112,64 +95,89 @@ def _predictor(home: Path, params: Params) -> Predictor:
 
 
 def _shortlist(e: Evaluate, predictor: Predictor) -> int:
+    """The number of candidates per datapoint."""
     return len(predictor.index) if e.candidates == "all" else e.shortlist
 
 
 def _scored(
     predictor: Predictor, data: Curated, titles: np.ndarray, k: int
 ) -> tuple[dict[str, Scored], float]:
-    """Both splits embedded and scored; the seconds of retrieval and scores on test, its datapoints embedded."""
+    """Both splits, embedded and scored, and the seconds that retrieval and scores took on test."""
     out, seconds = {}, 0.0
     for name in SPLITS:
         split = data.splits[name]
         datapoints = predictor.embed(split.product)
+        asked = titles[split.product].tolist()
         start = time.perf_counter()
-        candidates = predictor.candidates(
-            datapoints, k, split.excluded, titles[split.product].tolist()
-        )
-        seconds = time.perf_counter() - start
+        candidates = predictor.candidates(datapoints, k, split.excluded, asked)
+        seconds = time.perf_counter() - start  # test comes last
         out[name] = Scored(split, datapoints, candidates)
     return out, seconds
 
 
 def _sweep(e: Evaluate) -> list[Mix]:
-    return [
-        Mix(*weights)
-        for weights in itertools.product(e.betas, e.frequency_weights, e.ridge_weights)
-    ]
+    """All mixes of the weights in the settings."""
+    weights = itertools.product(e.betas, e.frequency_weights, e.ridge_weights)
+    return [Mix(beta, frequency, ridge) for beta, frequency, ridge in weights]
 
 
 def _mufin_rows(
-    predictor: Predictor, params: Params, data: Curated, scored: dict[str, Scored], mixes: Chosen
-) -> tuple[dict[str, BySplit], dict]:
-    """{row: {split: ranking}} of the fine-tuned networks, and what was learnt beside them."""
+    predictor: Predictor,
+    params: Params,
+    scored: dict[str, Scored],
+    mixes: Chosen,
+    evaluator: Evaluator,
+) -> tuple[Rows, dict]:
+    """The methods that use the fine-tuned networks, and what the popularity mix learnt."""
     e, frequency = params.evaluate, predictor.index.log_frequency
-    predicts = mixes.chosen if e.mix == "chosen" else mixes.fixed
+    mix = _predicting(mixes, e)
     rows = mixed_rows(scored, mixes, frequency, WIDTH)
     alpha_one = alpha_one_scores(predictor, scored)
-    rows["alpha_1"] = alpha_one_row(scored, alpha_one, predicts, frequency, WIDTH)
-    propensity = (e.propensity.a, e.propensity.b)
+    rows["alpha_1"] = alpha_one_row(scored, alpha_one, mix, frequency, WIDTH)
     rows["mufin_rare_and_popular"], learnt = rare_and_popular_row(
-        predictor, scored, alpha_one, len(data.train), propensity, e.tail, e.beta, WIDTH
+        predictor, scored, alpha_one, evaluator, e.beta, WIDTH
     )
     if "image" in params.encoder.modalities and len(params.encoder.modalities) > 1:
-        rows |= part_rows(predictor, scored, _shortlist(e, predictor), predicts, frequency, WIDTH)
-    return rows, {"popularity_mix": learnt}
+        rows |= part_rows(predictor, scored, _shortlist(e, predictor), mix, WIDTH)
+    return rows, learnt
 
 
-def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> dict[str, BySplit]:
-    out: dict[str, BySplit] = {}
+def _predicting(mixes: Chosen, e: Evaluate) -> Mix:
+    """The mix that makes the predictions."""
+    return mixes.chosen if e.mix == "chosen" else mixes.fixed
+
+
+def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> Rows:
+    out: Rows = {}
+    ridge = predictor.index.ridge
     for name in SPLITS:
         split = data.splits[name]
-        rows = reference_rows(
-            data.train, split, titles, len(data.labels), predictor.index.ridge, WIDTH
-        )
+        rows = reference_rows(data.train, split, titles, len(data.labels), ridge, WIDTH)
         for row, ranking in rows.items():
             out.setdefault(row, {})[name] = ranking
     return out
 
 
+def _summary(figures: dict[str, dict[str, float]]) -> dict:
+    """The figures of `metrics/evaluate.json`."""
+    return {split: {m: figures[split][m] for m in SUMMARY} for split in ("test", "valid")}
+
+
+def _write_choices(
+    home: Path, predictor: Predictor, mixes: Chosen, learnt: dict, e: Evaluate
+) -> None:
+    """Writes what was chosen on valid, and the mix that prediction uses."""
+    choices = {
+        "chosen": asdict(mixes.chosen) | {"on_valid": mixes.on_valid},
+        "popularity_mix": learnt,
+        "unseen": {split: _unseen(predictor, home, split, e) for split in SPLITS},
+    }
+    write_json(choices, home / "metrics/choices.json")
+    write_json(asdict(_predicting(mixes, e)), home / "models/mix.json")
+
+
 def _unseen(predictor: Predictor, home: Path, name: str, e: Evaluate) -> dict:
+    """The figures with unseen labels among the candidates, on the split `name`."""
     folder = home / "data/curated/unseen"
     unseen, split = read_labels(folder / "labels.parquet"), read_split(folder / f"{name}.parquet")
     figures = unseen_labels(predictor, unseen, split, e.shortlist, e.beta, WIDTH)
@@ -178,35 +186,43 @@ def _unseen(predictor: Predictor, home: Path, name: str, e: Evaluate) -> dict:
 
 def _write_tables(
     home: Path,
-    figures: dict[str, dict[str, dict[str, float]]],
-    rows: dict[str, BySplit],
+    figures: Figures,
+    rows: Rows,
     evaluator: Evaluator,
     products: pa.Table,
     data: Curated,
 ) -> None:
-    """All methods and metrics, and their breakdowns on test, as CSV files to read and to plot."""
+    """Writes all metrics of all methods, and their breakdowns on test, as CSV files."""
     names = list(next(iter(figures.values()))["test"])
     table = [
-        (row, n, *(by_split[n][m] for m in names))
+        (row, split, *(by_split[split][m] for m in names))
         for row, by_split in figures.items()
-        for n in ("test", "valid")
+        for split in ("test", "valid")
     ]
     write_csv(("method", "split", *names), table, home / "metrics/methods.csv")
     category = categories_of([products["category"][p].as_py() for p in data.splits["test"].product])
     bins, categories = [], []
     for row, by_split in rows.items():
         labels = by_split["test"][0]
-        parts = enumerate(evaluator.recall_by_popularity(labels), 1)
-        bins += [(row, number, round(value, 4)) for number, value in parts]
-        by_category = evaluator.precision_by_category(labels, category).items()
-        categories += [(row, name, count, round(value, 4)) for name, (count, value) in by_category]
+        for number, value in enumerate(evaluator.recall_by_popularity(labels), 1):
+            bins.append((row, number, round(value, 4)))
+        by_category = evaluator.precision_by_category(labels, category)
+        for name, (count, value) in by_category.items():
+            categories.append((row, name, count, round(value, 4)))
     write_csv(("method", "bin", "R@10"), bins, home / "metrics/popularity.csv")
-    write_csv(
-        ("method", "category", "datapoints", "P@5"), categories, home / "metrics/categories.csv"
-    )
+    columns = ("method", "category", "datapoints", "P@5")
+    write_csv(columns, categories, home / "metrics/categories.csv")
 
 
-def _table(figures: dict[str, dict[str, dict[str, float]]]) -> Iterable[str]:
+def _write_predictions(home: Path, rows: Rows, predicts: str) -> None:
+    """Writes the test predictions of all methods, and those of the method that predicts."""
+    for row, by_split in rows.items():
+        write_ranking(*by_split["test"], home / f"data/predictions/methods/{row}.parquet")
+    write_ranking(*rows[predicts]["test"], home / "data/predictions/test.parquet")
+
+
+def _table(figures: Figures) -> Iterator[str]:
+    """The lines of a table of all methods on test."""
     yield f"{'':24s}" + "".join(f"{m:>10s}" for m in TABLE)
     for row, by_split in figures.items():
         yield f"{row:24s}" + "".join(f"{by_split['test'][m]:10.2f}" for m in TABLE)

@@ -1,4 +1,4 @@
-"""Label bags, classifiers and the search structure as fine-tuned, ready for prediction.
+"""Builds the label side of prediction: bags, classifiers and search of the fine-tuned networks.
 
 python -m pipeline.index
 """
@@ -25,8 +25,8 @@ from mufin.retrieval.augmented import augmented_rows
 from mufin.retrieval.neighbours import build_neighbours
 
 
-def main(home: runtime.Home = Path(".")):
-    """Embed all labels with the fine-tuned members and build the search structure over bags and centroids."""
+def main(home: runtime.Home = Path(".")) -> None:
+    """Embed all labels with the fine-tuned networks, and build the search over them."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     device, precision, s = devices.device(), devices.precision(), params.index
     members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
@@ -46,12 +46,15 @@ def main(home: runtime.Home = Path(".")):
             ef=s.hnsw.ef,
             seed=params.seed,
         )
-        frequency = np.bincount(data.train.labels.values, minlength=len(data.labels)).astype(
-            np.int64
-        )
-        ridge = _ridge(s.title_ridge, home, data) if s.title_ridge else None
+        frequency = np.bincount(data.train.labels.values, minlength=len(data.labels))
         index = LabelIndex(
-            labels, _classifiers(networks, labels), mu, data.labels, frequency, neighbours, ridge
+            labels=labels,
+            classifiers=_classifiers(networks, labels),
+            centroids=mu,
+            products=data.labels,
+            frequency=frequency.astype(np.int64),
+            neighbours=neighbours,
+            ridge=_ridge(s.title_ridge, home, data) if s.title_ridge else None,
         )
         save_index(index, home / "models/index")
         report.items = len(rows.label)
@@ -64,15 +67,15 @@ def main(home: runtime.Home = Path(".")):
 
 
 def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:
+    """The title ridge on the train datapoints."""
     titles = read_table(home / "data/curated/products.parquet", "products")["title"].to_pylist()
-    return TitleRidge.fit(
-        [titles[p] for p in data.train.product], data.train.labels, len(data.labels), penalty
-    )
+    of_train = [titles[p] for p in data.train.product]
+    return TitleRidge.fit(of_train, data.train.labels, len(data.labels), penalty)
 
 
 @torch.inference_mode()
 def _classifiers(networks: list[Mufin], labels: list[Embedded]) -> list[np.ndarray]:
-    """w of every label, (L, D) float32, by each network."""
+    """The classifiers w of all labels, (L, D) float32, by each network."""
     out = []
     for network, embedded in zip(networks, labels):
         network.cpu()

@@ -1,4 +1,4 @@
-"""What later stages would otherwise compute again and again, once: pixels, tokens, and the frozen parts of the encoders.
+"""Computes once what later stages need often: pixels, tokens, outputs of frozen encoder parts.
 
 python -m pipeline.precompute
 """
@@ -29,10 +29,9 @@ from mufin.corpus.tokens import (
     tokenise,
 )
 from mufin.errors import MufinError
-from mufin.nn.encoders import create_image_encoder, create_text_encoder, save_encoder
+from mufin.nn.encoders import Encoder, create_image_encoder, create_text_encoder, save_encoder
 from mufin.nn.frozen import frozen_inputs
 from mufin.nn.vision_language import (
-    Encoder,
     create_clip_image_encoder,
     create_clip_text_encoder,
     create_visualbert_encoder,
@@ -42,21 +41,17 @@ from mufin.progress import progress
 from mufin.ragged import Lists
 
 T = TypeVar("T")
-BATCH = {
-    "cuda": 256,
-    "cpu": 16,
-}  # pictures or titles per pass of a frozen part; on a CPU what fits its cache is faster
+BATCH = {"cuda": 256, "cpu": 16}  # pictures or titles at once; on a CPU what fits into its cache
 
 
-def main(home: runtime.Home = Path(".")):
-    """Decode pictures, tokenise titles, run the frozen parts of the encoders, learn the lexical terms."""
+def main(home: runtime.Home = Path(".")) -> None:
+    """Decode pictures, tokenise titles, run frozen encoder parts, learn the lexical terms."""
     params, curated = load_params(home / "params.yaml"), home / "data/curated"
-    products = read_table(curated / "products.parquet", "products")
-    train = read_split(curated / "train.parquet").product
-    known = np.union1d(
-        train, read_labels(curated / "labels.parquet")
-    )  # the products known in training
     modalities = params.encoder.modalities
+    products = read_table(curated / "products.parquet", "products")
+    # Statistics and vocabularies come from the products known in training only.
+    train = read_split(curated / "train.parquet").product
+    known = np.union1d(train, read_labels(curated / "labels.parquet"))
     torch.manual_seed(params.seed)
     with (
         runtime.measured("precompute", home) as report,
@@ -72,56 +67,68 @@ def main(home: runtime.Home = Path(".")):
         has = {"text": text and text["array"], "lexical": text, "image": image}
         out.write_manifest(len(products), [m for m, there in has.items() if there], image, text)
         report.items = image["count"] if image else len(products)
-        report.facts = {"products": len(products)} | {
-            name: {k: v for k, v in part.items() if k != "shards"}
-            for name, part in (("image", image), ("text", text))
-            if part
-        }
+        report.facts = {"products": len(products)}
+        for name, part in (("image", image), ("text", text)):
+            if part:
+                report.facts[name] = {k: v for k, v in part.items() if k != "shards"}
 
 
 def _images(
     s: ImageEncoderParams, pictures: Lists, store: Path, known: np.ndarray, out: Precomputed
 ) -> dict:
-    """Pixels of the distinct pictures and, where part of E_V is frozen, what it returns; facts for the manifest."""
-    keys, inverse = np.unique(
-        np.asarray(pictures.values, dtype=object).astype(str), return_inverse=True
-    )
+    """Writes E_V, pixels, outputs of its frozen part and statistics; facts for the manifest.
+
+    `pictures` are the keys of the pictures of each product in the image `store`.
+    """
+    values = np.asarray(pictures.values, dtype=object).astype(str)
+    keys, inverse = np.unique(values, return_inverse=True)
     create = create_clip_image_encoder if s.kind == "clip" else create_image_encoder
     encoder = create(s.name, s.weights, s.options, s.size, s.trainable_blocks)
     save_encoder(encoder, out.encoder("image"))
-    encoder.to(devices.device())
-    row_of, drops, kept = np.full(len(keys), -1, np.int64), {}, 0
+    drops: dict[str, int] = {}
+    pictures_of_store = decoded(store, keys, s.size, runtime.workers(), drops)
+    row_of, shards = _image_arrays(encoder.to(devices.device()), keys, pictures_of_store, out)
+    if not (kept := int((row_of >= 0).sum())):
+        raise MufinError(
+            f"none of the {len(keys)} pictures could be decoded ({drops or 'there are none'}); set "
+            "encoder.modalities to [text], or look at the reasons in data/raw/image_log.parquet"
+        )
+    rows = row_of[inverse]
+    images = Lists(pictures.offsets, rows).only(rows >= 0)
+    out.write_image_rows(images)
+    if encoder.kind == "descriptors":
+        used = np.unique(images.take(known).values)
+        descriptors = np.concatenate([np.load(out.folder / name) for name in shards])
+        out.write_statistics("image", descriptors[used])
+    return {"count": kept, "dropped": drops, "kind": encoder.kind, "shards": shards}
+
+
+def _image_arrays(
+    encoder: Encoder,
+    keys: np.ndarray,
+    pictures: Iterable[tuple[str, np.ndarray]],
+    out: Precomputed,
+) -> tuple[np.ndarray, list[str]]:
+    """Writes pixels and, if part of E_V is frozen, its outputs.
+
+    `pictures` are (key, pixels). Returns the row of each of the sorted `keys` in the arrays, -1 for
+    a picture that could not be decoded, and the names of the arrays that E_V reads.
+    """
+    row_of, kept = np.full(len(keys), -1, np.int64), 0
     pixel_file, input_file = out.pixel_writer(), out.image_input_writer()
-    for batch in batched(decoded(store, keys, s.size, runtime.workers(), drops), _batch_size()):
+    for batch in batched(pictures, _batch_size()):
         pixels = np.stack([p for _, p in batch])
         pixel_file.add(pixels)
         if encoder.kind != "inputs":
             input_file.add(_frozen(encoder, torch.from_numpy(pixels)))
         row_of[np.searchsorted(keys, [k for k, _ in batch])] = np.arange(kept, kept + len(batch))
         kept += len(batch)
-    if not kept:
-        raise MufinError(
-            f"none of the {len(keys)} pictures could be decoded ({drops or 'there are none'}); set encoder.modalities to "
-            "[text], or look at the reasons in data/raw/image_log.parquet"
-        )
-    rows = row_of[inverse] if len(keys) else np.zeros(0, np.int64)
-    images = Lists(pictures.offsets, rows).only(rows >= 0)
-    out.write_image_rows(images)
     pixel_shards, input_shards = pixel_file.close(), input_file.close()
-    if encoder.kind == "descriptors":
-        used = np.unique(images.take(known).values)
-        descriptors = np.concatenate([np.load(out.folder / name) for name in input_shards])
-        out.write_statistics("image", descriptors[used])
-    return {
-        "count": kept,
-        "dropped": drops,
-        "kind": encoder.kind,
-        "shards": input_shards or pixel_shards,
-    }
+    return row_of, input_shards or pixel_shards
 
 
 def _titles(params: Params, titles: list[str], known: np.ndarray, out: Precomputed) -> dict:
-    """Tokens, what the frozen part of E_T returns, and lexical terms; facts for the manifest."""
+    """Writes E_T, terms, tokens, outputs of its frozen part, statistics; facts for the manifest."""
     s, lexical = params.encoder.text, params.encoder.lexical
     terms, rows = lexical_terms(titles, known, lexical.ngrams, lexical.min_count, lexical.max_terms)
     out.write_lexical(terms, rows)
@@ -130,7 +137,8 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, out: Precomput
         return facts
     if not any(titles[p] for p in known):
         raise MufinError(
-            "no train product has a title; take text out of encoder.modalities, or look at download.columns.title"
+            "no train product has a title; take text out of encoder.modalities, or look at "
+            "download.columns.title"
         )
     tokenizer = _tokenizer(s, [titles[p] for p in known])
     encoder = _text_encoder(s, tokenizer, out)
@@ -142,40 +150,42 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, out: Precomput
     if encoder.kind != "inputs":
         _text_inputs(encoder.to(devices.device()), tokens, lengths, known, out)
         array = "text_inputs.npy"
-    mean = round(float(lengths[lengths > 0].mean()), 2)
     return facts | {
         "kind": encoder.kind,
         "vocabulary": len(tokenizer),
-        "mean_tokens": mean,
+        "mean_tokens": round(float(lengths[lengths > 0].mean()), 2),
         "array": array,
     }
 
 
 def _tokenizer(s: TextEncoderParams, known_titles: list[str]) -> Tokenizer:
-    """The model's own; learnt from the titles where its weights are random."""
+    """The tokenizer of the model, or for random weights one that is learnt from the titles."""
     if s.weights == "random":
         return learn_wordpiece(known_titles, s.vocabulary, s.max_tokens)
-    # VisualBERT's weights on the hub come without their vocabulary, which is BERT's
+    # VisualBERT's weights on the hub come without their vocabulary, which is that of BERT.
     own = s.kind != "visualbert" or Path(s.name).is_dir()
     return load_tokenizer(s.name if own else "google-bert/bert-base-uncased")
 
 
 def _text_encoder(s: TextEncoderParams, tokenizer: Tokenizer, out: Precomputed) -> Encoder:
-    """E_T of the kind asked for; VisualBERT is made for the picture features that are in `out` already."""
+    """E_T by `encoder.text.kind`; VisualBERT needs the width of the picture features in `out`."""
     vocabulary = len(tokenizer) if s.weights == "random" else None
     if s.kind == "auto":
         return create_text_encoder(s.name, s.weights, s.options, s.trainable_layers, vocabulary)
-    asked = s.name, s.weights, s.options, s.trainable_layers, s.max_tokens
+    common = s.name, s.weights, s.options, s.trainable_layers, s.max_tokens
     if s.kind == "clip":
-        return create_clip_text_encoder(*asked, vocabulary)
+        return create_clip_text_encoder(*common, vocabulary)
     width = len(out.statistics("image")[0])
-    return create_visualbert_encoder(*asked, width, tokenizer("")["input_ids"], vocabulary)
+    return create_visualbert_encoder(*common, width, tokenizer("")["input_ids"], vocabulary)
 
 
 def _text_inputs(
     encoder: Encoder, tokens: np.ndarray, lengths: np.ndarray, known: np.ndarray, out: Precomputed
 ) -> None:
-    """(P, H) descriptors or (P, T, H) activations, computed in batches of titles of like length."""
+    """Writes (P, H) descriptors or (P, T, H) activations of all titles.
+
+    Titles of similar length share a batch, so that little of it is padding.
+    """
     order, size = np.argsort(lengths, kind="stable"), _batch_size()
     file: RowFile | None = None
     for start in progress(range(0, len(order), size), "frozen text", f"batches of {size} titles"):
@@ -200,7 +210,7 @@ def _frozen(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter (itertools.batched, which Python 3.11 does not have)."""
+    """Lists of `size` items, the last one shorter (itertools.batched needs Python 3.12)."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""Module II: augmented retrieval of each datapoint's shortlist (MUFIN Sec. 3.1).
+"""Module II: retrieves the shortlist of each datapoint by augmented retrieval (MUFIN Sec. 3.1).
 
 python -m pipeline.retrieve
 """
@@ -26,15 +26,13 @@ from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.neighbours import build_neighbours
 
 
-def main(home: runtime.Home = Path(".")):
+def main(home: runtime.Home = Path(".")) -> None:
     """Module II: one query per datapoint over all bag rows and centroids of the labels."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
-    s = params.retrieve
+    s, precomputed = params.retrieve, home / "data/precomputed"
     with runtime.measured("retrieve", home) as report:
-        members = load_members(home / "models/pretrain", Precomputed(home / "data/precomputed"))
-        store = DescriptorStore(
-            home / "data/precomputed", list(params.encoder.modalities), devices.device()
-        )
+        members = load_members(home / "models/pretrain", Precomputed(precomputed))
+        store = DescriptorStore(precomputed, list(params.encoder.modalities), devices.device())
         embeddings = _embeddings([member.network for member in members], store, data)
         write_embeddings(embeddings, home / "data/embeddings/pretrain.safetensors")
         neighbours = build_neighbours(
@@ -46,12 +44,11 @@ def main(home: runtime.Home = Path(".")):
             ef=s.hnsw.ef,
             seed=params.seed,
         )
+        k = min(s.shortlist, len(data.labels))
         with publish(home / "data/shortlists") as folder:
             folder.mkdir()
             for name, split in data.splits.items():
-                labels, similarity = neighbours.search(
-                    embeddings.datapoints(name), min(s.shortlist, len(data.labels))
-                )
+                labels, similarity = neighbours.search(embeddings.datapoints(name), k)
                 write_ranking(labels, similarity, folder / f"{name}.parquet", "shortlist")
                 report.facts[f"{name}_recall"] = round(_recall(labels, split.labels), 2)
         report.items = sum(map(len, data.splits.values()))
@@ -72,7 +69,7 @@ def _embeddings(networks: list[Mufin], store: DescriptorStore, data: Curated) ->
 
 
 def _rows(embeddings: PretrainEmbeddings, kind: str) -> LabelRows:
-    """What is searched: bag rows and centroids (`bag`), or z^1 (`vec`)."""
+    """The vectors that are searched: bag rows and centroids (`bag`), or z^1 (`vec`)."""
     if kind == "vec":
         z = embeddings.label_vectors
         return LabelRows(z, np.arange(len(z)), len(z))
@@ -80,7 +77,7 @@ def _rows(embeddings: PretrainEmbeddings, kind: str) -> LabelRows:
 
 
 def _recall(labels: np.ndarray, truth: Lists) -> float:
-    """Percent of true labels that are in the shortlist, over all pairs."""
+    """The percentage of true datapoint-label pairs that are in the shortlists."""
     return 100 * float(is_in(labels, truth).sum()) / max(len(truth.values), 1)
 
 

@@ -1,4 +1,4 @@
-"""Module III: carry E_V, E_T and A_S over; start A_C, the free vectors eta and alpha (MUFIN Sec. 3.1).
+"""Module III: keeps E_V, E_T and A_S; adds A_C, the free vectors eta and alpha (MUFIN Sec. 3.1).
 
 python -m pipeline.transfer
 """
@@ -19,8 +19,8 @@ from mufin.params import Transfer, load_params
 from mufin.training.free_vectors import ridge_classifiers
 
 
-def main(home: runtime.Home = Path(".")):
-    """Module III: carry the encoders and A_S over; start A_C, the free vectors and alpha."""
+def main(home: runtime.Home = Path(".")) -> None:
+    """Module III: keep the encoders and A_S; add A_C, the free vectors and alpha."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     s, num_labels = params.transfer, len(data.labels)
     members = load_members(home / "models/pretrain", Precomputed(home / "data/precomputed"))
@@ -28,15 +28,15 @@ def main(home: runtime.Home = Path(".")):
         embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
         for number, member in enumerate(members):
             torch.manual_seed(params.seed + number)
-            members[number] = transferred(
-                member, num_labels, s.a_c, s.alpha, s.normalise_classifier
-            )
+            member = transferred(member, num_labels, s.a_c, s.alpha, s.normalise_classifier)
             dim = member.network.dim
-            part = slice(number * dim, (number + 1) * dim)  # of the members' vectors side by side
+            part = slice(number * dim, (number + 1) * dim)  # this member's dimensions
             free = _free_vectors(s, data, embeddings.train[:, part], embeddings.centroids[:, part])
             if free is not None:
-                free = np.ascontiguousarray(free, np.float32)
-                members[number].network.classifiers.free.weight.data = torch.from_numpy(free)
+                assert member.network.classifiers is not None
+                start = torch.from_numpy(np.ascontiguousarray(free, np.float32))
+                member.network.classifiers.free.weight.data = start
+            members[number] = member
         save_members(members, home / "models/transfer")
         report.items = num_labels
         report.facts = {
@@ -50,7 +50,10 @@ def main(home: runtime.Home = Path(".")):
 def _free_vectors(
     s: Transfer, data: Curated, train: np.ndarray, centroids: np.ndarray
 ) -> np.ndarray | None:
-    """The start of eta, (L, D); None keeps Xavier's."""
+    """The start of eta, (L, D); None keeps the random one.
+
+    `train` (n, D) are x^1 of the train datapoints, `centroids` (L, D) their means per label.
+    """
     if s.free_vectors == "centroid":
         return centroids
     if s.free_vectors == "ridge":

@@ -99,3 +99,11 @@ def test_only_and_minus_equal_a_loop(rows, seed):
     assert [left[i].tolist() for i in range(len(rows))] == [
         [x for x in row if x not in gone] for row, gone in zip(rows, other)
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_padded_rows_end_in_minus_one(rows):
+    padded, width = Lists.of_rows(rows).padded(), max(map(len, rows), default=0)
+    assert padded.shape == (len(rows), width)
+    assert padded.tolist() == [row + [-1] * (width - len(row)) for row in rows]

@@ -18,7 +18,7 @@ from mufin.code import ROOT, files_of, imports
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 ORDER = "download curate precompute pretrain retrieve transfer finetune index evaluate".split()
 LAYERS = (  # from the bottom; each imports only from layers before it, and from itself
-    ("errors", "ragged", "progress", "metrics", "clustering", "code"),
+    ("errors", "ragged", "progress", "metrics", "clustering", "code", "check_machine"),
     ("artifacts",),
     ("corpus",),
     ("nn",),

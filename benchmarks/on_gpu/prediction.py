@@ -1,4 +1,4 @@
-"""Module II's exact retrieval and prediction at the 300K shape."""
+"""Exact retrieval of Module II, and prediction, at the sizes of MM-AmazonTitles-300K."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def precision(at: Place, tell: Tell) -> None:
                 Row(
                     figure=f"{name}, time with deterministic algorithms, {dtype}",
                     value=seconds / without,
-                    unit="times that without",
+                    unit="x the time without",
                 )
             )
 
@@ -253,7 +253,7 @@ def _tell_difference(name: str, full: Run, half: Run, tell: Tell) -> None:
     )
 
 
-# Speed at the 300K shape
+# Speed at the sizes of MM-AmazonTitles-300K
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

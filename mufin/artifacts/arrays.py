@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-SHARD_BYTES = 2**32  # size of a shard: few large files, each of which fits on any file system
+SHARD_BYTES = 2**32  # size of a shard, 4 GB: few large files instead of many small ones
 
 
 class ShardWriter:

@@ -213,14 +213,12 @@ class LevelNetwork(nn.Module):
         self.embedding = nn.Embedding(vocabulary, s.embedding, padding_idx=0, sparse=True)
         self.lstm = nn.LSTM(s.embedding, s.hidden, batch_first=True, bidirectional=True)
         self.attention = nn.Embedding(nodes, 2 * s.hidden, sparse=not first)
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * s.hidden, s.linear), nn.ReLU(), nn.Linear(s.linear, 1)
-        )
+        self.first, self.last = nn.Linear(2 * s.hidden, s.linear), nn.Linear(s.linear, 1)
         self.on_words, self.on_states = nn.Dropout(0.2), nn.Dropout(s.dropout)
-        for weight in (self.attention.weight, self.mlp[0].weight, self.mlp[2].weight):
+        for weight in (self.attention.weight, self.first.weight, self.last.weight):
             nn.init.xavier_uniform_(weight)
         # few nodes are relevant: the probabilities start near 0.05 and not at one half
-        nn.init.constant_(self.mlp[2].bias, -3.0)
+        nn.init.constant_(self.last.bias, -3.0)
 
     def forward(self, tokens: torch.Tensor, nodes: torch.Tensor | None = None) -> torch.Tensor:
         """(n, S) logits of `nodes` (n, S) of the level, or of all its nodes where None.
@@ -238,18 +236,14 @@ class LevelNetwork(nn.Module):
         # the MLP's first matrix is applied before the attention's mean: T products per title
         # instead of S
         attended = (
-            attend(states, F.linear(states, self.mlp[0].weight), there, weights) + self.mlp[0].bias
+            attend(states, F.linear(states, self.first.weight), there, weights) + self.first.bias
         )
-        return self.mlp[1:](attended).squeeze(-1)
+        return self.last(F.relu(attended)).squeeze(-1)
 
     def warm_start(self, before: LevelNetwork) -> None:
         """Copy embedding, BiLSTM and MLP of the level above; the attention is this level's own."""
-        for mine, its in (
-            (self.embedding, before.embedding),
-            (self.lstm, before.lstm),
-            (self.mlp, before.mlp),
-        ):
-            mine.load_state_dict(its.state_dict())
+        for name in ("embedding", "lstm", "first", "last"):
+            self.get_submodule(name).load_state_dict(before.get_submodule(name).state_dict())
 
 
 def attend(
@@ -268,7 +262,8 @@ def _train(
     tree: Tree, words: Words, task: Task, s: Settings, rng: np.random.Generator
 ) -> list[LevelNetwork]:
     """One network per level, the first level's first."""
-    tokens, nets = words(task.titles["train"]), []
+    tokens = words(task.titles["train"])
+    nets: list[LevelNetwork] = []
     for level in range(len(tree.sizes)):
         truth = nodes_of(task.truth["train"], tree.node[level], tree.sizes[level])
         unknown = nodes_of(task.excluded["train"], tree.node[level], tree.sizes[level]).minus(truth)
@@ -316,7 +311,7 @@ def _fit(
     rng: np.random.Generator,
 ) -> LevelNetwork:
     """The mean of the network's weights at the ends of the last half of its epochs."""
-    epochs, device = s.epochs[int(parents is not None)], net.mlp[0].weight.device
+    epochs, device = s.epochs[int(parents is not None)], net.first.weight.device
     sparse = [net.embedding.weight] + ([net.attention.weight] if net.attention.sparse else [])
     dense = [p for p in net.parameters() if all(p is not q for q in sparse)]
     optimizers = [torch.optim.SparseAdam(sparse, s.lr), torch.optim.Adam(dense, s.lr)]
@@ -336,6 +331,7 @@ def _fit(
                 optimizer.step()
         if 2 * epoch + 1 >= epochs:
             averaged.update_parameters(net)
+    assert isinstance(averaged.module, LevelNetwork)
     return averaged.module.eval()
 
 
@@ -388,7 +384,7 @@ def beam(
     On each level above, only the children of the best `top` nodes are scored; -1 and -inf where
     there are fewer.
     """
-    device, found = nets[0].mlp[0].weight.device, []
+    device, found = nets[0].first.weight.device, []
     for rows in _batches(len(tokens), 256):
         short, nodes, scores = (
             shortened(tokens[rows], device),

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 
 from mufin.baselines.shared.popularity import filled_pairs, widened
+from mufin.baselines.shared.quiet import quiet
 from mufin.baselines.shared.task import Predict, Task
 from mufin.baselines.shared.tfidf import title_words
 from mufin.errors import MufinError
@@ -36,7 +37,9 @@ def baseline(task: Task, seed: int) -> Predict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.txt"
         _write(words["train"], task.truth["train"], task.num_labels, path)
-        model = Model.train_on_data(os.fspath(path), settings, n_threads=torch.get_num_threads())
+        with quiet():
+            threads = torch.get_num_threads()
+            model = Model.train_on_data(os.fspath(path), settings, n_threads=threads)
 
     def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
         many = widened(task, split)
@@ -56,7 +59,7 @@ def _write(x: sp.csr_matrix, truth: Lists, num_labels: int, path: Path) -> None:
     rows = np.flatnonzero((np.diff(x.indptr) > 0) & (np.diff(truth.offsets) > 0))
     with open(path, "w") as file:
         file.write(f"{len(rows)} {x.shape[1]} {num_labels}\n")
-        for i in rows:
+        for i in rows.tolist():
             features = " ".join(
                 f"{word}:{value:.6f}" for word, value in zip(x[i].indices, x[i].data)
             )

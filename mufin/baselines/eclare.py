@@ -267,10 +267,10 @@ class Head(nn.Module):
 
     def vectors(self, ids: Tensor) -> Tensor:
         """(k, dim) w_l of labels `ids` (k,)."""
-        kinds = [self.text(self.texts[ids]), self.graph(self.smoothed[ids])] + (
-            [self.free(ids)] if self.free else []
-        )
-        kinds = torch.stack(kinds, 1)
+        parts = [self.text(self.texts[ids]), self.graph(self.smoothed[ids])]
+        if self.free is not None:
+            parts.append(self.free(ids))
+        kinds = torch.stack(parts, 1)
         weight = self.mix(self.query(torch.relu(self.drop(kinds))).flatten(1)).softmax(1)
         return (weight[:, :, None] * kinds).sum(1)
 
@@ -335,22 +335,14 @@ class MetaLabels:
             symmetric(top_of_rows((self.of @ self.graph @ self.of.T).tocsr(), self.neighbours)),
             plan.device,
         )
-        relevant = (
-            (
-                sp.csr_matrix(
-                    (np.ones(len(truth.values), np.float32), truth.values, truth.offsets),
-                    (len(truth), self.of.shape[1]),
-                )
-                @ self.of.T
-            )
-            .tocsr()
-            .minimum(1)
+        labels = sp.csr_matrix(
+            (np.ones(len(truth.values), np.float32), truth.values, truth.offsets),
+            (len(truth), self.of.shape[1]),
         )
+        relevant = (labels @ self.of.T).tocsr().minimum(1)
         texts, x = words.all(titles), None if learn_words else words.all(bags["train"])
-        head, everything = (
-            Head(texts, between @ texts, plan.dropout, not learn_words),
-            np.arange(self.of.shape[0]),
-        )
+        head = Head(texts, between @ texts, plan.dropout, not learn_words)
+        everything = np.arange(self.of.shape[0])
         optimisers, useful = (
             head.optimisers(plan.lr, words if learn_words else None),
             np.flatnonzero(np.diff(truth.offsets)),
@@ -362,11 +354,10 @@ class MetaLabels:
                 if learn_words:
                     head.texts = words(titles, everything)
                     head.smoothed = between @ head.texts
-                mine = (
-                    words(bags["train"], rows)
-                    if learn_words
-                    else x[torch.from_numpy(rows).to(plan.device)]
-                )
+                if x is None:
+                    mine = words(bags["train"], rows)
+                else:
+                    mine = x[torch.from_numpy(rows).to(plan.device)]
                 target = torch.from_numpy(relevant[rows].toarray()).to(plan.device)
                 step(
                     optimisers,
@@ -430,11 +421,11 @@ def label_head(
         for rows in plan.batches(useful):
             ids, target = batch_pairs(truth.take(rows), wrong[rows], negatives, plan.rng)
             logits = head.logits(vectors["train"][torch.from_numpy(rows).to(plan.device)], ids)
-            target = torch.from_numpy(target).to(plan.device)
+            relevant = torch.from_numpy(target).to(plan.device)  # -1 = padding
             loss = binary_cross_entropy_with_logits(
-                logits, target.clamp(min=0).float(), reduction="none"
+                logits, relevant.clamp(min=0).float(), reduction="none"
             )
-            step(optimisers, loss.masked_fill(target < 0, 0).sum() / len(rows))
+            step(optimisers, loss.masked_fill(relevant < 0, 0).sum() / len(rows))
     return head.eval()
 
 

@@ -117,11 +117,11 @@ def _kernel(
     asked = [block[split][rows] for block in blocks]
     out = np.zeros((asked[0].shape[0], known[0].shape[0]))
     for a, b, share in zip(asked, known, shares):
-        for start in range(
-            0, len(out) if share else 0, 1024
-        ):  # a sparse product takes more than its dense form
+        # in chunks, since a sparse product takes more memory than its dense form
+        for start in range(0, len(out) if share else 0, 1024):
             part = a[start : start + 1024] @ b.T
-            out[start : start + 1024] += share * (part.toarray() if sp.issparse(part) else part)
+            dense = part if isinstance(part, np.ndarray) else part.toarray()
+            out[start : start + 1024] += share * dense
     return out
 
 

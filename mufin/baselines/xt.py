@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 
 from mufin.baselines.shared.popularity import filled_pairs, widened
+from mufin.baselines.shared.quiet import quiet
 from mufin.baselines.shared.task import Predict, Task
 from mufin.baselines.shared.tfidf import title_words
 from mufin.errors import MufinError
@@ -35,8 +36,9 @@ def baseline(task: Task, seed: int) -> Predict:
         model = PLT(
             folder, seed=seed, threads=torch.get_num_threads(), verbose=0, liblinear_solver="L2R_LR"
         )
-        model.fit(_features(words["train"]), [truth[i].tolist() for i in range(len(truth))])
-        model.load()
+        with quiet():
+            model.fit(_features(words["train"]), [truth[i].tolist() for i in range(len(truth))])
+            model.load()
 
     def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
         many = min(widened(task, split), task.num_labels)

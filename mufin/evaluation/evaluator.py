@@ -10,36 +10,37 @@ from mufin import metrics
 from mufin.artifacts.curated import Curated, Split
 
 KS, RECALL_KS, AUC_K = (1, 3, 5), (10, 20, 50, 100), 100
-SUMMARY = (
-    "P@1",
-    "P@5",
-    "PSP@5",
-    "R@10",
-    "R@100",
-    "AUC@100",
-)  # of the method that predicts: metrics/evaluate.json
+SUMMARY = ("P@1", "P@5", "PSP@5", "R@10", "R@100", "AUC@100")  # in metrics/evaluate.json
 TABLE = ("P@1", "P@5", "nDCG@5", "R@10", "R@100", "PSP@5", "AUC@100", "tail R@10")  # printed
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Computes all metrics, in percent, with filter pairs left out."""
+    """Computes all metrics of predictions, in percent, without the filter pairs."""
 
     splits: dict[str, Split]  # valid and test
-    frequency: np.ndarray  # (L,) train datapoints of each label
+    frequency: np.ndarray  # (L,) train datapoints per label
     num_train: int
     propensity: tuple[float, float]  # A and B of PSP@k
     tail: int  # tail labels have fewer train datapoints than this
 
     @classmethod
     def of(cls, data: Curated, propensity: tuple[float, float], tail: int) -> Evaluator:
-        """For the curated splits."""
+        """An evaluator for the curated splits."""
         splits = {name: data.splits[name] for name in ("valid", "test")}
         frequency = np.bincount(data.train.labels.values, minlength=len(data.labels))
         return cls(splits, frequency, len(data.train), propensity, tail)
 
+    @property
+    def tail_labels(self) -> np.ndarray:
+        """The ids of the tail labels."""
+        return np.flatnonzero(self.frequency < self.tail)
+
     def metrics(self, predictions: np.ndarray, split: str) -> dict[str, float]:
-        """Of (n, width) label ids, -1 padded: P, nDCG, PSP and PSnDCG at 1, 3, 5; R@k, AUC@100, R@10 of tail labels."""
+        """P, nDCG, PSP and PSnDCG at 1, 3 and 5, R@k, AUC@100 and "tail R@10", to four digits.
+
+        `predictions` (n, width) are label ids, best first, -1 = none.
+        """
         truth, excluded = self.splits[split].labels, self.splits[split].excluded
         out = metrics.evaluate(
             predictions,
@@ -52,12 +53,13 @@ class Evaluator:
             RECALL_KS,
             AUC_K,
         )
-        tail = np.flatnonzero(self.frequency < self.tail)
-        out["tail R@10"] = metrics.recall_of_labels(predictions, truth, excluded, tail, 10)
+        out["tail R@10"] = metrics.recall_of_labels(
+            predictions, truth, excluded, self.tail_labels, 10
+        )
         return rounded(out)
 
     def recall_by_popularity(self, predictions: np.ndarray) -> np.ndarray:
-        """(5,) what each bin of label popularity, rare first, adds to R@10 on test (MUFIN Fig. 4)."""
+        """(5,) the part of R@10 on test by each popularity bin, rare first (MUFIN Fig. 4)."""
         test = self.splits["test"]
         bins = metrics.popularity_bins(self.frequency, test.labels, bins=5)
         return metrics.recall_by_bin(predictions, test.labels, test.excluded, bins, 10)
@@ -65,13 +67,19 @@ class Evaluator:
     def precision_by_category(
         self, predictions: np.ndarray, category: np.ndarray
     ) -> dict[str, tuple[int, float]]:
-        """{category: (datapoints, P@5)} on test (MUFIN Table 6); `category` (n,) str of its datapoints."""
+        """{category: (datapoints, P@5)} on test (MUFIN Table 6).
+
+        `category` (n,) str is that of each test datapoint.
+        """
         test = self.splits["test"]
         return metrics.precision_by_category(predictions, test.labels, test.excluded, category, 5)
 
 
 def categories_of(paths: list[list[str]]) -> np.ndarray:
-    """(n,) object: each path's name on the first level where the paths differ ('' where it ends before)."""
+    """(n,) object: the category of each product, from its category path.
+
+    It is the name on the first level where paths differ, '' for a path that ends before it.
+    """
     for level in range(max(map(len, paths), default=0)):
         names = [path[level] if level < len(path) else "" for path in paths]
         if len(set(names) - {""}) > 1:
@@ -80,5 +88,5 @@ def categories_of(paths: list[list[str]]) -> np.ndarray:
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:
-    """To four digits: what a metrics file holds."""
+    """Figures to four digits, as metrics files hold them."""
     return {name: round(float(value), 4) for name, value in figures.items()}

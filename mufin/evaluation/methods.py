@@ -1,4 +1,7 @@
-"""The rows that every run of MUFIN reports: its mixes, its parts, and what it could do with other scores."""
+"""The methods that every run of MUFIN reports: its mixes, its parts, and other scores.
+
+A row is the name of a method; it has a ranking of valid and one of test. Table 4 is in the paper.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,11 @@ from mufin import metrics
 from mufin.artifacts.curated import Curated, Split
 from mufin.artifacts.embeddings import PretrainEmbeddings
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
-from mufin.evaluation.evaluator import rounded
-from mufin.metrics import inverse_propensity
+from mufin.evaluation.evaluator import Evaluator, rounded
 from mufin.nn.embedding import Embedded, joint_rows, joint_vectors
 from mufin.ranking.mix import Candidates, Mix, choose_mix, rank
 from mufin.ranking.order import Ranking, top
-from mufin.ranking.popularity_mix import fit
+from mufin.ranking.popularity_mix import LabelFacts, fit
 from mufin.ranking.predictor import Predictor
 from mufin.ranking.scoring import classifier_scores, label_sides
 from mufin.retrieval.augmented import augmented_rows
@@ -29,7 +31,7 @@ PARTS = {"text_only": {TEXT, LEXICAL}, "image_only": {IMAGE}}  # row: modalities
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The datapoints of a split, embedded, with their candidates."""
+    """The embedded datapoints of a split and their candidates."""
 
     split: Split
     datapoints: list[Embedded]
@@ -38,16 +40,16 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """How a run mixes its scores."""
+    """The mixes of scores that a run reports."""
 
-    fixed: Mix  # evaluate.beta alone: the paper's score
+    fixed: Mix  # evaluate.beta only: the paper's score
     chosen: Mix  # the best of the sweep on valid
-    without_ridge: Mix | None  # the best without a ridge, where there is one
-    on_valid: list[dict]  # the figures of each mix of the sweep
+    without_ridge: Mix | None  # the best without a title ridge, None if there is no ridge
+    on_valid: list[dict]  # weights and figures of each mix in the sweep
 
 
 def choose(valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarray) -> Chosen:
-    """The mixes; without valid datapoints there is nothing to choose by, and all are `fixed`."""
+    """The best mixes of `sweep` on valid; `fixed` if there are no valid datapoints."""
     if not len(valid.split):
         sweep = [fixed]
     truth, excluded = valid.split.labels, valid.split.excluded
@@ -62,27 +64,31 @@ def choose(valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarra
 def mixed_rows(
     scored: dict[str, Scored], mixes: Chosen, log_frequency: np.ndarray, width: int
 ) -> dict[str, BySplit]:
-    """`mufin` (the paper's score), `mufin_chosen`, and `mufin_without_ridge` where there is a ridge."""
+    """`mufin` (the paper's score), `mufin_chosen` and, with a ridge, `mufin_without_ridge`."""
     rows = {
         "mufin": mixes.fixed,
         "mufin_chosen": mixes.chosen,
         "mufin_without_ridge": mixes.without_ridge,
     }
     return {
-        name: {
-            n: rank(s.candidates, mix, s.split.excluded, log_frequency, width)
-            for n, s in scored.items()
-        }
-        for name, mix in rows.items()
+        row: _ranked(scored, mix, log_frequency, width)
+        for row, mix in rows.items()
         if mix is not None
     }
 
 
-def alpha_one_scores(predictor: Predictor, scored: dict[str, Scored]) -> dict[str, np.ndarray]:
-    """{split: (n, K) classifier scores with w = z^1} of the same candidates (Table 4, alpha = 1, at prediction)."""
+def _ranked(scored: dict[str, Scored], mix: Mix, log_frequency: np.ndarray, width: int) -> BySplit:
     return {
-        n: predictor.score(s.datapoints, s.candidates.ids, alpha_one=True)
-        for n, s in scored.items()
+        name: rank(s.candidates, mix, s.split.excluded, log_frequency, width)
+        for name, s in scored.items()
+    }
+
+
+def alpha_one_scores(predictor: Predictor, scored: dict[str, Scored]) -> dict[str, np.ndarray]:
+    """{split: (n, K)} scores of the candidates by w = z^1 (Table 4, alpha = 1, at prediction)."""
+    return {
+        name: predictor.score(s.datapoints, s.candidates.ids, alpha_one=True)
+        for name, s in scored.items()
     }
 
 
@@ -93,45 +99,46 @@ def alpha_one_row(
     log_frequency: np.ndarray,
     width: int,
 ) -> BySplit:
-    """The alpha = 1 scores under the mix that predicts, without the ridge."""
-    out = {}
-    for name, s in scored.items():
-        candidates = replace(s.candidates, classifier=scores[name], ridge=None)
-        out[name] = rank(candidates, mix, s.split.excluded, log_frequency, width)
-    return out
+    """The rankings by alpha = 1 `scores` instead of classifier scores, without a ridge."""
+    replaced = {
+        name: replace(s, candidates=replace(s.candidates, classifier=scores[name], ridge=None))
+        for name, s in scored.items()
+    }
+    return _ranked(replaced, mix, log_frequency, width)
 
 
 def rare_and_popular_row(
     predictor: Predictor,
     scored: dict[str, Scored],
     alpha_one: dict[str, np.ndarray],
-    num_train: int,
-    propensity: tuple[float, float],
-    tail: int,
+    evaluator: Evaluator,
     beta: float,
     width: int,
 ) -> tuple[BySplit, dict]:
-    """Rare and popular labels scored differently (`popularity_mix`), learnt on valid; and the weights, for people.
+    """The rankings by `popularity_mix`, learnt on valid, and its weights for a metrics file.
 
-    Valid's scores are out of fold, but for the share of the rare expert, which is chosen on all of valid.
+    `alpha_one` are the scores of `alpha_one_scores`. The scores of valid are out of fold, except
+    that the share of the rare expert is chosen on all of valid.
     """
     index, valid, test = predictor.index, scored["valid"], scored["test"]
     features = {
-        n: np.stack([s.candidates.classifier, alpha_one[n], s.candidates.similarity])
-        for n, s in scored.items()
+        name: np.stack([s.candidates.classifier, alpha_one[name], s.candidates.similarity])
+        for name, s in scored.items()
     }
-    frequency = index.log_frequency
+    weights = metrics.inverse_propensity(
+        index.frequency, evaluator.num_train, *evaluator.propensity
+    )
     mix, out_of_fold, table = fit(
         valid.candidates.ids,
         features["valid"],
-        frequency,
         valid.split.labels,
         valid.split.excluded,
-        inverse_propensity(index.frequency, num_train, *propensity),
-        np.flatnonzero(index.frequency < tail),
+        LabelFacts(index.log_frequency, weights, evaluator.tail_labels),
         beta,
     )
-    scores = mix.scores(test.candidates.ids, features["test"], frequency, test.split.excluded)
+    scores = mix.scores(
+        test.candidates.ids, features["test"], index.log_frequency, test.split.excluded
+    )
     rows = {
         "valid": top(valid.candidates.ids, out_of_fold, valid.split.excluded, width),
         "test": top(test.candidates.ids, scores, test.split.excluded, width),
@@ -140,20 +147,17 @@ def rare_and_popular_row(
 
 
 def part_rows(
-    predictor: Predictor,
-    scored: dict[str, Scored],
-    k: int,
-    mix: Mix,
-    log_frequency: np.ndarray,
-    width: int,
+    predictor: Predictor, scored: dict[str, Scored], k: int, mix: Mix, width: int
 ) -> dict[str, BySplit]:
-    """Titles alone, or pictures alone, at prediction time; without the ridge, which is no part of these."""
-    out: dict[str, BySplit] = {name: {} for name in PARTS}
-    for name, modalities in PARTS.items():
-        for split_name, s in scored.items():
+    """`text_only` and `image_only`: one modality at prediction time, without a ridge."""
+    out: dict[str, BySplit] = {row: {} for row in PARTS}
+    for row, modalities in PARTS.items():
+        for name, s in scored.items():
             datapoints = predictor.embed(s.split.product, modalities)
             candidates = predictor.candidates(datapoints, k, s.split.excluded)
-            out[name][split_name] = rank(candidates, mix, s.split.excluded, log_frequency, width)
+            out[row][name] = rank(
+                candidates, mix, s.split.excluded, predictor.index.log_frequency, width
+            )
     return out
 
 
@@ -165,29 +169,31 @@ def module_one_rows(
     seed: int,
     width: int,
 ) -> dict[str, BySplit]:
-    """Module I alone: labels by similarity, over bags and centroids, and over z^1 (Table 4, MUFIN-P-I-bag and -vec)."""
+    """Module I only: labels by similarity (Table 4, MUFIN-P-I).
+
+    `module_1_bag` searches bag rows and centroids, `module_1_vec` the label vectors z^1.
+    """
     z = embeddings.label_vectors
     bags = augmented_rows(embeddings.label_rows, embeddings.label_offsets, embeddings.centroids)
+    searched = {"module_1_bag": bags, "module_1_vec": LabelRows(z, np.arange(len(z)), len(z))}
     out: dict[str, BySplit] = {}
-    for name, rows in (
-        ("module_1_bag", bags),
-        ("module_1_vec", LabelRows(z, np.arange(len(z)), len(z))),
-    ):
-        neighbours, out[name] = build_neighbours(rows, device=device, seed=seed), {}
-        for split_name in ("valid", "test"):
-            excluded = data.splits[split_name].excluded
-            found = neighbours.search(embeddings.datapoints(split_name), min(k, len(z)), excluded)
-            out[name][split_name] = top(*found, excluded, width)
+    for row, label_rows in searched.items():
+        neighbours, out[row] = build_neighbours(label_rows, device=device, seed=seed), {}
+        for name in ("valid", "test"):
+            excluded = data.splits[name].excluded
+            found = neighbours.search(embeddings.datapoints(name), min(k, len(z)), excluded)
+            out[row][name] = top(*found, excluded, width)
     return out
 
 
 def unseen_labels(
     predictor: Predictor, unseen: np.ndarray, split: Split, k: int, beta: float, width: int
 ) -> dict[str, float]:
-    """alpha = 1 with labels that no model has seen among the candidates (cold splits): P@1, P@5, R@10, R@100.
+    """P@1, P@5, R@10 and R@100 with labels that no model has seen among the candidates.
 
-    Every candidate is treated alike: bag rows without centroids, w = z^1. `split` has label ids over [0, L + U), the
-    unseen ones last; `unseen` (U,) their products.
+    Cold splits leave such labels out of training. `unseen` (U,) are their products. The labels of
+    `split` are ids over [0, L + U), the unseen ones last. All L + U labels are treated alike: bag
+    rows without centroids, and w = z^1 (alpha = 1).
     """
     if not len(unseen) or not len(split):
         return {}
@@ -198,11 +204,10 @@ def unseen_labels(
     neighbours = build_neighbours(augmented, device=predictor.device)
     ids, similarity = neighbours.search(joint_vectors(x), min(k, num_labels), split.excluded)
     sides = label_sides(predictor.networks, labels, predictor.device, alpha_one=True)
-    classifier = classifier_scores(sides, x, ids, predictor.device)
-    ranked, _ = rank(
-        Candidates(ids, classifier, similarity), Mix(beta), split.excluded, width=width
-    )
-    pair = (split.labels, split.excluded)
-    figures = {f"P@{k}": metrics.precision_at_k(ranked, pair[0], k, pair[1]) for k in (1, 5)}
-    figures |= {f"R@{k}": metrics.recall_at_k(ranked, pair[0], k, pair[1]) for k in (10, 100)}
+    candidates = Candidates(ids, classifier_scores(sides, x, ids, predictor.device), similarity)
+    ranked, _ = rank(candidates, Mix(beta), split.excluded, width=width)
+    truth, excluded = split.labels, split.excluded
+    figures = {f"P@{k}": metrics.precision_at_k(ranked, truth, k, excluded) for k in (1, 5)}
+    for at in (10, 100):
+        figures[f"R@{at}"] = metrics.recall_at_k(ranked, truth, at, excluded)
     return rounded(figures)

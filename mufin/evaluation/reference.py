@@ -1,4 +1,4 @@
-"""Reference rows, which need no network: most popular labels, nearest titles by TF-IDF, title ridge."""
+"""Reference rows, which need no network: most popular labels, nearest titles, title ridge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mufin.baselines.shared.tfidf import nearest_datapoints_tfidf
 from mufin.ranking.order import Ranking, top
 from mufin.ranking.title_ridge import TitleRidge
 
-NEIGHBOURS = 20
+NEIGHBOURS = 20  # train datapoints with the nearest titles, whose labels are predicted
 
 
 def reference_rows(
@@ -21,7 +21,7 @@ def reference_rows(
     ridge: TitleRidge | None,
     width: int,
 ) -> dict[str, Ranking]:
-    """{row: ranking} of `split`; `titles` (P,) str of all products."""
+    """{row: ranking} of the datapoints of `split`; `titles` (P,) str are those of all products."""
     asked, known = titles[split.product].tolist(), titles[train.product].tolist()
     out = {
         "popular": popular(train.labels, num_labels, len(split), width, split.excluded),
@@ -31,7 +31,6 @@ def reference_rows(
     }
     if ridge is not None:
         scores = ridge.scores(asked)
-        out["ridge"] = top(
-            np.broadcast_to(np.arange(num_labels), scores.shape), scores, split.excluded, width
-        )
+        ids = np.broadcast_to(np.arange(num_labels), scores.shape)
+        out["ridge"] = top(ids, scores, split.excluded, width)
     return out

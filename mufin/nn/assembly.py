@@ -26,7 +26,7 @@ from mufin.nn.weights import weights_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What is needed, beside encoders and weights, to build a network; saved as `model.json`."""
+    """What is needed, besides encoders and weights, to build a network; saved as `model.json`."""
 
     modalities: list[str]  # of text, image, lexical
     dim: int  # D
@@ -60,7 +60,7 @@ def new_member(architecture: Architecture, precomputed: Precomputed, seed: int) 
 
 
 def assemble(architecture: Architecture, precomputed: Precomputed, seed: int | None) -> Mufin:
-    """A network with the stored encoders; all other weights are at their start.
+    """A network with the stored encoders and with initial values of all other weights.
 
     With `seed`, encoder weights that were random and train are drawn again from it.
     """

@@ -35,7 +35,8 @@ class AttentionBlock(nn.Module):
         Masks are (..., m) bool, true for descriptors.
         """
         keys, values = self.keys_and_values(z)
-        weights = self.dropout(self.weights(self.queries(x), keys, z_mask))
+        weights = self.dropout(self.weights(self.queries(x), keys, z_mask))  # (..., H, m_x, m_z)
+        # The sum over heads h is O's: its columns of each head are in the values already.
         attended = torch.einsum("...hxz,...hzd->...xd", weights, values) + self.out.bias
         return self.norm(attended + x).masked_fill(~x_mask.unsqueeze(-1), 0.0)
 
@@ -55,7 +56,8 @@ class AttentionBlock(nn.Module):
 
     def weights(self, queries: Tensor, keys: Tensor, z_mask: Tensor) -> Tensor:
         """Attention weights (..., H, m_x, m_z); zeros for a bag without descriptors, never NaN."""
-        mask = z_mask[..., None, None, :]
+        mask = z_mask[..., None, None, :]  # the same for all heads and rows of X
+        # -1e9 and not -inf: the softmax of a row of -inf would be NaN.
         scores = (queries @ keys.transpose(-1, -2)).masked_fill(~mask, -1e9)
         return scores.softmax(-1).masked_fill(~mask, 0.0)
 

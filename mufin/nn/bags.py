@@ -35,7 +35,8 @@ class Pooling(nn.Module):
 
     The paper sums without weights. With `gated`, the sum has a learnt weight per modality. After
     the LayerNorm of A_S the row of an uninformative picture is as long as that of a title, so a
-    weight helps where one modality says less. `image_gate` is the initial log weight of images.
+    weight helps if one modality is less informative. `image_gate` is the initial log weight of
+    images.
     """
 
     def __init__(self, gated: bool = False, image_gate: float = 0.0):

@@ -117,10 +117,10 @@ def joint_vectors(embedded: list[Embedded]) -> np.ndarray:
 def joint_rows(embedded: list[Embedded]) -> np.ndarray:
     """(R, members x D) float32: the bag rows of all members side by side, unit norm.
 
-    The paper does not say how long they are in the search. After the LayerNorm of A_S a row has
-    length sqrt(D), and the norm of a centroid is at most 1, so rows would hide the centroids in the
-    search, and the similarity a would hide the classifier score c in beta c + (1 - beta) a.
-    Therefore all similarities are cosines.
+    The paper does not say whether rows are normalised for the search. After the LayerNorm of A_S a
+    row has length sqrt(D), but a centroid at most 1. Without normalisation hardly any centroid
+    would be found, and in beta c + (1 - beta) a the similarity a would dominate the classifier
+    score c. So all similarities are cosines.
     """
     rows = np.concatenate([unit_rows(e.rows) for e in embedded], 1)
     return rows / np.sqrt(len(embedded), dtype=np.float32)

@@ -38,7 +38,7 @@ def encoders_held(
 ) -> Iterator[DescriptorStore]:
     """Yields a copy of `store` that holds the outputs of E_V and E_T instead of their inputs.
 
-    In the block these encoders of `model` pass their inputs on. Lexical vectors still train.
+    In the block, these encoders of `model` return their inputs. Lexical vectors still train.
     """
     names = [name for name in ("text", "image") if name in model.encoders]
     held = {name: cast(Encoder, model.encoders[name]) for name in names}

@@ -1,8 +1,9 @@
-"""E_V and E_T: any timm image model and any AutoModel text model, with a frozen first part.
+"""The image encoder E_V (any timm model) and the text encoder E_T (any AutoModel).
 
-The stage precompute runs the frozen part once (`frozen`) and stores its outputs; `forward` goes on
-from there. So the inputs of `forward` depend on how much is frozen (`kind`): pixels or tokens if
-nothing is, activations if the first layers are, descriptors if everything is.
+The first part of an encoder can be frozen. The stage precompute runs this part once (`frozen`) and
+stores its outputs, and `forward` goes on from there. So the inputs of `forward` depend on how much
+is frozen (`kind`): pixels or tokens if nothing is, activations if the first layers are, descriptors
+if everything is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from mufin.artifacts.files import read_json
 from mufin.errors import MufinError
 
 Kind = Literal["inputs", "activations", "descriptors"]  # what `forward` takes
@@ -32,7 +34,7 @@ AnyEncoder = TypeVar("AnyEncoder", bound="Encoder")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
-    """What is needed, beside the weights, to build an encoder again without a model hub."""
+    """What is needed, besides the weights, to build an encoder again without a model hub."""
 
     trainable: Trainable
     random: bool  # whether the weights were drawn at random
@@ -40,6 +42,8 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec(EncoderSpec):
+    """The spec of an `ImageEncoder`."""
+
     name: str  # of a timm architecture
     size: int  # pixels per side
     options: dict  # arguments of timm.create_model
@@ -49,6 +53,8 @@ class ImageSpec(EncoderSpec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSpec(EncoderSpec):
+    """The spec of a `TextEncoder`."""
+
     config: dict  # of the whole transformers model, before layers were removed
 
 
@@ -181,11 +187,12 @@ def _class_token_block(block: Block, x: Tensor) -> Tensor:
     """The output of a block at the class token only, (n, T, C) -> (n, 1, C)."""
     a, n, tokens = block.attn, len(x), x.shape[1]
     assert isinstance(a, Attention)
+    # The weights of Q, K and V are stacked: the first third is Q.
     h, split = block.norm1(x), a.num_heads * a.head_dim
     bias_q = bias_kv = None
     if a.qkv.bias is not None:
         bias_q, bias_kv = a.qkv.bias[:split], a.qkv.bias[split:]
-    q = F.linear(h[:, :1], a.qkv.weight[:split], bias_q)
+    q = F.linear(h[:, :1], a.qkv.weight[:split], bias_q)  # of the class token only
     q = q.view(n, 1, a.num_heads, a.head_dim).transpose(1, 2)
     kv = F.linear(h, a.qkv.weight[split:], bias_kv).view(n, tokens, 2, a.num_heads, a.head_dim)
     k, v = kv.permute(2, 0, 3, 1, 4)
@@ -224,9 +231,9 @@ def _image_model(
 ) -> tuple[nn.Module, dict, int]:
     """A timm model without its head, the options it was made with, and the width of its output.
 
-    Some models must know the size (`img_size`), some refuse the option, and of some the weights
-    then do not fit. So it is tried with the size first, then without. Raises MufinError if neither
-    gives a vector per picture.
+    Some models must know the size (`img_size`), others refuse this option, and for others the
+    weights then do not fit. So the size is given first, then not. Raises MufinError if neither way
+    makes a model that returns a vector per picture.
     """
     error: Exception
     state = torch.get_rng_state()
@@ -326,8 +333,8 @@ class TextEncoder(Encoder):
     def _equals(self, whole: Tensor) -> bool:
         """Whether trunk and tail together return what the whole model returned for `PROBE`.
 
-        They do not if layers exchange more than hidden states, as the position bias of T5 or the
-        positions of BART.
+        They do not if layers exchange more than hidden states, such as the position bias of T5 or
+        the positions of BART.
         """
         training = self.model.training
         try:
@@ -491,8 +498,8 @@ def unavailable(section: str, name: str, weights: str, error: Exception) -> str:
 def load_into(model: nn.Module, path: str, setting: str) -> None:
     """Loads a checkpoint file into `model`, with timm's interpolation of position embeddings.
 
-    Weights that only one of both has must be those of a head. `setting` names the path in errors.
-    Raises MufinError if the file is missing or does not fit.
+    The file may hold more weights, such as those of a head. `setting` names the path in errors.
+    Raises MufinError if the file is missing, does not fit or lacks a weight.
     """
     if not Path(path).is_file():
         raise MufinError(
@@ -526,11 +533,11 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
-    """The image encoder that `save_encoder` wrote.
+    """The image encoder that `save_encoder` wrote; raises ArtifactError if it is missing.
 
     With `seed`, random weights that train are drawn again from it.
     """
-    spec = ImageSpec(**json.loads((folder / "encoder.json").read_text()))
+    spec = ImageSpec(**read_json(folder / "encoder.json"))
     if fresh := spec.random and seed is not None:
         torch.manual_seed(seed)
     model, _, width = _image_model(spec.name, "random", spec.options, spec.size)
@@ -538,11 +545,11 @@ def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
 
 
 def load_text_encoder(folder: Path, seed: int | None = None) -> TextEncoder:
-    """The text encoder that `save_encoder` wrote.
+    """The text encoder that `save_encoder` wrote; raises ArtifactError if it is missing.
 
     With `seed`, random weights that train are drawn again from it.
     """
-    spec = TextSpec(**json.loads((folder / "encoder.json").read_text()))
+    spec = TextSpec(**read_json(folder / "encoder.json"))
     if fresh := spec.random and seed is not None:
         torch.manual_seed(seed)
     given = {key: value for key, value in spec.config.items() if key != "model_type"}

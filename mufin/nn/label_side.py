@@ -20,7 +20,7 @@ class LabelSide(ABC):
     w: Tensor  # (U, D): the classifiers
 
     def __getitem__(self, index: Tensor) -> Self:
-        """The labels `index`: (K,) for all datapoints, or (B, K) for other labels per datapoint."""
+        """The labels `index`: (K,), or (B, K) for K labels of each of B datapoints."""
         return type(self)(*(t[index] for t in self.tensors()))
 
     def tensors(self) -> list[Tensor]:

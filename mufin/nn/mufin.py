@@ -119,6 +119,7 @@ class Mufin(nn.Module):
         if self.fuses:
             return self._fused_bags(batch)
         parts = [*self._titles(batch), *self._pictures(batch), *self._terms(batch)]
+        # All bags one after the other, (n m, D); rows without a descriptor stay 0.
         rows = torch.zeros(batch.num_bags * batch.width, self.dim, device=batch.modality.device)
         if parts:
             slots = torch.cat([slots for _, slots in parts])
@@ -160,8 +161,8 @@ class Mufin(nn.Module):
         The bag of a product without title and pictures is empty.
         """
         # Modality dropout must come before the fusion: later the modalities cannot be told apart.
-        modality = self._drop_modalities(batch.modality)
-        there = (modality >= 0).any(-1).nonzero().squeeze(1)
+        modality = self._drop_modalities(batch.modality)  # (n, m)
+        there = (modality >= 0).any(-1).nonzero().squeeze(1)  # products with a descriptor
         rows = torch.zeros(batch.num_bags, self.dim, device=modality.device)
         kinds = torch.full((batch.num_bags, 1), -1, dtype=modality.dtype, device=modality.device)
         if len(there):
@@ -178,6 +179,8 @@ class Mufin(nn.Module):
         assert batch.text is not None and batch.text_bag is not None
         assert batch.text_lengths is not None
         n, device = batch.num_bags, modality.device
+        # The batch holds descriptors without padding; E_T needs one row of tokens per product, and
+        # all pictures of a product in one row.
         tokens = batch.text.new_zeros(n, batch.text.shape[1])
         lengths = torch.zeros(n, dtype=torch.int64, device=device)
         tokens[batch.text_bag], lengths[batch.text_bag] = batch.text, batch.text_lengths
@@ -212,10 +215,7 @@ class Mufin(nn.Module):
         return self.cross_attention.scores(x, labels, self.pooling)
 
     def classifier(self, label_ids: Tensor, z: Tensor) -> Tensor:
-        """w_l of (U,) labels with embeddings `z` (U, D); without classifiers it is z.
-
-        There are no classifiers in Module I. For labels that were not trained, alpha = 1 gives z.
-        """
+        """w_l of (U,) labels with embeddings `z` (U, D), (U, D); z itself before Module III."""
         return z if self.classifiers is None else self.classifiers(label_ids, z)
 
     def _drop_modalities(self, modality: Tensor) -> Tensor:

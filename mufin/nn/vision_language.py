@@ -5,7 +5,6 @@ They have the interface of `mufin.nn.encoders.Encoder`, and are frozen or train 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from mufin.artifacts.files import read_json
 from mufin.errors import MufinError
 from mufin.nn.encoders import (
     Encoder,
@@ -43,7 +43,7 @@ from mufin.nn.encoders import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowerSpec(EncoderSpec):
-    """What is needed, beside the weights, to build one of these encoders again."""
+    """What is needed, besides the weights, to build one of these encoders again."""
 
     family: str  # a key of FAMILIES
     config: dict  # of the transformers model
@@ -125,13 +125,13 @@ class ClipTextEncoder(Encoder):
 
 
 class VisualBertEncoder(Encoder):
-    """E_T that reads the pictures of a product beside its title (early fusion, MUFIN App. C.1).
+    """E_T that reads the pictures of a product with its title (early fusion, MUFIN App. C.1).
 
     It returns one vector per product, (n, width): the mean over the tokens of title and pictures.
-    The paper does not say what it takes. With random weights the pooled [CLS] stays nearly the same
-    for all products and learns nothing. Each picture is one visual token, its feature from a frozen
-    E_V. With `trainable` 0 the model is never in training mode, but its inputs are still tokens,
-    because its output for a title depends on the pictures.
+    The paper does not say which vector it uses. With random weights the pooled [CLS] stays nearly
+    the same for all products and learns nothing. Each picture is one visual token, its feature from
+    a frozen E_V. With `trainable` 0 the model is never in training mode, but its inputs are still
+    tokens, because its output for a title depends on the pictures.
     """
 
     spec: TowerSpec
@@ -336,11 +336,11 @@ def _spec(
 
 
 def load_encoder(folder: Path, seed: int | None = None) -> Encoder:
-    """The encoder of any kind that `save_encoder` wrote.
+    """The encoder of any kind that `save_encoder` wrote; raises ArtifactError if it is missing.
 
     With `seed`, random weights that train are drawn again from it.
     """
-    facts = json.loads((folder / "encoder.json").read_text())
+    facts = read_json(folder / "encoder.json")
     if "family" not in facts:
         load = load_text_encoder if "config" in facts else load_image_encoder
         return load(folder, seed)

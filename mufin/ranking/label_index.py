@@ -1,4 +1,4 @@
-"""`models/index`: the label side of prediction, as Module IV left it."""
+"""`models/index`: bags, classifiers and search structure of all labels, for prediction."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from mufin.retrieval.exact import ExactNeighbours
 from mufin.retrieval.hnsw import HnswNeighbours
 from mufin.retrieval.neighbours import load_neighbours
 
+FIELDS = ("rows", "modality", "offsets", "vectors")  # of Embedded
+
 
 @dataclass(frozen=True, slots=True)
 class LabelIndex:
-    """Bags, classifiers, centroids and the search structure of all labels."""
+    """Bags, classifiers, centroids and the search structure of all L labels."""
 
     labels: list[Embedded]  # by each member
     classifiers: list[np.ndarray]  # w by each member, (L, D)
     centroids: np.ndarray  # (L, members x D)
     products: np.ndarray  # (L,) int64
-    frequency: np.ndarray  # (L,) int64, train datapoints of each label
+    frequency: np.ndarray  # (L,) int64, train datapoints per label
     neighbours: ExactNeighbours | HnswNeighbours
-    ridge: TitleRidge | None  # where index.title_ridge is on
+    ridge: TitleRidge | None  # None if index.title_ridge is off
 
     def __len__(self) -> int:
         return len(self.products)
@@ -41,7 +43,10 @@ class LabelIndex:
         return np.log1p(self.frequency).astype(np.float32)
 
     def labels_of(self, products: np.ndarray) -> Lists:
-        """Row by row the label that is the product itself, where it is one: a product is no answer to itself."""
+        """For each of `products`, the label that is this product, or none.
+
+        Such a label is excluded from the answers: a product must not be recommended to itself.
+        """
         order = np.argsort(self.products, kind="stable")
         place = np.minimum(np.searchsorted(self.products[order], products), max(len(order) - 1, 0))
         found = order[place]
@@ -50,25 +55,19 @@ class LabelIndex:
 
 
 def save_index(index: LabelIndex, folder: Path) -> None:
-    """Publish `index.safetensors`, `index.json` and, for HNSW, its graph."""
+    """Publishes `index.safetensors`, `index.json`, the graph of HNSW and the ridge, if any."""
     tensors = {
         "centroids": index.centroids,
         "products": index.products,
         "frequency": index.frequency,
     }
     for m, (embedded, w) in enumerate(zip(index.labels, index.classifiers)):
-        tensors |= {
-            f"{m}/rows": embedded.rows,
-            f"{m}/modality": embedded.modality,
-            f"{m}/offsets": embedded.offsets,
-            f"{m}/vectors": embedded.vectors,
-            f"{m}/w": w,
-        }
+        tensors |= {f"{m}/{name}": getattr(embedded, name) for name in FIELDS}
+        tensors[f"{m}/w"] = w
     with publish(folder) as scratch:
         scratch.mkdir()
-        save_file(
-            {n: np.ascontiguousarray(t) for n, t in tensors.items()}, scratch / "index.safetensors"
-        )
+        contiguous = {n: np.ascontiguousarray(t) for n, t in tensors.items()}
+        save_file(contiguous, scratch / "index.safetensors")
         facts = {"members": len(index.labels), "search": type(index.neighbours).__name__}
         write_json(facts, scratch / "index.json")
         index.neighbours.save(scratch / "neighbours")
@@ -77,25 +76,22 @@ def save_index(index: LabelIndex, folder: Path) -> None:
 
 
 def load_index(folder: Path, device: torch.device) -> LabelIndex:
-    """The index of `folder`; raises ArtifactError where it is missing."""
+    """The index that `save_index` wrote; raises ArtifactError if it is missing or broken."""
     members = range(read_json(folder / "index.json")["members"])
     try:
-        t = load_file(folder / "index.safetensors")
+        tensors = load_file(folder / "index.safetensors")
     except (SafetensorError, OSError) as error:
         raise ArtifactError(
             f"{folder}/index.safetensors cannot be read ({error}); run `dvc repro index`"
         ) from None
-    labels = [
-        Embedded(*(t[f"{m}/{name}"] for name in ("rows", "modality", "offsets", "vectors")))
-        for m in members
-    ]
-    rows = augmented_rows(joint_rows(labels), labels[0].offsets, t["centroids"])
+    labels = [Embedded(*(tensors[f"{m}/{name}"] for name in FIELDS)) for m in members]
+    rows = augmented_rows(joint_rows(labels), labels[0].offsets, tensors["centroids"])
     return LabelIndex(
-        labels,
-        [t[f"{m}/w"] for m in members],
-        t["centroids"],
-        t["products"],
-        t["frequency"],
-        load_neighbours(folder / "neighbours", rows, device),
-        TitleRidge.load(folder),
+        labels=labels,
+        classifiers=[tensors[f"{m}/w"] for m in members],
+        centroids=tensors["centroids"],
+        products=tensors["products"],
+        frequency=tensors["frequency"],
+        neighbours=load_neighbours(folder / "neighbours", rows, device),
+        ridge=TitleRidge.load(folder),
     )

@@ -1,4 +1,4 @@
-"""The mix of classifier score and similarity, s = beta c + (1 - beta) a (MUFIN Sec. 3.1, Prediction), and its choice."""
+"""The mix of classifier score and similarity (MUFIN Sec. 3.1, Prediction), chosen on valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """s = beta c + (1 - beta) a + frequency_weight log(1 + frequency) + ridge_weight r; the paper has beta alone."""
+    """s = beta c + (1 - beta) a + frequency_weight f + ridge_weight r.
+
+    c is the classifier score, a the similarity, f = log(1 + train datapoints of the label) and r
+    the score of the title ridge. The paper only has beta.
+    """
 
     beta: float
     frequency_weight: float = 0.0
@@ -26,15 +30,19 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """K labels of each of n datapoints, with the scores that a mix combines."""
+    """K candidate labels for each of n datapoints, with the scores that a mix combines."""
 
-    ids: np.ndarray  # (n, K) int64, distinct in a row, -1 = none
+    ids: np.ndarray  # (n, K) int64, distinct per row, -1 = none
     classifier: np.ndarray  # (n, K) c = <w_l, x^{2,l}>
-    similarity: np.ndarray  # (n, K) a, of the retrieval
-    ridge: np.ndarray | None = None  # (n, K) scores of `TitleRidge`
+    similarity: np.ndarray  # (n, K) a, from retrieval
+    ridge: np.ndarray | None = None  # (n, K) r, scores of `TitleRidge`
 
     def scores(self, mix: Mix, frequency: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-        """(len(rows), K) float64 mixed scores of datapoints `rows`; `frequency` (L,) log(1 + train datapoints)."""
+        """(len(rows), K) float64 mixed scores of the datapoints `rows`.
+
+        `frequency` (L,) is log(1 + train datapoints) of each label. Scores of missing candidates
+        and scores with weight 0 are not read, so they may be NaN.
+        """
         there, out = self.ids[rows] >= 0, np.zeros((len(rows), self.ids.shape[1]))
         if mix.beta > 0:
             out += mix.beta * np.where(there, self.classifier[rows], 0)
@@ -54,27 +62,34 @@ def rank(
     frequency: np.ndarray | None = None,
     width: int = 100,
 ) -> Ranking:
-    """Labels (n, width) and scores, best first by `mix`; mixed in float64, compared as float32."""
-    return top_by(
-        candidates.ids, lambda rows: candidates.scores(mix, frequency, rows), excluded, width
-    )
+    """The `width` best labels of each datapoint by `mix`, and their scores, as `order.top` does.
+
+    Scores are mixed in float64 and compared as float32.
+    """
+
+    def scores_of(rows: np.ndarray) -> np.ndarray:
+        return candidates.scores(mix, frequency, rows)
+
+    return top_by(candidates.ids, scores_of, excluded, width)
 
 
 def merit(labels: np.ndarray, truth: Lists, excluded: Lists | None) -> dict[str, float]:
-    """The figures whose sum decides on valid: P@1, P@5 and R@10, in percent."""
+    """P@1, P@5 and R@10 of ranked `labels`, in percent; their sum decides on valid."""
     figures = {f"P@{k}": precision_at_k(labels, truth, k, excluded) for k in (1, 5)}
-    return {
-        m: round(v, 4)
-        for m, v in (figures | {"R@10": recall_at_k(labels, truth, 10, excluded)}).items()
-    }
+    figures["R@10"] = recall_at_k(labels, truth, 10, excluded)
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def best_on_valid(
     options: Sequence[T], labels_of: Callable[[T], np.ndarray], truth: Lists, excluded: Lists | None
 ) -> tuple[T, list[dict[str, float]]]:
-    """The option whose ten first labels have the best P@1 + P@5 + R@10, the first of equals; and the figures of each."""
+    """The option with the largest P@1 + P@5 + R@10, the first of equals, and the figures of each.
+
+    `labels_of(option)` returns at least ten ranked labels per datapoint.
+    """
     figures = [merit(labels_of(option), truth, excluded) for option in options]
-    return options[max(range(len(options)), key=lambda i: sum(figures[i].values()))], figures
+    best = max(range(len(options)), key=lambda i: sum(figures[i].values()))
+    return options[best], figures
 
 
 def choose_mix(
@@ -84,8 +99,10 @@ def choose_mix(
     mixes: list[Mix],
     frequency: np.ndarray | None = None,
 ) -> tuple[Mix, list[dict]]:
-    """The best mix on valid, and the figures of each."""
-    best, figures = best_on_valid(
-        mixes, lambda mix: rank(candidates, mix, excluded, frequency, 10)[0], truth, excluded
-    )
+    """The best of `mixes` on valid, and the weights and figures of each."""
+
+    def labels_of(mix: Mix) -> np.ndarray:
+        return rank(candidates, mix, excluded, frequency, 10)[0]
+
+    best, figures = best_on_valid(mixes, labels_of, truth, excluded)
     return best, [asdict(mix) | row for mix, row in zip(mixes, figures)]

@@ -1,9 +1,14 @@
-"""Rare and popular labels scored differently: the variant that MUFIN wishes for (Limitations and Future Work).
+"""A score that treats rare and popular labels differently, which the paper leaves to future work.
 
-Two softmaxes over a datapoint's candidates, one learnt for popular labels and one for rare ones, are mixed as
-probabilities: p = (1 - g) p_popular + g p_rare. What the first is sure of keeps the first places; what it leaves open,
-the second fills with rare labels. Each has logits u_c(n) c + u_1(n) c1 + u_a(n) a + b(n) of the classifier score c, that
-of the alpha = 1 variant c1 and the retrieval similarity a, with weights that change with the label's frequency n.
+(MUFIN, Limitations and Future Work.) Two experts score the candidates of a datapoint: one is learnt
+for popular labels, one for rare labels. Each has the logits
+
+    u_c(n) c + u_1(n) c1 + u_a(n) a + b(n)
+
+of the classifier score c, the classifier score c1 of the variant alpha = 1 and the similarity a,
+with weights that depend on the label's number of train datapoints n. The probabilities of both
+experts over the candidates are mixed: p = (1 - g) p_popular + g p_rare. Where the popular expert is
+sure, it decides the first places; where it is not, the rare expert adds rare labels.
 """
 
 from __future__ import annotations
@@ -19,26 +24,34 @@ from mufin.metrics import precision_at_k, recall_of_labels
 from mufin.ragged import Lists, is_in
 from mufin.ranking.order import CHUNK, top
 
-FEATURES = ("c", "c1", "a")  # the order of `features`, everywhere here
-QUANTILES = (
-    0.1,
-    0.5,
-    0.9,
-)  # knots: the frequency of rare, middling and popular labels of valid's pairs
-EXPERTS = {"popular": 0.0, "rare": 3.0}  # a pair weighs inverse propensity ** this
-SHRINKAGE = 0.1  # L2 towards MUFIN's weights, in logits a standard deviation
-SHARES = tuple(round(0.05 * i, 2) for i in range(1, 20))  # g
+FEATURES = ("c", "c1", "a")  # the order of all `features` here
+EXPERTS = {"popular": 0.0, "rare": 3.0}  # a pair is weighted by its inverse propensity ** this
+QUANTILES = (0.1, 0.5, 0.9)  # knots: frequency of rare, middling and popular labels on valid
+SHARES = tuple(round(0.05 * i, 2) for i in range(1, 20))  # values of g that are tried
+SHRINKAGE = 0.1  # of the penalty on the squared distance from MUFIN's weights, see `_fitted`
 FOLDS = 5
-CELLS = 2**21  # candidates that a fit looks at: its few weights need no more
+CELLS = 2**21  # candidates that a fit uses at most; a dozen weights do not need more
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """What the fit needs to know of the L labels."""
+
+    frequency: np.ndarray  # (L,) log(1 + n)
+    inverse_propensity: np.ndarray  # (L,)
+    tail: np.ndarray  # ids of the tail labels
 
 
 @dataclass(frozen=True, slots=True)
 class PopularityMix:
-    """Weights at each knot of log(1 + n), linear between knots and constant beyond; one expert (MUFIN) or two."""
+    """Weights of one expert (MUFIN's own score) or of two, at each knot of log(1 + n).
+
+    Between knots the weights are linear, beyond them constant.
+    """
 
     knots: np.ndarray  # (knots,) ascending
     weights: np.ndarray  # (experts, knots, 4): of c, c1, a and 1
-    share: float  # g, of the second expert
+    share: float  # g, the share of the second expert
 
     def scores(
         self,
@@ -47,156 +60,156 @@ class PopularityMix:
         frequency: np.ndarray,
         excluded: Lists | None = None,
     ) -> np.ndarray:
-        """(n, K) float64 log p (one expert: its logits); -inf for candidates -1 and filter pairs.
+        """(n, K) float64 log p, or the logits of a single expert; -inf for missing candidates.
 
-        `features` (3, n, K), `frequency` (L,) log(1 + n). Raises MufinError on a score that is NaN.
+        `candidates` (n, K) are label ids, -1 = missing, `features` (3, n, K) their c, c1 and a, and
+        `frequency` (L,) is log(1 + n). Filter pairs (`excluded`) also count as missing. Raises
+        MufinError if a score is NaN.
         """
+        tables = [_hats(self.knots, frequency) @ w for w in self.weights]  # (L, 4) per expert
         out = np.empty(candidates.shape)
         step = max(1, CHUNK // max(candidates.shape[1], 1))
         for start in range(0, len(candidates), step):
             rows = np.arange(start, min(start + step, len(candidates)))
-            there = _there(candidates[rows], None if excluded is None else excluded.take(rows))
-            logits = [
-                _logits(
-                    candidates[rows], features[:, rows], _hats(self.knots, frequency) @ w, there
-                )
-                for w in self.weights
-            ]
-            out[rows] = logits[0] if len(logits) == 1 else _mixed(*logits, self.share)
+            ids, x = candidates[rows], features[:, rows]
+            there = _there(ids, None if excluded is None else excluded.take(rows))
+            logits = [_logits(ids, x, table, there) for table in tables]
+            out[rows] = logits[0] if len(logits) == 1 else _mixed(logits[0], logits[1], self.share)
         return out
 
     def readable(self) -> dict:
-        """The weights for rare and for popular labels, for metrics."""
-        names = [*FEATURES, "1"]
-        return {
-            "rare_share": self.share,
-            "weights": [
-                {"train_datapoints": round(float(np.expm1(knot)), 1)}
-                | {
-                    expert: dict(zip(names, np.round(w[k], 3).tolist()))
-                    for expert, w in zip(EXPERTS, self.weights)
-                }
-                for k, knot in enumerate(self.knots)
-            ],
-        }
+        """The weights at each knot by name, rounded, for a metrics file."""
+        names, at_knots = [*FEATURES, "1"], []
+        for k, knot in enumerate(self.knots):
+            row: dict = {"train_datapoints": round(float(np.expm1(knot)), 1)}
+            for expert, w in zip(EXPERTS, self.weights):
+                row[expert] = dict(zip(names, np.round(w[k], 3).tolist()))
+            at_knots.append(row)
+        return {"rare_share": self.share, "weights": at_knots}
 
 
 def fixed_mix(beta: float) -> PopularityMix:
-    """MUFIN's own beta c + (1 - beta) a, whatever the frequency."""
-    return PopularityMix(np.zeros(1), np.array([[[beta, 0.0, 1 - beta, 0.0]]]), 0.0)
+    """MUFIN's own score beta c + (1 - beta) a, for every frequency."""
+    return PopularityMix(np.zeros(1), np.array([_own(beta)])[None], 0.0)
+
+
+def _own(beta: float) -> list[float]:
+    """The weights of c, c1, a and 1 in MUFIN's own score."""
+    return [beta, 0.0, 1 - beta, 0.0]
 
 
 def fit(
     candidates: np.ndarray,
     features: np.ndarray,
-    frequency: np.ndarray,
     truth: Lists,
     excluded: Lists,
-    inverse_propensity: np.ndarray,
-    tail: np.ndarray,
+    labels: LabelFacts,
     beta: float,
 ) -> tuple[PopularityMix, np.ndarray, list[dict]]:
-    """The mix learnt on valid, valid's scores (n, K) out of fold, and what each share of the rare expert gave there.
+    """The mix learnt on valid, the scores (n, K) of valid out of fold, and the figures per share.
 
-    The share has the best R@10 of the labels `tail`, out of fold, of those whose P@1 and P@5 are above those of MUFIN's
-    fixed `beta` by a standard error of the difference (or, where none is, not below them); the score is MUFIN's own
-    where none of them has a better R@10 of `tail` than MUFIN, or valid is too small. `inverse_propensity` (L,).
+    `candidates` and `features` are as in `PopularityMix.scores`. The share g of the rare expert is
+    chosen by figures out of fold. It is the one with the best R@10 of tail labels, among those with
+    P@1 and P@5 above MUFIN's by a standard error of the difference. If none of these finds more
+    tail labels than MUFIN, it is chosen among those whose P@1 and P@5 are not below MUFIN's. If
+    none of these does either, or valid is too small, the mix is MUFIN's own score with `beta`.
     """
-    fixed, truth = fixed_mix(beta), truth.minus(excluded)
-    n, there = len(candidates), _there(candidates, excluded)
-    own = fixed.scores(candidates, features, frequency, excluded)
-    if n < FOLDS or not is_in(candidates, truth).any():
-        return fixed, own, []
-    knots = np.unique(np.quantile(frequency[truth.values], QUANTILES))
-    held_out, parts = np.arange(n) % FOLDS, np.empty((len(EXPERTS), *candidates.shape))
+    own, truth = fixed_mix(beta), truth.minus(excluded)
+    own_scores = own.scores(candidates, features, labels.frequency, excluded)
+    if len(candidates) < FOLDS or not is_in(candidates, truth).any():
+        return own, own_scores, []
+    valid = _Valid(candidates, features, _there(candidates, excluded), truth)
+    knots = np.unique(np.quantile(labels.frequency[truth.values], QUANTILES))
+    parts = _out_of_fold(valid, knots, labels, beta)
+    share, table = _best_share(candidates, parts, own_scores, truth, labels.tail)
+    if share is None:
+        return own, own_scores, table
+    mix = PopularityMix(knots, _experts(valid, knots, labels, beta), share)
+    return mix, _mixed(parts[0], parts[1], share), table
 
-    def learnt(rows: np.ndarray) -> np.ndarray:
-        return _experts(
-            knots,
-            candidates[rows],
-            features[:, rows],
-            frequency,
-            truth.take(rows),
-            there[rows],
-            inverse_propensity,
-            beta,
+
+@dataclass(frozen=True, slots=True)
+class _Valid:
+    """The datapoints that a fit learns from."""
+
+    ids: np.ndarray  # (n, K) candidates
+    features: np.ndarray  # (3, n, K)
+    there: np.ndarray  # (n, K) bool, false for missing candidates and filter pairs
+    truth: Lists
+
+    def take(self, rows: np.ndarray) -> _Valid:
+        return _Valid(
+            self.ids[rows], self.features[:, rows], self.there[rows], self.truth.take(rows)
         )
 
+
+def _out_of_fold(valid: _Valid, knots: np.ndarray, labels: LabelFacts, beta: float) -> np.ndarray:
+    """(experts, n, K) logits of each datapoint, by experts that were fitted without it."""
+    held_out = np.arange(len(valid.ids)) % FOLDS
+    out = np.empty((len(EXPERTS), *valid.ids.shape))
+    hats = _hats(knots, labels.frequency)
     for fold in range(FOLDS):
-        test = np.flatnonzero(held_out == fold)
-        for e, w in enumerate(learnt(np.flatnonzero(held_out != fold))):
-            parts[e, test] = _logits(
-                candidates[test], features[:, test], _hats(knots, frequency) @ w, there[test]
-            )
-    share, table = _best_share(candidates, parts, own, truth, tail)
-    if share is None:
-        return fixed, own, table
-    return PopularityMix(knots, learnt(np.arange(n)), share), _mixed(*parts, share), table
+        rows = np.flatnonzero(held_out == fold)
+        test, rest = valid.take(rows), valid.take(np.flatnonzero(held_out != fold))
+        for expert, w in enumerate(_experts(rest, knots, labels, beta)):
+            out[expert, rows] = _logits(test.ids, test.features, hats @ w, test.there)
+    return out
 
 
 def _best_share(
     candidates: np.ndarray, parts: np.ndarray, own: np.ndarray, truth: Lists, tail: np.ndarray
 ) -> tuple[float | None, list[dict]]:
-    """The share by the rule of `fit`, None for MUFIN's own score; and the table, MUFIN's own first."""
-    table, hits = [], []
-    for share in (None, *SHARES):
-        score = own if share is None else _mixed(*parts, share)
+    """The share by the rule of `fit`, None for MUFIN's own score, and the figures of each share.
+
+    `parts` (experts, n, K) are the logits of the experts, `own` (n, K) MUFIN's own scores.
+    """
+    shares: tuple[float | None, ...] = (None, *SHARES)
+    table, hits, tail_recall = [], [], []
+    for share in shares:
+        score = own if share is None else _mixed(parts[0], parts[1], share)
         ranked, _ = top(candidates, score, None, 10)
         found = is_in(ranked[:, :5], truth)
-        hits.append([found[:, 0], found.mean(1)])
+        hits.append([found[:, 0], found.mean(1)])  # P@1 and P@5 of each datapoint
+        tail_recall.append(round(recall_of_labels(ranked, truth, None, tail, 10), 4))
         table.append(
             {
                 "rare_share": share,
                 "P@1": round(precision_at_k(ranked, truth, 1), 4),
                 "P@5": round(precision_at_k(ranked, truth, 5), 4),
-                "tail R@10": round(recall_of_labels(ranked, truth, None, tail, 10), 4),
+                "tail R@10": tail_recall[-1],
             }
         )
-    gain = np.array(hits, float) - hits[0]
+    gain = np.array(hits, float) - hits[0]  # (shares, 2, n), over MUFIN's own score
     error = gain.std(2) / np.sqrt(len(candidates))
     for errors in (1, 0):
-        good = (gain.mean(2) >= errors * error).all(1)
-        best = max((row for row, ok in zip(table, good) if ok), key=lambda row: row["tail R@10"])
-        if best["tail R@10"] > table[0]["tail R@10"]:
-            return best["rare_share"], table
+        good = (gain.mean(2) >= errors * error).all(1)  # true for MUFIN's own score itself
+        best = max(np.flatnonzero(good).tolist(), key=lambda i: tail_recall[i])
+        if tail_recall[best] > tail_recall[0]:
+            return shares[best], table
     return None, table
 
 
-def _experts(
-    knots: np.ndarray,
-    candidates: np.ndarray,
-    features: np.ndarray,
-    frequency: np.ndarray,
-    truth: Lists,
-    there: np.ndarray,
-    inverse_propensity: np.ndarray,
-    beta: float,
-) -> np.ndarray:
-    """(experts, knots, 4) weights, each expert fitted to pairs weighed by its own power of inverse propensity."""
-    rows = np.arange(0, len(candidates), -(-candidates.size // CELLS))
-    ids, there, truth = candidates[rows], there[rows], truth.take(rows)
-    x = np.where(there, features[:, rows], 0)
+def _experts(valid: _Valid, knots: np.ndarray, labels: LabelFacts, beta: float) -> np.ndarray:
+    """(experts, knots, 4) weights, each expert fitted to pairs weighted by inverse propensity."""
+    some = valid.take(np.arange(0, len(valid.ids), -(-valid.ids.size // CELLS)))
+    ids, there = some.ids, some.there
+    # Design: each feature times each hat function of the label's frequency, (n, K, knots x 4). So
+    # the weights at the knots are those of a linear model.
+    x = np.where(there, some.features, 0)
     parts = np.concatenate([x, there[None].astype(float)])
-    design = np.einsum("nkh,fnk->nkhf", _hats(knots, frequency)[np.maximum(ids, 0)], parts).reshape(
-        *ids.shape, -1
-    )
+    hats = _hats(knots, labels.frequency)[np.maximum(ids, 0)]
+    design = np.einsum("nkh,fnk->nkhf", hats, parts).reshape(*ids.shape, -1)
     spread = np.array([f[there].std() for f in x])
     spread = np.append(np.where(spread > 1e-6, spread, 1), 1)
-    positive = is_in(ids, truth) & there
+    own, spread = np.tile(_own(beta), len(knots)), np.tile(spread, len(knots))
+    positive = is_in(ids, some.truth) & there
     out = []
     for power in EXPERTS.values():
-        weight = np.where(positive, inverse_propensity[np.maximum(ids, 0)] ** power, 0)
-        weight *= positive.sum() / max(weight.sum(), 1e-12)
-        out.append(
-            _fitted(
-                design,
-                positive,
-                there,
-                weight,
-                np.tile([beta, 0, 1 - beta, 0], len(knots)),
-                np.tile(spread, len(knots)),
-            ).reshape(len(knots), -1)
-        )
+        rarity = labels.inverse_propensity[np.maximum(ids, 0)] ** power
+        weight = np.where(positive, rarity, 0)
+        weight *= positive.sum() / max(weight.sum(), 1e-12)  # one per pair on average
+        fitted = _fitted(design, positive, there, weight, own, spread)
+        out.append(fitted.reshape(len(knots), -1))
     return np.stack(out)
 
 
@@ -208,12 +221,14 @@ def _fitted(
     own: np.ndarray,
     spread: np.ndarray,
 ) -> np.ndarray:
-    """(P,) weights of the least loss, drawn to MUFIN's `own` (P,) at the temperature that suits it best.
+    """(P,) weights that minimise the loss plus a penalty on their distance from MUFIN's `own` (P,).
 
-    Weights of features stay >= 0: a better match never lowers a label.
+    The distance is from `own` times the inverse temperature that fits best, as the softmax depends
+    on it and MUFIN's ranking does not. Weights of features stay >= 0, so that a better match never
+    lowers a label.
     """
     score, n = (design @ own)[..., None], len(design)
-    heat = minimize(
+    heat = minimize(  # the inverse temperature
         lambda t: _loss(t, score, positive, there, weight),
         [10.0],
         jac=True,
@@ -222,11 +237,12 @@ def _fitted(
     ).x[0]
 
     def objective(move: np.ndarray) -> tuple[float, np.ndarray]:
+        # In units of logits per standard deviation, so that one penalty suits all features.
         value, slope = _loss(heat * own + move / spread, design, positive, there, weight)
         return value / n + SHRINKAGE * (move**2).sum(), slope / spread / n + 2 * SHRINKAGE * move
 
     bias = np.arange(len(own)) % (len(FEATURES) + 1) == len(FEATURES)
-    lowest = np.where(bias, -np.inf, -heat * own * spread)
+    lowest = np.where(bias, -np.inf, -heat * own * spread)  # where a weight becomes 0
     found = minimize(
         objective,
         np.zeros(len(own)),
@@ -241,35 +257,42 @@ def _fitted(
 def _loss(
     w: np.ndarray, design: np.ndarray, positive: np.ndarray, there: np.ndarray, weight: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Sum over positives of weight x -log softmax of the positive among it and all negatives; and its gradient (P,)."""
+    """The weighted sum of -log softmax over positives, and its gradient (P,).
+
+    The softmax of a positive is over itself and all negatives of its datapoint, without the other
+    positives.
+    """
     s = np.where(there, design @ w, -np.inf)
+    # Subtract the largest score of each row, so that exp cannot overflow.
     top = np.where(there.any(1), s.max(1, initial=-np.inf), 0)[:, None]
     e = np.exp(s - top)
-    all_of_it = np.maximum((e * ~positive).sum(1, keepdims=True) + e, 1e-300)
-    value = (weight * (np.log(all_of_it) + top - np.where(positive, s, 0)))[positive].sum()
-    pull = np.where(positive, weight / all_of_it, 0).sum(1, keepdims=True)
-    slope = np.where(positive, weight * (e / all_of_it - 1), e * pull)
+    total = np.maximum((e * ~positive).sum(1, keepdims=True) + e, 1e-300)  # for each positive
+    value = (weight * (np.log(total) + top - np.where(positive, s, 0)))[positive].sum()
+    # d/ds: e / total - 1 at the positive itself, e / total of every positive at a negative.
+    pull = np.where(positive, weight / total, 0).sum(1, keepdims=True)
+    slope = np.where(positive, weight * (e / total - 1), e * pull)
     return float(value), np.einsum("nk,nkp->p", slope, design)
 
 
 def _logits(
     candidates: np.ndarray, features: np.ndarray, table: np.ndarray, there: np.ndarray
 ) -> np.ndarray:
-    """(n, K) of `table` (L, 4), -inf where not `there`."""
+    """(n, K) logits by the weights `table` (L, 4) of each label, -inf where not `there`."""
     ids = np.maximum(candidates, 0)
     out = table[:, -1][ids]
     for f, x in enumerate(features):
         out = out + table[:, f][ids] * np.where(there, x, 0)
     if np.isnan(out).any():
         raise MufinError(
-            f"{int(np.isnan(out).sum())} scores are not a number (NaN); the vectors they come from are "
-            "broken: look at the training curve, lower the learning rate and train again"
+            f"{int(np.isnan(out).sum())} scores are not a number (NaN), so the vectors that they "
+            "are computed from are broken; look at the training curve, lower the learning rate and "
+            "train again"
         )
     return np.where(there, out, -np.inf)
 
 
 def _mixed(popular: np.ndarray, rare: np.ndarray, share: float) -> np.ndarray:
-    """(n, K) log of the mixed probabilities."""
+    """(n, K) log of the mixed probabilities (1 - share) p_popular + share p_rare."""
 
     def log_p(logits: np.ndarray) -> np.ndarray:
         total = logsumexp(logits, axis=1, keepdims=True)
@@ -279,10 +302,14 @@ def _mixed(popular: np.ndarray, rare: np.ndarray, share: float) -> np.ndarray:
 
 
 def _there(candidates: np.ndarray, excluded: Lists | None) -> np.ndarray:
-    """(n, K) bool: a label, and no filter pair."""
-    return (candidates >= 0) & (True if excluded is None else ~is_in(candidates, excluded))
+    """(n, K) bool: false for missing candidates (-1) and filter pairs."""
+    there = candidates >= 0
+    return there if excluded is None else there & ~is_in(candidates, excluded)
 
 
 def _hats(knots: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(len(x), knots): piecewise-linear parts of one, each with its peak at its knot."""
+    """(len(x), knots) the hat functions: each is 1 at its knot, 0 at all others, linear between.
+
+    They sum to 1. The first and the last stay 1 beyond the knots.
+    """
     return np.stack([np.interp(x, knots, row) for row in np.eye(len(knots))], 1)

@@ -1,4 +1,7 @@
-"""Prediction with MUFIN: embed, retrieve, score (Sec. 3.1). The mix and the final order are those of `mix` and `order`."""
+"""Prediction: embed datapoints, retrieve labels, score them (MUFIN Sec. 3.1, Prediction).
+
+`mufin.ranking.mix` then combines the scores, and `mufin.ranking.order` sorts the labels.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Predictor:
     """The fine-tuned networks with the index of their labels."""
 
     networks: list[Mufin]
-    store: DescriptorStore  # of the catalog's products
+    store: DescriptorStore  # of the products in the catalog
     index: LabelIndex
     device: torch.device
     precision: torch.dtype
@@ -33,7 +36,11 @@ class Predictor:
         modalities: set[int] | None = None,
         store: DescriptorStore | None = None,
     ) -> list[Embedded]:
-        """`products` by each network; `modalities` (codes) leaves other descriptors out."""
+        """`products` (row numbers of the store) as each network embeds them.
+
+        With `modalities` (codes) only descriptors of these are used. `store` replaces that of the
+        catalog, for other products.
+        """
         return embed_members(
             self.networks, store or self.store, products, self.device, self.precision, modalities
         )
@@ -41,7 +48,10 @@ class Predictor:
     def retrieve(
         self, datapoints: list[Embedded], k: int, excluded: Lists | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (n, K) and similarities of the K = min(k, L) nearest labels, `excluded` left out; -1 where fewer."""
+        """Labels and similarities (n, K) of the K = min(k, L) nearest labels, best first.
+
+        Labels in `excluded` are left out; -1 and -inf fill rows with fewer labels.
+        """
         return self.index.neighbours.search(
             joint_vectors(datapoints), min(k, len(self.index)), excluded
         )
@@ -49,7 +59,7 @@ class Predictor:
     def score(
         self, datapoints: list[Embedded], ids: np.ndarray, alpha_one: bool = False
     ) -> np.ndarray:
-        """(n, K) float32 classifier scores of labels `ids`; `alpha_one`: with w = z^1."""
+        """(n, K) float32 classifier scores of labels `ids` (n, K); with w = z^1 if `alpha_one`."""
         sides = self._alpha_one_sides if alpha_one else self._sides
         return classifier_scores(sides, datapoints, ids, self.device)
 
@@ -60,7 +70,10 @@ class Predictor:
         excluded: Lists | None,
         titles: list[str] | None = None,
     ) -> Candidates:
-        """The k nearest labels of each datapoint with their scores; the ridge's too, where there is one, for `titles`."""
+        """The k nearest labels of each datapoint, with all their scores.
+
+        Scores of the title ridge need `titles`, one per datapoint, and an index with a ridge.
+        """
         ids, similarity = self.retrieve(datapoints, k, excluded)
         ridge = None
         if self.index.ridge is not None and titles is not None:

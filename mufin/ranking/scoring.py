@@ -1,4 +1,4 @@
-"""Classifier scores c = <w_l, x^{2,l}> of each datapoint's candidates (MUFIN Sec. 3.1, Prediction)."""
+"""Classifier scores c = <w_l, x^{2,l}> of candidate labels (MUFIN Sec. 3.1, Prediction)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mufin.nn.bags import Bag
 from mufin.nn.embedding import Embedded
 from mufin.nn.label_side import LabelSide
 from mufin.nn.mufin import Mufin
@@ -15,7 +16,7 @@ from mufin.nn.mufin import Mufin
 
 @dataclass(frozen=True, slots=True)
 class LabelSides:
-    """What the scores need of all labels, from each member."""
+    """The networks of an ensemble, and what each needs of all labels to score them."""
 
     networks: list[Mufin]
     sides: list[LabelSide]
@@ -29,7 +30,11 @@ def label_sides(
     alpha_one: bool = False,
     chunk: int = 8192,
 ) -> LabelSides:
-    """The label sides of all labels; `alpha_one`: with w = z^1, which needs no training of the label."""
+    """The label sides of all labels, computed `chunk` labels at a time.
+
+    With `alpha_one` the classifier of a label is its embedding z^1, which needs no training of the
+    label.
+    """
     sides = []
     for network, embedded in zip(networks, labels):
         network.to(device)
@@ -46,11 +51,13 @@ def label_sides(
 
 
 def _joined(parts: list[LabelSide]) -> LabelSide:
-    """One side of all chunks. Field by field, so that only one field is held twice: 12 GB in all for 300,000 labels."""
-    kind, columns = (
-        type(parts[0]),
-        [list(field) for field in zip(*(part.tensors() for part in parts))],
-    )
+    """Joins the sides of all chunks to one; empties `parts`.
+
+    It joins field by field and frees each, so that only one field is in memory twice. The side of
+    300,000 labels takes 12 GB.
+    """
+    kind = type(parts[0])
+    columns = [list(field) for field in zip(*(part.tensors() for part in parts))]
     parts.clear()
     return kind(*(torch.cat(columns.pop(0)) for _ in range(len(columns))))
 
@@ -63,15 +70,15 @@ def classifier_scores(
     device: torch.device,
     budget: int = 2**25,
 ) -> np.ndarray:
-    """(n, K) float32: the mean over members of <w_l, x^{2,l}> for `candidates` (n, K) label ids, -1 = none.
+    """(n, K) float32: the mean over members of <w_l, x^{2,l}>.
 
-    A chunk of datapoints makes at most about `budget` numbers at once.
+    `candidates` (n, K) are label ids, -1 = none; scores of missing candidates are arbitrary.
+    Datapoints are processed in chunks that take about `budget` numbers of memory.
     """
     n, width = candidates.shape
     num_labels = len(labels.sides[0].w)
-    every = (
-        width * 4 >= num_labels
-    )  # so many candidates that it is cheaper to score all labels at once
+    # With many candidates it is cheaper to score all labels than to copy a side per datapoint.
+    every = width * 4 >= num_labels
     if device.type == "cuda" and not every:
         budget *= 16  # a dozen datapoints at a time would leave a GPU idle between launches
     per = (num_labels if every else width) * labels.sides[0].numbers(own=not every)
@@ -80,14 +87,16 @@ def classifier_scores(
     for start in range(0, n, chunk):
         rows = np.arange(start, min(start + chunk, n))
         ids = torch.from_numpy(np.maximum(candidates[rows], 0).astype(np.int64)).to(device)
-        total: Tensor | float = 0.0
+        total = torch.zeros((), device=device)
         for network, side, x in zip(labels.networks, labels.sides, datapoints):
             bags = x.bags(rows, device)
-            scores = (
-                network.scores(bags, side).gather(1, ids)
-                if every
-                else network.scores(bags, side[ids])
-            )
-            total = total + scores
+            total = total + _scores(network, bags, side, ids, every)
         out[rows] = (total / len(labels.networks)).float().cpu().numpy()
     return out
+
+
+def _scores(network: Mufin, bags: Bag, side: LabelSide, ids: Tensor, every: bool) -> Tensor:
+    """(B, K) scores of labels `ids` (B, K); `every`: scores all labels and picks these."""
+    if every:
+        return network.scores(bags, side).gather(1, ids)
+    return network.scores(bags, side[ids])

@@ -1,4 +1,4 @@
-"""The figures on valid by which Module IV can choose an epoch."""
+"""Figures on valid by which Module IV can choose an epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def valid_figures(
     device: torch.device,
     precision: torch.dtype,
 ) -> dict[str, float]:
-    """P@1 and P@5 on `split` by classifier score alone, over `candidates` (None: all labels), in percent."""
+    """P@1 and P@5 on `split` by classifier score only, in percent.
+
+    `candidates` are the labels to rank for each datapoint; None ranks all labels.
+    """
     labels = [embed(network, store, label_products, device, precision)]
     datapoints = [embed(network, store, split.product, device, precision)]
     every = np.tile(np.arange(len(label_products)), (len(split), 1))

@@ -93,6 +93,7 @@ class ExactNeighbours:
         queries = checked(queries, self.rows.shape[1])
         n, width = len(queries), min(k, self.source.num_labels)
         labels, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
+        # A chunk of queries makes a score per row and a maximum per label.
         step = max(1, self._budget() // max(len(self.rows) + self.source.num_labels, 1))
         with _full_float32():
             for start in range(0, n, step):
@@ -102,7 +103,7 @@ class ExactNeighbours:
                     mine = excluded.take(rows)
                     row = torch.from_numpy(mine.rows())
                     best[row, torch.from_numpy(mine.values.astype(np.int64))] = -torch.inf
-                found, column = _top(best, width)
+                found, column = _top(best, width)  # columns are label ids
                 values[rows, :width] = found.cpu().numpy()
                 labels[rows, :width] = column.masked_fill(found == -torch.inf, -1).cpu().numpy()
         return labels, values
@@ -113,10 +114,11 @@ class ExactNeighbours:
         best = torch.full((len(queries), self.source.num_labels), -torch.inf, device=self.device)
         layers = self.rows.split(self.sizes) if self.sizes else ()
         for layer in layers[:LAYERS]:
-            part = best[:, : len(layer)]
+            part = best[:, : len(layer)]  # a layer has one row of each of the first labels
             torch.maximum(part, queries @ layer.T, out=part)
+        # If there is any further part, there are LAYERS layers before it.
         for place, vectors in zip(self.further, layers[LAYERS:]):
-            part = best[:, place]
+            part = best[:, place]  # many rows of one label
             torch.maximum(part, (queries @ vectors.T).amax(1), out=part)
         return best.index_select(1, self.column)
 
@@ -143,22 +145,25 @@ def _layers(rows: LabelRows) -> tuple[np.ndarray, list[int], list[int], np.ndarr
 
     Returns the row numbers in their new order; the size of each part of it; the place of the label
     of each part after the layers; and (L,) the place of each label. The place of a label is its
-    position by number of rows, largest first.
+    rank by number of rows, 0 for the most.
 
-    Rows of a label beyond the first `LAYERS` form a part of their own. Layers of a few rows would
-    cost as much as layers of thousands.
+    The parts are the layers, then one part for each label with more than `LAYERS` rows. As further
+    layers these rows would cost more: a layer of a few rows takes as long as one of thousands.
     """
-    kept = np.flatnonzero(rows.label >= 0)
+    kept = np.flatnonzero(rows.label >= 0)  # without removed rows
     kept = kept[np.argsort(rows.label[kept], kind="stable")]  # the rows of a label together
-    counts = np.bincount(rows.label[kept], minlength=rows.num_labels)
+    label = rows.label[kept]
+    counts = np.bincount(label, minlength=rows.num_labels)
     place = np.empty(rows.num_labels, np.int64)
     place[np.argsort(-counts, kind="stable")] = np.arange(rows.num_labels)
+    # The layer of a row is its number among the rows of its label.
     layer = np.arange(len(kept)) - np.repeat(np.cumsum(counts) - counts, counts)
     # Parts are numbered: layers first, then LAYERS + place for a label with more rows.
-    part = np.where(layer < LAYERS, layer, LAYERS + place[rows.label[kept]])
-    order = np.lexsort((layer, place[rows.label[kept]], part))
+    part = np.where(layer < LAYERS, layer, LAYERS + place[label])
+    order = np.lexsort((layer, place[label], part))  # by part, in a part by place, then by layer
     numbers, sizes = np.unique(part, return_counts=True)
-    return kept[order], sizes.tolist(), (numbers[numbers >= LAYERS] - LAYERS).tolist(), place
+    further = numbers[numbers >= LAYERS] - LAYERS
+    return kept[order], sizes.tolist(), further.tolist(), place
 
 
 def checked(queries: np.ndarray, dim: int) -> np.ndarray:

@@ -82,11 +82,11 @@ class HnswNeighbours:
         while len(short):
             mine = excluded.take(short) if excluded is not None else None
             found = self._fetch(queries[short], fetch) if fetch <= self._widest(k) else None
-            if found is None:
+            if found is None:  # exact search answers all that are left
                 labels[short], values[short] = self._exact().search(queries[short], k, mine)
                 break
             if mine is not None:
-                found[0][is_in(found[0], mine)] = -1
+                found[0][is_in(found[0], mine)] = -1  # filter pairs are no results
             labels[short], values[short] = _unique(*found, k)
             short = short[(labels[short] >= 0).sum(1) < goal[short]]
             fetch *= 2
@@ -112,7 +112,7 @@ class HnswNeighbours:
             if "2D array" not in str(error):
                 raise
             return None
-        return self.source.label[rows.astype(np.int64)], 1 - distances
+        return self.source.label[rows.astype(np.int64)], 1 - distances  # hnswlib's 1 - <q, x>
 
     def _goals(self, n: int, k: int, excluded: Lists | None) -> np.ndarray:
         """(n,) the number of distinct labels that each query can get, at most k."""
@@ -150,7 +150,8 @@ class HnswNeighbours:
         self._set_source(self.source.joined(rows))
 
     def remove(self, labels: np.ndarray) -> None:
-        """Removes `labels` from all later searches; their nodes stay, as links lead through them."""
+        """Removes `labels` from later searches; their nodes stay, as links lead through them."""
+        # Not rows that were removed before: hnswlib raises an error for these.
         for row in np.flatnonzero(np.isin(self.source.label, labels) & (self.source.label >= 0)):
             self.graph.mark_deleted(row)
         self._set_source(self.source.without(labels))

@@ -1,4 +1,4 @@
-"""The trained recommender in one object: answers for products of the catalog, and for products that it has never seen."""
+"""The trained recommender: answers for products in the catalog and for new products."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ CHUNK = 4096  # products scored at once
 
 
 class Recommender:
-    """What `dvc repro` made in the folder `home`, loaded once; answers are uids with titles and scores.
+    """Loads what `dvc repro` made in the folder `home` and answers with uids, titles and scores.
 
-    The mix of scores is that of `models/mix.json`, which the stage evaluate wrote.
+    Scores are mixed by `models/mix.json`, which the stage evaluate wrote. Raises ArtifactError if a
+    file is missing.
     """
 
     def __init__(self, params: Params, home: Path = Path(".")):
@@ -51,18 +52,17 @@ class Recommender:
 
     @cached_property
     def encoders(self) -> NewProductEncoders:
-        """Loaded by the first question about a product that is not in the catalog."""
+        """The encoders for new products, loaded at the first question about one."""
         return load_encoders(
             self.precomputed, self.params.encoder.modalities, self.predictor.device
         )
 
     def recommend(self, uids: list[str], k: int = 10) -> list[list[dict]]:
-        """The k best labels of each product of the catalog, never the product itself; MufinError for an unknown uid."""
-        if unknown := [u for u in uids if u not in self.row_of]:
-            near = difflib.get_close_matches(unknown[0], self.uids, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise MufinError(f"{unknown[0]} is not a product of the catalog{hint}")
-        rows = np.array([self.row_of[u] for u in uids], np.int64)
+        """The k best labels of each product in the catalog, never the product itself.
+
+        Each is {"uid", "title", "score"}, best first. Raises MufinError for an unknown uid.
+        """
+        rows = np.array([self._row(uid) for uid in uids], np.int64)
         out: list[list[dict]] = []
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
@@ -73,12 +73,23 @@ class Recommender:
     def recommend_new(
         self, titles: list[str], pictures: list[list[bytes]], k: int = 10
     ) -> list[list[dict]]:
-        """The k best labels of products by title ('' for none) and picture bytes; MufinError for a broken picture."""
+        """The k best labels of new products, as `recommend` returns them.
+
+        A product has a title ('' for none) and encoded pictures, such as the bytes of JPEG files.
+        Raises MufinError for a broken picture.
+        """
         with tempfile.TemporaryDirectory() as folder:
             store = new_product_store(
                 titles, pictures, self.encoders, self.params.encoder, Path(folder)
             )
             return self._best(store, np.arange(len(titles)), titles, k, None)
+
+    def _row(self, uid: str) -> int:
+        if uid not in self.row_of:
+            near = difflib.get_close_matches(uid, self.uids, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise MufinError(f"{uid} is not a product of the catalog{hint}")
+        return self.row_of[uid]
 
     def _best(
         self,
@@ -92,11 +103,12 @@ class Recommender:
         wide = len(predictor.index) if e.candidates == "all" else max(e.shortlist, k)
         datapoints = predictor.embed(rows, store=store)
         candidates = predictor.candidates(datapoints, wide, excluded, titles)
-        labels, scores = rank(candidates, self.mix, excluded, predictor.index.log_frequency, k)
-        return [
-            [self._answer(*pair) for pair in zip(*row) if pair[0] >= 0]
-            for row in zip(labels, scores)
-        ]
+        ranking = rank(candidates, self.mix, excluded, predictor.index.log_frequency, k)
+        return [self._answers(labels, scores) for labels, scores in zip(*ranking)]
+
+    def _answers(self, labels: np.ndarray, scores: np.ndarray) -> list[dict]:
+        """The answers for one product; labels below 0 are none."""
+        return [self._answer(*pair) for pair in zip(labels, scores) if pair[0] >= 0]
 
     def _answer(self, label: int, score: float) -> dict:
         product = self.predictor.index.products[label]

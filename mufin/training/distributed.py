@@ -62,28 +62,28 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, rows: Tensor) -> Tensor:
         out = rows.new_empty(world() * len(rows), *rows.shape[1:])
-        dist.all_gather_into_tensor(out, rows.contiguous())
+        dist.all_gather_into_tensor(out, rows.contiguous())  # needs equal shapes in all processes
         return out
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
-        return grad.chunk(world())[rank()]
+        return grad.chunk(world())[rank()]  # the rows that this process gave
 
 
 def gather_bags(bag: Bag, count: int) -> Bag:
     """The bags of all processes, (count, m, D), from the bags of each one's `share(count)`."""
     if world() == 1:
         return bag
-    # All shares get the same shape: the longest bag of all, and the largest share.
+    # All shares are padded to one shape: the longest bag of all, and the largest share.
     size = torch.tensor([bag.rows.shape[1]], device=bag.rows.device)
     dist.all_reduce(size, dist.ReduceOp.MAX)
     most, width = -(-count // world()), int(size)
-    missing = (0, width - bag.rows.shape[1], 0, most - len(bag.rows))
-    rows = _GatherRows.apply(pad(bag.rows, (0, 0, *missing)))
+    missing = (0, width - bag.rows.shape[1], 0, most - len(bag.rows))  # as `pad` takes it
+    rows = _GatherRows.apply(pad(bag.rows, (0, 0, *missing)))  # (world x most, width, D)
     modality = _GatherRows.apply(pad(bag.modality.to(torch.int32), missing, value=-1))
-    keep = _places(count, most).to(rows.device)
+    keep = _places(count, most).to(rows.device)  # drops the padding
     # The processes have drawn different amounts of random numbers by now. From here on, all must
     # draw the same dropout, or their losses would differ.
     torch.manual_seed(torch.initial_seed() + 1)
@@ -98,7 +98,7 @@ def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarra
     if world() == 1:
         return rows
     most = -(-count // world())
-    mine = torch.zeros(most, rows.shape[1], device=device)
+    mine = torch.zeros(most, rows.shape[1], device=device)  # padded to the largest share
     mine[: len(rows)] = torch.from_numpy(rows).to(device)
     out = mine.new_empty(world() * most, rows.shape[1])
     dist.all_gather_into_tensor(out, mine)
@@ -123,7 +123,7 @@ def reduce_gradients(
         return
     for p in after:
         if p.grad is not None:
-            p.grad = p.grad * world()
+            p.grad = p.grad * world()  # the loss was divided by the number of processes
     for p in sparse:
         p.grad = _sum_sparse(p)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in dense]
@@ -137,6 +137,7 @@ def reduce_gradients(
 
 def _sum_sparse(p: Tensor) -> Tensor:
     """The sum over processes of a row-sparse gradient, with the rows that any process has."""
+    # Sparse tensors cannot be reduced, so the gradient is sent dense, with the rows that it has.
     total, touched = torch.zeros_like(p), torch.zeros(len(p), device=p.device)
     if p.grad is not None:
         grad = p.grad.coalesce()

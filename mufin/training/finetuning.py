@@ -47,7 +47,7 @@ class FinetuneSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of Module IV: A datapoints and U distinct labels among the distinct products."""
+    """A step of Module IV: A datapoints and U distinct labels, and all their distinct products."""
 
     batch: DescriptorBatch  # this process's share of the products
     count: int  # products in the whole step

@@ -11,9 +11,10 @@ def triplet(
 ) -> Tensor:
     """Sum over positives p and negatives n of [<z, x_n> - <z, x_p> + gamma]_+, divided by A.
 
-    The loss of MUFIN Sec. 3.1, Module I. `positive` (A, P) and `negative` (A, N) are cosines with
-    each of A anchors; the masks say which entries exist. The division by A is not in the paper and
-    does not change the steps of AdamW, which are independent of the scale of the loss.
+    The loss of MUFIN Sec. 3.1, Module I. `positive` (A, P) and `negative` (A, N) are the cosines of
+    A anchors z with their positives and negatives; the masks say which entries exist. The division
+    by A is not in the paper. It does not change the steps of AdamW, which do not depend on the
+    scale of the loss.
     """
     gap = (negative.unsqueeze(1) - positive.unsqueeze(2) + gamma).clamp_min(0)  # (A, P, N)
     return (gap * (positive_mask.unsqueeze(2) & negative_mask.unsqueeze(1))).sum() / len(positive)
@@ -23,11 +24,11 @@ def multi_positive_softmax(scores: Tensor, relevant: Tensor, allowed: Tensor) ->
     """Minus the mean log softmax of the relevant columns, per row and then over rows.
 
     `scores` (A, M) are already divided by the temperature. `allowed` (A, M) bool are the columns in
-    the softmax, `relevant` (A, M) bool some of these. A row without relevant columns counts 0 and
-    is left out of the mean.
+    the softmax, `relevant` (A, M) bool some of these. Rows without relevant columns are left out.
     """
+    # -inf leaves a column out of the softmax. Its log probability, also -inf, must not be summed.
     log_p = scores.masked_fill(~allowed, -torch.inf).log_softmax(1).masked_fill(~relevant, 0.0)
-    counts = relevant.sum(1)
+    counts = relevant.sum(1)  # (A,)
     return -(log_p.sum(1) / counts.clamp_min(1)).sum() / (counts > 0).sum().clamp_min(1)
 
 

@@ -20,8 +20,8 @@ def eligible_positives(by_label: Lists, similarity: np.ndarray, threshold: float
     label without a hard positive keeps its least similar datapoint.
     """
     hard = similarity <= threshold
-    rows = by_label.rows()
-    none = ~(np.bincount(rows[hard], minlength=len(by_label)) > 0)
+    rows = by_label.rows()  # the label of each pair
+    none = ~(np.bincount(rows[hard], minlength=len(by_label)) > 0)  # labels without a hard positive
     # Sorted by (label, similarity), the first pair of a label is the least similar one.
     order = np.lexsort((similarity, rows))
     least = order[by_label.offsets[:-1][np.diff(by_label.offsets) > 0]]
@@ -41,14 +41,14 @@ def draw(
     Returns picks (len(rows), k) int64 and a mask of the same shape, false where a row has fewer.
     With `eligible` (nnz,) bool only these values of `lists` are drawn.
     """
-    # Each value gets a random key, and each row takes its k smallest keys. Keys lie in [0, 1), so 2
-    # marks what may not be drawn.
+    # Each value gets a random key, and each row takes the values with its k smallest keys. This
+    # draws without replacement for all rows at once.
     positions, offsets = lists.positions(rows)
     keys = rng.random(len(positions))
     if eligible is not None:
-        keys[~eligible[positions]] = 2.0
-    row = np.repeat(np.arange(len(rows)), np.diff(offsets))
-    order = np.lexsort((keys, row))
+        keys[~eligible[positions]] = 2.0  # above all random keys, which lie in [0, 1)
+    row = np.repeat(np.arange(len(rows)), np.diff(offsets))  # of each value
+    order = np.lexsort((keys, row))  # by row, then by key
     rank = np.arange(len(order)) - offsets[:-1][row]  # `row` is sorted, so `row[order]` equals it
     keep = (rank < k) & (keys[order] < 2.0)
     picks = np.zeros((len(rows), k), np.int64)
@@ -69,8 +69,8 @@ class Relevance:
         """(len(rows), len(columns)) bool for distinct `columns`."""
         taken = self.lists.take(rows)
         self.position[columns] = np.arange(len(columns))
-        at = self.position[taken.values]
-        self.position[columns] = -1
+        at = self.position[taken.values]  # the column of each value in the block
+        self.position[columns] = -1  # ready for the next block; clearing all would be slow
         out = np.zeros((len(rows), len(columns)), bool)
         out[taken.rows()[at >= 0], at[at >= 0]] = True
         return out
@@ -86,6 +86,7 @@ def hardest(scores: Tensor, allowed: Tensor, k: int, random: bool = False) -> tu
     with torch.no_grad():
         keys = torch.rand_like(scores) if random else scores.detach()
         keys = keys.masked_fill(~allowed, -torch.inf)
+        # A row with fewer than k allowed columns also gets others, which the mask shows.
         index = keys.topk(min(k, scores.shape[1]), 1).indices
     return scores.gather(1, index), allowed.gather(1, index)
 
@@ -101,7 +102,7 @@ def shortlist_negatives(shortlist: Lists, truth: Lists, excluded: Lists, num_lab
 
 
 def balanced_clusters(vectors: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Clusters of at most `size` similar rows of `vectors` (n, D), as the batches of NGAME.
+    """Clusters of at most `size` similar rows of `vectors` (n, D), as in the batches of NGAME.
 
     All rows are halved by balanced 2-means until the parts are small enough. Returns row numbers.
     """

@@ -33,7 +33,7 @@ class Rates:
 
     encoder: float  # the parts of E_V and E_T that train
     new: float  # projections, A_S
-    gates: float  # log weights of the modalities: three numbers, which must change much
+    gates: float  # log weights of the modalities in the pooling
     lexical: float  # vectors of title words
     attention: float  # A_C, or its replacement in a variant
     free: float  # eta and alpha
@@ -43,8 +43,8 @@ class Optimisers:
     """AdamW for dense parameters, SparseAdam for lexical vectors and for rows of eta and alpha.
 
     AdamW is the optimiser of the paper. eta are the free vectors of the classifiers, alpha their
-    mixing weights. By default a step only changes their rows for labels in the batch, so its cost
-    does not depend on the number of labels. SparseAdam has no weight decay, which these rows do not
+    mixing weights. By default a step only changes the rows of labels in its batch, so its cost does
+    not depend on the number of all labels. SparseAdam has no weight decay, which these rows do not
     need: w depends on the direction of eta only. With `dense_tables`, AdamW updates all rows of eta
     and alpha in every step, exactly as in the paper, and rows outside the batch move by their
     moments.

@@ -52,7 +52,7 @@ class PretrainSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of Module I: A anchors and M distinct others, both among U distinct products."""
+    """A step of Module I: A anchors and M distinct others, and all their U distinct products."""
 
     batch: DescriptorBatch  # this process's share of the products
     count: int  # U

@@ -231,7 +231,7 @@ def test_a_logit_is_the_mlp_of_the_attended_words():
             words = row[row > 0][None]
             states = net.lstm(net.embedding(words))[0]
             attended = (net.attention.weight[:3] @ states.transpose(1, 2)).softmax(-1) @ states
-            assert torch.allclose(net(tokens, nodes)[i], net.mlp(attended)[0, :, 0], atol=1e-5)
+            assert torch.allclose(net(tokens, nodes)[i], net.last(torch.relu(net.first(attended)))[0, :, 0], atol=1e-5)
 
 
 def forest_of_random_weights(num_labels: int = 40) -> tuple[axm.Tree, list[axm.LevelNetwork]]:
@@ -246,7 +246,7 @@ def forest_of_random_weights(num_labels: int = 40) -> tuple[axm.Tree, list[axm.L
     ]
     for net in nets:
         torch.nn.init.normal_(net.attention.weight)
-        torch.nn.init.normal_(net.mlp[2].weight, std=3.0)
+        torch.nn.init.normal_(net.last.weight, std=3.0)
     return tree, nets
 
 
@@ -302,7 +302,7 @@ def test_a_level_starts_from_the_level_above():
         fresh.attention.weight == attention
     ).all()
     assert (fresh.lstm.weight_hh_l0 == nets[0].lstm.weight_hh_l0).all() and (
-        fresh.mlp[0].weight == nets[0].mlp[0].weight
+        fresh.first.weight == nets[0].first.weight
     ).all()
 
 

@@ -11,7 +11,15 @@ from mufin.metrics import inverse_propensity, precision_at_k, recall_of_labels
 from mufin.ragged import Lists
 from mufin.ranking import popularity_mix
 from mufin.ranking.order import top
-from mufin.ranking.popularity_mix import PopularityMix, _hats, _loss, _mixed, fit, fixed_mix
+from mufin.ranking.popularity_mix import (
+    LabelFacts,
+    PopularityMix,
+    _hats,
+    _loss,
+    _mixed,
+    fit,
+    fixed_mix,
+)
 
 LABELS, TAIL, NONE = 60, 5, Lists.of_rows([[]] * 150)
 
@@ -46,11 +54,13 @@ def learnt(candidates, features, counts, truth, excluded=NONE, beta=0.7):
     return fit(
         candidates,
         features,
-        np.log1p(counts),
         truth,
         excluded,
-        inverse_propensity(counts, 500, 0.6, 2.6),
-        np.flatnonzero(counts < TAIL),
+        LabelFacts(
+            np.log1p(counts),
+            inverse_propensity(counts, 500, 0.6, 2.6),
+            np.flatnonzero(counts < TAIL),
+        ),
         beta,
     )
 
@@ -261,11 +271,13 @@ def test_missing_candidates_and_filter_pairs_are_not_learnt():
     same, scores, again = fit(
         more,
         wide,
-        np.log1p(np.append(counts, [1, 1, 1])),
         true,
         excluded,
-        inverse_propensity(np.append(counts, [1, 1, 1]), 500, 0.6, 2.6),
-        np.flatnonzero(counts < TAIL),
+        LabelFacts(
+            np.log1p(np.append(counts, [1, 1, 1])),
+            inverse_propensity(np.append(counts, [1, 1, 1]), 500, 0.6, 2.6),
+            np.flatnonzero(counts < TAIL),
+        ),
         0.7,
     )
     assert same.share == mix.share and again == table

@@ -29,7 +29,7 @@ def test_a_graph_file_cut_anywhere_is_an_error(neighbours, tmp_path):
             _check_whole(tmp_path / "hnsw.bin", _size(tmp_path / "hnsw.bin"))
 
 
-def test_a_graph_file_has_zeros_where_hnswlib_leaves_undefined_bytes(neighbours, tmp_path):
+def test_undefined_bytes_of_a_graph_file_are_zeros(neighbours, tmp_path):
     neighbours.graph.save_index(str(tmp_path / "theirs"))
     neighbours.save(tmp_path)
     theirs, ours = ((tmp_path / name).read_bytes() for name in ("theirs", "hnsw.bin"))

@@ -382,13 +382,3 @@ def test_augmented_rows_are_bag_rows_and_centroids():
         2,
         2,
     ]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=6))
-def test_padded_lists_end_in_minus_one(rows):
-    padded = Lists.of_rows(rows).padded()
-    width = max(map(len, rows), default=0)
-    assert padded.tolist() == [
-        row + [-1] * (width - len(row)) for row in rows
-    ] and padded.shape == (len(rows), width)

@@ -82,7 +82,7 @@ def epoch(number: int, loss: float, part: float = 1.0, **valid: float) -> dict[s
     }
 
 
-def test_a_row_is_the_mean_of_members_that_finished_the_epoch(tmp_path):
+def test_a_row_is_the_mean_of_finished_members(tmp_path):
     curve = CurveFile(tmp_path / "curve.csv")
     first, second = curve.member(), curve.member()
     first([epoch(1, 4.0, valid_P=10.0), epoch(2, 2.0, valid_P=20.0)])

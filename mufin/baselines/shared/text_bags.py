@@ -32,7 +32,8 @@ class Bags:
         """
         positions, offsets = self.terms.positions(rows)
         arrays = self.terms.values[positions], offsets[:-1], self.weights[positions]
-        return tuple(torch.from_numpy(a).to(device) for a in arrays)
+        ids, starts, weights = (torch.from_numpy(a).to(device) for a in arrays)
+        return ids, starts, weights
 
     def matrix(self, num_terms: int) -> sp.csr_matrix:
         """(n, num_terms): the weights."""
