@@ -18,7 +18,8 @@ OURS = ("mufin", "pipeline", "compare")
 def files_of(script: Path) -> list[Path]:
     """The files of this project that run when `script` runs, `script` included, sorted."""
     found: set[Path] = set()
-    todo = [script.resolve()]
+    package = script.resolve().parent / "__init__.py"
+    todo = [script.resolve(), *([package] if package.exists() else [])]
     while todo:
         if (path := todo.pop()) not in found:
             found.add(path)

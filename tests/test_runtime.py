@@ -209,3 +209,9 @@ def test_only_the_first_rank_writes_metrics(tmp_path, monkeypatch):
             report.facts = {"rank": int(rank)}
         assert (tmp_path / "metrics").exists() == (rank == "0")
     assert read_json(tmp_path / "metrics/work.json") == {"rank": 0}
+
+
+def test_memory_of_children_is_0_without_psutil(monkeypatch):
+    assert runtime._family_memory() > 0
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert runtime._family_memory() == 0

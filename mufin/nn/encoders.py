@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar
 
 import timm
 import torch
@@ -22,10 +22,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel
 
 from mufin.artifacts.files import read_json
 from mufin.errors import MufinError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Kind = Literal["inputs", "activations", "descriptors"]  # what `forward` takes
 Trainable = int | Literal["all"]  # blocks or layers that train, counted from the last

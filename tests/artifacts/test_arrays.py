@@ -63,7 +63,7 @@ def test_the_header_is_rewritten_in_place_with_the_rows(tmp_path):
     assert open_shard[128:] == closed[128:] and len(np.load(tmp_path / "rows-00000.npy")) == 1000
 
 
-def test_rows_that_do_not_lie_in_order_are_written_in_order(tmp_path):
+def test_transposed_rows_are_written_in_order(tmp_path):
     rows = np.arange(24, dtype=np.float32).reshape(4, 6)
     writer = ShardWriter(tmp_path, "rows")
     writer.add(rows.T[::2])
@@ -75,7 +75,7 @@ def test_a_writer_without_rows_leaves_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("supported", [True, False])
-def test_rows_in_any_order_give_the_bytes_of_an_array(tmp_path, monkeypatch, supported):
+def test_rows_in_any_order_give_equal_bytes(tmp_path, monkeypatch, supported):
     """Also on a file system that cannot set space aside."""
     if not supported:
         monkeypatch.setattr(os, "posix_fallocate", not_supported)
@@ -95,7 +95,7 @@ def not_supported(*_):
     raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
 
-def test_a_disk_without_room_for_all_rows_fails_at_once(tmp_path, monkeypatch):
+def test_a_disk_without_room_fails_at_once(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -133,7 +133,7 @@ def test_json_comes_back_and_nan_leaves_the_old_file(tmp_path):
         read_json(path)
 
 
-def test_csv_rows_come_back_and_a_failing_row_leaves_the_old(tmp_path):
+def test_csv_comes_back_and_errors_leave_the_old(tmp_path):
     path = tmp_path / "made" / "m.csv"
     rows = [('a, "b"', 1, 2.5), ("two\nlines", -1, None)]
     write_csv(("name", "count", "share"), iter(rows), path)

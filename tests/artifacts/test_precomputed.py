@@ -89,7 +89,7 @@ def test_the_readers_return_what_was_written(tmp_path):
         np.testing.assert_allclose(std, [column.std() for column in rows.T], rtol=1e-6)
 
 
-def test_text_inputs_written_at_once_equal_those_row_by_row(tmp_path):
+def test_text_inputs_at_once_equal_those_by_row(tmp_path):
     stored = written(tmp_path, frozen=True)
     row_by_row = stored.text_inputs().copy()
     assert not row_by_row[1].any()  # a product without a title

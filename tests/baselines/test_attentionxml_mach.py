@@ -231,7 +231,9 @@ def test_a_logit_is_the_mlp_of_the_attended_words():
             words = row[row > 0][None]
             states = net.lstm(net.embedding(words))[0]
             attended = (net.attention.weight[:3] @ states.transpose(1, 2)).softmax(-1) @ states
-            assert torch.allclose(net(tokens, nodes)[i], net.last(torch.relu(net.first(attended)))[0, :, 0], atol=1e-5)
+            assert torch.allclose(
+                net(tokens, nodes)[i], net.last(torch.relu(net.first(attended)))[0, :, 0], atol=1e-5
+            )
 
 
 def forest_of_random_weights(num_labels: int = 40) -> tuple[axm.Tree, list[axm.LevelNetwork]]:

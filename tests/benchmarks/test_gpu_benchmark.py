@@ -31,7 +31,7 @@ from mufin.profiles import read_profile
 from tests.support.projects import ROOT
 from tests.support.stages import inside, run_stages
 
-ABSENT = ("dvc", "polars", "hnswlib", "psutil", "ruamel", "sklearn")  # on the machine with the GPU
+ABSENT = ("dvc", "polars", "hnswlib", "ruamel", "sklearn")  # on the machine with the GPU
 SECTIONS = {  # part: words that its figures must have
     "ceilings": ["bf16", "float32", "device memory", "pinned"],
     "equality": ["passed", "failed", "skipped"],

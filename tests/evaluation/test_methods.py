@@ -98,7 +98,7 @@ def test_mixed_rows_are_the_rankings_of_their_mixes():
     )
 
 
-def test_the_alpha_one_row_replaces_the_classifier_and_drops_the_ridge():
+def test_the_alpha_one_row_has_no_ridge():
     both = {"test": scored(6)}
     scores = {"test": np.random.default_rng(5).normal(size=(6, 12)).astype(np.float32)}
     mix = Mix(0.5, 0.2, 0.7)
@@ -165,7 +165,7 @@ def slow_scores(x: np.ndarray, e: PretrainEmbeddings, bags: bool) -> np.ndarray:
     return np.array(out)
 
 
-def test_without_unseen_labels_or_datapoints_there_is_nothing_to_report():
+def test_no_unseen_labels_or_datapoints_give_no_figures():
     none, one = np.zeros(0, np.int64), np.array([3])
     empty = Split(none, Lists.of_rows([]), Lists.of_rows([]))
     asked = Split(one, Lists.of_rows([[0]]), Lists.of_rows([[]]))
