@@ -17,9 +17,10 @@ from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
 from mufin.nn.encoders import Encoder
-from mufin.nn.feed_forward import FeedForward, NoSelfAttention
+from mufin.nn.feed_forward import FeedForward
 from mufin.nn.mufin import LexicalBag, Mufin, Projection
 from mufin.nn.no_cross_attention import NoCrossAttention
+from mufin.nn.no_self_attention import NoSelfAttention
 from mufin.nn.vision_language import load_encoder
 from mufin.nn.weights import weights_of
 

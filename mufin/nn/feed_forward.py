@@ -1,4 +1,4 @@
-"""What replaces A_S (self-attention) in two variants: a feed-forward layer, or nothing."""
+"""MUFIN-no A_S: a feed-forward layer in the place of A_S (App. F, Table 4)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,3 @@ class FeedForward(nn.Module):
         """(..., m, D) and mask (..., m) bool -> (..., m, D); padding is 0."""
         out = self.norm(self.dropout(self.layer(rows)) + rows)
         return out.masked_fill(~mask.unsqueeze(-1), 0.0)
-
-
-class NoSelfAttention(nn.Module):
-    """X^1 = X^0: rows stay as the encoders return them, for early fusion (App. C.1)."""
-
-    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """(..., m, D) and mask (..., m) bool -> (..., m, D); padding is 0."""
-        return rows.masked_fill(~mask.unsqueeze(-1), 0.0)

@@ -20,9 +20,10 @@ from mufin.nn.bags import Bag, Pooling
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
-from mufin.nn.feed_forward import FeedForward, NoSelfAttention
+from mufin.nn.feed_forward import FeedForward
 from mufin.nn.label_side import LabelSide
 from mufin.nn.no_cross_attention import NoCrossAttention
+from mufin.nn.no_self_attention import NoSelfAttention
 
 
 def max_pool(x: Tensor, dim: int) -> Tensor:

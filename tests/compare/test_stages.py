@@ -89,7 +89,7 @@ def test_the_base_depends_on_the_settings_of_its_stages():
 def test_rows_depend_on_the_stages_that_they_run():
     def scripts(stage):
         deps = COMPARE[stage]["deps"]
-        return {d.removeprefix("../pipeline/") for d in deps if d.startswith("../pipeline/")}
+        return {d.removeprefix("../pipeline/") for d in deps if "pipeline/" in d} - {"__init__.py"}
 
     assert scripts("base") == {f"{name}.py" for name in BASE}
     assert scripts("variant") == {f"{name}.py" for name in [*BASE, *ROW]}
