@@ -160,7 +160,7 @@ def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> 
 
 def _summary(figures: dict[str, dict[str, float]]) -> dict:
     """The figures of `metrics/evaluate.json`."""
-    return {split: {m: figures[split][m] for m in SUMMARY} for split in ("test", "valid")}
+    return {split: {m: figures[split][m] for m in names} for split, names in SUMMARY.items()}
 
 
 def _write_choices(

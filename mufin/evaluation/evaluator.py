@@ -10,7 +10,11 @@ from mufin import metrics
 from mufin.artifacts.curated import Curated, Split
 
 KS, RECALL_KS, AUC_K = (1, 3, 5), (10, 20, 50, 100), 100
-SUMMARY = ("P@1", "P@5", "PSP@5", "R@10", "R@100", "AUC@100")  # in metrics/evaluate.json
+# metrics/evaluate.json: few numbers, for `dvc metrics diff`; of valid those that choose the mix
+SUMMARY = {
+    "test": ("P@1", "P@5", "PSP@5", "R@10", "R@100", "AUC@100"),
+    "valid": ("P@1", "P@5", "R@10"),
+}
 TABLE = ("P@1", "P@5", "nDCG@5", "R@10", "R@100", "PSP@5", "AUC@100", "tail R@10")  # printed
 
 
