@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -75,14 +74,20 @@ def _pipeline(path: Path, versions: dict[str, str]) -> tuple[str, set[str]]:
     yaml.width, yaml.preserve_quotes = 4096, True
     yaml.indent(mapping=2, sequence=4, offset=2)
     content, used = yaml.load(path.read_text()), set()
+    # paths are relative to the file; DVC applies .dvcignore (to __pycache__) below its root alone,
+    # so that a folder elsewhere cannot be a dep
+    up, fold = ("", True) if path.parent == ROOT else ("../", False)
     for stage in content["stages"].values():
-        scripts = _scripts(stage)
+        deps = stage.get("deps", [])
+        own = [dep.removeprefix(up) for dep in deps if dep.startswith(up)]
+        scripts = _scripts(stage, own)
         packages = sorted(package_names(scripts) & set(versions))
         used |= set(packages)
-        own = [p for p in stage.get("params", []) if not (isinstance(p, dict) and PACKAGES in p)]
-        params = CommentedSeq([*own, CommentedMap({PACKAGES: CommentedSeq(packages)})])
-        code = code_deps(scripts, _templates(stage))
-        deps = CommentedSeq([*_data(stage.get("deps", [])), *code])
+        file = up + PACKAGES
+        others = [p for p in stage.get("params", []) if not (isinstance(p, dict) and file in p)]
+        params = CommentedSeq([*others, CommentedMap({file: CommentedSeq(packages)})])
+        code = [up + dep for dep in code_deps(scripts, _templates(own), fold)]
+        deps = CommentedSeq([*(dep for dep in deps if not _is_code(dep.removeprefix(up))), *code])
         outs = stage.pop("outs")
         for name, value in (("params", params), ("deps", deps), ("outs", outs)):  # in this order
             stage.pop(name, None)
@@ -92,25 +97,31 @@ def _pipeline(path: Path, versions: dict[str, str]) -> tuple[str, set[str]]:
         return out.getvalue(), used
 
 
-def _scripts(stage: dict) -> list[Path]:
-    """The script of a stage's command, and those that a dep like `x/${item.name}.py` stands for."""
+def _scripts(stage: dict, deps: list[str]) -> list[Path]:
+    """The scripts that a stage runs.
+
+    That of its command, those that a dep like `x/${item.name}.py` stands for, and stages of the
+    pipeline that are among its deps: a variant of the study runs them by name.
+    """
     words = shlex.split(stage["cmd"])
     scripts = [ROOT / f"{words[words.index('-m') + 1].replace('.', '/')}.py"]
-    for template in _templates(stage):
+    for template in _templates(deps):
         scripts += sorted((ROOT / template).parent.glob("[!_]*.py"))
-    return scripts
+    stages = [ROOT / dep for dep in deps if re.fullmatch(r"pipeline/[a-z]\w*\.py", dep)]
+    return scripts + [path for path in stages if path.exists()]
 
 
-def _templates(stage: dict) -> list[str]:
-    return [dep for dep in stage.get("deps", []) if dep.endswith(".py") and "${" in dep]
+def _templates(deps: list[str]) -> list[str]:
+    return [dep for dep in deps if dep.endswith(".py") and "${" in dep]
 
 
-def _data(deps: Iterable[str]) -> list[str]:
-    """The deps that are not code: data, models, templates of names."""
-    return [dep for dep in deps if "${" in dep or dep.split("/")[0] not in OURS]
+def _is_code(dep: str) -> bool:
+    """Whether a dep is a Python file of this project, or a folder of them; no template of names."""
+    code = dep.endswith(".py") or "." not in dep
+    return "${" not in dep and dep.split("/")[0] in OURS and code
 
 
-def code_deps(scripts: list[Path], templates: list[str]) -> list[str]:
+def code_deps(scripts: list[Path], templates: list[str], fold: bool = True) -> list[str]:
     """The files that `scripts` run, as deps: sorted; a folder on one line where all of it is used.
 
     A file that a template names is left out: the template stands for it.
@@ -123,7 +134,7 @@ def code_deps(scripts: list[Path], templates: list[str]) -> list[str]:
     for file in files:
         folder = file.parent
         own = set(folder.glob("*.py"))
-        whole = folder.parent == ROOT / "mufin" and own <= files
+        whole = fold and folder.parent == ROOT / "mufin" and own <= files
         deps.add(folder if whole else file)
     return sorted(str(dep.relative_to(ROOT)) for dep in deps)
 

@@ -137,6 +137,14 @@ def walked(module: str, seen: dict[str, Path] | None = None) -> list[Path]:
     return list(dict.fromkeys(seen.values()))
 
 
+@pytest.mark.parametrize("name", deps.PIPELINES)
+def test_every_code_dep_is_a_path_from_its_dvc_yaml(name):
+    file = ROOT / name
+    stages = YAML(typ="safe").load(file.read_text())["stages"].values()
+    code = [dep for stage in stages for dep in stage["deps"] if dep.endswith(".py")]
+    assert code and [d for d in code if "${" not in d and not (file.parent / d).is_file()] == []
+
+
 def test_a_changed_learning_rate_schedule_reruns_training_alone():
     """Type-only imports once made every later stage depend on the training loop."""
     users = {
