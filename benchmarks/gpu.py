@@ -39,7 +39,6 @@ NEEDED = (
     "safetensors",
     "tokenizers",
     "tqdm",
-    "psutil",
     "PIL",
     "requests",
     "pytest",

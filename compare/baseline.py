@@ -36,7 +36,7 @@ def main(name: str, seed: int, home: runtime.Home = Path(".")):
         if child.exitcode:
             reason = _reason(folder, child.exitcode)
             again = f"(cd compare && dvc repro -f -s {_stage(study, name, seed)})"
-            said = f"{name}, seed {seed}, failed: {reason}; after mending it: {again}"
+            said = f"{name}, seed {seed}, failed: {reason}; to run it again: {again}"
             print(said, file=sys.stderr, flush=True)
             for file in folder.iterdir():
                 file.unlink()

@@ -56,8 +56,8 @@ def read_study(path: Path) -> Study:
         content = YAML(typ="safe", pure=True).load(path.read_text())
     except FileNotFoundError:
         raise MufinError(
-            f"{path} is missing; `make compare` writes compare/study.yaml, "
-            "`mufin use <profile>` compare/variants.yaml"
+            f"{path} is missing; `make compare` writes compare/study.yaml, and "
+            "`mufin use <profile>` writes compare/variants.yaml"
         ) from None
     parts = [f.name for f in fields(Study)]
     if not isinstance(content, dict) or set(content) != set(parts):
@@ -89,7 +89,7 @@ def _check_names(study: Study, path: Path) -> None:
     settings = isinstance(variants, dict) and all(isinstance(v, dict) for v in variants.values())
     if not settings or "mufin" not in variants:
         raise MufinError(
-            f"{path}: variants must be names, `mufin` among them, with the settings of each"
+            f"{path}: variants must map each name to its settings, and include `mufin`"
         )
     for part in ("baselines", "reference"):
         titles = getattr(study, part)

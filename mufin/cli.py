@@ -153,9 +153,7 @@ def _recommend(
     uids: list[str], every: bool, title: str, images: list[Path], k: int, out: Path | None
 ) -> None:
     if not (uids or every or title or images):
-        raise MufinError(
-            "nothing is asked for; name products by uid, or give --all, --title or --image"
-        )
+        raise MufinError("no product is given; give product ids, or --all, --title or --image")
     from mufin.serving.recommender import Recommender  # torch takes seconds to import
 
     served = Recommender(load_params())
@@ -179,7 +177,7 @@ def _answers(
         )
     if title or images:
         if missing := [p for p in images if not p.is_file()]:
-            raise MufinError(f"{missing[0]} is not there; give a picture file")
+            raise MufinError(f"{missing[0]} does not exist; give the path of a picture file")
         best = served.recommend_new([title], [[p.read_bytes() for p in images]], k)[0]
         yield json.dumps({"uid": None, "title": title, "recommended": best}, ensure_ascii=False)
 

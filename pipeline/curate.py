@@ -201,8 +201,7 @@ def _own_split(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.
     """A cold or warm split of all products, or of a subsample of `curate.max_products`."""
     if len(catalog) < 2:
         raise MufinError(
-            "the catalog has one product, and recommendations need others; "
-            "look at download.location"
+            "the catalog has only one product; give at least two, and check download.location"
         )
     catalog = _related(raw, catalog)
     if not len(catalog.relations.values):

@@ -230,8 +230,8 @@ def _check_failed(facts: dict, s: Download) -> None:
         why = ", ".join(f"{reason}: {count}" for reason, count in list(facts["failed"].items())[:3])
         raise MufinError(
             f"{failed} of {total} image references gave no picture ({why}), more than "
-            f"download.max_failed ({s.max_failed:g}); correct them, or raise it: "
-            "fetched pictures are kept for the next run"
+            f"download.max_failed ({s.max_failed:g}); correct the references, or raise it; "
+            "pictures that were fetched are not fetched again"
         )
 
 

@@ -126,7 +126,7 @@ def test_use_and_check_import_no_heavy_package(empty):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["recommend"], "nothing is asked for; name products by uid"),
+        (["recommend"], "no product is given; give product ids"),
         (["recommend", "X"], "products.parquet is missing; run `dvc repro`"),
         (["showcase"], "is missing; run `dvc repro`"),
     ],

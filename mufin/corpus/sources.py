@@ -252,13 +252,14 @@ def amazon_2014(path: Path) -> Iterator[Product]:
         if not isinstance(row, dict):
             raise MufinError(
                 f"{path} line {number} is not a Python literal of a product; "
-                "is it the 2014 release?"
+                "set download.source to the release of this file"
             )
         related, categories = row.get("related") or {}, row.get("categories") or [[]]
         if not isinstance(related, dict) or not isinstance(categories, list):
             raise MufinError(
                 f"{path} line {number} has {shown(related)} in related and {shown(categories)} in "
-                "categories, not an object and a list; is it the 2014 release?"
+                "categories, not an object and a list; set download.source to the release of "
+                "this file"
             )
         yield Product(
             uid_of(row.get("asin"), path, number),
@@ -385,7 +386,7 @@ def _csv_rows(path: Path, tabs: bool, columns: dict[str, str]) -> Iterator[tuple
         raise csv.Error("it goes on to the end of the file")
     except csv.Error as error:
         raise MufinError(
-            f"{path} line {begin[0] or at} cannot be read ({error}); is a quote left open there?"
+            f"{path} line {begin[0] or at} cannot be read ({error}); close the quote that is open"
         ) from None
 
 

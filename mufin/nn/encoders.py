@@ -518,12 +518,13 @@ def load_into(model: nn.Module, path: str, setting: str) -> None:
         missing = model.load_state_dict(fitted(state, model), strict=False).missing_keys
     except Exception as error:  # other formats and other models raise different classes
         raise MufinError(
-            f"{setting} is {path!r}, which does not fit ({_reason(error)}); is it of another model?"
+            f"{setting} is {path!r}, which does not fit ({_reason(error)}); give a checkpoint of "
+            "the same model, or pretrained or random"
         ) from None
     if missing:
         raise MufinError(
-            f"{setting} is {path!r}, which lacks {len(missing)} weights ({missing[0]}, ...); is it "
-            "of another model?"
+            f"{setting} is {path!r}, which lacks {len(missing)} weights ({missing[0]}, ...); give "
+            "a checkpoint of the same model, or pretrained or random"
         )
 
 

@@ -48,8 +48,8 @@ class TitleRidge:
         """
         if len(titles) > MOST:
             raise MufinError(
-                f"index.title_ridge needs the kernel of all {len(titles)} train datapoints, more "
-                f"than {MOST}; set it to 0"
+                f"index.title_ridge supports at most {MOST} train datapoints, and there are "
+                f"{len(titles)}; set it to 0.0 and evaluate.ridge_weights to [0.0]"
             )
         counts, vectorizer = np.bincount(truth.values, minlength=num_labels), _vectorizer(None)
         mean = (counts / max(len(titles), 1)).astype(np.float32)

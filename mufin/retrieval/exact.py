@@ -33,7 +33,8 @@ class LabelRows:
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.label):
             raise MufinError(
-                f"{len(self.rows)} vectors and {len(self.label)} labels; each row needs its label"
+                f"there are {len(self.rows)} vectors and {len(self.label)} labels; give one label "
+                "per vector"
             )
         if len(self.label) and not -1 <= self.label.min() <= self.label.max() < self.num_labels:
             raise MufinError(

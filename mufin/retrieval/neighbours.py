@@ -54,7 +54,7 @@ def load_neighbours(
         ) from None
     if saved != (list(rows.rows.shape), file_hash(folder / "hnsw.bin")):
         raise MufinError(
-            f"{folder / 'hnsw.bin'} is broken, or of other rows than the {rows.rows.shape} of the "
-            "index beside it; run `dvc repro index` again"
+            f"{folder / 'hnsw.bin'} is broken, or does not belong to the index in its folder (rows "
+            f"of shape {rows.rows.shape}); run `dvc repro index` again"
         )
     return HnswNeighbours(rows, 0, 0, ef, graph=folder / "hnsw.bin")

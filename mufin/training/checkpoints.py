@@ -61,7 +61,7 @@ def load_checkpoint(path: Path, optimisers: Optimisers) -> tuple[dict[str, Tenso
                 parts[kind][name] = file.get_tensor(key)
     except SafetensorError as error:
         raise MufinError(
-            f"{path} cannot be read ({error}); delete it, and the stage begins at its start"
+            f"{path} cannot be read ({error}); delete it; the stage then starts from the beginning"
         ) from None
     optimisers.model.load_state_dict(parts["model"])
     optimisers.load_state(parts["optimiser"])

@@ -195,12 +195,12 @@ ZIPPED = gzip.compress(
         (
             "a.csv",
             b'ASIN,also_buy\na,"b\n' + b"c,d\n" * 40_000,
-            r"a.csv line 2 cannot be read .*is a quote left open there",
+            r"a.csv line 2 cannot be read .*close the quote that is open",
         ),
         (
             "a.csv",
             b'ASIN,also_buy\na,b\n\nc,"d\ne,f\n',
-            r"a.csv line 4 cannot be read .*end of the file.*is a quote left open",
+            r"a.csv line 4 cannot be read .*end of the file.*close the quote",
         ),
         (
             "a.tsv",
@@ -329,7 +329,7 @@ def test_too_many_dead_pictures_end_the_stage_until_mended(
     settings(download__source="catalog", download__location="a.jsonl")
     refused(
         r"4 of 4 image references gave no picture \(no such file: 4\), "
-        r"more than download.max_failed \(0.25\); correct them"
+        r"more than download.max_failed \(0.25\); correct the references"
     )
     for i in range(4):
         Path(f"{i}.jpg").write_bytes(jpeg(i))

@@ -684,7 +684,7 @@ def test_an_unavailable_model_is_one_sentence(make, setting, offline):
 def test_a_checkpoint_of_another_model_says_what_it_lacks(tmp_path):
     save_file({"head.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(
-        MufinError, match="encoder.image.weights is .* lacks .* is it of another model"
+        MufinError, match="encoder.image.weights is .* lacks .* give a checkpoint of the same model"
     ):
         create_image_encoder(
             "vit_tiny_patch16_224", str(tmp_path / "other.safetensors"), VIT, 48, 0
@@ -699,7 +699,8 @@ def test_a_useless_checkpoint_is_one_sentence(content, tmp_path):
     if content:
         path.write_bytes(content)
     with pytest.raises(
-        MufinError, match="encoder.image.weights is .* does not fit .* is it of another model"
+        MufinError,
+        match="encoder.image.weights is .* does not fit .* give a checkpoint of the same model",
     ) as error:
         create_image_encoder("vit_tiny_patch16_224", str(path), VIT | {"embed_dim": 32}, 48, 0)
     assert "\n" not in str(error.value)
