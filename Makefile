@@ -10,7 +10,6 @@ IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python \
   -c constraints/runtime.txt -c constraints/test.txt
 CODE := mufin pipeline compare tests benchmarks
-SEEDS := 0
 
 # `compare` is also a folder: without this line make would take the target for done
 .PHONY: help repro test lint compare deps bench-gpu setup
@@ -36,7 +35,7 @@ lint: $(VENV)/ready
 	$(BIN)/mypy mufin
 
 compare: $(VENV)/ready
-	$(IN_VENV) python -m compare.run --seeds $(SEEDS)
+	$(IN_VENV) python -m compare.run $(if $(SEEDS),--seeds $(SEEDS)) $(if $(VARIANTS),--variants $(VARIANTS))
 
 deps: $(VENV)/ready
 	$(BIN)/python -m mufin.deps
