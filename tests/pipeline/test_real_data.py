@@ -103,7 +103,7 @@ def test_large_pictures_go_first_and_only_ids_are_needed(
         (
             "amazon-2014",
             b"{'asin': 'A', 'related': ['B']}\n",
-            r"x.json line 1 has \['B'\] in related and .* is it the 2014",
+            r"x.json line 1 has \['B'\] in related and .* set download.source",
         ),
         (
             "amazon-2014",

@@ -274,7 +274,7 @@ def test_a_broken_checkpoint_says_what_to_do(tmp_path):
     job, optimisers = pretraining(machine(tmp_path))
     with pytest.raises(
         MufinError,
-        match=r"checkpoint.safetensors cannot be read \(.*\); delete it, and the stage begins at",
+        match=r"checkpoint.safetensors cannot be read \(.*\); delete it; the stage then starts",
     ):
         train(job, optimisers, 1, 10, machine(tmp_path))
 
