@@ -17,15 +17,12 @@ from compare.table import BOLD, METRICS, TIME
 from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, Split, read_curated
 from mufin.artifacts.files import publish, read_json, write_csv
-from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_ranking, read_table
-from mufin.corpus.descriptors import DescriptorStore
 from mufin.errors import MufinError
-from mufin.nn.assembly import load_members
 from mufin.params import Params, load_params
 from mufin.profiles import profile_names, read_profile
-from mufin.ranking.label_index import load_index
 from mufin.ranking.predictor import Predictor
+from mufin.ranking.trained import load_predictor
 from mufin.reporting import claims, close_ups, provenance, sections
 from mufin.reporting.catalog import Catalog
 from mufin.reporting.page import render
@@ -106,7 +103,9 @@ def _inputs(home: Path) -> Inputs:
         table=study["rows"],
         bold=study["bold"],
         methods=methods,
-        predictor=_predictor(home, params),
+        predictor=load_predictor(
+            home, params.encoder.modalities, devices.device(), devices.precision()
+        ),
     )
 
 
@@ -134,14 +133,6 @@ def _methods(table: list[dict], folder: Path, data: Curated, seed: int) -> list[
 def _frequency(data: Curated) -> np.ndarray:
     """(L,) train datapoints of each label."""
     return np.bincount(data.train.labels.values, minlength=len(data.labels))
-
-
-def _predictor(home: Path, params: Params) -> Predictor:
-    device, precision = devices.device(), devices.precision()
-    members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
-    store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
-    index = load_index(home / "models/index", device)
-    return Predictor([member.network for member in members], store, index, device, precision)
 
 
 def _context(inputs: Inputs) -> dict:

@@ -19,9 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mufin import runtime
+from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import Split
-from mufin.artifacts.files import publish, read_json, write_json
-from mufin.artifacts.tables import SCHEMAS, read_table, table_batches, write_table
+from mufin.artifacts.files import artifact_json, write_json
+from mufin.artifacts.publication import publish
+from mufin.artifacts.tables import (
+    SCHEMAS,
+    read_table,
+    table_batches,
+    temporary_batches,
+    write_table,
+)
 from mufin.corpus import splits
 from mufin.corpus.cleaning import best_rows, clean_relations, clean_titles, image_keys
 from mufin.corpus.lookup import Lookup, hashes
@@ -65,7 +73,8 @@ class Catalog:
 def main(home: runtime.Home = Path(".")):
     """Clean products, drop those without title and picture, build labels, splits, filter pairs."""
     s, raw = load_params(home / "params.yaml").curate, home / "data/raw"
-    released = bool(read_json(raw / "source.json").get("released"))
+    checked(raw)
+    released = bool(artifact_json(raw / "source.json").get("released"))
     kind = "released" if released else s.split
     with runtime.measured("curate", home) as report:
         with publish(home / "data/curated") as folder:
@@ -316,7 +325,8 @@ def _write_products(catalog: Catalog, path: Path) -> None:
     chosen, start = np.zeros(len(catalog.source.tokens), bool), 0
     chosen[catalog.rows] = True
     with pq.ParquetWriter(path, SCHEMAS["products"], compression="zstd") as writer:
-        for batch in table_batches(catalog.source.path, "products", SCHEMAS["products"].names):
+        names = SCHEMAS["products"].names
+        for batch in temporary_batches(catalog.source.path, "products", names):
             writer.write_batch(batch.filter(pa.array(chosen[start : start + len(batch)])))
             start += len(batch)
 

@@ -17,10 +17,9 @@ import pyarrow as pa
 from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, read_curated, read_labels, read_split
 from mufin.artifacts.embeddings import read_embeddings
-from mufin.artifacts.files import read_json, write_csv, write_json
-from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.files import artifact_json, write_csv, write_json
+from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table, write_ranking
-from mufin.corpus.descriptors import DescriptorStore
 from mufin.evaluation.evaluator import SUMMARY, TABLE, Evaluator, categories_of
 from mufin.evaluation.methods import (
     BySplit,
@@ -36,11 +35,11 @@ from mufin.evaluation.methods import (
     unseen_labels,
 )
 from mufin.evaluation.reference import reference_rows
-from mufin.nn.assembly import load_members
 from mufin.params import Evaluate, Params, load_params
-from mufin.ranking.label_index import load_index
 from mufin.ranking.mix import Mix
+from mufin.ranking.mix_file import save_mix
 from mufin.ranking.predictor import Predictor
+from mufin.ranking.trained import load_predictor
 
 WIDTH = 100  # predictions per datapoint, if there are so many labels
 SPLITS = ("valid", "test")
@@ -61,7 +60,9 @@ def evaluate(home: Path) -> list[str]:
     e = params.evaluate
     evaluator = Evaluator.of(data, (e.propensity.a, e.propensity.b), e.tail)
     with runtime.measured("evaluate", home) as report:
-        predictor = _predictor(home, params)
+        predictor = load_predictor(
+            home, params.encoder.modalities, devices.device(), devices.precision()
+        )
         titles = np.array(products["title"].to_pylist(), dtype=object)
         scored, seconds = _scored(predictor, data, titles, _shortlist(e, predictor))
         mixes = choose(scored["valid"], _sweep(e), Mix(e.beta), predictor.index.log_frequency)
@@ -81,17 +82,9 @@ def evaluate(home: Path) -> list[str]:
         _write_choices(home, predictor, mixes, learnt, e)
         _write_tables(home, figures, rows, evaluator, products, data)
         _write_predictions(home, rows, predicts)
-    kind = read_json(home / "data/curated/split.json")["split"]
+    kind = artifact_json(home / "data/curated/split.json")["split"]
     sizes = f"{len(data.splits['test'])} datapoints, {len(data.labels)} labels"
     return [f"test, {kind} split, {sizes}", *_table(figures)]
-
-
-def _predictor(home: Path, params: Params) -> Predictor:
-    device, precision = devices.device(), devices.precision()
-    members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
-    store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
-    index = load_index(home / "models/index", device)
-    return Predictor([member.network for member in members], store, index, device, precision)
 
 
 def _shortlist(e: Evaluate, predictor: Predictor) -> int:
@@ -173,7 +166,7 @@ def _write_choices(
         "unseen": {split: _unseen(predictor, home, split, e) for split in SPLITS},
     }
     write_json(choices, home / "metrics/choices.json")
-    write_json(asdict(_predicting(mixes, e)), home / "models/mix.json")
+    save_mix(_predicting(mixes, e), home / "models/mix.json", home / "models/index")
 
 
 def _unseen(predictor: Predictor, home: Path, name: str, e: Evaluate) -> dict:
@@ -216,9 +209,10 @@ def _write_tables(
 
 def _write_predictions(home: Path, rows: Rows, predicts: str) -> None:
     """Writes the test predictions of all methods, and those of the method that predicts."""
-    for row, by_split in rows.items():
-        write_ranking(*by_split["test"], home / f"data/predictions/methods/{row}.parquet")
-    write_ranking(*rows[predicts]["test"], home / "data/predictions/test.parquet")
+    with publish(home / "data/predictions") as folder:
+        for row, by_split in rows.items():
+            write_ranking(*by_split["test"], folder / f"methods/{row}.parquet")
+        write_ranking(*rows[predicts]["test"], folder / "test.parquet")
 
 
 def _table(figures: Figures) -> Iterator[str]:

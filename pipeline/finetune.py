@@ -69,7 +69,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             "alpha_mean": _mean_alpha(members[0].network),
         }
     if distributed.rank() == 0:
-        save_members(members, home / "models/finetune")
+        save_members(members, home / "models/finetune", Precomputed(home / "data/precomputed"))
         for folder in scratch:
             runtime.discard(folder)
     distributed.barrier()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mufin import devices, runtime
+from mufin.artifacts.contents import contents_of
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
@@ -56,7 +57,8 @@ def main(home: runtime.Home = Path(".")) -> None:
             neighbours=neighbours,
             ridge=_ridge(s.title_ridge, home, data) if s.title_ridge else None,
         )
-        save_index(index, home / "models/index")
+        made_from = {n: contents_of(home / n).id for n in ("models/finetune", "data/curated")}
+        save_index(index, home / "models/index", made_from)
         report.items = len(rows.label)
         report.facts = {
             "labels": len(data.labels),

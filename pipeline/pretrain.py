@@ -51,7 +51,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             "optimiser": "AdamW; SparseAdam for lexical vectors",
         }
     if distributed.rank() == 0:
-        save_members(members, home / "models/pretrain")
+        save_members(members, home / "models/pretrain", Precomputed(home / "data/precomputed"))
         for folder in scratch:
             runtime.discard(folder)
     distributed.barrier()

@@ -37,7 +37,7 @@ def main(home: runtime.Home = Path(".")) -> None:
                 start = torch.from_numpy(np.ascontiguousarray(free, np.float32))
                 member.network.classifiers.free.weight.data = start
             members[number] = member
-        save_members(members, home / "models/transfer")
+        save_members(members, home / "models/transfer", Precomputed(home / "data/precomputed"))
         report.items = num_labels
         report.facts = {
             "labels": num_labels,

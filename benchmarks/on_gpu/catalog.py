@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from benchmarks.on_gpu.floors import ImageWork, TextWork
+from mufin.artifacts.contents import NAME, seal
 from mufin.artifacts.precomputed import Precomputed
 from mufin.nn.attention import SelfAttention
 from mufin.nn.bags import Pooling
@@ -147,7 +148,7 @@ def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int) -
     The activations are one array of at most `ROWS` rows, which the manifest names as many times as
     needed: a GPU holds a copy per mention, while in host memory they share the pages of the file.
     """
-    if (folder / "manifest.json").exists():  # written last
+    if (folder / NAME).exists():  # written last
         return
     folder.mkdir(exist_ok=True)
     out, rng, n = Precomputed(folder), np.random.default_rng(0), sizes.products
@@ -167,6 +168,7 @@ def write_descriptors(sizes: Sizes, network: Mufin, folder: Path, images: int) -
     out.write_manifest(
         n, ["text", "image"], {"shards": activations.close() * copies}, {"array": "tokens.npy"}
     )
+    seal(folder)
 
 
 def network(sizes: Sizes, dropout: bool = True) -> Mufin:

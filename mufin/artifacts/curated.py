@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mufin.artifacts.contents import checked
 from mufin.artifacts.tables import read_table
 from mufin.ragged import Lists
 
@@ -55,6 +56,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_curated(folder: Path) -> Curated:
-    """Labels and splits of `data/curated`; raises ArtifactError if a file is missing or broken."""
+    """Labels and splits of `data/curated`; raises ArtifactError if it is not as written."""
+    checked(folder)
     splits = {name: read_split(folder / f"{name}.parquet") for name in ("train", "valid", "test")}
     return Curated(read_labels(folder / "labels.parquet"), splits)

@@ -6,9 +6,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mufin.artifacts.files import ArtifactError, publish
+from mufin.artifacts.contents import check
+from mufin.artifacts.publication import publish
+from mufin.errors import ArtifactError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,19 @@ class PretrainEmbeddings:
 
 
 def write_embeddings(embeddings: PretrainEmbeddings, path: Path) -> None:
-    """Publishes all fields as one safetensors file."""
+    """Publishes the folder of `path`, with all fields in this one safetensors file."""
     arrays = {f.name: np.ascontiguousarray(getattr(embeddings, f.name)) for f in fields(embeddings)}
-    with publish(path) as scratch:
-        save_file(arrays, scratch)
+    with publish(path.parent) as folder:
+        folder.mkdir()
+        save_file(arrays, folder / path.name)
 
 
 def read_embeddings(path: Path) -> PretrainEmbeddings:
-    """The embeddings that the stage retrieve wrote; raises ArtifactError if they are missing."""
-    if not path.exists():
-        raise ArtifactError(f"{path} is missing; run `dvc repro retrieve` first")
-    return PretrainEmbeddings(**load_file(path))
+    """The embeddings that the stage retrieve wrote; raises ArtifactError if they are not whole."""
+    check(path)
+    try:
+        return PretrainEmbeddings(**load_file(path))
+    except (SafetensorError, TypeError, OSError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({shown(str(error))}); run `dvc repro retrieve`"
+        ) from None

@@ -1,69 +1,60 @@
-"""Atomic publication of files and folders, JSON and CSV, and the fingerprint of a run."""
+"""JSON and CSV files, and the fingerprint of a run."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mufin.errors import MufinError
-
-LARGE = 2**28  # bytes; `fingerprint` does not read the content of files above this size
-WRITING = "while writing "  # the note that `publish` adds to an error; libraries name no file
-
-
-class ArtifactError(MufinError):
-    """An artifact is missing, broken or has another format: which, where, and the remedy."""
-
-
-@contextlib.contextmanager
-def publish(target: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `target` that replaces `target` on success only.
-
-    The caller creates a file or a folder at that path. An error in the block is raised again, with
-    a note that names `target`. Raises FileNotFoundError if nothing was created.
-    """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield scratch / target.name
-        (scratch / target.name).lstat()  # raises here, before an old folder is moved away
-        if target.is_dir() and not target.is_symlink():
-            os.replace(target, scratch / f"{target.name}.old")
-        os.replace(scratch / target.name, target)
-    except Exception as error:
-        error.add_note(f"{WRITING}{target}")
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+from mufin.artifacts.contents import LARGE, check
+from mufin.artifacts.publication import publish
+from mufin.errors import ArtifactError, shown
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; raises ArtifactError if it is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(
             f"{path} is missing; run `dvc repro` (or the stage that writes it) first"
         ) from None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} is not JSON ({error}); delete it and run `dvc repro`"
+            f"{path} is not JSON ({shown(str(error))}); delete it and run `dvc repro`"
         ) from None
+
+
+def artifact_json(path: Path) -> Any:
+    """The content of a JSON file of an artifact; raises ArtifactError if it is not as written."""
+    check(path)
+    return read_json(path)
 
 
 def write_json(content: object, path: Path) -> None:
     """Publishes `content` as JSON; raises ValueError on NaN and infinity."""
     with publish(path) as scratch:
-        scratch.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(content, indent=2, allow_nan=False)
+        scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def write_sealed_json(content: dict, path: Path) -> None:
+    """Publishes `content` and its hash as a JSON file that is an artifact by itself."""
+    write_json(content | {"sha256": _hash(content)}, path)
+
+
+def read_sealed_json(path: Path) -> dict:
+    """The content that `write_sealed_json` wrote; raises ArtifactError if it is not that."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.pop("sha256", None) != _hash(content):
+        raise ArtifactError(
+            f"{path} is damaged: its bytes have changed; "
+            f"`dvc checkout --force {path}` restores it, `dvc repro` writes it again"
+        )
+    return content
 
 
 def write_csv(header: Iterable[str], rows: Iterable[Iterable], path: Path) -> None:
@@ -91,6 +82,10 @@ def fingerprint(params: object, inputs: list[Path], code: list[Path]) -> str:
             with open(file, "rb") as f:
                 digest.update(hashlib.file_digest(f, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def _hash(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _files(path: Path) -> list[Path]:

@@ -13,13 +13,19 @@ from typing import Literal
 import numpy as np
 
 from mufin.artifacts.arrays import RowFile, ShardWriter
-from mufin.artifacts.files import ArtifactError, read_json, write_json
+from mufin.artifacts.contents import check, checked
+from mufin.artifacts.files import artifact_json, write_json
+from mufin.errors import ArtifactError, shown
 from mufin.ragged import Lists
 
 
 @dataclass(frozen=True, slots=True)
 class Precomputed:
-    """Reads and writes the arrays in `folder`. Readers raise ArtifactError if a file is missing."""
+    """Reads and writes the arrays in `folder`.
+
+    Readers need the `contents.json` of a published folder, and raise ArtifactError if a file is not
+    as it says.
+    """
 
     folder: Path
 
@@ -89,7 +95,15 @@ class Precomputed:
     # Reading
 
     def manifest(self) -> dict:
-        return read_json(self.folder / "manifest.json")
+        """What the folder holds; also sees that all files are there, with their sizes."""
+        checked(self.folder)
+        manifest = artifact_json(self.folder / "manifest.json")
+        if not isinstance(manifest, dict) or not {"products", "modalities"} <= manifest.keys():
+            raise ArtifactError(
+                f"{self.folder / 'manifest.json'} does not say what the folder holds; "
+                "run `dvc repro precompute`"
+            )
+        return manifest
 
     def image_rows(self) -> Lists:
         """The images of each product, as row numbers of the image arrays."""
@@ -112,7 +126,7 @@ class Precomputed:
         return Lists(self._load("lexical_offsets"), self._load("lexical_ids"))
 
     def lexical_terms(self) -> list[str]:
-        return read_json(self.folder / "lexical_terms.json")
+        return artifact_json(self.folder / "lexical_terms.json")
 
     def statistics(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
         """(width,) mean and (width,) standard deviation of the frozen descriptors.
@@ -125,6 +139,16 @@ class Precomputed:
         """The folder of an encoder itself: safetensors, JSON and tokenizer."""
         return self.folder / "encoders" / modality
 
+    def stored_encoder(self, modality: str) -> Path:
+        """The same, for reading: all of its files are as they were written."""
+        folder = self.encoder(modality)
+        if not folder.is_dir():
+            raise ArtifactError(f"{folder} is missing; run `dvc repro precompute`")
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                check(path)
+        return folder
+
     def _save(self, name: str, array: np.ndarray) -> None:
         np.save(self.folder / f"{name}.npy", array)
 
@@ -136,7 +160,10 @@ class Precomputed:
 
 
 def _read(path: Path, mmap_mode: Literal["r"] | None) -> np.ndarray:
+    check(path, mapped=mmap_mode is not None)
     try:
         return np.load(path, mmap_mode=mmap_mode)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; run `dvc repro precompute`") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({shown(str(error))}); run `dvc repro precompute`"
+        ) from None

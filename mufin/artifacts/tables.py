@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mufin.artifacts.files import ArtifactError, publish
+from mufin.artifacts.contents import check
+from mufin.artifacts.publication import publish
+from mufin.errors import ArtifactError, shown
 from mufin.ragged import Lists
 
 STRING, INT = pa.string(), pa.int32()
@@ -72,8 +74,9 @@ def read_ranking(path: Path, schema: str = "predictions") -> np.ndarray:
 def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file with the schema `SCHEMAS[schema]`, all columns or only `columns`.
 
-    Raises ArtifactError if the file is missing, broken or has other columns.
+    Raises ArtifactError if the file is missing, is not as it was written, or has other columns.
     """
+    check(path)
     with _readable(path):
         _check_columns(path, pq.read_schema(path), schema, columns or SCHEMAS[schema].names)
         return pq.read_table(path, columns=columns)
@@ -86,6 +89,14 @@ def table_batches(
 
     Raises ArtifactError as `read_table` does.
     """
+    check(path)
+    yield from temporary_batches(path, schema, columns, rows)
+
+
+def temporary_batches(
+    path: Path, schema: str, columns: list[str], rows: int = 50_000
+) -> Iterator[pa.RecordBatch]:
+    """`table_batches` of a file that this process wrote, and that is not part of an artifact."""
     with _readable(path):
         file = pq.ParquetFile(path)
         _check_columns(path, file.schema_arrow, schema, columns)
@@ -103,7 +114,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(
-            f"{path} cannot be read ({error}); delete it and run `dvc repro`"
+            f"{path} cannot be read ({shown(str(error))}); delete it and run `dvc repro`"
         ) from None
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mufin.artifacts.files import ArtifactError
+from mufin.artifacts.contents import check_made_from, contents_of
 from mufin.artifacts.models import read_members, write_members
 from mufin.artifacts.precomputed import Precomputed
+from mufin.errors import ArtifactError, shown
 from mufin.nn.attention import SelfAttention
 from mufin.nn.bags import Pooling
 from mufin.nn.classifiers import LabelClassifiers
@@ -73,7 +74,7 @@ def assemble(architecture: Architecture, precomputed: Precomputed, seed: int | N
             encoders[name] = LexicalBag(len(precomputed.lexical_terms()), a.dim)
             projections[name] = nn.Identity()
         else:
-            encoder = load_encoder(precomputed.encoder(name), seed)
+            encoder = load_encoder(precomputed.stored_encoder(name), seed)
             encoders[name] = encoder
             projections[name] = _projection(a, precomputed, name, encoder)
     text = encoders.get("text")
@@ -155,16 +156,19 @@ def transferred(
     return Member(architecture, network)
 
 
-def save_members(members: list[Member], folder: Path) -> None:
-    """Publishes all members, or none of them."""
-    write_members(((asdict(m.architecture), weights_of(m.network)) for m in members), folder)
+def save_members(members: list[Member], folder: Path, precomputed: Precomputed) -> None:
+    """Publishes all members, or none of them; `precomputed` is what they were trained on."""
+    made_from = {"data/precomputed": contents_of(precomputed.folder).id}
+    networks = ((asdict(m.architecture), weights_of(m.network)) for m in members)
+    write_members(networks, folder, made_from)
 
 
 def load_members(folder: Path, precomputed: Precomputed) -> list[Member]:
     """The members in `folder`, in eval mode, on the CPU.
 
-    Raises ArtifactError if one is missing, broken or does not fit its encoders.
+    Raises ArtifactError if one is missing, broken or was trained on another `precomputed`.
     """
+    check_made_from(folder, "data/precomputed", precomputed.folder)
     return [_loaded(facts, weights, precomputed, folder) for facts, weights in read_members(folder)]
 
 
@@ -178,7 +182,7 @@ def _loaded(
     except (RuntimeError, TypeError) as error:
         raise ArtifactError(
             f"a member of {folder} does not fit the encoders in {precomputed.folder}, or another "
-            f"version wrote it ({str(error).splitlines()[0]}); run `dvc repro`"
+            f"version wrote it ({shown(str(error).splitlines()[0])}); run `dvc repro`"
         ) from None
     network.eval()
     return Member(architecture, network)

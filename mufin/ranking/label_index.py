@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mufin.artifacts.files import ArtifactError, publish, read_json, write_json
+from mufin.artifacts.contents import check, checked
+from mufin.artifacts.files import artifact_json, write_json
+from mufin.artifacts.publication import publish
+from mufin.errors import ArtifactError, shown
 from mufin.nn.embedding import Embedded, joint_rows
 from mufin.ragged import Lists, offsets_of
 from mufin.ranking.title_ridge import TitleRidge
@@ -54,8 +58,11 @@ class LabelIndex:
         return Lists(offsets_of(there.astype(np.int64)), found[there])
 
 
-def save_index(index: LabelIndex, folder: Path) -> None:
-    """Publishes `index.safetensors`, `index.json`, the graph of HNSW and the ridge, if any."""
+def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | None = None) -> None:
+    """Publishes `index.safetensors`, `index.json`, the graph of HNSW and the ridge, if any.
+
+    `made_from` has the ids of the artifacts that the index belongs together with.
+    """
     tensors = {
         "centroids": index.centroids,
         "products": index.products,
@@ -64,11 +71,15 @@ def save_index(index: LabelIndex, folder: Path) -> None:
     for m, (embedded, w) in enumerate(zip(index.labels, index.classifiers)):
         tensors |= {f"{m}/{name}": getattr(embedded, name) for name in FIELDS}
         tensors[f"{m}/w"] = w
-    with publish(folder) as scratch:
+    with publish(folder, made_from) as scratch:
         scratch.mkdir()
         contiguous = {n: np.ascontiguousarray(t) for n, t in tensors.items()}
         save_file(contiguous, scratch / "index.safetensors")
-        facts = {"members": len(index.labels), "search": type(index.neighbours).__name__}
+        facts = {
+            "members": len(index.labels),
+            "search": type(index.neighbours).__name__,
+            "ridge": index.ridge is not None,
+        }
         write_json(facts, scratch / "index.json")
         index.neighbours.save(scratch / "neighbours")
         if index.ridge is not None:
@@ -76,22 +87,24 @@ def save_index(index: LabelIndex, folder: Path) -> None:
 
 
 def load_index(folder: Path, device: torch.device) -> LabelIndex:
-    """The index that `save_index` wrote; raises ArtifactError if it is missing or broken."""
-    members = range(read_json(folder / "index.json")["members"])
+    """The index that `save_index` wrote; raises ArtifactError if it is not as it was written."""
+    checked(folder)
+    facts, path = artifact_json(folder / "index.json"), folder / "index.safetensors"
+    check(path)
     try:
-        tensors = load_file(folder / "index.safetensors")
-    except (SafetensorError, OSError) as error:
+        tensors, members = load_file(path), range(facts["members"])
+        labels = [Embedded(*(tensors[f"{m}/{name}"] for name in FIELDS)) for m in members]
+        rows = augmented_rows(joint_rows(labels), labels[0].offsets, tensors["centroids"])
+        return LabelIndex(
+            labels=labels,
+            classifiers=[tensors[f"{m}/w"] for m in members],
+            centroids=tensors["centroids"],
+            products=tensors["products"],
+            frequency=tensors["frequency"],
+            neighbours=load_neighbours(folder / "neighbours", rows, device),
+            ridge=TitleRidge.load(folder) if facts["ridge"] else None,
+        )
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{folder}/index.safetensors cannot be read ({error}); run `dvc repro index`"
+            f"{path} cannot be read ({shown(str(error))}); run `dvc repro index`"
         ) from None
-    labels = [Embedded(*(tensors[f"{m}/{name}"] for name in FIELDS)) for m in members]
-    rows = augmented_rows(joint_rows(labels), labels[0].offsets, tensors["centroids"])
-    return LabelIndex(
-        labels=labels,
-        classifiers=[tensors[f"{m}/w"] for m in members],
-        centroids=tensors["centroids"],
-        products=tensors["products"],
-        frequency=tensors["frequency"],
-        neighbours=load_neighbours(folder / "neighbours", rows, device),
-        ridge=TitleRidge.load(folder),
-    )

@@ -10,6 +10,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import cho_factor, cho_solve
 
+from mufin.artifacts.contents import check
+from mufin.artifacts.files import artifact_json
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 
@@ -85,12 +87,11 @@ class TitleRidge:
         (folder / "ridge.json").write_text(json.dumps(self.terms))
 
     @classmethod
-    def load(cls, folder: Path) -> TitleRidge | None:
-        """The ridge that was saved in `folder`, None if there is none."""
-        if not (folder / "ridge.json").exists():
-            return None
-        arrays = load_file(folder / "ridge.safetensors")
-        terms = json.loads((folder / "ridge.json").read_text())
+    def load(cls, folder: Path) -> TitleRidge:
+        """The ridge that was saved in `folder`; raises ArtifactError if it is not as written."""
+        path, terms = folder / "ridge.safetensors", artifact_json(folder / "ridge.json")
+        check(path)
+        arrays = load_file(path)
         return cls(terms, arrays["idf"], arrays["weights"], arrays["mean"])
 
 

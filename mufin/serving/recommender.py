@@ -10,17 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from mufin import devices
-from mufin.artifacts.files import read_json
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.errors import MufinError
-from mufin.nn.assembly import load_members
 from mufin.params import Params
 from mufin.ragged import Lists
-from mufin.ranking.label_index import load_index
-from mufin.ranking.mix import Mix, rank
-from mufin.ranking.predictor import Predictor
+from mufin.ranking.mix import rank
+from mufin.ranking.mix_file import load_mix
+from mufin.ranking.trained import load_predictor
 from mufin.serving.new_products import NewProductEncoders, load_encoders, new_product_store
 
 CHUNK = 4096  # products scored at once
@@ -30,7 +28,7 @@ class Recommender:
     """Loads what `dvc repro` made in the folder `home` and answers with uids, titles and scores.
 
     Scores are mixed by `models/mix.json`, which the stage evaluate wrote. Raises ArtifactError if a
-    file is missing.
+    file is not as it was written, or if the files are of different runs.
     """
 
     def __init__(self, params: Params, home: Path = Path(".")):
@@ -39,16 +37,9 @@ class Recommender:
         self.uids: list[str] = products["uid"].to_pylist()
         self.titles: list[str] = products["title"].to_pylist()
         self.row_of = {uid: row for row, uid in enumerate(self.uids)}
-        device = devices.device()
-        members = load_members(home / "models/finetune", self.precomputed)
-        self.predictor = Predictor(
-            [member.network for member in members],
-            DescriptorStore(self.precomputed.folder, list(params.encoder.modalities), device),
-            load_index(home / "models/index", device),
-            device,
-            devices.precision(),
-        )
-        self.mix = Mix(**read_json(home / "models/mix.json"))
+        device, precision = devices.device(), devices.precision()
+        self.predictor = load_predictor(home, params.encoder.modalities, device, precision)
+        self.mix = load_mix(home / "models/mix.json", home / "models/index")
 
     @cached_property
     def encoders(self) -> NewProductEncoders:

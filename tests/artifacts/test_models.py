@@ -11,6 +11,7 @@ import torch
 from mufin.artifacts.embeddings import PretrainEmbeddings, read_embeddings, write_embeddings
 from mufin.artifacts.files import ArtifactError
 from mufin.artifacts.models import read_members, write_members
+from tests.support.artifacts import sealed
 
 
 def member(number: int) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -46,20 +47,21 @@ def test_all_members_are_published_or_none(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
-@pytest.mark.parametrize("broken", [None, b"", b"no safetensors at all"])
+@pytest.mark.parametrize("broken", [b"", b"no safetensors at all"])
 def test_broken_or_missing_weights_are_one_sentence(tmp_path, broken):
     write_members([member(0)], tmp_path)
     path = tmp_path / "member-0/model.safetensors"
-    path.unlink()
-    if broken is not None:
-        path.write_bytes(broken)
+    path.write_bytes(broken)
+    with pytest.raises(ArtifactError, match="model.safetensors is damaged: it has"):
+        read_members(tmp_path)
+    sealed(tmp_path)  # as a hostile writer would
     with pytest.raises(ArtifactError, match="model.safetensors cannot be read .*`dvc repro`") as e:
         read_members(tmp_path)
     assert "\n" not in str(e.value)
 
 
 def test_a_folder_without_members_names_the_remedy(tmp_path):
-    with pytest.raises(ArtifactError, match="models has no member-0; run `dvc repro`"):
+    with pytest.raises(ArtifactError, match="models is missing; run `dvc repro`"):
         read_members(tmp_path / "models")
 
 

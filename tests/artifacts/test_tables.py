@@ -19,6 +19,7 @@ from mufin.artifacts.tables import (
     write_ranking,
     write_table,
 )
+from tests.support.artifacts import sealed
 
 SOME = {
     pa.string(): ["a", ""],
@@ -34,9 +35,9 @@ def test_every_table_comes_back_as_it_was_written(tmp_path, schema):
     columns = {f.name: SOME[f.type] for f in SCHEMAS[schema]}
     more = columns | {"more": [1, 2]}  # not in the schema: left out
     write_table(more, schema, tmp_path / "t.parquet")
-    table = read_table(tmp_path / "t.parquet", schema)
-    assert table.schema.equals(SCHEMAS[schema]) and table.to_pydict() == columns
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+    table = read_table(sealed(tmp_path) / "t.parquet", schema)
+    assert table.schema.equals(SCHEMAS[schema]) and table.to_pydict() == columns
     name = SCHEMAS[schema].names[-1]
     assert read_table(tmp_path / "t.parquet", schema, [name]).column_names == [name]
     batches = list(table_batches(tmp_path / "t.parquet", schema, [name], 1))
@@ -65,8 +66,8 @@ def test_wrong_columns_are_refused_and_the_old_table_stays(tmp_path, change):
     )
     with pytest.raises((KeyError, pa.ArrowInvalid, pa.ArrowTypeError)):
         write_table(bad, "split", tmp_path / "t.parquet")
-    assert read_table(tmp_path / "t.parquet", "split").to_pydict() == columns
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+    assert read_table(sealed(tmp_path) / "t.parquet", "split").to_pydict() == columns
 
 
 def all_readers(path: Path, schema: str):
@@ -96,6 +97,7 @@ def test_a_wrong_column_is_named_with_its_file(tmp_path, reader, labels, said):
         "excluded": pa.array([[], []], pa.list_(pa.int32())),
     }
     pq.write_table(pa.table(columns | ({} if labels is None else {"labels": labels})), path)
+    sealed(tmp_path)
     with pytest.raises(
         ArtifactError, match=f"train.parquet has no column {said}; .*run `dvc repro`$"
     ):
@@ -111,6 +113,7 @@ def test_missing_and_broken_tables_are_named_with_the_remedy(tmp_path, reader):
     whole = path.read_bytes()
     for broken in (b"", b"text", whole[:-20], b"PAR1" + b"x" * 99 + b"PAR1"):
         path.write_bytes(broken)
+        sealed(tmp_path)
         with pytest.raises(
             ArtifactError,
             match="(?s)train.parquet cannot be read .*; delete it and run `dvc repro`$",
@@ -118,7 +121,7 @@ def test_missing_and_broken_tables_are_named_with_the_remedy(tmp_path, reader):
             all_readers(path, "split")[reader]()
     path.unlink()
     path.mkdir()
-    with pytest.raises(ArtifactError, match="(?s)train.parquet cannot be read"):
+    with pytest.raises(ArtifactError, match="train.parquet is missing"):
         all_readers(path, "split")[reader]()
 
 
@@ -127,7 +130,7 @@ def test_rankings_come_back_padded_and_cut_to_the_longest(tmp_path, schema):
     labels = np.array([[5, 2, -1, -1], [7, 1, 3, -1], [-1, -1, -1, -1]])
     scores = np.array([[0.5, 0.25, -9, -9], [0.75, 0.5, 0.125, -9], [-9] * 4], np.float32)
     write_ranking(labels, scores, tmp_path / "r.parquet", schema)
-    table = read_table(tmp_path / "r.parquet", schema).to_pydict()
+    table = read_table(sealed(tmp_path) / "r.parquet", schema).to_pydict()
     assert table["labels"] == [[5, 2], [7, 1, 3], []]
     assert table[SCHEMAS[schema].names[1]] == [[0.5, 0.25], [0.75, 0.5, 0.125], []]
     back = read_ranking(tmp_path / "r.parquet", schema)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mufin.artifacts.contents import contents_of, seal
 from mufin.artifacts.files import ArtifactError
 from mufin.artifacts.precomputed import Precomputed
 from mufin.nn.assembly import Member, assemble, load_members, new_member, save_members, transferred
@@ -16,9 +18,11 @@ from mufin.nn.encoders import create_image_encoder, create_text_encoder, save_en
 from mufin.nn.mufin import Mufin
 from mufin.nn.weights import weights_of
 from mufin.ragged import Lists
+from tests.support.artifacts import sealed
 from tests.support.bags import architecture, bare_mufin, random_bag, shaken
 
-NOWHERE = Precomputed(Path("not-read"))  # networks without encoders read nothing
+NOWHERE = Precomputed(Path(tempfile.mkdtemp()))  # networks without encoders read nothing of it
+seal(NOWHERE.folder)
 VIT = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2}
 BERT = {
     "hidden_size": 24,
@@ -51,6 +55,7 @@ def precomputed(tmp_path_factory) -> Precomputed:
     save_encoder(image, out.encoder("image"))
     save_encoder(create_text_encoder("bert", "random", BERT, 1, 60), out.encoder("text"))
     out.write_lexical(["malm", "billy", "lack"], Lists.of_rows([[0], [1, 2]], np.int32))
+    seal(out.folder)
     return out
 
 
@@ -66,7 +71,7 @@ EVERY = dict(modalities=["text", "image", "lexical"], gates=True, image_gate=-1.
 @pytest.mark.parametrize("a_c", ["attention", "concat", "none"])
 def test_saved_members_give_the_same_scores(a_s, a_c, gates, outer_norm, tmp_path):
     member = some_member(a_s=a_s, a_c=a_c, gates=gates, outer_norm=outer_norm)
-    save_members([member], tmp_path / "m")
+    save_members([member], tmp_path / "m", NOWHERE)
     [again] = load_members(tmp_path / "m", NOWHERE)
     assert again.architecture == member.architecture and not again.network.training
     assert torch.equal(scores(again.network), scores(member.network))
@@ -75,7 +80,7 @@ def test_saved_members_give_the_same_scores(a_s, a_c, gates, outer_norm, tmp_pat
 def test_saved_members_keep_their_encoders(precomputed, tmp_path):
     member = new_member(architecture(**EVERY), precomputed, 3)
     shaken(member.network)
-    save_members([member], tmp_path / "m")
+    save_members([member], tmp_path / "m", precomputed)
     [again] = load_members(tmp_path / "m", precomputed)
     ours, theirs = weights_of(again.network), weights_of(member.network)
     assert ours.keys() == theirs.keys()
@@ -84,7 +89,7 @@ def test_saved_members_keep_their_encoders(precomputed, tmp_path):
 
 def test_members_keep_their_order(tmp_path):
     members = [some_member(seed) for seed in range(12)]
-    save_members(members, tmp_path / "m")
+    save_members(members, tmp_path / "m", NOWHERE)
     again = load_members(tmp_path / "m", NOWHERE)
     ours, theirs = ([scores(m.network).tolist() for m in group] for group in (again, members))
     assert ours == theirs
@@ -92,11 +97,11 @@ def test_members_keep_their_order(tmp_path):
 
 def test_a_failed_save_leaves_the_members_before(tmp_path):
     before = some_member(0)
-    save_members([before], tmp_path / "m")
+    save_members([before], tmp_path / "m", NOWHERE)
     broken = some_member(1)
     broken.network.state_dict = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        save_members([some_member(2), broken], tmp_path / "m")
+        save_members([some_member(2), broken], tmp_path / "m", NOWHERE)
     [again] = load_members(tmp_path / "m", NOWHERE)
     assert torch.equal(scores(again.network), scores(before.network))
 
@@ -119,9 +124,10 @@ def without(name: str):
     ids=["no A_S", "no D", "unknown setting", "other D", "other A_C", "other L", "a list"],
 )
 def test_a_model_json_of_another_version_is_one_sentence(change, tmp_path):
-    save_members([some_member()], tmp_path / "m")
+    save_members([some_member()], tmp_path / "m", NOWHERE)
     path = tmp_path / "m/member-0/model.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    sealed(tmp_path / "m")
     with pytest.raises(ArtifactError, match=r"/m does not fit .*; run `dvc repro`$") as error:
         load_members(tmp_path / "m", NOWHERE)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
@@ -129,23 +135,29 @@ def test_a_model_json_of_another_version_is_one_sentence(change, tmp_path):
 
 @pytest.mark.parametrize("content", ["", "{", '{"dim": 8'])
 def test_a_broken_model_json_is_one_sentence(content, tmp_path):
-    save_members([some_member()], tmp_path / "m")
+    save_members([some_member()], tmp_path / "m", NOWHERE)
     (tmp_path / "m/member-0/model.json").write_text(content)
+    with pytest.raises(ArtifactError, match="model.json is damaged"):
+        load_members(tmp_path / "m", NOWHERE)
+    sealed(tmp_path / "m")
     with pytest.raises(ArtifactError, match=r"model.json is not JSON .*run `dvc repro`$"):
         load_members(tmp_path / "m", NOWHERE)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no weights", b"\x08" * 200])
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x08" * 200])
 def test_broken_weights_are_one_sentence(content, tmp_path):
-    save_members([some_member()], tmp_path / "m")
+    save_members([some_member()], tmp_path / "m", NOWHERE)
     path = tmp_path / "m/member-0/model.safetensors"
-    path.unlink() if content is None else path.write_bytes(content)
+    path.write_bytes(content)
+    sealed(tmp_path / "m")
     with pytest.raises(ArtifactError, match=r"cannot be read .*run `dvc repro`$") as error:
         load_members(tmp_path / "m", NOWHERE)
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_members_is_one_sentence(tmp_path):
+    made_from = {"data/precomputed": contents_of(NOWHERE.folder).id}
+    seal(tmp_path, made_from)
     with pytest.raises(ArtifactError, match="has no member-0; run `dvc repro`"):
         load_members(tmp_path, NOWHERE)
 
@@ -181,6 +193,7 @@ def test_frozen_descriptors_are_standardised_by_train_statistics(tmp_path):
     save_encoder(create_text_encoder("bert", "random", BERT, 0, 60), out.encoder("text"))
     rows = np.random.default_rng(0).normal(2.0, 3.0, (50, 24)).astype(np.float32)
     out.write_statistics("text", rows)
+    seal(tmp_path)
     settings = dict(modalities=["text"], dim=24, projection="maxpool")
     for standardise in (True, False):
         facts = architecture(standardise=standardise, **settings)
@@ -193,7 +206,7 @@ def test_transferred_members_load_with_their_new_parts(tmp_path):
     before = Member(architecture(heads=2), bare_mufin(heads=2))
     after = transferred(before, 5, "concat", 0.7, False)
     shaken(after.network).eval()
-    save_members([after], tmp_path / "m")
+    save_members([after], tmp_path / "m", NOWHERE)
     [again] = load_members(tmp_path / "m", NOWHERE)
     assert again.architecture == architecture(heads=2, num_labels=5, a_c="concat", outer_norm=False)
     assert torch.equal(scores(again.network), scores(after.network))

@@ -256,6 +256,7 @@ def test_evaluate_json_is_of_the_method_that_predicts(finished, tmp_path, mix, m
     chosen = read_json(home / "metrics/choices.json")["chosen"]
     fixed = {"beta": load_params(home / "params.yaml").evaluate.beta}
     fixed |= {"frequency_weight": 0.0, "ridge_weight": 0.0}
+    weights = {name: weights[name] for name in fixed}
     assert weights == ({name: chosen[name] for name in fixed} if mix == "chosen" else fixed)
 
 

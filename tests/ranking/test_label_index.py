@@ -13,6 +13,7 @@ from mufin.artifacts.files import ArtifactError
 from mufin.ranking.label_index import load_index, save_index
 from mufin.retrieval.exact import ExactNeighbours
 from mufin.retrieval.hnsw import HnswNeighbours
+from tests.support.artifacts import sealed
 from tests.support.indexes import CPU, LABELS, TITLES, label_index, networks
 
 INDEX = label_index(networks())
@@ -58,15 +59,18 @@ def test_a_saved_index_loads_as_it_was(search, ridge, tmp_path):
 
 
 def test_a_missing_index_is_one_sentence(tmp_path):
-    with pytest.raises(ArtifactError, match=r"index.json is missing; run `dvc repro`"):
+    with pytest.raises(ArtifactError, match=r"contents.json is missing"):
         load_index(tmp_path, CPU)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no arrays", b"\x08" * 99])
+@pytest.mark.parametrize("content", [b"", b"no arrays", b"\x08" * 99])
 def test_a_broken_index_is_one_sentence(content, tmp_path):
     save_index(INDEX, tmp_path / "index")
     path = tmp_path / "index/index.safetensors"
-    path.unlink() if content is None else path.write_bytes(content)
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="index.safetensors is damaged"):
+        load_index(tmp_path / "index", CPU)
+    sealed(tmp_path / "index")  # as a hostile writer would
     with pytest.raises(ArtifactError, match=r"cannot be read .*; run `dvc repro index`$") as error:
         load_index(tmp_path / "index", CPU)
     assert "\n" not in str(error.value)

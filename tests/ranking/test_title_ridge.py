@@ -11,6 +11,7 @@ from mufin.errors import MufinError
 from mufin.ragged import Lists
 from mufin.ranking import title_ridge as ridge
 from mufin.ranking.title_ridge import TitleRidge
+from tests.support.artifacts import sealed
 
 WORDS = "mug cup plate malm lack billy blue red oak small large set of 2 4 café".split()
 
@@ -42,8 +43,8 @@ def test_scores_are_those_of_scikit_learns_ridge(n, penalty):
 def test_a_saved_ridge_gives_the_same_scores(tmp_path):
     titles, truth = example(30, 5, 0)
     fitted = TitleRidge.fit(titles, truth, 5, 1.0)
-    assert TitleRidge.load(tmp_path) is None
     fitted.save(tmp_path)
+    sealed(tmp_path)
     assert np.array_equal(TitleRidge.load(tmp_path).scores(titles), fitted.scores(titles))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mufin.artifacts.files import ArtifactError, read_json
+from mufin.artifacts.files import ArtifactError
 from mufin.errors import MufinError
 from mufin.params import load_params
+from mufin.ranking.mix import Mix
+from mufin.ranking.mix_file import load_mix, save_mix
 from mufin.serving import recommender
 from mufin.serving.recommender import Recommender
 from tests.support.stages import pictures_of
@@ -47,7 +48,7 @@ def with_mix(finished: Path, home: Path, mix: dict) -> Recommender:
     (home / "models").mkdir()
     for name in ("finetune", "index"):
         (home / "models" / name).symlink_to(finished / "models" / name)
-    (home / "models/mix.json").write_text(json.dumps(mix))
+    save_mix(Mix(**mix), home / "models/mix.json", home / "models/index")
     return loaded(home)
 
 
@@ -77,7 +78,7 @@ def test_answers_of_test_products_are_the_predictions(finished, served):
 @pytest.mark.parametrize("beta, part", [(0.0, "similarity"), (1.0, "classifier")])
 def test_the_mix_file_decides_the_order(finished, tmp_path, beta, part):
     mix = {"beta": beta, "frequency_weight": 0.0, "ridge_weight": 0.0}
-    assert mix != read_json(finished / "models/mix.json")
+    assert Mix(**mix) != load_mix(finished / "models/mix.json", finished / "models/index")
     served = with_mix(finished, tmp_path / "home", mix)
     test, predictor = products_of(finished, "test")[:12], served.predictor
     wide, own = served.params.evaluate.shortlist, predictor.index.labels_of(np.array(test))

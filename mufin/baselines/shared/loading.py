@@ -64,11 +64,11 @@ def frozen_descriptors(
     """
     out: dict[str, np.ndarray] = {}
     for name in ("text", "image"):
-        folder = Precomputed(precomputed).encoder(name)
-        if not folder.exists():
+        stored = Precomputed(precomputed)
+        if not stored.encoder(name).exists():
             continue
         store = DescriptorStore(precomputed, [name], device)
-        encoder = load_encoder(folder).to(device).eval()
+        encoder = load_encoder(stored.stored_encoder(name)).to(device).eval()
         rows = encoder_outputs(encoder, store, name, device, precision)
         out[name] = rows if name == "text" else _mean_of_pictures(rows, store)
     return out

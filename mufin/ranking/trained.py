@@ -1,0 +1,37 @@
+"""The predictor of a trained pipeline, from the artifacts of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mufin.artifacts.contents import check_made_from
+from mufin.artifacts.precomputed import Precomputed
+from mufin.corpus.descriptors import DescriptorStore
+from mufin.nn.assembly import load_members
+from mufin.ranking.label_index import load_index
+from mufin.ranking.predictor import Predictor
+
+
+def load_predictor(
+    home: Path, modalities: Sequence[str], device: torch.device, precision: torch.dtype
+) -> Predictor:
+    """The predictor that `dvc repro` trained in the folder `home`.
+
+    Raises ArtifactError if a file is not as it was written, or if networks, index, descriptors and
+    products are of different runs.
+    """
+    precomputed, index = Precomputed(home / "data/precomputed"), home / "models/index"
+    members = load_members(home / "models/finetune", precomputed)
+    check_made_from(precomputed.folder, "data/curated", home / "data/curated")
+    for name in ("models/finetune", "data/curated"):
+        check_made_from(index, name, home / name)
+    return Predictor(
+        [member.network for member in members],
+        DescriptorStore(precomputed.folder, list(modalities), device),
+        load_index(index, device),
+        device,
+        precision,
+    )

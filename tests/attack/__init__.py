@@ -1,0 +1,1 @@
+"""Attacks on the pipeline: kills, hostile answers and pictures, corrupt artifacts, settings."""
