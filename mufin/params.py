@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
-import types
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from mufin.errors import MufinError
+from mufin.errors import shown
+from mufin.settings_file import ParamsError, build, read_settings, written_by
 
 Search = Annotated[
     Literal["exact", "hnsw", "auto"],
@@ -23,13 +20,9 @@ Search = Annotated[
 ]
 
 
-class ParamsError(MufinError):
-    """A setting is unknown, missing or out of range: which, its value, the remedy."""
-
-
 def _check(ok: bool, name: str, value: object, rule: str) -> None:
     if not ok:
-        raise ParamsError(f"{name} is {value!r}; {rule}")
+        raise ParamsError(f"{name} is {shown(value)}; {rule}")
 
 
 def _in(obj: object, section: str, low: float, high: float, *names: str) -> None:
@@ -682,42 +675,17 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     return params_of(read_settings(path), str(path))
 
 
-def read_settings(path: Path) -> object:
-    """What a file of YAML 1.2 or JSON says, unchecked; raises ParamsError where it cannot be read.
-
-    YAML 1.2, because DVC writes `-S finetune.lr=1e-5` as `1e-05`, which is a text in YAML 1.1. JSON
-    is read without a YAML library, which a GPU machine may lack.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; `mufin use sample` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParamsError(
-            f"{path} cannot be read ({error}); `mufin use sample` writes a new one"
-        ) from None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, or nested deeper than Python follows
-        pass
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path} line {mark.line + 1}" if mark else path
-        raise ParamsError(f"{where} is not YAML: {getattr(error, 'problem', error)}") from None
-
-
 def params_of(content: object, source: str = "params.yaml") -> Params:
     """Checked settings of what `source` says; raises ParamsError in one sentence."""
+    if content is None:
+        raise ParamsError(
+            f"{source} has no settings; {written_by(Path(source))} writes all of them"
+        )
     if not isinstance(content, dict):
         raise ParamsError(
-            f"{source} is {content!r}; it must be sections of settings, see `mufin use`"
+            f"{source} is {shown(content)}; it must be sections of settings, see `mufin use`"
         )
-    return _build(Params, content, "")
+    return build(Params, content)
 
 
 def meanings(kind: type) -> dict[str, str]:
@@ -730,75 +698,3 @@ def sections(kind: type) -> dict[str, type]:
     """{field: its dataclass} of those fields of a dataclass of settings that are sections."""
     hints = typing.get_type_hints(kind).items()
     return {name: hint for name, hint in hints if isinstance(hint, type) and is_dataclass(hint)}
-
-
-def _build(kind: type, content: object, prefix: str) -> Any:
-    """A dataclass from a mapping of the same names; unknown and missing names are errors."""
-    if not isinstance(content, dict):
-        raise ParamsError(f"{prefix.rstrip('.')} is {content!r}; it must be a section of settings")
-    hints = typing.get_type_hints(kind)
-    for name in content:
-        if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, 1, 0.5)
-            known = f"the settings here are {', '.join(hints)}"
-            hint = f"did you mean {prefix}{near[0]}?" if near else known
-            raise ParamsError(f"{prefix}{name} is not a parameter; {hint}")
-    for name in hints:
-        if name not in content:
-            raise ParamsError(f"{prefix}{name} is missing; copy the line from params/sample.yaml")
-    return kind(
-        **{name: _convert(hint, content[name], prefix + name) for name, hint in hints.items()}
-    )
-
-
-def _convert(kind: Any, value: object, name: str) -> Any:
-    """`value` as the annotated type; an int is accepted for a float, nothing else is converted."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _build(kind, value, name + ".")
-    if origin is Literal:
-        if value in args and not isinstance(value, bool):
-            return value
-        near = difflib.get_close_matches(str(value), args, 1, 0.4)
-        raise ParamsError(
-            f"{name} is {value!r}; it must be one of {', '.join(map(str, args))}"
-            + (f" (did you mean {near[0]}?)" if near else "")
-        )
-    if origin in (typing.Union, types.UnionType):
-        return _first_that_fits(args, value, name)
-    if origin is list:
-        if not isinstance(value, list):
-            raise ParamsError(f"{name} is {value!r}; it must be a list")
-        return [_convert(args[0], v, name) for v in value]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, float) and not math.isfinite(value):
-        raise ParamsError(f"{name} is {value!r}; it must be a finite number")
-    wrong_bool = isinstance(value, bool) and kind is not bool
-    if not isinstance(value, kind) or wrong_bool:
-        raise ParamsError(f"{name} is {value!r}; it must be {_noun(kind)}")
-    return value
-
-
-def _first_that_fits(kinds: tuple, value: object, name: str) -> Any:
-    for kind in kinds:
-        try:
-            return _convert(kind, value, name)
-        except ParamsError:
-            continue
-    nouns = [
-        str(typing.get_args(k)[0]) if typing.get_origin(k) is Literal else _noun(k) for k in kinds
-    ]
-    raise ParamsError(f"{name} is {value!r}; it must be {' or '.join(nouns)}")
-
-
-def _noun(kind: Any) -> str:
-    names = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        bool: "true or false",
-        dict: "a section",
-        type(None): "null",
-    }
-    return names.get(kind, "a list")

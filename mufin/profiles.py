@@ -16,7 +16,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from mufin.params import Params, ParamsError, meanings, params_of, read_settings, sections
+from mufin.errors import shown
+from mufin.params import Params, ParamsError, meanings, params_of, sections
+from mufin.settings_file import read_settings
 
 FOLDER = Path(__file__).resolve().parents[1] / "params"
 DEFAULT = "sample"  # the profile that has all settings
@@ -41,6 +43,7 @@ Terms of MUFIN (Mittal et al., CVPR 2022; sections, tables and figures named bel
 A comment has the meaning or the choices, then the range ([0, 1) is 0 <= value < 1), then the
 value in the paper or in its authors' released code."""
 
+WRITTEN_BY = re.compile(r"# Settings of the pipeline, written by `mufin use ([\w.-]+)`")
 CHOICES = " | "  # between the choices that a meaning lists
 # A line of a comment never ends between these and what they belong to
 TOGETHER = re.compile(r"(>=|<=|paper|code|Table|Fig\.|Sec\.|App\.) (?=[\w\[])")
@@ -54,14 +57,19 @@ def profile_names(folder: Path = FOLDER) -> list[str]:
 
 def read_profile(name: str, folder: Path = FOLDER) -> Params:
     """All settings of a profile, those of the default one included, checked; raises ParamsError."""
-    default, path = read_settings(folder / f"{DEFAULT}.yaml"), folder / f"{name}.yaml"
-    changes = read_settings(path) or {}  # null: comments alone
-    if not (isinstance(default, dict) and isinstance(changes, dict)):
-        raise ParamsError(f"{path} is {changes!r}; it must be sections of settings")
+    path = folder / f"{name}.yaml"
+    default, changes = _read(folder / f"{DEFAULT}.yaml"), _read(path)
     try:
         return params_of(completed(default, changes))
     except ParamsError as error:
         raise ParamsError(f"in {path}: {error}") from None
+
+
+def _read(path: Path) -> dict:
+    content = read_settings(path, f"`git checkout {path}` restores it")
+    if not isinstance(content, dict | None):
+        raise ParamsError(f"{path} is {shown(content)}; it must be sections of settings")
+    return content or {}  # null: comments alone
 
 
 def completed(default: dict, changes: dict, kind: type = Params) -> dict:
@@ -73,12 +81,22 @@ def completed(default: dict, changes: dict, kind: type = Params) -> dict:
     return out
 
 
-def text_of_profile(name: str, folder: Path = FOLDER) -> str:
-    """The params.yaml of a profile, headed by the comment that heads the profile."""
+def text_of_profile(name: str, folder: Path = FOLDER, settings: Params | None = None) -> str:
+    """The params.yaml of a profile, headed by the comment that heads the profile.
+
+    `settings` take the place of the profile's own, where a user keeps some.
+    """
     lines = (folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     header = [line[2:].rstrip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     own = "\n".join([f"Profile {name}", *(f"  {line}".rstrip() for line in header), ""])
-    return text_of(read_profile(name, folder), HEAD.format(name=name, profile=own))
+    settings = settings or read_profile(name, folder)
+    return text_of(settings, HEAD.format(name=name, profile=own))
+
+
+def origin(text: str) -> str:
+    """The profile that a params.yaml was written from, by its head; '' where that is not said."""
+    found = WRITTEN_BY.match(text)
+    return found[1] if found else ""
 
 
 def text_of(params: Params, head: str = "") -> str:
@@ -111,7 +129,7 @@ def scalar(value: object) -> str:
         return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))  # 1e-05 is a text in YAML 1.1
     if value is None or isinstance(value, int):
         return json.dumps(value)
-    raise ParamsError(f"{value!r} cannot be a setting; use texts, numbers, lists and sections")
+    raise ParamsError(f"{shown(value)} cannot be a setting; use texts, numbers, lists and sections")
 
 
 def _text(value: str) -> str:

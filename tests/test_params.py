@@ -192,13 +192,14 @@ def test_dvc_changes_one_value_and_nothing_else(profile):
     assert written.getvalue() == expected
 
 
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
-    | st.text()
+    | st.integers(1 - 10**18, 10**18 - 1)
+    | TEXTS
     | st.floats(allow_nan=False, allow_infinity=False),
-    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(), parts, max_size=3),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(TEXTS, parts, max_size=3),
     max_leaves=8,
 )
 LIKELY = st.sampled_from(["null", "No", "1e3", "0x1", "1:30", "a: b", "a #b", "~", "", "- a", "<<"])
@@ -206,7 +207,7 @@ LIKELY = st.sampled_from(["null", "No", "1e3", "0x1", "1:30", "a: b", "a #b", "~
 
 @given(
     st.dictionaries(st.text(string.ascii_letters, min_size=1), JSON, max_size=4),
-    st.text() | LIKELY,
+    TEXTS | LIKELY,
     st.floats(1e-300, 1e300),
 )
 def test_any_values_are_read_back_by_both_yaml_versions(options, name, rate):
@@ -291,9 +292,9 @@ def test_exponents_as_dvc_writes_them_are_numbers(tmp_path):
     [
         (b"a: [", "params.yaml line 1 is not YAML"),
         (b"a: 1\na: 2", "params.yaml line 2 is not YAML: found duplicate key"),
-        (b"", "params.yaml is None; it must be sections of settings"),
+        (b"", "params.yaml has no settings; `mufin use sample"),
         (b"- 1", "must be sections"),
-        (b"\xff", "params.yaml cannot be read .* `mufin use sample` writes a new one"),
+        (b"\xff", "params.yaml cannot be read .* `mufin use sample .*` writes a new one"),
     ],
 )
 def test_a_file_without_settings_is_refused(tmp_path, content, message):
@@ -302,9 +303,19 @@ def test_a_file_without_settings_is_refused(tmp_path, content, message):
         load_params(tmp_path / "params.yaml")
 
 
-def test_a_missing_file_names_the_command_that_writes_it(tmp_path):
+def test_a_missing_file_names_the_command_that_writes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ParamsError, match="params.yaml is missing; `mufin use sample` writes one"):
-        load_params(tmp_path / "params.yaml")
+        load_params()
+    command = f"`mufin use sample --params {tmp_path}/my.yaml --force` writes one"
+    with pytest.raises(ParamsError, match=f"my.yaml is missing; {command}"):
+        load_params(tmp_path / "my.yaml")
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    text = (ROOT / "params.yaml").read_bytes()
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbf" + text)
+    assert load_params(tmp_path / "params.yaml") == SAMPLE
 
 
 def test_settings_cannot_be_changed_after_reading():

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from mufin.artifacts.curated import read_curated
-from mufin.artifacts.files import publish
+from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_ranking, read_table
 from mufin.errors import MufinError
 from mufin.evaluation.breakdowns import per_datapoint
@@ -23,6 +24,7 @@ SIDE, EDGE, GAP = 168, 16, 28  # pixels: a picture, the space around it in its c
 CARD_WIDTH, CARD_HEIGHT, CARD_TOP = SIDE + 2 * EDGE, SIDE + 186, 64
 LINES, LINE_HEIGHT = 4, 26  # of a title
 INK, SOFT, FRAME, GREEN = "#14181c", "#55606b", "#c3cad1", "#00694c"
+SOFTWARE = "mufin"  # in the file: a picture of another origin is not written over
 COLOURS = 128  # of the palette: a fifth of the bytes, and no difference to see
 
 
@@ -43,9 +45,24 @@ def write_showcase(home: Path, out: Path, uid: str | None = None) -> str:
     row = _chosen(catalog, right) if uid is None else _row(catalog, uid)
     picture = draw(catalog, row, predictions[row, :ANSWERS], float(right.mean()))
     with publish(out) as scratch:
-        picture.save(scratch, "PNG", optimize=True)
+        picture.save(scratch, "PNG", optimize=True, pnginfo=_signed())
     product = int(catalog.test.product[row])
     return f"{out} shows {products['uid'][product].as_py()}, {catalog.title(product)}"
+
+
+def is_showcase(path: Path) -> bool:
+    """Whether the file is a picture that `write_showcase` wrote."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # no PNG, or broken
+        return False
+
+
+def _signed() -> PngInfo:
+    info = PngInfo()
+    info.add_text("Software", SOFTWARE)
+    return info
 
 
 def _chosen(catalog: Catalog, right: np.ndarray) -> int:

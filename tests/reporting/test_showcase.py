@@ -31,6 +31,7 @@ def test_the_picture_is_a_light_png_of_the_same_bytes(home, tmp_path):
     assert first.read_bytes() == second.read_bytes() and first.stat().st_size < 150_000
     with Image.open(first) as picture:
         assert picture.format == "PNG" and picture.width > 1000
+    assert showcase.is_showcase(first)
     uids = read_table(home / "data/curated/products.parquet", "products")["uid"].to_pylist()
     assert said.startswith(f"{first} shows ") and said.split()[2].rstrip(",") in uids
 
