@@ -20,8 +20,9 @@ from mufin.nn.attention import SelfAttention
 from mufin.nn.bags import Pooling
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.cross_attention import CrossAttention
-from mufin.nn.encoders import create_image_encoder, create_text_encoder
+from mufin.nn.image_encoder import create_image_encoder
 from mufin.nn.mufin import Mufin, Projection
+from mufin.nn.text_encoder import create_text_encoder
 from mufin.params import Params, params_of
 from mufin.profiles import DEFAULT, FOLDER, completed
 from mufin.ragged import Lists, offsets_of

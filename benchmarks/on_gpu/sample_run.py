@@ -14,6 +14,7 @@ import torch
 from benchmarks.on_gpu import catalog
 from benchmarks.on_gpu.running import Row
 from benchmarks.on_gpu.training import Place, Tell
+from mufin.artifacts.contents import seal
 from mufin.artifacts.files import read_json
 from mufin.artifacts.tables import read_table, write_table
 from mufin.corpus.cleaning import best_rows, clean_relations, clean_title
@@ -108,6 +109,7 @@ def write_curated(params: Params, raw: Path, out: Path) -> None:
             "split",
             out / f"{name}.parquet",
         )
+    seal(out)
 
 
 def _column(lists: Lists) -> pa.Array:

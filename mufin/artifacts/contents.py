@@ -53,6 +53,8 @@ def contents_of(folder: Path) -> Contents:
     """What the folder's `contents.json` says; raises ArtifactError if it is missing or broken."""
     path = folder / NAME
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would block
+            raise ValueError
         content = json.loads(path.read_text())
         said = {"made_from": dict(content["made_from"]), "files": dict(content["files"])}
         files = {name: (int(size), str(digest)) for name, (size, digest) in said["files"].items()}
@@ -62,9 +64,7 @@ def contents_of(folder: Path) -> Contents:
             raise ArtifactError(
                 f"{folder} is missing; run `dvc repro` (or the stage that writes it) first"
             ) from None
-        raise ArtifactError(
-            f"{path} is missing, so {folder} is not whole; {REMEDY}, or run `dvc repro`"
-        ) from None
+        raise ArtifactError(f"{path} is missing, so the folder is not whole; {REMEDY}") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ArtifactError(f"{path} is damaged; {REMEDY}") from None
     if not whole:

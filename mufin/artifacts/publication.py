@@ -61,7 +61,7 @@ def _replace(made: Path, target: Path, made_from: Mapping[str, str] | None) -> N
         _rename_folder(made, target)
     else:
         os.replace(made, target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _rename_folder(made: Path, target: Path) -> None:
@@ -82,7 +82,7 @@ def _check_kind(folder: bool, target: Path) -> None:
         )
     if folder and target.is_dir() and not target.is_symlink():
         _check_ours(target)  # again, as hours may have passed
-    elif folder and os.path.lexists(target):
+    elif folder and (target.is_symlink() or target.exists() and not target.is_dir()):
         kind = "a link" if target.is_symlink() else "a file"
         raise ArtifactError(
             f"{target} is {kind}, and a folder would take its place; move it away first"
@@ -184,13 +184,14 @@ def _sync_all(path: Path) -> None:
     for at, _, names in os.walk(path, topdown=False):
         for name in names:
             if not os.path.islink(Path(at, name)):
-                _sync(Path(at, name))
-        _sync(Path(at))
+                sync(Path(at, name))
+        sync(Path(at))
     if not path.is_dir():
-        _sync(path)
+        sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Writes a file, or the names in a folder, to the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

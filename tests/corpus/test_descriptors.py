@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mufin.corpus import descriptors
 from mufin.corpus.descriptors import DescriptorStore, _Shards
 from mufin.errors import MufinError
+from tests.support.artifacts import sealed
 
 
 def arrays(lengths: list[int], width: int = 3) -> list[np.ndarray]:
@@ -56,7 +57,7 @@ def store(tmp_path: Path) -> DescriptorStore:
             }
         )
     )
-    return DescriptorStore(tmp_path, ["image"])
+    return DescriptorStore(sealed(tmp_path), ["image"])
 
 
 def placed(batch) -> dict[tuple[int, int], list[float]]:

@@ -30,7 +30,8 @@ from mufin.errors import MufinError
 from mufin.nn.assembly import Member, load_members, new_member, save_members
 from mufin.nn.embedding import embed
 from mufin.nn.encoded import encoders_held
-from mufin.nn.encoders import load_image_encoder, save_encoder
+from mufin.nn.encoder_files import save_encoder
+from mufin.nn.image_encoder import load_image_encoder
 from mufin.nn.vision_language import (
     create_clip_image_encoder,
     create_clip_text_encoder,
@@ -609,7 +610,7 @@ def test_held_fused_outputs_equal_a_running_visualbert(fused):
 
 def test_a_saved_network_with_visualbert_loads_as_it_was(fused_member, tmp_path):
     precomputed, member, store = fused_member
-    save_members([member], tmp_path / "models")
+    save_members([member], tmp_path / "models", Precomputed(precomputed))
     (again,) = load_members(tmp_path / "models", Precomputed(precomputed))
     one, two = (embed(m.network, store, np.arange(30), CPU, torch.float32) for m in (member, again))
     assert again.architecture == member.architecture

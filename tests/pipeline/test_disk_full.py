@@ -42,6 +42,7 @@ from pathlib import Path
 import numpy as np, torch
 from mufin import runtime
 from mufin.artifacts.arrays import ShardWriter
+from mufin.artifacts.contents import seal
 from mufin.artifacts.embeddings import PretrainEmbeddings, write_embeddings
 from mufin.artifacts.files import publish, write_csv, write_json
 from mufin.artifacts.models import write_members
@@ -118,6 +119,7 @@ for place, limit in json.loads(os.environ["PLACES"]):
         target = Path("data") / name
         target.mkdir(parents=True)
         (target / "old").write_text("old")
+        seal(target)
         said, code = io.StringIO(), 0
         with contextlib.redirect_stderr(said):
             try:
@@ -126,7 +128,8 @@ for place, limit in json.loads(os.environ["PLACES"]):
                 code = end.code
         left = sorted(str(p) for p in Path("data").rglob("*") if p.is_file())
         print(json.dumps([place, name, code, said.getvalue(), left]), flush=True)
-        (target / "old").unlink()
+        for kept in ("old", "contents.json"):
+            (target / kept).unlink()
 """
 WRITERS = [
     "model",
@@ -195,7 +198,7 @@ def test_every_writer_on_a_full_disk_leaves_the_old(outcomes, place, name):
     assert code == 1 and said.count("\n") == 1 and "Traceback" not in said
     reasons = rf"({NO_SPACE}|File too large|\d+ requested and)"
     assert re.match(rf"error: data/{name}\S* cannot be written: {reasons}", said)
-    assert left == [f"data/{name}/old"]
+    assert left == [f"data/{name}/contents.json", f"data/{name}/old"]
 
 
 # Stages

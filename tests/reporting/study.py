@@ -16,6 +16,7 @@ from compare.table import TIME
 from mufin.artifacts.curated import read_curated
 from mufin.artifacts.files import write_json
 from mufin.artifacts.tables import read_table, write_ranking, write_table
+from tests.support.artifacts import relinked, sealed
 
 METRICS = (*OF_QUALITY, TIME)
 ROWS = (("mufin", "MUFIN", [0, 1]), ("text_only", "Modality", [0]), ("bonsai", BASELINES, [0]))
@@ -34,6 +35,7 @@ def rename_products(
     products["title"] = pa.array([title(t) for t in products["title"]], pa.string())
     products["category"] = [category(path) for path in products["category"]]
     write_table(products, "products", path)
+    relinked(home)
 
 
 def write_study(home: Path) -> None:
@@ -48,7 +50,9 @@ def write_study(home: Path) -> None:
                 others = [label for label in found[row] if label not in truth]
                 found[row] = np.concatenate([truth, others])[:20]
             scores = np.zeros(found.shape, np.float32)
-            write_ranking(found, scores, place(home / FOLDER, name, seed))
+            path = place(home / FOLDER, name, seed)
+            write_ranking(found, scores, path)
+            sealed(path.parent)
     rows = [_row(*row, rng) for row in ROWS]
     failed = {"row": "xt", "title": "XT", "group": BASELINES, "seeds": [], "metrics": {}}
     failed |= {"standard_errors": {}, "failed": "seed 0: <napkinxc> crashed; try another"}

@@ -20,6 +20,7 @@ from mufin.errors import MufinError
 from mufin.evaluation import breakdowns
 from mufin.reporting import claims
 from tests.reporting.study import HOSTILE, METRICS, ROWS, Page, rename_products
+from tests.support.artifacts import sealed
 from tests.support.stages import inside
 
 
@@ -148,7 +149,9 @@ def test_a_missing_study_is_one_sentence(copied):
 
 def test_predictions_of_another_split_are_one_sentence(copied):
     three = np.zeros((3, 1), np.int64), np.zeros((3, 1), np.float32)
-    write_ranking(*three, place(copied / FOLDER, "mufin", 0))
+    path = place(copied / FOLDER, "mufin", 0)
+    write_ranking(*three, path)
+    sealed(path.parent)
     with pytest.raises(MufinError, match="3 predictions for"):
         report_of(copied)
 

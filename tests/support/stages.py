@@ -16,6 +16,7 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.nn.assembly import new_member
 from mufin.nn.mufin import Mufin
 from mufin.params import Params
+from tests.support.artifacts import sealed
 from tests.support.projects import ROOT, changed
 
 STAGES = (
@@ -125,6 +126,7 @@ def write_products(folder: Path, titles: list, images: list) -> None:
         kind = table.schema.field(name).type
         table = table.set_column(at, table.schema.field(name), pa.array(column, kind))
     pq.write_table(table, folder / "data/curated/products.parquet")
+    sealed(folder / "data/curated")
 
 
 def pictures_of(folder: Path) -> dict[str, bytes]:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as torch_tensors
+from safetensors.torch import save as torch_bytes
 
 from mufin.errors import MufinError
 from mufin.nn.weights import weights_of
@@ -269,12 +271,32 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_broken_checkpoint_says_what_to_do(tmp_path):
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
+def without_hash(content: bytes) -> bytes:
+    """The same file of safetensors without its metadata."""
+    return torch_bytes(torch_tensors(content))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: b"{}",
+        lambda whole: b"broken",
+        lambda whole: whole[:-100],
+        lambda whole: whole[:-64] + bytes(byte ^ 1 for byte in whole[-64:]),
+        without_hash,
+    ],
+    ids=["empty", "{}", "text", "cut off", "64 bytes flipped", "no hash"],
+)
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path, damage):
+    path = tmp_path / "checkpoint.safetensors"
     job, optimisers = pretraining(machine(tmp_path))
+    save_checkpoint(path, optimisers, {"of the job": torch.ones(3, 3)}, {"epoch": 1})
+    assert checkpoints.load_checkpoint(path, optimisers)[1] == {"epoch": 1}
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
         MufinError,
-        match=r"checkpoint.safetensors cannot be read \(.*\); delete it; the stage then starts",
+        match=r"checkpoint.safetensors is damaged \(.*\); delete it; the stage then starts",
     ):
         train(job, optimisers, 1, 10, machine(tmp_path))
 
