@@ -238,7 +238,7 @@ def required(requirements: Iterable[str]) -> set[str]:
 
 def test_every_imported_package_is_declared():
     owners = importlib.metadata.packages_distributions()
-    declared = names(PROJECT["dependencies"]) | names(EXTRAS["baselines"])
+    declared = names(PROJECT["dependencies"]) | names(EXTRAS["baselines"] + EXTRAS["heic"])
     found = modules()
     assert "torch" in found
     for module in sorted(found):
@@ -263,7 +263,7 @@ def test_tools_and_extras_are_pinned_apart():
 
 def test_pins_keep_to_the_declared_bounds():
     pins = RUNTIME | TOOLS
-    for line in [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["baselines"]]:
+    for line in [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["baselines"], *EXTRAS["heic"]]:
         requirement = Requirement(line)
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, line
 

@@ -1,34 +1,178 @@
-"""Pictures of the image store to pixels, by a pool of threads or processes."""
+"""Pictures to pixels in processes of their own, bounded in memory and time.
+
+A picture that crashes its decoder, or takes too much, costs one process, which is replaced; the
+others are decoded as if it were not there. `mufin.corpus.decode_worker` is what runs there.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
+from mufin.corpus.decode_worker import ANSWER, NO_MEMORY, READY, REQUEST
 from mufin.corpus.image_store import read_pictures
-from mufin.corpus.pixels import decode_all
+from mufin.corpus.pixels import TOO_MUCH_MEMORY
+from mufin.errors import MufinError
 from mufin.progress import progress
 
-MANY = 20_000  # from this number of pictures on, processes decode instead of threads
-CHUNK = 64  # pictures per task of the pool
+COMMAND = [sys.executable, "-m", "mufin.corpus.decode_worker"]
+ROOT = Path(__file__).parents[2]  # where `-m` finds mufin
+# Libraries start a thread per core when they are imported, each with a stack that counts as memory
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+PATIENCE = 60.0  # seconds for an answer; the process has far less of the processor's time
+CHUNK = 64  # pictures per task of a thread
+
+TOO_LONG, CRASHED = "took too long", "the decoder crashed"
 
 Decoded = list[tuple[str, np.ndarray | str]]  # (key, pixels, or the reason why there are none)
 
 
+class Decoder:
+    """One process that decodes: started when it is needed, replaced after it has ended."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen | None = None
+        self.connection: socket.socket | None = None
+        self.answers = 0  # of this process
+        self.stopped = False
+        self.lock = threading.Lock()  # between the start of a process and `stop`
+
+    def decode(self, content: bytes, size: int) -> np.ndarray | str:
+        """(size, size, 3) uint8, or the reason why these bytes give no picture.
+
+        Raises MufinError if no process can be started, and RuntimeError after `stop`.
+        """
+        used = self.answers > 0
+        answer = self._answer(content, size)
+        if isinstance(answer, str) and answer in (CRASHED, TOO_MUCH_MEMORY):
+            self.close()
+            if used:  # earlier pictures may have left faults or memory behind; this one had no part
+                answer = self._answer(content, size)
+                self.close()
+        return answer
+
+    def stop(self) -> None:
+        """End the process, from any thread; what it decodes is lost, and no other is started."""
+        with self.lock:
+            self.stopped = True
+            if self.process is not None:
+                self.process.kill()
+
+    def close(self) -> int:
+        """End the process, if there is one; returns its exit code."""
+        if self.process is None or self.connection is None:
+            return 0
+        self.process.kill()
+        self.connection.close()
+        code = self.process.wait()
+        self.process, self.connection, self.answers = None, None, 0
+        return code
+
+    def _answer(self, content: bytes, size: int) -> np.ndarray | str:
+        """What the process answers, or why it does not."""
+        connection = self.connection or self._started()
+        try:
+            connection.sendall(REQUEST.pack(size, len(content)))
+            connection.sendall(content)
+            is_pixels, length = ANSWER.unpack(_received(connection, ANSWER.size))
+            body = _received(connection, length)
+        except TimeoutError:
+            self.close()
+            return TOO_LONG
+        except OSError:  # it has ended
+            return self._cause()
+        except BaseException:  # Ctrl-C: the next picture would get the answer to this one
+            self.close()
+            raise
+        self.answers += 1
+        if not is_pixels:
+            return body.decode()
+        return np.frombuffer(body, np.uint8).reshape(size, size, 3)
+
+    def _started(self) -> socket.socket:
+        """The connection to a new process that is ready."""
+        with self.lock:
+            self._check()
+            self.connection, other = socket.socketpair()
+            self.connection.settimeout(PATIENCE)
+            with other:
+                self.process = subprocess.Popen(
+                    COMMAND,
+                    stdin=other.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    cwd=ROOT,
+                    env=os.environ | ONE_THREAD,
+                )
+        with contextlib.suppress(OSError):
+            if self.connection.recv(len(READY)) == READY:
+                return self.connection
+        code = self.close()
+        self._check()
+        raise MufinError(
+            f"a process that decodes pictures did not start (exit code {code}); look for its error "
+            f"above, or try `python -m mufin.corpus.decode_worker < /dev/null`"
+        )
+
+    def _check(self) -> None:
+        if self.stopped:
+            raise RuntimeError("the decoder has been stopped")
+
+    def _cause(self) -> str:
+        """Why the process has ended."""
+        assert self.process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+        code = self.close()
+        self._check()
+        return {-signal.SIGXCPU: TOO_LONG, NO_MEMORY: TOO_MUCH_MEMORY}.get(code, CRASHED)
+
+
+def _received(connection: socket.socket, length: int) -> bytearray:
+    """`length` bytes; raises OSError if the other end closes before, or is late."""
+    content, have = bytearray(length), 0
+    with memoryview(content) as view:
+        while have < length:
+            count = connection.recv_into(view[have:])
+            if not count:
+                raise ConnectionError
+            have += count
+    return content
+
+
+_spare = Decoder()  # waits for the pictures of the next call: a start takes 0.3 s
+_spare_lock = threading.Lock()
+atexit.register(_spare.stop)
+
+
+def decode_each(contents: Iterable[bytes], size: int) -> list[np.ndarray | str]:
+    """For each of a few pictures (size, size, 3) uint8, or the reason why there is none."""
+    with _spare_lock:
+        return [_spare.decode(content, size) for content in contents]
+
+
 def decoded(
     store: Path, keys: np.ndarray, size: int, workers: int, drops: dict[str, int]
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Generator[tuple[str, np.ndarray], None, None]:
     """(key, pixels (size, size, 3) uint8) of the pictures `keys`, in the order of the store.
 
     A picture that cannot be decoded, or is not in the store, is counted in `drops` by its reason.
+    Raises ArtifactError for a damaged store. The processes end with this generator.
     """
     wanted, seen = set(keys.tolist()), 0
-    with _pool(workers, len(keys)) as pool:
-        chunks = _mapped(pool, read_pictures(store, wanted, CHUNK), size, workers)
+    with _decoders(workers, size) as submit:
+        chunks = _mapped(submit, read_pictures(store, wanted, CHUNK), workers)
         total = -(-len(wanted) // CHUNK)
         for chunk in progress(chunks, "decode", f"chunks of {CHUNK} pictures", total):
             for key, pixels in chunk:
@@ -41,28 +185,45 @@ def decoded(
         drops["not in the image store"] = len(wanted) - seen
 
 
-def _pool(workers: int, pictures: int) -> Executor:
-    """Threads for few pictures, processes for more than `MANY`.
+Submit = Callable[[list[tuple[str, bytes]]], Future[Decoded]]
 
-    Pillow's decoders release the interpreter lock, so threads run side by side. Processes take
-    seconds to start but share no lock. They are not forked from this process, because forking is
-    unsafe where threads or a CUDA context exist.
-    """
-    if pictures > MANY and workers > 1:
-        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
-    return ThreadPoolExecutor(workers)
+
+@contextlib.contextmanager
+def _decoders(workers: int, size: int) -> Iterator[Submit]:
+    """Has a chunk decoded by one of `workers` processes; a thread waits for each of them."""
+    decoders = [Decoder() for _ in range(workers)]
+    free: SimpleQueue[Decoder] = SimpleQueue()
+    for decoder in decoders:
+        free.put(decoder)
+
+    def decode_all(chunk: list[tuple[str, bytes]]) -> Decoded:
+        decoder = free.get()
+        try:
+            return [(key, decoder.decode(content, size)) for key, content in chunk]
+        finally:
+            free.put(decoder)
+
+    threads = ThreadPoolExecutor(workers)
+    try:
+        yield lambda chunk: threads.submit(decode_all, chunk)
+    finally:
+        for decoder in decoders:
+            decoder.stop()
+        threads.shutdown(cancel_futures=True)
+        for decoder in decoders:
+            decoder.close()
 
 
 def _mapped(
-    pool: Executor, chunks: Iterable[list[tuple[str, bytes]]], size: int, workers: int
+    submit: Submit, chunks: Iterable[list[tuple[str, bytes]]], workers: int
 ) -> Iterator[Decoded]:
     """The decoded chunks, in order.
 
-    At most 2 * workers + 1 of them are in the pool at once, so the store need not fit in memory.
+    At most 2 * workers + 1 of them are under way at once, so the store need not fit in memory.
     """
     waiting: list[Future[Decoded]] = []
     for chunk in chunks:
-        waiting.append(pool.submit(decode_all, chunk, size))
+        waiting.append(submit(chunk))
         if len(waiting) > 2 * workers:
             yield waiting.pop(0).result()
     for future in waiting:

@@ -1,13 +1,19 @@
-"""The image store: pictures as bytes in a few Parquet files, keyed by a hash of their content."""
+"""The image store: pictures as bytes in a few Parquet files, keyed by a hash of their content.
+
+Readers check each picture against its key, so damaged bytes are never decoded.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from mufin.errors import ArtifactError, shown
 
 SCHEMA = pa.schema([("key", pa.string()), ("bytes", pa.binary())])
 SHARD_BYTES = 2**28  # approximate size of one file
@@ -70,29 +76,77 @@ class ImageWriter:
 def stored_pictures(folder: Path, keys: set[str]) -> dict[str, bytes]:
     """{key: bytes} of the given keys, for a few pictures; unknown keys are left out.
 
-    The bytes of a row group are read only if one of the keys is in it.
+    The bytes of a row group are read only if one of the keys is in it. Raises ArtifactError for a
+    damaged store.
     """
     found: dict[str, bytes] = {}
-    for path in sorted(folder.glob("part-*.parquet")):
-        file = pq.ParquetFile(path)
-        for group in range(file.num_row_groups):
-            names = file.read_row_group(group, columns=["key"])["key"].to_pylist()
-            if rows := [i for i, name in enumerate(names) if name in keys and name not in found]:
-                contents = file.read_row_group(group, columns=["bytes"])["bytes"]
-                found |= {names[i]: contents[i].as_py() for i in rows}
+    for path in _parts(folder):
+        with _undamaged(path):
+            file = _opened(path)
+            for group in range(file.num_row_groups):
+                names = file.read_row_group(group, columns=["key"])["key"].to_pylist()
+                if rows := [i for i, n in enumerate(names) if n in keys and n not in found]:
+                    contents = file.read_row_group(group, columns=["bytes"])["bytes"]
+                    found |= {names[i]: _checked(names[i], contents[i].as_py()) for i in rows}
     return found
 
 
 def read_pictures(folder: Path, wanted: set[str], chunk: int) -> Iterator[list[tuple[str, bytes]]]:
     """Lists of at most `chunk` (key, bytes) of the wanted keys, in the order of the store.
 
-    Each key comes once; unknown keys are left out.
+    Each key comes once; unknown keys are left out. Raises ArtifactError for a damaged store.
     """
     done: set[str] = set()
-    for path in sorted(folder.glob("part-*.parquet")):
-        for batch in pq.ParquetFile(path).iter_batches(chunk):
-            pairs = zip(batch["key"].to_pylist(), batch["bytes"].to_pylist())
-            found = [(key, content) for key, content in pairs if key in wanted and key not in done]
+    for path in _parts(folder):
+        for pairs in _batches(path, chunk):
+            new = [(key, content) for key, content in pairs if key in wanted and key not in done]
+            with _undamaged(path):
+                found = [(key, _checked(key, content)) for key, content in new]
             done.update(key for key, _ in found)
             if found:
                 yield found
+
+
+def _batches(path: Path, chunk: int) -> Iterator[list[tuple[str, bytes]]]:
+    """All (key, bytes) of one file, at most `chunk` at a time."""
+    with _undamaged(path):
+        for batch in _opened(path).iter_batches(chunk):
+            yield list(zip(batch["key"].to_pylist(), batch["bytes"].to_pylist()))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """A file of the store; raises ValueError if it has other columns."""
+    file = pq.ParquetFile(path)
+    if not file.schema_arrow.equals(SCHEMA):
+        raise ValueError(f"its columns are {file.schema_arrow.names}")
+    return file
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of a store, in order; raises ArtifactError if there are none."""
+    if not (paths := sorted(folder.glob("part-*.parquet"))):
+        raise ArtifactError(
+            f"{folder} has no part-*.parquet; run `dvc repro`, which downloads the pictures first"
+        )
+    return paths
+
+
+def _checked(key: str, content: bytes) -> bytes:
+    """The content, if the key is its own; else raises ValueError."""
+    if content is None or key_of(content) != key:
+        raise ValueError(f"the picture {key} has other bytes")
+    return content
+
+
+@contextlib.contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turns the many errors that pyarrow raises on damaged files into ArtifactError."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system refused to open or read it
+        raise ArtifactError(
+            f"{path} is damaged ({shown(str(error), 100)}); `dvc checkout` restores it from the "
+            "cache, or `dvc repro -f download` downloads the pictures again"
+        ) from None

@@ -1,6 +1,9 @@
 """Picture bytes to square uint8 arrays: RGB, aspect ratio kept, centred on white.
 
 The image encoder E_V (MUFIN Sec. 3; App. D) applies its own mean and standard deviation later.
+
+Pictures come from strangers: `mufin.corpus.decoding` calls `decode` in processes with bounds on
+memory and time.
 """
 
 from __future__ import annotations
@@ -9,13 +12,29 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import AvifImagePlugin, Image, ImageOps
+
+# Pillow imports all of its plugins where one that is asked for is missing; with these none is.
+from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401 # isort: skip
+
+from mufin.corpus.formats import format_of, refusal
 
 # Pillow warns about faulty files; here a faulty picture is counted by its reason instead.
 warnings.filterwarnings("ignore", module="PIL")
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # by default one thread, with its stack, per core
 
-# A picture with more pixels is refused: opening it would take over 800 MB, 3 bytes per pixel.
-MAX_PIXELS = 2**28
+MEMORY = 2**30  # bytes that a process may use for one picture
+STRIP = 2**20  # pixels that are converted at once
+
+TOO_MANY_PIXELS, TOO_MUCH_MEMORY = "too many pixels", "too much memory"
+BROKEN = "corrupt or truncated"
+
+OWN = 2**26  # of MEMORY: Python, numpy and Pillow themselves
+# Bytes per pixel that a decoder of whole frames holds beside Pillow's pixels, measured on 12 to 50
+# megapixels (most: WebP 11 to 15, AVIF 5 to 8, HEIC 4 to 5). This is an estimate; the bound on the
+# memory of the process is exact.
+WHOLE_FRAMES = {"WEBP": 12, "AVIF": 8, "HEIF": 8}
+COEFFICIENT = 2  # bytes; of a progressive JPEG, the decoder keeps all coefficients
 
 
 def decode(content: bytes, size: int) -> np.ndarray | str:
@@ -24,21 +43,56 @@ def decode(content: bytes, size: int) -> np.ndarray | str:
     EXIF rotation is applied, transparent pixels become white, 16-bit grey is scaled to 8 bits, and
     an animation gives its first frame.
     """
+    if reason := refusal(content):
+        return reason
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return "too many pixels"
+        with _opened(content, format_of(content)) as image:
             if min(image.size) < 1:
                 return "no pixels"
+            before = _coefficients(image)
             if image.format == "JPEG":
                 image.draft(None, _draft_size(image.size, size))
-            return _canvas(_rgb(ImageOps.exif_transpose(image)), size)
+            if OWN + len(content) + before + _cost(image) > MEMORY:
+                return TOO_MANY_PIXELS
+            ImageOps.exif_transpose(image, in_place=True)
+            return _canvas(_rgb(image), size)
     except Image.DecompressionBombError:
-        return "too many pixels"
-    except Image.UnidentifiedImageError:
-        return "not a picture"
-    except Exception:  # Pillow's decoders raise many classes on broken bytes, also struct.error
-        return "corrupt or truncated"
+        return TOO_MANY_PIXELS
+    except MemoryError:
+        return TOO_MUCH_MEMORY
+    except Exception as error:  # Pillow's decoders raise many classes, also struct.error
+        return TOO_MUCH_MEMORY if "out of memory" in str(error) else BROKEN
+
+
+def _opened(content: bytes, name: str) -> Image.Image:
+    """The picture, its header read by Pillow's plugin `name` alone."""
+    if name == "HEIF":
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
+    # Pillow refuses at twice this number. WebP's decoder takes its memory when it is opened; for
+    # the others `_cost` decides, as a JPEG of any extent may be decoded at an eighth of it.
+    whole = WHOLE_FRAMES.get(name)
+    Image.MAX_IMAGE_PIXELS = MEMORY // (whole + 4) // 2 if whole else None
+    return Image.open(io.BytesIO(content), formats=[name])
+
+
+def _coefficients(image: Image.Image) -> int:
+    """Bytes of the coefficients that the decoder of a progressive JPEG keeps; else 0."""
+    if "progressive" not in image.info:
+        return 0
+    factors = [(h, v) for _, h, v, _ in image.layer]  # type: ignore[attr-defined]
+    widest, highest = (max(column) for column in zip(*factors))
+    share = sum(h * v for h, v in factors) / (widest * highest)
+    return int(image.width * image.height * share * COEFFICIENT)
+
+
+def _cost(image: Image.Image) -> int:
+    """Bytes of memory that decoding takes at its peak, by the header."""
+    stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+    converted = 0 if _is_rgb(image) else 4
+    decoder = WHOLE_FRAMES.get(image.format or "", 0)
+    return image.width * image.height * (decoder + stored + converted)
 
 
 def _draft_size(size: tuple[int, int], target: int) -> tuple[int, int]:
@@ -55,16 +109,45 @@ def _draft_size(size: tuple[int, int], target: int) -> tuple[int, int]:
     return width, height
 
 
+def _is_rgb(image: Image.Image) -> bool:
+    return image.mode == "RGB" and "transparency" not in image.info
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB."""
-    if image.mode.startswith("I") or image.mode == "F":  # integer or float grey
-        grey = np.asarray(image, np.float64)
-        # 16-bit grey has mode I;16 or I. Mode I also holds 8-bit grey, so there the largest value
-        # decides.
-        deep = image.mode.startswith("I;16") or image.mode == "I" and grey.max(initial=0) > 255
-        top = 65535.0 if deep else 255.0
-        shallow = np.clip(grey * (255.0 / top), 0, 255).astype(np.uint8)
-        return Image.fromarray(shallow).convert("RGB")
+    """The picture in mode RGB.
+
+    A large one is converted in strips: its copies in between would take several times its memory.
+    """
+    if _is_rgb(image):
+        return image
+    rows = max(STRIP // image.width, 1)
+    grey = image.mode.startswith("I") or image.mode == "F"  # integer or float grey
+    # 16-bit grey has mode I;16 or I. Mode I also holds 8-bit grey, so there the largest value
+    # decides.
+    deep = image.mode.startswith("I;16") or image.mode == "I" and _largest(image) > 255
+    out = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        out.paste(
+            _grey_rgb(strip, 65535.0 if deep else 255.0) if grey else _on_white(strip), (0, top)
+        )
+    return out
+
+
+def _largest(image: Image.Image) -> float:
+    _, largest = image.getextrema()
+    assert not isinstance(largest, tuple)  # a pair per band where there are several
+    return largest
+
+
+def _grey_rgb(image: Image.Image, top: float) -> Image.Image:
+    """Integer or float grey, 0 to `top`, in mode RGB."""
+    shallow = np.clip(np.asarray(image, np.float64) * (255.0 / top), 0, 255).astype(np.uint8)
+    return Image.fromarray(shallow).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Colours, grey or a palette, with transparency or without, in mode RGB."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -82,8 +165,3 @@ def _canvas(image: Image.Image, size: int) -> np.ndarray:
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     canvas[top : top + height, left : left + width] = np.asarray(resized)
     return canvas
-
-
-def decode_all(contents: list[tuple[str, bytes]], size: int) -> list[tuple[str, np.ndarray | str]]:
-    """`decode` of each (key, bytes): one task of a pool."""
-    return [(key, decode(content, size)) for key, content in contents]

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from mufin.artifacts.curated import Split
+from mufin.corpus.decoding import decode_each
 from mufin.corpus.image_store import stored_pictures
-from mufin.corpus.pixels import decode
 
 NO_TITLE = "(no title)"
 
@@ -31,10 +31,12 @@ class Catalog:
     def load_pictures(self, products: set[int], size: int) -> None:
         """Read these products' pictures, `size` pixels a side, in one pass over the store.
 
-        A picture that cannot be decoded is left out, as it is from the bags.
+        A picture that cannot be decoded is left out, as it is from the bags; where the store is not
+        on this machine, all are. Raises ArtifactError for a damaged store.
         """
         keys = {p: self.products["images"][p].as_py() for p in products - self.pictures.keys()}
-        found = stored_pictures(self.image_store, {k for own in keys.values() for k in own})
+        wanted = {k for own in keys.values() for k in own}
+        found = stored_pictures(self.image_store, wanted) if self.image_store.exists() else {}
         for product, own in keys.items():
-            decoded = (decode(found[k], size) for k in own if k in found)
+            decoded = decode_each((found[k] for k in own if k in found), size)
             self.pictures[product] = [p for p in decoded if isinstance(p, np.ndarray)]

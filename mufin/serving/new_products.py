@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from mufin import devices
+from mufin.artifacts.contents import seal
 from mufin.artifacts.precomputed import Precomputed
+from mufin.corpus.decoding import decode_each
 from mufin.corpus.descriptors import DescriptorStore
-from mufin.corpus.pixels import decode
 from mufin.corpus.tokens import Tokenizer, load_tokenizer, terms_of, tokenise
 from mufin.errors import MufinError
-from mufin.nn.encoders import Encoder
+from mufin.nn.encoder import Encoder
 from mufin.nn.frozen import frozen_inputs
 from mufin.nn.vision_language import load_encoder
 from mufin.params import EncoderParams
@@ -36,11 +37,15 @@ def load_encoders(
     precomputed: Precomputed, modalities: Sequence[str], device: torch.device
 ) -> NewProductEncoders:
     """The encoders in `data/precomputed`; raises ArtifactError if one is missing."""
-    image = load_encoder(precomputed.encoder("image")).to(device) if "image" in modalities else None
+    image = (
+        load_encoder(precomputed.stored_encoder("image")).to(device)
+        if "image" in modalities
+        else None
+    )
     text, tokenizer, terms = None, None, None
     if "text" in modalities:
-        text = load_encoder(precomputed.encoder("text")).to(device)
-        tokenizer = load_tokenizer(str(precomputed.encoder("text")))
+        text = load_encoder(precomputed.stored_encoder("text")).to(device)
+        tokenizer = load_tokenizer(str(precomputed.stored_encoder("text")))
     if "lexical" in modalities:
         terms = {term: i for i, term in enumerate(precomputed.lexical_terms())}
     return NewProductEncoders(image, text, tokenizer, terms)
@@ -67,6 +72,7 @@ def new_product_store(
         rows = [[ids[t] for t in of_title if t in ids] for of_title in terms]
         out.write_lexical(list(ids), Lists.of_rows(rows, np.int32))
     out.write_manifest(len(titles), list(settings.modalities), image, text)
+    seal(folder)
     return DescriptorStore(folder, list(settings.modalities))
 
 
@@ -74,7 +80,7 @@ def _pictures(
     pictures: list[list[bytes]], encoder: Encoder, size: int, out: Precomputed
 ) -> list[str]:
     """Writes the inputs of E_V; returns the names of their arrays."""
-    decoded = [decode(content, size) for product in pictures for content in product]
+    decoded = decode_each((content for product in pictures for content in product), size)
     if broken := [reason for reason in decoded if isinstance(reason, str)]:
         raise MufinError(f"a picture cannot be read ({broken[0]}); give another one or none")
     # Without pictures one blank image is encoded, so that the arrays have a shape.

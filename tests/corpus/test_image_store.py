@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from mufin.corpus import image_store
 from mufin.corpus.image_store import ImageWriter, key_of, read_pictures, stored_pictures
+from mufin.errors import ArtifactError
 
 CONTENTS = st.lists(st.binary(min_size=1, max_size=40), max_size=12)
 
@@ -57,3 +60,69 @@ def test_a_store_without_pictures_is_one_empty_file(tmp_path):
     assert [pq.read_table(path).num_rows for path in tmp_path.iterdir()] == [0]
     assert stored_pictures(tmp_path, {key_of(b"a")}) == {}
     assert list(read_pictures(tmp_path, {key_of(b"a")}, 5)) == []
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A store of two files with 10 pictures in 5 row groups."""
+    written(tmp_path, [bytes([number]) * 1000 for number in range(10)], group=2000, shard=6000)
+    assert len(list(tmp_path.iterdir())) == 2
+    return tmp_path
+
+
+def refused(folder: Path, key: str) -> None:
+    """Both readers name the file and the remedy in one short sentence."""
+    for read in (
+        lambda: list(read_pictures(folder, {key}, 3)),
+        lambda: stored_pictures(folder, {key}),
+    ):
+        with pytest.raises(ArtifactError, match="is damaged|has no part") as error:
+            read()
+        said = str(error.value)
+        assert "dvc checkout" in said or "dvc repro" in said
+        assert str(folder) in said and "\n" not in said and len(said) - len(str(folder)) < 250
+
+
+@pytest.mark.parametrize("left", [0, 3, 100, 3000, -1])
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_truncated_file_is_named(folder, part, left):
+    path = folder / f"part-0000{part}.parquet"
+    path.write_bytes(path.read_bytes()[:left])
+    refused(folder, key_of(b"\x09" * 1000))
+
+
+def test_changed_bytes_of_a_picture_are_seen(folder):
+    path = folder / "part-00000.parquet"
+    content = path.read_bytes()
+    place = content.index(b"\x03" * 1000)
+    path.write_bytes(content[:place] + b"\x07" + content[place + 1 :])
+    refused(folder, key_of(b"\x03" * 1000))
+    good = key_of(b"\x04" * 1000)
+    assert stored_pictures(folder, {good}) == {good: b"\x04" * 1000}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [pa.table({"a": [1]}), pa.table({"key": ["a"], "bytes": [None]}), pa.table({"key": [1]})],
+)
+def test_a_file_of_another_kind_is_named(folder, table):
+    pq.write_table(table, folder / "part-00000.parquet")
+    refused(folder, "a")
+
+
+def test_a_store_without_files_is_missing(tmp_path):
+    refused(tmp_path / "images", "a")
+
+
+def test_flipped_bytes_give_the_pictures_or_a_sentence(folder):
+    rng, path = np.random.default_rng(0), folder / "part-00000.parquet"
+    content, wanted = path.read_bytes(), {key_of(bytes([n]) * 1000) for n in range(10)}
+    for _ in range(150):
+        broken = np.frombuffer(content, np.uint8).copy()
+        broken[rng.integers(4, len(broken), 8)] ^= np.uint8(1 << rng.integers(0, 8))
+        path.write_bytes(broken.tobytes())
+        try:
+            found = dict(pair for part in read_pictures(folder, wanted, 3) for pair in part)
+        except ArtifactError:
+            continue
+        assert all(key_of(picture) == key for key, picture in found.items())
