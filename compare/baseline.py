@@ -15,7 +15,8 @@ from pathlib import Path
 
 from compare.study import FOLDER, Study, baselines, read_study, tell_time
 from mufin import runtime
-from mufin.artifacts.files import publish, write_json
+from mufin.artifacts.files import write_json
+from mufin.artifacts.publication import publish
 from mufin.errors import MufinError
 
 
@@ -64,6 +65,7 @@ def _reason(folder: Path, exitcode: int) -> str:
 
 def _predict(name: str, seed: int, home: Path, folder: Path) -> None:
     """In the child: train, predict, write; an error is left in `failed.txt`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and ends this
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries in other languages log to it
     import torch
 

@@ -16,7 +16,8 @@ from compare.study import FOLDER
 from compare.table import BOLD, METRICS, TIME
 from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, Split, read_curated
-from mufin.artifacts.files import publish, read_json, write_csv
+from mufin.artifacts.files import read_json, write_csv
+from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_ranking, read_table
 from mufin.errors import MufinError
 from mufin.params import Params, load_params

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from compare.study import BASE, FOLDER, Study, check, read_study
 from compare.variant import planned, settings_of
-from mufin.artifacts.files import publish, read_json
+from mufin.artifacts.files import read_json
+from mufin.artifacts.publication import publish
 from mufin.errors import MufinError
 
 # The time of a baseline over that of Modules I and IV, on the sample with one thread

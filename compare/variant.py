@@ -17,7 +17,8 @@ from pathlib import Path
 from compare.stages import Stage, of_base, of_variant, read_stages
 from compare.study import BASE, FOLDER, OF_MUFIN, PREDICTS, Study, read_study, tell_time
 from mufin import code, runtime
-from mufin.artifacts.files import publish, read_json, write_json
+from mufin.artifacts.files import read_json, write_json
+from mufin.artifacts.publication import publish
 from mufin.errors import MufinError
 from mufin.params import load_params
 

@@ -154,7 +154,11 @@ class ImageEncoderParams:
         str, "timm: model name, local-dir:<folder> or folder; clip: Hugging Face name or folder"
     ]
     weights: Annotated[str, "pretrained | random | path of a checkpoint file"]
-    options: Annotated[dict, "more arguments of timm.create_model, or of the CLIP configuration"]
+    options: Annotated[
+        dict,
+        "more arguments of timm.create_model, or of the CLIP configuration; with timm also mean and "
+        "std of the pixels, where those of the weights are not found",
+    ]
     size: Annotated[
         int, "pixels per side, >= 8; images are fitted into a white square; released code 128"
     ]
@@ -392,13 +396,13 @@ class Pretrain:
 class Hnsw:
     """The graph of approximate search; names as in hnswlib."""
 
-    m: Annotated[int, "links per row of the graph, >= 2; more: better recall, more memory"]
+    m: Annotated[int, "links per row of the graph, [2, 10000]; more: better recall, more memory"]
     ef_construction: Annotated[int, "candidates looked at when a row is added, >= 1"]
     ef: Annotated[int, "candidates looked at per query, >= 1; more: better recall, slower"]
 
 
 def _check_hnsw(section: str, hnsw: Hnsw) -> None:
-    _at_least(hnsw, f"{section}.hnsw", 2, "m")
+    _in(hnsw, f"{section}.hnsw", 2, 10_000, "m")  # hnswlib cuts a larger number
     _at_least(hnsw, f"{section}.hnsw", 1, "ef_construction", "ef")
 
 

@@ -24,6 +24,9 @@ from mufin.ranking.label_index import LabelIndex, save_index
 from mufin.ranking.title_ridge import TitleRidge
 from mufin.retrieval.augmented import augmented_rows
 from mufin.retrieval.neighbours import build_neighbours
+from mufin.retrieval.recall import recall_facts
+
+MEASURED = 100  # nearest labels for which the recall of the search is measured
 
 
 def main(home: runtime.Home = Path(".")) -> None:
@@ -66,6 +69,8 @@ def main(home: runtime.Home = Path(".")) -> None:
             "dim": rows.rows.shape[1],
             "search": type(neighbours).__name__,
         }
+        k = min(MEASURED, len(data.labels))
+        report.facts |= recall_facts("index", neighbours, train, k, params.seed, device)
 
 
 def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:

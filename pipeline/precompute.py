@@ -5,7 +5,9 @@ python -m pipeline.precompute
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -15,9 +17,10 @@ import torch
 
 from mufin import devices, runtime
 from mufin.artifacts.arrays import RowFile
+from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import read_labels, read_split
-from mufin.artifacts.files import publish
 from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table
 from mufin.corpus.decoding import decoded
 from mufin.corpus.tokens import (
@@ -29,8 +32,11 @@ from mufin.corpus.tokens import (
     tokenise,
 )
 from mufin.errors import MufinError
-from mufin.nn.encoders import Encoder, create_image_encoder, create_text_encoder, save_encoder
+from mufin.nn.encoder import Encoder
+from mufin.nn.encoder_files import save_encoder
 from mufin.nn.frozen import frozen_inputs
+from mufin.nn.image_encoder import create_image_encoder
+from mufin.nn.text_encoder import create_text_encoder
 from mufin.nn.vision_language import (
     create_clip_image_encoder,
     create_clip_text_encoder,
@@ -47,7 +53,9 @@ BATCH = {"cuda": 256, "cpu": 16}  # pictures or titles at once; on a CPU what fi
 def main(home: runtime.Home = Path(".")) -> None:
     """Decode pictures, tokenise titles, run frozen encoder parts, learn the lexical terms."""
     params, curated = load_params(home / "params.yaml"), home / "data/curated"
-    modalities = params.encoder.modalities
+    modalities, raw = params.encoder.modalities, home / "data/raw"
+    made_from = {"data/curated": checked(curated).id}
+    checked(raw)
     products = read_table(curated / "products.parquet", "products")
     # Statistics and vocabularies come from the products known in training only.
     train = read_split(curated / "train.parquet").product
@@ -55,13 +63,13 @@ def main(home: runtime.Home = Path(".")) -> None:
     torch.manual_seed(params.seed)
     with (
         runtime.measured("precompute", home) as report,
-        publish(home / "data/precomputed") as folder,
+        publish(home / "data/precomputed", made_from) as folder,
     ):
         folder.mkdir()
         out, image, text = Precomputed(folder), None, None
         if "image" in modalities:
             pictures = Lists.of_column(products["images"])
-            image = _images(params.encoder.image, pictures, home / "data/raw/images", known, out)
+            image = _images(params.encoder.image, pictures, raw / "images", known, out)
         if {"text", "lexical"} & set(modalities):
             text = _titles(params, products["title"].to_pylist(), known, out)
         has = {"text": text and text["array"], "lexical": text, "image": image}
@@ -84,10 +92,13 @@ def _images(
     keys, inverse = np.unique(values, return_inverse=True)
     create = create_clip_image_encoder if s.kind == "clip" else create_image_encoder
     encoder = create(s.name, s.weights, s.options, s.size, s.trainable_blocks)
+    if s.weights != "random":
+        print(encoder.scale.said(), file=sys.stderr, flush=True)
     save_encoder(encoder, out.encoder("image"))
     drops: dict[str, int] = {}
-    pictures_of_store = decoded(store, keys, s.size, runtime.workers(), drops)
-    row_of, shards = _image_arrays(encoder.to(devices.device()), keys, pictures_of_store, out)
+    # `closing`: if the encoder fails or the stage is ended, the decoding processes end at once
+    with closing(decoded(store, keys, s.size, runtime.workers(), drops)) as pictures_of_store:
+        row_of, shards = _image_arrays(encoder.to(devices.device()), keys, pictures_of_store, out)
     if not (kept := int((row_of >= 0).sum())):
         raise MufinError(
             f"none of the {len(keys)} pictures could be decoded ({drops or 'there are none'}); set "
@@ -100,7 +111,8 @@ def _images(
         used = np.unique(images.take(known).values)
         descriptors = np.concatenate([np.load(out.folder / name) for name in shards])
         out.write_statistics("image", descriptors[used])
-    return {"count": kept, "dropped": drops, "kind": encoder.kind, "shards": shards}
+    facts = {"count": kept, "dropped": drops, "kind": encoder.kind, "shards": shards}
+    return facts | encoder.scale.facts()
 
 
 def _image_arrays(
@@ -175,7 +187,7 @@ def _text_encoder(s: TextEncoderParams, tokenizer: Tokenizer, out: Precomputed) 
     common = s.name, s.weights, s.options, s.trainable_layers, s.max_tokens
     if s.kind == "clip":
         return create_clip_text_encoder(*common, vocabulary)
-    width = len(out.statistics("image")[0])
+    width = len(np.load(out.folder / "image_mean.npy"))
     return create_visualbert_encoder(*common, width, tokenizer("")["input_ids"], vocabulary)
 
 

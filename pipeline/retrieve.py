@@ -12,8 +12,8 @@ import numpy as np
 from mufin import devices, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.embeddings import PretrainEmbeddings, write_embeddings
-from mufin.artifacts.files import publish
 from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import write_ranking
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
@@ -24,6 +24,7 @@ from mufin.ragged import Lists, is_in
 from mufin.retrieval.augmented import augmented_rows
 from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.neighbours import build_neighbours
+from mufin.retrieval.recall import recall_facts
 
 
 def main(home: runtime.Home = Path(".")) -> None:
@@ -51,6 +52,10 @@ def main(home: runtime.Home = Path(".")) -> None:
                 labels, similarity = neighbours.search(embeddings.datapoints(name), k)
                 write_ranking(labels, similarity, folder / f"{name}.parquet", "shortlist")
                 report.facts[f"{name}_recall"] = round(_recall(labels, split.labels), 2)
+        train = embeddings.datapoints("train")
+        report.facts |= recall_facts(
+            "retrieve", neighbours, train, k, params.seed, devices.device()
+        )
         report.items = sum(map(len, data.splits.values()))
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from mufin.artifacts.publication import sync
+from mufin.corpus.reasons import GIVEN_UP
+
+Record = tuple[str, bytes, str]  # reference, bytes, reason
 
 
 class FetchLog:
@@ -25,6 +31,7 @@ class FetchLog:
         if path.exists():
             self._read_records()
         self.file = open(path, "ab")
+        sync(path.parent)  # else the file could be missing after a power loss
 
     def _read_records(self) -> None:
         end = 0  # of the last complete record
@@ -39,28 +46,34 @@ class FetchLog:
                 end = file.tell()
         os.truncate(self.path, end)
 
-    def add(self, reference: str, content: bytes, reason: str) -> None:
-        """Append one result: the bytes, or no bytes and the reason of the failure.
+    def add(self, records: Iterable[Record]) -> None:
+        """Append results: per reference the bytes, or no bytes and the reason of the failure.
 
-        The record is handed to the operating system before the method returns, so it outlives a
-        kill of this process.
+        All of them are on the disk when the method returns, and only then in `done`. Many at once
+        cost one wait for the disk.
         """
-        head = json.dumps({"url": reference, "reason": reason, "size": len(content)}).encode()
-        place = self.file.tell()
-        self.file.write(head + b"\n" + content + b"\n")
+        added: list[tuple[str, str, int]] = []  # reference, reason, place
+        for reference, content, reason in records:
+            head = {"url": reference, "reason": reason, "size": len(content)}
+            head["crc"] = zlib.crc32(content)
+            added.append((reference, reason, self.file.tell()))
+            self.file.write(json.dumps(head).encode() + b"\n" + content + b"\n")
         self.file.flush()
-        self.done.add(reference)  # also if it failed: one fetch per run
-        self.places[reference] = place
+        os.fsync(self.file.fileno())
+        for reference, reason, place in added:
+            self.places[reference] = place
+            if reason != GIVEN_UP:  # nobody was asked, so it may be asked again in this run
+                self.done.add(reference)  # also if it failed: one fetch per run
 
     def close(self) -> None:
         self.file.close()
 
     @contextlib.contextmanager
-    def reader(self) -> Iterator[Callable[[str], tuple[str, bytes, str] | None]]:
+    def reader(self) -> Iterator[Callable[[str], Record | None]]:
         """A function from a reference to its (reference, bytes, reason), or to None if unknown."""
         with open(self.path, "rb") as file:
 
-            def record_of(reference: str) -> tuple[str, bytes, str] | None:
+            def record_of(reference: str) -> Record | None:
                 if reference not in self.places:
                     return None
                 file.seek(self.places[reference])
@@ -69,12 +82,19 @@ class FetchLog:
             yield record_of
 
 
-def _record(file: BinaryIO) -> tuple[str, bytes, str] | None:
-    """(reference, bytes, reason) of the record that starts here; None if it is not complete."""
+def _record(file: BinaryIO) -> Record | None:
+    """(reference, bytes, reason) of the record that starts here; None if it is not complete.
+
+    The checksum finds a record whose last part a power loss kept from the disk.
+    """
     try:
         head = json.loads(file.readline())
         url, reason, size = head["url"], head["reason"], head["size"]
     except (ValueError, KeyError, TypeError):  # cut off in the middle, or damaged
         return None
     content = file.read(size + 1)  # with the line break after it
-    return (url, content[:-1], reason) if len(content) == size + 1 else None
+    if len(content) != size + 1:
+        return None
+    checksum = zlib.crc32(content[:-1])
+    # Without one in the head, the record was written before there were checksums.
+    return (url, content[:-1], reason) if head.get("crc", checksum) == checksum else None

@@ -11,13 +11,10 @@ import ast
 import csv
 import difflib
 import glob
-import gzip
-import io
 import itertools
 import json
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +23,15 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mufin.corpus.fetch import MARK, is_url
-from mufin.errors import MufinError
+from mufin.corpus.catalog_folder import MARK
+from mufin.corpus.fetch import is_url
+from mufin.corpus.text_files import lines_of
+from mufin.errors import MufinError, shown
 
 # Amazon's size marker in a URL, such as `._SX38_SY50_CR,0,0,38,50_` before the extension. Without
 # it the URL leads to the full picture.
 THUMBNAIL = re.compile(r"\._[^/]*_(?=\.\w+$)")
 END = "<end of the file>"  # a last line that shows whether a quote is still open (`_csv_rows`)
-LONGEST_LINE = 2**26  # characters; a line is a product, and one line is held in memory at a time
 
 
 @dataclass(slots=True)
@@ -163,58 +161,6 @@ def name_of(url: str) -> str:
     """
     last = unquote(urlsplit(url).path).rpartition("/")[2]
     return re.sub(r"[^\w.-]", "_", last, flags=re.ASCII)[-100:].lstrip(".") or "file"
-
-
-def lines_of(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, str]]:
-    """(number from 1, line) of each line that is not blank, of a text file or a gzipped one.
-
-    Raises MufinError if the file cannot be read, is not UTF-8, or has a line of more than `longest`
-    characters.
-    """
-    try:
-        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig") as file:
-            for number, line in enumerate(iter(lambda: file.readline(longest + 1), ""), 1):
-                if len(line) > longest:
-                    raise MufinError(
-                        f"{path} line {number} has more than {longest} characters; "
-                        "write one product per line"
-                    )
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError:
-        raise MufinError(
-            f"{path} line {_first_not_utf8(path)} is not UTF-8 text; convert the file to UTF-8"
-        ) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise MufinError(f"{path} is a broken or cut-off gzip file; fetch it again") from None
-    except OSError as error:
-        raise MufinError(
-            f"{path} cannot be read ({error.strerror or error}); "
-            "make it readable, or set download.location to another file"
-        ) from None
-
-
-def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    """The file's bytes, unpacked if its name or its first bytes say that it is gzipped."""
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
-    return gzip.open(path, "rb") if packed else open(path, "rb")
-
-
-def _first_not_utf8(path: Path) -> int:
-    """The number of the first line that is not UTF-8, from 1.
-
-    The text layer that raised the error does not know it, because it decodes many lines at once.
-    """
-    number = 1
-    try:
-        with _opened(path) as file:
-            for line in file:
-                line.decode()
-                number += 1
-    except (UnicodeDecodeError, EOFError, zlib.error, OSError):
-        pass
-    return number
 
 
 # The Amazon dumps
@@ -455,12 +401,6 @@ def json_object(path: Path, number: int, line: str, once: set[str] | None = None
             "write one product per line"
         )
     return row
-
-
-def shown(value: object) -> str:
-    """The value for an error text, at most about 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."
 
 
 def uid_of(value: object, path: Path, number: int, column: str = "asin") -> str:

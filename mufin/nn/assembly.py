@@ -17,7 +17,7 @@ from mufin.nn.bags import Pooling
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
-from mufin.nn.encoders import Encoder
+from mufin.nn.encoder import Encoder
 from mufin.nn.feed_forward import FeedForward
 from mufin.nn.mufin import LexicalBag, Mufin, Projection
 from mufin.nn.no_cross_attention import NoCrossAttention

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mufin.corpus.descriptors import DescriptorStore
-from mufin.nn.encoders import Encoder
+from mufin.nn.encoder import Encoder
 from mufin.nn.mufin import Mufin
 from mufin.progress import progress
 

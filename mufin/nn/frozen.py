@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mufin.nn.encoders import Encoder
+from mufin.nn.encoder import Encoder
 
 
 @torch.inference_mode()

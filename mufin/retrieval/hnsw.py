@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mufin.errors import MufinError
 from mufin.ragged import Lists, is_in
 from mufin.retrieval.exact import ExactNeighbours, LabelRows, checked
+from mufin.retrieval.graph_file import check_graph, clear_norms, size_by_head
 
 OVER_FETCH = 7  # rows per wanted label at first; real bags need 4.7 (median), at most 6.7
 WIDEST = 64  # fetching more than 1/64 of the rows from the graph costs more than exact search
@@ -54,7 +53,8 @@ class HnswNeighbours:
             )
             self._insert(rows.rows, 0)
         else:
-            self._read(graph, len(rows.rows))
+            check_graph(graph, rows)
+            self.graph.load_index(str(graph), max_elements=len(rows.rows))
         self._set_source(rows)
 
     def search(
@@ -165,62 +165,14 @@ class HnswNeighbours:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.graph.save_index(str(folder / "hnsw.bin"))
-        _check_whole(folder / "hnsw.bin", _size(folder / "hnsw.bin"))
-        _clear_norms(folder / "hnsw.bin")
+        _check_whole(folder / "hnsw.bin", size_by_head(folder / "hnsw.bin"))
+        clear_norms(folder / "hnsw.bin")
         facts = {
             "ef": self.ef,
             "shape": self.source.rows.shape,
             "sha256": file_hash(folder / "hnsw.bin"),
         }
         (folder / "hnsw.json").write_text(json.dumps(facts) + "\n")
-
-    def _read(self, graph: Path, count: int) -> None:
-        try:
-            self.graph.load_index(str(graph), max_elements=count)
-        except RuntimeError as error:
-            raise MufinError(
-                f"{graph} cannot be read ({error}); run `dvc repro index` again"
-            ) from None
-        if (held := self.graph.get_current_count()) != count:
-            raise MufinError(
-                f"{graph} holds {held} rows and the index beside it {count}; they are of different "
-                "runs: run `dvc repro index` again"
-            )
-
-
-# A graph file of chroma-hnswlib starts with four integers: offset of the links, capacity, number of
-# rows, bytes per row. After the 96 bytes of the head come the rows, then a float32 norm per row,
-# then per row the length of its links in the upper layers (uint32) and these links.
-_START, _HEAD, _NORM = struct.Struct("<4Q"), 96, 4
-
-
-def _size(path: Path) -> int:
-    """The bytes that a graph file must have by its own numbers; more than it has if it was cut."""
-    with open(path, "rb") as file:
-        start = file.read(_START.size)
-        if len(start) < _START.size:
-            return _HEAD
-        _, _, rows, per_row = _START.unpack(start)
-        position = file.seek(_HEAD + rows * (per_row + _NORM))
-        for _ in range(rows):
-            length = int.from_bytes(file.read(4), "little")
-            position += 4 + length
-            if length:
-                file.seek(position)
-    return position
-
-
-def _clear_norms(path: Path) -> None:
-    """Overwrites the norms with zeros.
-
-    Only the cosine similarity uses them. For others hnswlib leaves them undefined, so the same rows
-    would give other bytes in each run.
-    """
-    with open(path, "r+b") as file:
-        _, _, rows, per_row = _START.unpack(file.read(_START.size))
-        file.seek(_HEAD + rows * per_row)
-        for start in range(0, rows, 2**20):
-            file.write(bytes(_NORM * min(2**20, rows - start)))
 
 
 def _check_whole(path: Path, size: int) -> None:

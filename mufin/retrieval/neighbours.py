@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mufin.errors import MufinError
+from mufin.errors import ArtifactError, shown
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours, file_hash
 
@@ -41,20 +41,29 @@ def load_neighbours(
 ) -> ExactNeighbours | HnswNeighbours:
     """The search that was saved in `folder`, over the same `rows`; exact if nothing was saved.
 
-    Raises MufinError if the graph is broken or belongs to other rows.
+    Raises ArtifactError if the graph is broken or belongs to other rows.
     """
-    if not (folder / "hnsw.bin").exists():
+    graph, facts = folder / "hnsw.bin", folder / "hnsw.json"
+    if not graph.exists() and not facts.exists():
         return ExactNeighbours(rows, device)
+    ef = _ef_of(graph, facts, rows)
+    return HnswNeighbours(rows, 0, 0, ef, graph=graph)
+
+
+def _ef_of(graph: Path, facts: Path, rows: LabelRows) -> int:
+    """`ef` of a saved graph, whose shape and hash are those that `facts` says."""
     try:
-        facts = json.loads((folder / "hnsw.json").read_text())
-        ef, saved = facts["ef"], (facts["shape"], facts["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MufinError(
-            f"{folder / 'hnsw.json'} cannot be read ({error!r}); run `dvc repro index` again"
+        said = json.loads(facts.read_text())
+        ef, saved = said["ef"], (said["shape"], said["sha256"])
+        if type(ef) is not int or not 1 <= ef < 2**63:
+            raise ValueError(f"ef is {shown(ef)}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{facts} cannot be read ({shown(str(error))}); run `dvc repro index` again"
         ) from None
-    if saved != (list(rows.rows.shape), file_hash(folder / "hnsw.bin")):
-        raise MufinError(
-            f"{folder / 'hnsw.bin'} is broken, or does not belong to the index in its folder (rows "
-            f"of shape {rows.rows.shape}); run `dvc repro index` again"
+    if not graph.is_file() or saved != (list(rows.rows.shape), file_hash(graph)):
+        raise ArtifactError(
+            f"{graph} is broken, or does not belong to the index in its folder (rows of shape "
+            f"{rows.rows.shape}); run `dvc repro index` again"
         )
-    return HnswNeighbours(rows, 0, 0, ef, graph=folder / "hnsw.bin")
+    return ef

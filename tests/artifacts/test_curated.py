@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mufin.artifacts.curated import read_curated, read_labels, read_split
-from mufin.artifacts.files import ArtifactError
 from mufin.artifacts.tables import write_table
+from mufin.errors import ArtifactError
 from tests.support.artifacts import sealed
 
 SPLIT = {"product": [4, 2], "labels": [[1, 0], []], "excluded": [[], [3]]}

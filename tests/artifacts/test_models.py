@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mufin.artifacts.embeddings import PretrainEmbeddings, read_embeddings, write_embeddings
-from mufin.artifacts.files import ArtifactError
 from mufin.artifacts.models import read_members, write_members
+from mufin.errors import ArtifactError
 from tests.support.artifacts import sealed
 
 

@@ -10,10 +10,9 @@ import torch
 
 from mufin.artifacts import arrays
 from mufin.artifacts.contents import NAME
-from mufin.artifacts.files import ArtifactError
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
-from mufin.errors import MufinError
+from mufin.errors import ArtifactError, MufinError
 from mufin.ragged import Lists
 from tests.support.artifacts import sealed
 

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from mufin.artifacts.curated import read_split
-from mufin.artifacts.files import ArtifactError
 from mufin.artifacts.tables import (
     SCHEMAS,
     read_ranking,
@@ -19,6 +18,7 @@ from mufin.artifacts.tables import (
     write_ranking,
     write_table,
 )
+from mufin.errors import ArtifactError
 from tests.support.artifacts import sealed
 
 SOME = {

@@ -1,24 +1,15 @@
-"""Fetching from servers that answer badly, and a download that resumes after a kill."""
+"""Fetching from servers that answer badly."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-from mufin.corpus import fetch
-from mufin.corpus.fetch import Fetcher, fetch_all
-from mufin.corpus.fetch_log import FetchLog
-from pipeline import download
-from tests.support.projects import ROOT
+from mufin.corpus import fetch, hosts
+from mufin.corpus.fetch import Fetcher
+from mufin.corpus.fetch_threads import fetch_all
 from tests.support.servers import PICTURE, Handler, Server, jpeg, limits, serving
 
 
@@ -40,7 +31,13 @@ def sleeps(monkeypatch) -> list[float]:
         )
 
     monkeypatch.setattr(fetch, "time", Clock)
+    monkeypatch.setattr(hosts, "time", Clock)
     return asked
+
+
+def results(*args) -> list[tuple[str, bytes, str]]:
+    """What `fetch_all` yields, as one list."""
+    return [result for done in fetch_all(*args) for result in done]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +122,7 @@ def test_only_the_host_that_asks_for_a_pause_pauses(server):
             while not server.times:
                 time.sleep(0.01)
 
-    got = list(fetch_all(in_turn(), Fetcher(limits(per_host=1)), 4))
+    got = results(in_turn(), Fetcher(limits(per_host=1)), 4)
     assert sorted(reference for reference, content, _ in got if content == PICTURE) == sorted(
         references
     )
@@ -152,7 +149,7 @@ def test_at_most_per_host_requests_run_at_once(server):
     urls = [server.url(f"/busy?{i}") for i in range(24)]
     # the same host, written in another way
     urls[1::2] = [url.replace("//", "//user@", 1) for url in urls[1::2]]
-    got = list(fetch_all(urls, Fetcher(limits(per_host=3, timeout=30.0)), 12))
+    got = results(urls, Fetcher(limits(per_host=3, timeout=30.0)), 12)
     assert sorted(r for r, _, _ in got) == sorted(urls) and all(
         content == PICTURE for _, content, _ in got
     )
@@ -249,144 +246,3 @@ def test_a_file_url_is_unescaped_inside_the_folder(shop):
 def test_a_source_of_urls_reads_no_files(shop):
     for reference in ("img/a b.jpg", (shop / "img/a b.jpg").as_uri()):
         assert Fetcher(limits(), None).fetch(reference) == (b"", "path where a URL is needed")
-
-
-# The log
-
-RECORDS = [
-    ("a", b"one\nline", ""),
-    ("b", b"", "HTTP 404"),
-    ("c\n{", b'{"url": "x"}\n', ""),
-    ("d", b"last", ""),
-]
-
-
-def written(path: Path) -> bytes:
-    log = FetchLog(path)
-    for record in RECORDS:
-        log.add(*record)
-    log.close()
-    return path.read_bytes()
-
-
-def test_a_torn_log_keeps_its_whole_records(tmp_path):
-    path = tmp_path / "fetched.log"
-    whole = written(path)
-    start = whole.index(b'{"url": "d"')
-    for end in range(start, len(whole)):
-        path.write_bytes(whole[:end])
-        log = FetchLog(path)
-        assert log.done == {"a", "c\n{"} and path.stat().st_size == start
-        with log.reader() as record_of:
-            assert [record_of(r) for r in ("a", "b", "c\n{")] == RECORDS[:3]
-        log.add(*RECORDS[3])
-        log.close()
-        assert path.read_bytes() == whole
-
-
-def test_failed_references_are_asked_again_in_the_next_run(tmp_path):
-    path = tmp_path / "fetched.log"
-    written(path)
-    log = FetchLog(path)
-    assert "b" not in log.done
-    log.add("b", b"mended", "")
-    log.close()
-    again = FetchLog(path)
-    assert "b" in again.done
-    with again.reader() as record_of:
-        assert [record_of(r) for r in ("d", "b", "no such", "a")] == [
-            RECORDS[3],
-            ("b", b"mended", ""),
-            None,
-            RECORDS[0],
-        ]
-    again.close()
-
-
-# A killed download
-
-
-def shop_of(folder: Path, server: Server, count: int) -> None:
-    """A folder to run in: a catalog with one picture per product, and one that answers late."""
-    folder.mkdir()
-    rows = [
-        {
-            "ASIN": f"p{i}",
-            "title": f"thing {i}",
-            "images": [server.url(f"/pic/{i}.jpg")],
-            "also_buy": [f"p{(i + 1) % count}"],
-        }
-        for i in range(count)
-    ]
-    rows[count // 2]["images"] += [server.url("/pic/slow.jpg"), server.url("/404/a.jpg")]
-    (folder / "catalog.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    yaml = YAML()
-    params = yaml.load((ROOT / "params.yaml").read_text())
-    params["download"] |= {
-        "source": "catalog",
-        "location": "catalog.jsonl",
-        "private_addresses": True,
-        "timeout": 30.0,
-    }
-    yaml.dump(params, folder / "params.yaml")
-
-
-def start(folder: Path) -> subprocess.Popen:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "MUFIN_WORKERS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    environment.pop("MUFIN_SCRATCH", None)
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.download"],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_a_killed_download_resumes_to_the_same_bytes(server, tmp_path, monkeypatch):
-    count, server.slow = 30, 60.0
-    shop_of(tmp_path / "killed", server, count)
-    first = start(tmp_path / "killed")
-    log, end = tmp_path / "killed/scratch/download", time.monotonic() + 60
-    while (
-        sum(
-            p.stat().st_size > 0 and p.read_bytes().count(b'"url"')
-            for p in log.glob("*/fetched.log")
-        )
-        < count + 1
-    ):
-        assert first.poll() is None and time.monotonic() < end, first.communicate()[0]
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    assert not (tmp_path / "killed/data/raw").exists()
-    server.slow, before = 0.0, Counter(server.asked)
-    second = start(tmp_path / "killed")
-    output = second.communicate(timeout=60)[0]
-    assert second.returncode == 0, output
-    # only what is missing or has failed
-    assert set(server.asked - before) == {"/pic/slow.jpg", "/404/a.jpg"}
-    shop_of(tmp_path / "unbroken", server, count)
-    monkeypatch.chdir(tmp_path / "unbroken")
-    monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
-    download.main()
-    broken, whole = (
-        {
-            str(p.relative_to(folder)): p.read_bytes()
-            for p in sorted(folder.rglob("*"))
-            if p.is_file()
-        }
-        for folder in (tmp_path / "killed/data/raw", tmp_path / "unbroken/data/raw")
-    )
-    assert (
-        list(broken)
-        == list(whole)
-        == ["image_log.parquet", "images/part-00000.parquet", "products.parquet", "source.json"]
-    )
-    assert broken == whole

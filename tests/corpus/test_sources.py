@@ -271,7 +271,7 @@ ZIPPED = gzip.compress(
         (
             "a.jsonl",
             b'{"ASIN": "a", "title": "table"}\n',
-            r"no product of a.jsonl has related ids; set download.columns.rel",
+            r"no product of 'a.jsonl' has related ids; set download.columns.rel",
         ),
         (
             "a.jsonl.gz",
@@ -349,7 +349,7 @@ def test_no_space_left_is_one_sentence_and_changes_nothing(workplace, monkeypatc
     settings(download__source="catalog", download__location="a.jsonl")
 
     def fetched(references, *_):
-        return ((reference, jpeg(2), "") for reference in references)
+        return ([(reference, jpeg(2), "")] for reference in references)
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -532,7 +532,7 @@ DUMP = b'{"asin": "A", "also_buy": ["B"], "related": {"also_bought": ["B"]}}\n{"
     ],
     ids=["catalog", "catalog gz", "2018", "2018 without ending", "2014"],
 )
-def test_a_catalog_at_a_url_is_fetched_once(workplace, shelf, source, path, content, counts):
+def test_each_run_fetches_a_catalog_at_a_url_once(workplace, shelf, source, path, content, counts):
     shelf.files[path.partition("?")[0]] = content
     settings(
         download__source=source,
@@ -541,10 +541,11 @@ def test_a_catalog_at_a_url_is_fetched_once(workplace, shelf, source, path, cont
         download__max_bytes=700,
         download__max_failed=1.0,
     )
-    for _ in range(2):
+    for run in (1, 2):
         download.main()
         facts = json.loads(Path("data/raw/source.json").read_text())
-        assert (facts["products"], facts["pictures"]) == counts and shelf.asked[path] == 1
+        assert (facts["products"], facts["pictures"]) == counts and shelf.asked[path] == run
+        assert not list(Path("scratch/download").iterdir())
     if source == "catalog":
         assert facts["failed"] == {"path where a URL is needed": 1, "not a URL": 1, "HTTP 404": 1}
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from mufin.artifacts.contents import contents_of, seal
-from mufin.artifacts.files import ArtifactError
 from mufin.artifacts.precomputed import Precomputed
+from mufin.errors import ArtifactError
 from mufin.nn.assembly import Member, assemble, load_members, new_member, save_members, transferred
-from mufin.nn.encoders import create_image_encoder, create_text_encoder, save_encoder
+from mufin.nn.encoder_files import save_encoder
+from mufin.nn.image_encoder import create_image_encoder
 from mufin.nn.mufin import Mufin
+from mufin.nn.text_encoder import create_text_encoder
 from mufin.nn.weights import weights_of
 from mufin.ragged import Lists
 from tests.support.artifacts import sealed

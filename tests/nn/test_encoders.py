@@ -15,15 +15,14 @@ from transformers import AutoModel, BertConfig
 
 from mufin.corpus.tokens import load_tokenizer
 from mufin.errors import MufinError
-from mufin.nn.encoders import (
+from mufin.nn.encoder_files import save_encoder
+from mufin.nn.image_encoder import (
     ImageEncoder,
     _class_token_block,
     create_image_encoder,
-    create_text_encoder,
     load_image_encoder,
-    load_text_encoder,
-    save_encoder,
 )
+from mufin.nn.text_encoder import create_text_encoder, load_text_encoder
 
 DEPTH, VOCABULARY, TOKENS = 3, 60, 12
 VIT = {"img_size": 48, "patch_size": 16, "embed_dim": 24, "depth": DEPTH, "num_heads": 2}

@@ -44,7 +44,8 @@ from mufin import runtime
 from mufin.artifacts.arrays import ShardWriter
 from mufin.artifacts.contents import seal
 from mufin.artifacts.embeddings import PretrainEmbeddings, write_embeddings
-from mufin.artifacts.files import publish, write_csv, write_json
+from mufin.artifacts.files import write_csv, write_json
+from mufin.artifacts.publication import publish
 from mufin.artifacts.models import write_members
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import write_table

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 from mufin.corpus import xmlrepo
 from mufin.corpus.fetch import Fetcher
+from mufin.corpus.released_pictures import stored_picture
 from mufin.corpus.sources import THUMBNAIL, Product, amazon_2014, amazon_2018
 from pipeline import curate, download
 from tests.support import catalogs
@@ -355,7 +356,7 @@ def pictures(
     layout: xmlrepo.Layout, references: list[str], most: int = 10_000
 ) -> list[tuple[bytes, str]]:
     with open(layout.home / "images/img.bin", "rb") as store:
-        return [xmlrepo.stored_picture(store, reference, most) for reference in references]
+        return [stored_picture(store, reference, most) for reference in references]
 
 
 @pytest.mark.parametrize("titles", ["txt", "json", "json.gz"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mufin.artifacts.files import ArtifactError
+from mufin.errors import ArtifactError
 from mufin.ranking.label_index import load_index, save_index
 from mufin.retrieval.exact import ExactNeighbours
 from mufin.retrieval.hnsw import HnswNeighbours

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mufin.retrieval.exact import LabelRows
-from mufin.retrieval.hnsw import HnswNeighbours, _check_whole, _size
+from mufin.retrieval.graph_file import size_by_head
+from mufin.retrieval.hnsw import HnswNeighbours, _check_whole
 
 ROWS, DIM = 300, 8
 
@@ -22,11 +23,11 @@ def neighbours() -> HnswNeighbours:
 def test_a_graph_file_cut_anywhere_is_an_error(neighbours, tmp_path):
     neighbours.save(tmp_path)
     whole = (tmp_path / "hnsw.bin").read_bytes()
-    assert _size(tmp_path / "hnsw.bin") == len(whole)
+    assert size_by_head(tmp_path / "hnsw.bin") == len(whole)
     for size in [*range(0, len(whole), 997), *range(len(whole) - 50, len(whole))]:
         (tmp_path / "hnsw.bin").write_bytes(whole[:size])
         with pytest.raises(OSError, match=f"requested and {size} written"):
-            _check_whole(tmp_path / "hnsw.bin", _size(tmp_path / "hnsw.bin"))
+            _check_whole(tmp_path / "hnsw.bin", size_by_head(tmp_path / "hnsw.bin"))
 
 
 def test_undefined_bytes_of_a_graph_file_are_zeros(neighbours, tmp_path):

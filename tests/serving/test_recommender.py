@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mufin.artifacts.files import ArtifactError
-from mufin.errors import MufinError
+from mufin.errors import ArtifactError, MufinError
 from mufin.params import load_params
 from mufin.ranking.mix import Mix
 from mufin.ranking.mix_file import load_mix, save_mix

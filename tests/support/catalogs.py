@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
+from mufin.artifacts.publication import publish
 from mufin.corpus.sources import Product
 from mufin.errors import MufinError
 from pipeline import download
@@ -42,8 +43,9 @@ def workplace(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
     monkeypatch.setenv("MUFIN_WORKERS", "1")
-    Path("data/raw").mkdir(parents=True)
-    Path("data/raw/earlier.txt").write_text("as it was")
+    with publish(Path("data/raw")) as folder:
+        folder.mkdir()
+        (folder / "earlier.txt").write_text("as it was")
     return tmp_path
 
 
@@ -69,7 +71,8 @@ def refused(message: str) -> None:
 
 def untouched() -> None:
     """A download that failed left nothing."""
-    assert [str(p) for p in sorted(Path("data").rglob("*"))] == ["data/raw", "data/raw/earlier.txt"]
+    names = [p.as_posix() for p in sorted(Path("data").rglob("*"))]
+    assert names == ["data/raw", "data/raw/contents.json", "data/raw/earlier.txt"]
     assert Path("data/raw/earlier.txt").read_text() == "as it was"
     assert not Path("metrics").exists()
 

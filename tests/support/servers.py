@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import ssl
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from PIL import Image
 
 from mufin.corpus.fetch import Limits
+from tests.support.certificate import certificate
 
 
 def jpeg(colour: int = 0, side: int = 16) -> bytes:
@@ -24,6 +26,13 @@ def jpeg(colour: int = 0, side: int = 16) -> bytes:
 
 
 PICTURE = jpeg()
+
+
+def tls() -> ssl.SSLContext:
+    """For a local server; its certificate names localhost and 127.0.0.1."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate())
+    return context
 
 
 def limits(**changes) -> Limits:
@@ -45,15 +54,16 @@ class Server(ThreadingHTTPServer):
     """Counts requests by path; keeps when each came and the most that were under way at once."""
 
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, handler=None):
-        super().__init__(("127.0.0.1", 0), handler or Handler)
+    def __init__(self, handler=None, host: str = "127.0.0.1", port: int = 0):
+        super().__init__((host, port), handler or Handler)
         self.asked, self.times, self.now, self.most = Counter(), [], 0, 0
         self.lock, self.over = threading.Lock(), threading.Event()
         self.slow = 0.0  # seconds that the pictures of /pic/slow take
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+        return "http://{}:{}".format(*self.server_address) + path
 
 
 class Handler(BaseHTTPRequestHandler):
