@@ -156,8 +156,8 @@ class ImageEncoderParams:
     weights: Annotated[str, "pretrained | random | path of a checkpoint file"]
     options: Annotated[
         dict,
-        "more arguments of timm.create_model, or of the CLIP configuration; with timm also mean and "
-        "std of the pixels, where those of the weights are not found",
+        "more arguments of timm.create_model, or of the CLIP configuration; with timm also mean "
+        "and std of the pixels, where those of the weights are not found",
     ]
     size: Annotated[
         int, "pixels per side, >= 8; images are fitted into a white square; released code 128"

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mufin import runtime
+from mufin import environment, runtime
 from mufin.artifacts.files import fingerprint, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, write_table
@@ -46,6 +46,7 @@ class Run:
 
     s: Download
     folder: Path  # where the output is made
+    keep: bool = False  # whether pictures that were fetched stay in scratch for later runs
     scratch: list[Path] = field(default_factory=list)  # folders that are of no use afterwards
 
     def scratch_of(self, *what: object) -> Path:
@@ -67,7 +68,7 @@ def main(home: runtime.Home = Path(".")):
     s = load_params(home / "params.yaml").download
     with runtime.measured("download", home) as report, publish(home / "data/raw") as folder:
         folder.mkdir()
-        run = Run(s, folder)
+        run = Run(s, folder, bool(environment.whole("MUFIN_KEEP_FETCHED", 0, 0, 1)))
         if s.source == "sample":
             facts = _sample(run)
         elif s.source == "mm-amazontitles":
@@ -300,12 +301,12 @@ def _end(run: Run, facts: dict) -> None:
     """Say which pictures are missing, and remove what was only of use for this run.
 
     Pictures that were fetched would otherwise be on the disk twice. They stay if others failed for
-    want of a network: the next run then asks for those alone.
+    want of a network, since the next run then asks for those alone, and if MUFIN_KEEP_FETCHED is 1.
     """
     failed = sum(facts["failed"].values())
     again = sum(count for reason, count in facts["failed"].items() if temporary(reason))
     if not again:
-        for folder in run.scratch:
+        for folder in run.scratch[: -1 if run.keep else None]:  # the last one has the pictures
             runtime.discard(folder)
     if failed:
         _say(f"{failed} of {facts['references']} image references gave no picture ({_why(facts)})")

@@ -72,7 +72,7 @@ class TextWork:
 
 @dataclass(frozen=True, slots=True)
 class ImageWork:
-    """The last block of a ViT, with queries of the class token alone (mufin/nn/image_encoder.py)."""
+    """The last block of a ViT with queries of the class token alone (mufin/nn/image_encoder.py)."""
 
     tokens: int  # T, class token included
     width: int  # C

@@ -39,14 +39,18 @@ def one_worker(monkeypatch):
     monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
 
 
-def shop_of(folder: Path, images: list[list[str]], **settings) -> None:
-    """A folder to run in: a catalog with a product per list of references, in this order."""
-    folder.mkdir()
+def catalog_of(images: list[list[str]]) -> str:
     rows = [
         {"ASIN": f"p{i}", "title": f"thing {i}", "images": urls, "also_buy": [f"p{i - 1}"]}
         for i, urls in enumerate(images)
     ]
-    (folder / "catalog.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def shop_of(folder: Path, images: list[list[str]], **settings) -> None:
+    """A folder to run in: a catalog with a product per list of references, in this order."""
+    folder.mkdir()
+    (folder / "catalog.jsonl").write_text(catalog_of(images))
     settings = {"source": "catalog", "private_addresses": True, "retries": 1} | settings
     settings["location"] = "catalog.jsonl"
     dotted = {f"download.{name}": value for name, value in settings.items()}
@@ -115,6 +119,25 @@ def test_a_killed_download_resumes_to_the_same_bytes(server, tmp_path, monkeypat
     assert output_of(tmp_path / "killed") == output_of(tmp_path / "unbroken")
     for folder in (tmp_path / "killed", tmp_path / "unbroken"):
         assert not list(folder.glob("scratch/download/*"))  # no second copy of the pictures
+
+
+def test_kept_pictures_are_not_fetched_again(server, tmp_path, monkeypatch):
+    """With a catalog that changes every day, only new pictures are fetched."""
+    urls = [[server.url(f"/pic/{i}.jpg")] for i in range(6)]
+    shop_of(tmp_path / "shop", urls[:4])
+    monkeypatch.setenv("MUFIN_KEEP_FETCHED", "1")
+    run(tmp_path / "shop")
+    (tmp_path / "shop/catalog.jsonl").write_text(catalog_of(urls))
+    before = Counter(server.asked)
+    run(tmp_path / "shop")
+    assert set(server.asked - before) == {"/pic/4.jpg", "/pic/5.jpg"}
+    monkeypatch.delenv("MUFIN_KEEP_FETCHED")
+    run(tmp_path / "shop")
+    assert server.asked - before == Counter({"/pic/4.jpg": 1, "/pic/5.jpg": 1})
+    assert not list((tmp_path / "shop").glob("scratch/download/*"))
+    shop_of(tmp_path / "fresh", urls)
+    run(tmp_path / "fresh")
+    assert output_of(tmp_path / "shop") == output_of(tmp_path / "fresh")
 
 
 def test_ctrl_c_ends_a_download_from_a_silent_host(server, tmp_path):
