@@ -26,8 +26,9 @@ help:
 repro: $(VENV)/ready
 	$(IN_VENV) dvc repro
 
+# One process per core, up to four, each with one thread; the tests of a file share a process.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 MUFIN_WORKERS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check $(CODE)

@@ -5,6 +5,8 @@ Settings of the machine are environment variables, never params, so that they ne
 MUFIN_WORKERS     processes or threads     default: the cores that this process may use
 MUFIN_SCRATCH     folder                   default: scratch/; state that survives a kill
 MUFIN_CHECKPOINT_SECONDS                   default: 60; time between checkpoints in training
+
+`mufin.devices` reads those of the device.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Callable, Iterator
+from typing import Annotated, Callable, Iterator, NoReturn
 
 import typer
 
-from mufin import code
+from mufin import code, environment, interrupts
 from mufin.artifacts import files
-from mufin.artifacts.files import WRITING, write_json
-from mufin.errors import MufinError
+from mufin.artifacts.files import write_json
+from mufin.artifacts.publication import WRITING
+from mufin.errors import LONGEST, MufinError, sentence, shown
 
+MOST_WORKERS = 1024
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EROFS)
 LOOK_SECONDS = 1.0  # between two measurements of the memory in use
@@ -46,10 +50,8 @@ Home = Annotated[
 
 def workers() -> int:
     """Processes or threads for work on the CPU, at least 1."""
-    name = os.environ.get("MUFIN_WORKERS", str(len(os.sched_getaffinity(0))))
-    if not name.isdigit() or int(name) < 1:
-        raise MufinError(f"MUFIN_WORKERS is {name!r}; it must be a whole number of at least 1")
-    return int(name)
+    cores = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    return environment.whole("MUFIN_WORKERS", cores, 1, MOST_WORKERS)
 
 
 def scratch(stage: str, fingerprint: str) -> Path:
@@ -57,13 +59,20 @@ def scratch(stage: str, fingerprint: str) -> Path:
 
     The folder is locked for this process until `discard` or the end of the process, also by a kill.
     Under torchrun the first process holds the lock for all. Raises MufinError if another process
-    holds it.
+    holds it, or if there can be no such folder.
     """
     folder = _scratch_root() / stage / fingerprint
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise MufinError(
+            f"{shown(str(folder))} cannot be created ({error.strerror}); set MUFIN_SCRATCH to a "
+            "folder that you may write to"
+        ) from None
     if _first():
         _take(folder)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -87,12 +96,18 @@ def discard(folder: Path) -> None:
 
 
 def _scratch_root() -> Path:
-    return Path(os.environ.get("MUFIN_SCRATCH", "scratch"))
+    if not (name := _scratch_name()):
+        raise MufinError("MUFIN_SCRATCH is ''; set it to a folder, or unset it")
+    return Path(name)
+
+
+def _scratch_name() -> str:
+    return os.environ.get("MUFIN_SCRATCH", "scratch")
 
 
 def _first() -> bool:
     """Whether this is the only process of the run, or the first of torchrun's."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return environment.rank() == 0
 
 
 def _take(folder: Path) -> None:
@@ -136,7 +151,7 @@ def _names(path: Path, file: int) -> bool:
 
 def checkpoint_seconds() -> float:
     """The least time between two checkpoints of a training stage, in seconds."""
-    return float(os.environ.get("MUFIN_CHECKPOINT_SECONDS", 60))
+    return environment.seconds("MUFIN_CHECKPOINT_SECONDS", 60.0)
 
 
 @dataclass
@@ -220,7 +235,8 @@ def _family_memory() -> float:
 
 
 def refused(error: BaseException) -> str | None:
-    """One sentence if `error` means that the system refused to open or write a file; else None.
+    """One sentence if `error` means that the system refused to open or write a file, or that torch
+    has no deterministic algorithm; else None.
 
     Libraries raise classes of their own for this, so the whole chain of causes is searched.
     """
@@ -228,26 +244,37 @@ def refused(error: BaseException) -> str | None:
     while link is not None and (why := _refusal(link)) is None:
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     if link is None:
-        return None
+        return _undetermined(error)
     notes = [
         n.removeprefix(WRITING) for n in getattr(error, "__notes__", []) if n.startswith(WRITING)
     ]
     place = notes[-1] if notes else getattr(link, "filename", None) or "a file"
     if why in {os.strerror(number) for number in CLOSED}:
         place = getattr(link, "filename", None) or place
-        return (
+        return sentence(
             f"{place} cannot be opened or written: {why}; change its permissions or choose "
             "another place"
         )
-    free: dict[int, str] = {}  # of each disk that may be full
-    for folder in map(_there, ([place] if place != "a file" else []) + [_scratch_root()]):
-        free.setdefault(
-            folder.stat().st_dev, f"{folder} has {shutil.disk_usage(folder).free >> 20} MB free"
-        )
-    return (
-        f"{place} cannot be written: {why}; free space or choose another place: "
-        f"{', '.join(free.values())} (MUFIN_SCRATCH moves the scratch folder). The previous output "
-        "is unchanged; if dvc removed it first, `dvc checkout` restores it"
+    free = {  # of each disk that may be full
+        disk: f"{disk} has {shutil.disk_usage(disk).free >> 20} MB free"
+        for disk in map(_disk, ([place] if place != "a file" else []) + [_scratch_name()])
+    }
+    text = f"{place} cannot be written: {why}; free space or choose another place"
+    scratch = "(MUFIN_SCRATCH moves the scratch folder)"
+    shorter = f"{text} {scratch}"
+    longer = f"{text}: {', '.join(free.values())} {scratch}"
+    longest = f"{longer}; `dvc checkout` restores outputs that dvc removed"
+    return next((t for t in (longest, longer) if len(t) <= LONGEST), sentence(shorter))
+
+
+def _undetermined(error: BaseException) -> str | None:
+    """One sentence if torch has no deterministic algorithm for an operation; else None."""
+    found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
+    if not isinstance(error, RuntimeError) or not found:
+        return None
+    return sentence(
+        f"{found[1]} has no deterministic algorithm on this device; set MUFIN_DETERMINISTIC=0, "
+        "and two runs may differ"
     )
 
 
@@ -262,19 +289,19 @@ def _refusal(error: BaseException) -> str | None:
         number = int(found[1])
     else:
         cut = isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", text)
-        return f"{text}, as where no space or quota is left" if cut else None
+        return f"{text}, as where no space is left" if cut else None
     return os.strerror(number) if number in FULL + CLOSED else None
 
 
-def _there(path: Path | str) -> Path:
-    """The nearest folder above `path` (or itself) that exists."""
+def _disk(path: Path | str) -> Path:
+    """The folder at which the file system is mounted that holds `path`, or would hold it."""
     path = Path(path).resolve()
-    return next(p for p in (path, *path.parents) if p.is_dir())
+    return next(p for p in (path, *path.parents) if os.path.ismount(p))
 
 
 def run(main: Callable) -> None:
     """Run a script's `main` with its command line; an error that the user can fix is one sentence
-    and exit code 1.
+    and exit code 1. SIGINT and SIGTERM end it as `mufin.interrupts` says.
     """
 
     def guarded(*args, **kwargs):
@@ -283,16 +310,17 @@ def run(main: Callable) -> None:
         except MufinError as error:
             _fail(str(error))
         except Exception as error:
-            if (sentence := refused(error)) is None:
+            if (text := refused(error)) is None:
                 raise
-            _fail(sentence)
+            _fail(text)
 
     functools.update_wrapper(guarded, main)  # typer reads options and help from `main`
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(guarded)
-    app()
+    with interrupts.unwinding():
+        app()
 
 
-def _fail(sentence: str) -> None:
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+def _fail(text: str) -> NoReturn:
+    print(f"error: {sentence(text)}", file=sys.stderr, flush=True)
     raise SystemExit(1)

@@ -29,8 +29,9 @@ from mufin.nn.attention import AttentionBlock
 from mufin.nn.bags import Bag
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.embedding import Embedded, embed
-from mufin.nn.encoders import TextEncoder, TextSpec, create_image_encoder
+from mufin.nn.image_encoder import create_image_encoder
 from mufin.nn.mufin import Mufin, Projection
+from mufin.nn.text_encoder import TextEncoder, TextSpec
 from mufin.nn.weights import weights_of
 from mufin.ragged import Lists, offsets_of
 from mufin.ranking.scoring import classifier_scores, label_sides

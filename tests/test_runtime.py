@@ -15,7 +15,8 @@ import pytest
 from safetensors import SafetensorError
 
 from mufin import runtime
-from mufin.artifacts.files import publish, read_json
+from mufin.artifacts.files import read_json
+from mufin.artifacts.publication import publish
 from tests.support.projects import ROOT, ended, environment
 
 NO_SPACE = "No space left on device"
@@ -40,8 +41,9 @@ ERRORS = {
 def workplace(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MUFIN_SCRATCH", raising=False)
-    (tmp_path / "data/raw").mkdir(parents=True)
-    (tmp_path / "data/raw/old").write_text("old")
+    with publish(Path("data/raw")) as folder:
+        folder.mkdir()
+        (folder / "old").write_text("old")
     return tmp_path
 
 
@@ -54,8 +56,9 @@ def test_a_full_disk_names_the_folder_and_the_remedy(workplace, kind, monkeypatc
 
     said = ended(main, monkeypatch, capsys)
     assert re.match(r"error: data/raw cannot be written: ", said)
-    assert f"free space or choose another place: {workplace}/data/raw has " in said
-    assert "MUFIN_SCRATCH moves" in said
+    disk = next(p for p in workplace.parents if os.path.ismount(p))
+    assert f"free space or choose another place: {disk} has " in said
+    assert "MUFIN_SCRATCH moves" in said and len(said) <= len("error: \n") + 300
     reasons = {"quota": "quota", "limit": "File too large", "numpy": "131056 written"}
     assert reasons.get(kind.split(", ")[-1], NO_SPACE) in said
     assert [p.name for p in (workplace / "data").iterdir()] == ["raw"]
@@ -92,6 +95,69 @@ def test_a_file_without_permission_is_named_with_the_reason(workplace, number, m
 
     said = ended(main, monkeypatch, capsys)
     assert f"catalog.jsonl cannot be opened or written: {os.strerror(number)}; change its" in said
+
+
+def test_an_operation_without_a_deterministic_form_is_one_sentence(workplace, monkeypatch, capsys):
+    def main():
+        raise RuntimeError(
+            "adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but "
+            "you set 'torch.use_deterministic_algorithms(True)'. You can turn off ..."
+        )
+
+    assert ended(main, monkeypatch, capsys) == (
+        "error: adaptive_max_pool2d_backward_cuda has no deterministic algorithm on this device; "
+        "set MUFIN_DETERMINISTIC=0, and two runs may differ\n"
+    )
+
+
+# Settings of the machine
+
+NO_NUMBERS = ("", " ", "-1", "abc", "1.5.2", "nan", "inf", "1e999", "+-1", "\u0665", "1_0", "1\n")
+NO_WHOLE = (*NO_NUMBERS, "0", "1.5", " 2", "2 ", "+2", "\u00b2", "1025", "99999999999", "9" * 5000)
+
+
+@pytest.mark.parametrize("value", NO_WHOLE)
+def test_a_bad_number_of_workers_is_one_sentence(monkeypatch, capsys, value):
+    monkeypatch.setenv("MUFIN_WORKERS", value)
+    said = ended(runtime.workers, monkeypatch, capsys)
+    assert "; set it to a whole number from 1 to 1024, or unset it" in said and len(said) < 300
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_a_bad_time_between_checkpoints_is_one_sentence(monkeypatch, capsys, value):
+    monkeypatch.setenv("MUFIN_CHECKPOINT_SECONDS", value)
+    said = ended(runtime.checkpoint_seconds, monkeypatch, capsys)
+    assert said.startswith("error: MUFIN_CHECKPOINT_SECONDS is '") and len(said) < 300
+    assert said.endswith("; set it to seconds, at least 0, or unset it\n")
+
+
+def test_good_numbers_are_read(monkeypatch):
+    for value, seconds in (("0", 0.0), ("0.5", 0.5), (".5", 0.5), ("1e3", 1000.0), ("60", 60.0)):
+        monkeypatch.setenv("MUFIN_CHECKPOINT_SECONDS", value)
+        assert runtime.checkpoint_seconds() == seconds
+    for value in ("1", "007", "1024"):
+        monkeypatch.setenv("MUFIN_WORKERS", value)
+        assert runtime.workers() == int(value)
+    monkeypatch.delenv("MUFIN_CHECKPOINT_SECONDS")
+    monkeypatch.delenv("MUFIN_WORKERS")
+    assert runtime.checkpoint_seconds() == 60
+    assert runtime.workers() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("value", ["", "file", "file/below", "x" * 300, "/proc/none"])
+def test_a_scratch_folder_that_cannot_be_is_one_sentence(workplace, monkeypatch, capsys, value):
+    (workplace / "file").write_text("")
+    monkeypatch.setenv("MUFIN_SCRATCH", value)
+    said = ended(lambda: runtime.scratch("pretrain", "abc"), monkeypatch, capsys)
+    assert "MUFIN_SCRATCH" in said and len(said) < 300
+    assert sorted(os.listdir()) == ["data", "file"]
+
+
+@pytest.mark.parametrize("value", ["", "first", "-1", "1" * 12])
+def test_a_rank_that_is_no_number_is_one_sentence(workplace, monkeypatch, capsys, value):
+    monkeypatch.setenv("RANK", value)
+    said = ended(lambda: runtime.scratch("pretrain", "abc"), monkeypatch, capsys)
+    assert f"RANK is {value!r}; set it to a whole number from 0 to" in said
 
 
 # Scratch folders

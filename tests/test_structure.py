@@ -18,7 +18,17 @@ from mufin.code import ROOT, files_of, imports
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 ORDER = "download curate precompute pretrain retrieve transfer finetune index evaluate".split()
 LAYERS = (  # from the bottom; each imports only from layers before it, and from itself
-    ("errors", "ragged", "progress", "metrics", "clustering", "code", "check_machine"),
+    (
+        "errors",
+        "environment",
+        "interrupts",
+        "ragged",
+        "progress",
+        "metrics",
+        "clustering",
+        "code",
+        "check_machine",
+    ),
     ("artifacts",),
     ("corpus",),
     ("nn",),
@@ -26,15 +36,16 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
     ("ranking",),
     ("baselines",),
     ("evaluation",),
-    ("params", "runtime", "devices"),  # of scripts, cli and serving alone
+    ("settings_file", "params", "runtime", "devices"),  # of scripts, cli and serving alone
     ("profiles",),
+    ("outputs", "switching"),  # of cli
     ("serving", "reporting"),
     ("cli", "deps"),
     ("pipeline", "compare"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-OF_SCRIPTS = {"params", "runtime", "devices"}
-MAY_TOUCH = OF_SCRIPTS | {"profiles", "serving", "cli", "deps", "pipeline", "compare"}
+OF_SCRIPTS = {"settings_file", "params", "runtime", "devices"}
+MAY_TOUCH = OF_SCRIPTS | {"profiles", "switching", "serving", "cli", "deps", "pipeline", "compare"}
 LIBRARY = sorted((ROOT / "mufin").rglob("*.py"))
 SCRIPTS = sorted([*(ROOT / "pipeline").glob("*.py"), *(ROOT / "compare").glob("*.py")])
 

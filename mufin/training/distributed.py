@@ -23,13 +23,30 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import pad
 
+from mufin import environment
+from mufin.errors import MufinError
 from mufin.nn.bags import Bag
+
+OF_TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def start(device: torch.device) -> None:
-    """Joins the other processes if torchrun started this one."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    """Joins the other processes if torchrun started this one.
+
+    Raises MufinError if the environment names several processes and torchrun did not set it.
+    """
+    if (count := environment.world_size()) == 1 or dist.is_initialized():
+        return
+    if missing := [name for name in OF_TORCHRUN if not os.environ.get(name)]:
+        raise MufinError(
+            f"WORLD_SIZE is {count} and {missing[0]} is not set; start the stage with torchrun, or "
+            "unset WORLD_SIZE"
+        )
+    if (number := environment.rank()) >= count:
+        raise MufinError(
+            f"RANK is {number} and WORLD_SIZE {count}; start the stage with torchrun, or unset both"
+        )
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def world() -> int:
