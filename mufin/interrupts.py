@@ -87,8 +87,10 @@ class _Watch:
     def end(self, number: int) -> NoReturn:
         """Ends all processes that this one has started, and this one; waits for no thread."""
         self.say(number)
-        kill(descendants())
-        kill(descendants())  # of a process that was started meanwhile
+        for _ in range(100):  # another thread may start processes meanwhile
+            if not (found := descendants()):
+                break
+            kill(found)
         os._exit(128 + number)
 
 
@@ -135,13 +137,14 @@ def unwinding() -> Iterator[None]:
 
 
 def descendants() -> list[int]:
-    """The ids of all processes below this one, from /proc; none on a system without it."""
+    """The ids of all living processes below this one, from /proc; none on a system without it."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
             # pid (name) state ppid: the name may hold anything, also brackets
-            parent = int(entry.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry.parent.name))
+            state, parent = entry.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(entry.parent.name))
     found, todo = [], [os.getpid()]
     while todo:
         below = children.get(todo.pop(), [])

@@ -127,7 +127,8 @@ def check_ended(process: subprocess.Popen, number: signal.Signals, what: str) ->
     assert process.returncode == 128 + number
     sentence = f"error: {what} was interrupted ({number.name}); run the same command to continue\n"
     assert (out, said) == ("", sentence)
-    assert group(process) == []
+    while group(process):  # the kernel may still be ending one that was killed
+        assert time.monotonic() - start < SOON
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -212,5 +212,5 @@ class Session:
     def get(self, url: str, headers: dict[str, str], timeout: float) -> requests.Response:
         """The answer, its body not read; call it inside `exchange`."""
         request = self.session.prepare_request(requests.Request("GET", url, headers))
-        settings = self.session.merge_environment_settings(request.url, {}, True, None, None)
-        return self.adapter.send(request, timeout=timeout, **settings)  # type: ignore[arg-type]
+        settings = self.session.merge_environment_settings(request.url or url, {}, True, None, None)
+        return self.adapter.send(request, timeout=timeout, **settings)
