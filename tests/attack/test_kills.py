@@ -15,7 +15,7 @@ KILLS, SEED = 40, 0
 
 
 def test_forty_kills_leave_the_bytes_of_an_unbroken_run(tmp_path):
-    rows, pictures, _ = sample_catalog(200, 0)
+    rows, pictures, _ = sample_catalog(140, 0)
     server = Server(Shelf)
     server.files = {f"/{name}": content for name, content in pictures.items()}
     server.tag = "all"
