@@ -28,7 +28,8 @@ repro: $(VENV)/ready
 
 # One process per core, up to four, each with one thread; the tests of a file share a process.
 test: lint
-	OMP_NUM_THREADS=1 MUFIN_WORKERS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 MUFIN_WORKERS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check $(CODE)

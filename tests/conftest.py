@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import pytest
 from tests.support.projects import project
 
 __all__ = ["project"]  # a fixture of the whole run
+
+# A shell that is not interactive starts background jobs with Ctrl-C ignored. The processes that
+# tests start would inherit that, but not a handler.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with contextlib.suppress(ImportError):  # a machine with a GPU may lack it
     from hypothesis import settings
