@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from mufin.catalog_params import Curate, Download
 from mufin.errors import shown
+from mufin.param_checks import check, check_at_least, check_below_one, check_in, check_positive
 from mufin.settings_file import ParamsError, build, read_settings, written_by
 
 Search = Annotated[
@@ -18,128 +20,6 @@ Search = Annotated[
     "exact: compare with every row | hnsw: approximate, by a graph, on a CPU | auto: exact on a "
     "GPU and up to 200,000 rows, else hnsw",
 ]
-
-
-def _check(ok: bool, name: str, value: object, rule: str) -> None:
-    if not ok:
-        raise ParamsError(f"{name} is {shown(value)}; {rule}")
-
-
-def _in(obj: object, section: str, low: float, high: float, *names: str) -> None:
-    rule = f"it must lie in [{low:g}, {high:g}]"
-    for name in names:
-        value = getattr(obj, name)
-        _check(low <= value <= high, f"{section}.{name}", value, rule)
-
-
-def _below_one(obj: object, section: str, *names: str) -> None:
-    for name in names:
-        value = getattr(obj, name)
-        _check(0 <= value < 1, f"{section}.{name}", value, "it must lie in [0, 1)")
-
-
-def _at_least(obj: object, section: str, low: float, *names: str) -> None:
-    for name in names:
-        value = getattr(obj, name)
-        _check(value >= low, f"{section}.{name}", value, f"it must be at least {low:g}")
-
-
-def _positive(obj: object, section: str, *names: str) -> None:
-    for name in names:
-        value = getattr(obj, name)
-        _check(value > 0, f"{section}.{name}", value, "it must be greater than 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """What the columns of your own catalog are called."""
-
-    id: Annotated[str, "product id, the same in all rows of a product; required"]
-    title: Annotated[str, "product title; may be empty"]
-    images: Annotated[str, "list of image URLs, or of paths relative to the catalog file"]
-    related: Annotated[str, "list of ids of related products: the answers to learn"]
-    category: Annotated[str, "list of category names, broad to narrow; only for reports"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """Size and seed of the built-in catalog."""
-
-    products: Annotated[int, "products to invent, >= 60"]
-    seed: Annotated[int, "integer >= 0; the same seed gives the same catalog, byte for byte"]
-
-    def __post_init__(self):
-        _at_least(self, "download.sample", 60, "products")
-        _at_least(self, "download.sample", 0, "seed")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Download:
-    """Where products and images come from."""
-
-    source: Annotated[
-        Literal["sample", "catalog", "mm-amazontitles", "amazon-2018", "amazon-2014"],
-        "sample: the built-in catalog "
-        "| catalog: your own files "
-        "| mm-amazontitles: the data set of the paper "
-        "| amazon-2018, amazon-2014: Amazon's product metadata, the releases of these years",
-    ]
-    location: Annotated[
-        str | list[str] | None,
-        "path, glob, URL, or a list of them; for mm-amazontitles also a Google Drive id "
-        "| null: nothing is needed (sample), or the published file (mm-amazontitles)",
-    ]
-    columns: Annotated[Columns, "what your columns are called (source: catalog)"]
-    sample: Annotated[Sample, "the built-in catalog (source: sample)"]
-    max_images: Annotated[int, "images kept per product, the first ones, >= 0; paper 15 (App. B)"]
-    max_failed: Annotated[float, "the stage fails if a larger share of images is missing, [0, 1]"]
-    timeout: Annotated[float, "seconds to wait for a server to connect or to send more, > 0"]
-    max_bytes: Annotated[int, "bytes per image, at most; >= 1"]
-    retries: Annotated[int, "more attempts after a failed one, with growing pauses; >= 0"]
-    per_host: Annotated[int, "requests to one host at the same time, >= 1"]
-    max_redirects: Annotated[int, "redirects followed per image, >= 0"]
-    private_addresses: Annotated[bool, "true: URLs may point to private and loopback addresses"]
-
-    def __post_init__(self):
-        _at_least(self, "download", 0, "max_images", "retries", "max_redirects")
-        _at_least(self, "download", 1, "max_bytes", "per_host")
-        _positive(self, "download", "timeout")
-        _in(self, "download", 0, 1, "max_failed")
-        needs = self.source not in ("sample", "mm-amazontitles")
-        _check(
-            not (needs and not self.location),
-            "download.location",
-            self.location,
-            f"source {self.source} needs a path, a glob or a URL there",
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curate:
-    """How the catalog is divided into train, valid and test."""
-
-    split: Annotated[
-        Literal["cold", "warm"],
-        "cold: products of valid and test take no part in training, as label or datapoint "
-        "| warm: they may be labels of train datapoints "
-        "| ignored where the data comes with a split of its own",
-    ]
-    seed: Annotated[int, "integer >= 0; draws the split and the subsample"]
-    test: Annotated[float, "share of the datapoints held out for test, [0, 1)"]
-    valid: Annotated[float, "share of the others held out for valid, [0, 1)"]
-    max_products: Annotated[
-        int | None, "subsample of so many products with dense relations, >= 2 | null: all products"
-    ]
-
-    def __post_init__(self):
-        _at_least(self, "curate", 0, "seed")
-        _below_one(self, "curate", "test", "valid")
-        _check(
-            self.max_products is None or self.max_products >= 2,
-            "curate.max_products",
-            self.max_products,
-            "it must be null or at least 2",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,14 +49,14 @@ class ImageEncoderParams:
     ]
 
     def __post_init__(self):
-        _at_least(self, "encoder.image", 8, "size")
-        _check(
+        check_at_least(self, "encoder.image", 8, "size")
+        check(
             self.trainable_blocks == "all" or self.trainable_blocks >= 0,
             "encoder.image.trainable_blocks",
             self.trainable_blocks,
             "it must be `all` or at least 0",
         )
-        _check(
+        check(
             self.kind == "timm" or self.trainable_blocks in (0, "all"),
             "encoder.image.trainable_blocks",
             self.trainable_blocks,
@@ -208,21 +88,21 @@ class TextEncoderParams:
     ]
 
     def __post_init__(self):
-        _at_least(self, "encoder.text", 64, "vocabulary")
-        _at_least(self, "encoder.text", 3, "max_tokens")
-        _check(
+        check_at_least(self, "encoder.text", 64, "vocabulary")
+        check_at_least(self, "encoder.text", 3, "max_tokens")
+        check(
             self.trainable_layers == "all" or self.trainable_layers >= 0,
             "encoder.text.trainable_layers",
             self.trainable_layers,
             "it must be `all` or at least 0",
         )
-        _check(
+        check(
             self.kind == "auto" or self.trainable_layers in (0, "all"),
             "encoder.text.trainable_layers",
             self.trainable_layers,
             f"with encoder.text.kind: {self.kind} it must be 0 or all",
         )
-        _check(
+        check(
             self.kind != "clip" or self.weights == "random" or self.max_tokens <= 77,
             "encoder.text.max_tokens",
             self.max_tokens,
@@ -239,7 +119,7 @@ class Lexical:
     max_terms: Annotated[int, "terms kept, the most frequent ones, >= 1"]
 
     def __post_init__(self):
-        _at_least(self, "encoder.lexical", 1, "ngrams", "min_count", "max_terms")
+        check_at_least(self, "encoder.lexical", 1, "ngrams", "min_count", "max_terms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,23 +152,23 @@ class EncoderParams:
     lexical: Annotated[Lexical, "words with a learnt vector (modality lexical)"]
 
     def __post_init__(self):
-        _check(
+        check(
             bool(self.modalities) and len(set(self.modalities)) == len(self.modalities),
             "encoder.modalities",
             self.modalities,
             "name at least one of text, image, lexical, each once",
         )
-        _at_least(self, "encoder", 1, "dim")
-        _below_one(self, "encoder", "input_dropout", "image_dropout", "modality_dropout")
+        check_at_least(self, "encoder", 1, "dim")
+        check_below_one(self, "encoder", "input_dropout", "image_dropout", "modality_dropout")
         if self.text.kind == "visualbert":
-            _check(
+            check(
                 set(self.modalities) == {"text", "image"},
                 "encoder.modalities",
                 self.modalities,
                 "with encoder.text.kind: visualbert, which reads titles and images together, it "
                 "must be [text, image]",
             )
-            _check(
+            check(
                 self.image.trainable_blocks == 0,
                 "encoder.image.trainable_blocks",
                 self.image.trainable_blocks,
@@ -320,8 +200,8 @@ class Attention:
     ]
 
     def __post_init__(self):
-        _at_least(self, "attention", 1, "heads")
-        _below_one(self, "attention", "dropout")
+        check_at_least(self, "attention", 1, "heads")
+        check_below_one(self, "attention", "dropout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,18 +258,18 @@ class Pretrain:
     ]
 
     def __post_init__(self):
-        _check(
+        check(
             0 < self.gamma <= 2,
             "pretrain.gamma",
             self.gamma,
             "a difference of two cosines lies in (0, 2]",
         )
         factors = ("new_lr_factor", "lexical_lr_factor", "gates_lr_factor")
-        _positive(self, "pretrain", "temperature", "lr", *factors)
-        _at_least(self, "pretrain", 2, "batch_size")
-        _at_least(self, "pretrain", 1, "positives", "negatives", "refresh_epochs", "epochs")
-        _at_least(self, "pretrain", 0, "random_epochs", "weight_decay", "warmup_iterations")
-        _in(self, "pretrain", -1, 1, "positive_threshold")
+        check_positive(self, "pretrain", "temperature", "lr", *factors)
+        check_at_least(self, "pretrain", 2, "batch_size")
+        check_at_least(self, "pretrain", 1, "positives", "negatives", "refresh_epochs", "epochs")
+        check_at_least(self, "pretrain", 0, "random_epochs", "weight_decay", "warmup_iterations")
+        check_in(self, "pretrain", -1, 1, "positive_threshold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,8 +282,8 @@ class Hnsw:
 
 
 def _check_hnsw(section: str, hnsw: Hnsw) -> None:
-    _in(hnsw, f"{section}.hnsw", 2, 10_000, "m")  # hnswlib cuts a larger number
-    _at_least(hnsw, f"{section}.hnsw", 1, "ef_construction", "ef")
+    check_in(hnsw, f"{section}.hnsw", 2, 10_000, "m")  # hnswlib cuts a larger number
+    check_at_least(hnsw, f"{section}.hnsw", 1, "ef_construction", "ef")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,7 +302,7 @@ class Retrieve:
 
     def __post_init__(self):
         _check_hnsw("retrieve", self.hnsw)
-        _at_least(self, "retrieve", 1, "shortlist")
+        check_at_least(self, "retrieve", 1, "shortlist")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -453,8 +333,8 @@ class Transfer:
     ]
 
     def __post_init__(self):
-        _positive(self, "transfer", "ridge")
-        _check(
+        check_positive(self, "transfer", "ridge")
+        check(
             0 < self.alpha <= 1,
             "transfer.alpha",
             self.alpha,
@@ -514,14 +394,14 @@ class Finetune:
     ]
 
     def __post_init__(self):
-        _check(
+        check(
             -1 <= self.gamma <= 1, "finetune.gamma", self.gamma, "a cosine margin lies in [-1, 1]"
         )
         factors = ("attention", "free", "lexical", "gates")
-        _positive(self, "finetune", "temperature", "lr", *(f"{n}_lr_factor" for n in factors))
-        _at_least(self, "finetune", 1, "positives", "batch_size", "epochs")
-        _at_least(self, "finetune", 0, "negatives", "random_negatives")
-        _at_least(self, "finetune", 0, "weight_decay", "warmup_iterations")
+        check_positive(self, "finetune", "temperature", "lr", *(f"{n}_lr_factor" for n in factors))
+        check_at_least(self, "finetune", 1, "positives", "batch_size", "epochs")
+        check_at_least(self, "finetune", 0, "negatives", "random_negatives")
+        check_at_least(self, "finetune", 0, "weight_decay", "warmup_iterations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -539,7 +419,7 @@ class Index:
 
     def __post_init__(self):
         _check_hnsw("index", self.hnsw)
-        _at_least(self, "index", 0, "title_ridge")
+        check_at_least(self, "index", 0, "title_ridge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -550,7 +430,7 @@ class Propensity:
     b: Annotated[float, "B, > 0; Amazon data sets 2.6, others 1.5"]
 
     def __post_init__(self):
-        _positive(self, "evaluate.propensity", "a", "b")
+        check_positive(self, "evaluate.propensity", "a", "b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -583,13 +463,13 @@ class Evaluate:
     tail: Annotated[int, "labels with fewer train datapoints are tail labels; >= 1"]
 
     def __post_init__(self):
-        _in(self, "evaluate", 0, 1, "beta")
+        check_in(self, "evaluate", 0, 1, "beta")
         for beta in self.betas:
-            _check(0 <= beta <= 1, "evaluate.betas", beta, "each must lie in [0, 1]")
+            check(0 <= beta <= 1, "evaluate.betas", beta, "each must lie in [0, 1]")
         for name in ("betas", "frequency_weights", "ridge_weights"):
-            _check(bool(getattr(self, name)), f"evaluate.{name}", [], "it needs at least one value")
-        _at_least(self, "evaluate", 100, "shortlist")  # as wide as predictions are
-        _at_least(self, "evaluate", 1, "tail")
+            check(bool(getattr(self, name)), f"evaluate.{name}", [], "it needs at least one value")
+        check_at_least(self, "evaluate", 100, "shortlist")  # as wide as predictions are
+        check_at_least(self, "evaluate", 1, "tail")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -645,28 +525,28 @@ class Params:
     ]
 
     def __post_init__(self):
-        _check(self.seed >= 0, "seed", self.seed, "it must be at least 0")
-        _check(self.members >= 1, "members", self.members, "it must be at least 1")
-        _check(
+        check(self.seed >= 0, "seed", self.seed, "it must be at least 0")
+        check(self.members >= 1, "members", self.members, "it must be at least 1")
+        check(
             self.encoder.dim % self.attention.heads == 0,
             "attention.heads",
             self.attention.heads,
             f"it must divide encoder.dim ({self.encoder.dim})",
         )
-        _check(
+        check(
             self.finetune.candidates == "all"
             or self.finetune.negatives + self.finetune.random_negatives > 0,
             "finetune.negatives",
             self.finetune.negatives,
             "with candidates: shortlist a step needs negatives",
         )
-        _check(
+        check(
             self.finetune.select == "last" or self.curate.valid > 0,
             "finetune.select",
             self.finetune.select,
             "with curate.valid: 0 there is nothing to select by",
         )
-        _check(
+        check(
             self.index.title_ridge > 0 or self.evaluate.ridge_weights == [0.0],
             "evaluate.ridge_weights",
             self.evaluate.ridge_weights,

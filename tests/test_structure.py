@@ -31,12 +31,16 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
     ),
     ("artifacts",),
     ("corpus",),
+    ("catalogs",),
     ("nn",),
     ("retrieval", "training"),
     ("ranking",),
     ("baselines",),
     ("evaluation",),
-    ("settings_file", "params", "runtime", "devices"),  # of scripts, cli and serving alone
+    ("settings_file",),  # of scripts, cli and serving alone, as the next two lines
+    ("param_checks",),
+    ("catalog_params",),
+    ("params", "runtime", "devices"),
     ("profiles",),
     ("outputs", "switching"),  # of cli
     ("serving", "reporting"),
@@ -44,7 +48,14 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
     ("pipeline", "compare"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-OF_SCRIPTS = {"settings_file", "params", "runtime", "devices"}
+OF_SCRIPTS = {
+    "settings_file",
+    "param_checks",
+    "catalog_params",
+    "params",
+    "runtime",
+    "devices",
+}
 MAY_TOUCH = OF_SCRIPTS | {"profiles", "switching", "serving", "cli", "deps", "pipeline", "compare"}
 LIBRARY = sorted((ROOT / "mufin").rglob("*.py"))
 SCRIPTS = sorted([*(ROOT / "pipeline").glob("*.py"), *(ROOT / "compare").glob("*.py")])

@@ -1,0 +1,1 @@
+"""Files of shops, tools and data sets to products, relations and interactions."""
