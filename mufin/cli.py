@@ -33,16 +33,46 @@ Force = Annotated[
     bool, typer.Option("--force", help="write over a file that this command did not make")
 ]
 ANSWER = ["uid", "title", "recommended"]  # the names in a line of answers
+# The `reason` in a line without answers
+NOTHING = "the product has no descriptor that encoder.modalities uses, or there is no other label"
 LINE = 2**24  # bytes of the first line of a file of answers, at most
 ALWAYS = 1000  # a number of answers that may be asked for, however few labels there are
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than all else here
+    help=__doc__,
 )
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"mufin {version('mufin-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def _profiles(begin: str) -> list[str]:
+    """Names of profiles that begin with `begin`, for the shell's completion."""
+    return sorted(p.stem for p in Path("params").glob("*.yaml") if p.stem.startswith(begin))
+
+
+@app.command(short_help="Write the settings of a profile to params.yaml.")
 def use(
-    profile: Annotated[str, typer.Argument(help="name of a file in params/, without .yaml")],
+    profile: Annotated[
+        str,
+        typer.Argument(help="name of a file in params/, without .yaml", autocompletion=_profiles),
+    ],
     params: SettingsFile = Path("params.yaml"),
     everything: Annotated[
         bool, typer.Option("--all", help="also the profile's own download section and encoders")
@@ -56,17 +86,75 @@ def use(
     What you set in the section download stays, and so do encoders that you named. Settings that
     would be lost are copied to params.yaml.bak, .bak2 and so on. In a checkout it also writes
     compare/variants.yaml, what `make compare` runs for that profile.
+
+    \b
+    mufin use small-catalog
     """
     _guarded(_say_all, switching.use, profile, params, everything, force)
 
 
-@app.command()
+@app.command(short_help="Say what files hold, and write the settings that read them.")
+def inspect(
+    files: Annotated[
+        list[str], typer.Argument(help="files, globs or a folder: products, orders, labels")
+    ],
+    write: Annotated[
+        Path | None,
+        typer.Option(help="a settings file: change its section download", readable=False),
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option(help="a value of download.source; without it, it is guessed")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="of text files, such as cp1252")] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="fetch the URLs of three pictures")
+    ] = False,
+) -> None:
+    """Say what files of products and orders hold, what a run would drop, and how to read them.
+
+    It guesses form, encoding and columns, and shows three products as they are read, the share of
+    related ids that is found, possible splits, a profile, and an estimate of time and memory.
+
+    \b
+    mufin inspect products.csv orders.csv --write params.yaml
+    """
+    _guarded(_inspect, files, write, form, encoding, fetch)
+
+
+@app.command("import", short_help="Write a catalog from the export of a shop or a data set.")
+def import_(
+    form: Annotated[str, typer.Argument(help="a value of download.source, such as shopify")],
+    files: Annotated[list[str], typer.Argument(help="the files or the folder of the products")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the catalog, .parquet", readable=False)],
+    interactions: Annotated[
+        list[str] | None,
+        typer.Option(help="a file of orders or ratings; may be given more than once"),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="of text files, such as cp1252")] = None,
+    bad_rows: Annotated[float, typer.Option(help="share of rows that may be faulty")] = 0.0,
+    force: Force = False,
+) -> None:
+    """Write a catalog from the export of a shop or a data set, and say what came in.
+
+    Orders or ratings go to <name>.interactions.parquet beside it. The last lines are the settings
+    that read the files.
+
+    \b
+    mufin import shopify products_export.csv --interactions orders_export.csv -o catalog.parquet
+    """
+    _guarded(_import, form, files, interactions or [], out, encoding, bad_rows, force)
+
+
+@app.command(short_help="Check params.yaml, and look at the beginning of the catalog.")
 def check(params: SettingsFile = Path("params.yaml")) -> None:
-    """Check that params.yaml has all settings, with names that exist and values in range."""
+    """Check that params.yaml has all settings, with names that exist and values in range.
+
+    Then look at the first products of its catalog: are the columns there, are related ids found?
+    """
     _guarded(_check, params)
 
 
-@app.command()
+@app.command(short_help="Print recommendations, one line of JSON per product.")
 def recommend(
     uid: Annotated[list[str] | None, typer.Argument(help="ids of products of the catalog")] = None,
     every: Annotated[bool, typer.Option("--all", help="every product of the catalog")] = False,
@@ -84,11 +172,16 @@ def recommend(
     """Print recommendations for products: one line of JSON per product, after `dvc repro`.
 
     A line has uid, title and recommended: uids with titles and scores, the best first.
+
+    \b
+    mufin recommend B000000000 --k 5
+    mufin recommend --title "Mug, small" --image front.jpg
+    mufin recommend --all --out related.jsonl
     """
     _guarded(_recommend, uid or [], every, title, image or [], k, out, force)
 
 
-@app.command()
+@app.command(short_help="Draw a test product and its answers (PNG).")
 def showcase(
     uid: Annotated[
         str | None, typer.Option(help="id of a test product; without it one is chosen")
@@ -103,13 +196,13 @@ def showcase(
     _guarded(_showcase, uid, out, home, force)
 
 
-@app.command()
+@app.command(short_help="Look for artifacts that are damaged or of other runs.")
 def verify(home: Home = Path(".")) -> None:
     """Read all artifacts of the pipeline again: is each byte as written, and all of one run?"""
     _guarded(_verify, home)
 
 
-@app.command()
+@app.command(short_help="Accept an artifact that you changed on purpose.")
 def seal(
     folder: Annotated[
         Path, typer.Argument(help="an artifact, such as models/finetune", readable=False)
@@ -120,8 +213,39 @@ def seal(
 
 
 def _check(params: Path) -> None:
-    load_params(params)
+    settings = load_params(params)
     _say(f"{params} is valid")
+    from mufin.inspection.check import check_catalog
+
+    _say_all(check_catalog, settings)
+
+
+def _inspect(
+    files: list[str], write: Path | None, form: str | None, encoding: str | None, fetch: bool
+) -> None:
+    from mufin.inspection.inspecting import inspect
+
+    for line in inspect(files, write, form, encoding=encoding, fetch=fetch):
+        _say(line)
+
+
+def _import(
+    form: str,
+    files: list[str],
+    interactions: list[str],
+    out: Path,
+    encoding: str | None,
+    bad_rows: float,
+    force: bool,
+) -> None:
+    from mufin.catalogs.importing import import_catalog, interactions_file, is_import
+
+    target = checked_target(out, is_import, "a catalog of this command", force)
+    checked_target(interactions_file(target), is_import, "a file of this command", force)
+    for line in import_catalog(
+        form, files, interactions, target, encoding=encoding, bad_rows=bad_rows
+    ):
+        _say(line)
 
 
 def _recommend(
@@ -170,7 +294,8 @@ def _answers(
 
 def _line(uid: str | None, title: str, best: list[dict], ascii: bool) -> str:
     """JSON on one line; a terminal that prints it obeys no control character of a title."""
-    text = json.dumps(dict(zip(ANSWER, (uid, title, best))), ensure_ascii=ascii)
+    line = dict(zip(ANSWER, (uid, title, best))) | ({} if best else {"reason": NOTHING})
+    text = json.dumps(line, ensure_ascii=ascii)
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
@@ -186,7 +311,7 @@ def _is_answers(path: Path) -> bool:
         content = json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and list(content) == ANSWER
+    return isinstance(content, dict) and list(content) in (ANSWER, [*ANSWER, "reason"])
 
 
 def _picture(path: Path, most: int) -> bytes:

@@ -27,8 +27,11 @@ class ImageEncoderParams:
     """E_V (Sec. 3, App. D)."""
 
     kind: Annotated[
-        Literal["timm", "clip"],
-        "timm: a model of the timm library | clip: the image part of a CLIP model (App. C.1)",
+        Literal["timm", "clip", "vectors"],
+        "timm: a model of the timm library "
+        "| clip: the image part of a CLIP model (App. C.1) "
+        "| vectors: those of download.image_vectors, as they are; the other settings of the "
+        "section are not used",
     ]
     name: Annotated[
         str, "timm: model name, local-dir:<folder> or folder; clip: Hugging Face name or folder"
@@ -57,7 +60,7 @@ class ImageEncoderParams:
             "it must be `all` or at least 0",
         )
         check(
-            self.kind == "timm" or self.trainable_blocks in (0, "all"),
+            self.kind != "clip" or self.trainable_blocks in (0, "all"),
             "encoder.image.trainable_blocks",
             self.trainable_blocks,
             f"with encoder.image.kind: {self.kind} it must be 0 or all",
@@ -169,7 +172,7 @@ class EncoderParams:
                 "must be [text, image]",
             )
             check(
-                self.image.trainable_blocks == 0,
+                self.image.kind == "vectors" or self.image.trainable_blocks == 0,
                 "encoder.image.trainable_blocks",
                 self.image.trainable_blocks,
                 "with encoder.text.kind: visualbert, which reads image vectors computed once, it "
@@ -443,8 +446,8 @@ class Evaluate:
     mix: Annotated[
         Literal["fixed", "chosen"],
         "fixed (paper): predictions use beta "
-        "| chosen: the best of betas x frequency_weights x ridge_weights by P@1 + P@5 + R@10 on "
-        "valid",
+        "| chosen: the best of betas x frequency_weights x ridge_weights x pair_weights by P@1 + "
+        "P@5 + R@10 on valid",
     ]
     betas: Annotated[list[float], "values of beta tried on valid, each in [0, 1]"]
     candidates: Annotated[
@@ -459,6 +462,11 @@ class Evaluate:
     ridge_weights: Annotated[
         list[float], "weights of index.title_ridge's score, tried on valid; paper [0.0]"
     ]
+    pair_weights: Annotated[
+        list[float],
+        "weights of the strength of a pair in train, in [0, 1], tried on valid; for products that "
+        "train has, as with curate.split: time; paper [0.0]",
+    ]
     propensity: Annotated[Propensity, "constants of PSP@k, precision that favours rare labels"]
     tail: Annotated[int, "labels with fewer train datapoints are tail labels; >= 1"]
 
@@ -466,7 +474,7 @@ class Evaluate:
         check_in(self, "evaluate", 0, 1, "beta")
         for beta in self.betas:
             check(0 <= beta <= 1, "evaluate.betas", beta, "each must lie in [0, 1]")
-        for name in ("betas", "frequency_weights", "ridge_weights"):
+        for name in ("betas", "frequency_weights", "ridge_weights", "pair_weights"):
             check(bool(getattr(self, name)), f"evaluate.{name}", [], "it needs at least one value")
         check_at_least(self, "evaluate", 100, "shortlist")  # as wide as predictions are
         check_at_least(self, "evaluate", 1, "tail")
@@ -546,11 +554,36 @@ class Params:
             self.finetune.select,
             "with curate.valid: 0 there is nothing to select by",
         )
+        self._check_vectors()
         check(
             self.index.title_ridge > 0 or self.evaluate.ridge_weights == [0.0],
             "evaluate.ridge_weights",
             self.evaluate.ridge_weights,
             "without index.title_ridge it must be [0.0]",
+        )
+
+    def _check_vectors(self) -> None:
+        kind, given = self.encoder.image.kind, self.download.image_vectors.location
+        if "image" not in self.encoder.modalities:
+            return
+        check(
+            self.download.source != "sample" or given is None,
+            "download.image_vectors.location",
+            given,
+            "the sample has images of its own: set it to null",
+        )
+        check(
+            kind != "vectors" or given is not None,
+            "download.image_vectors.location",
+            given,
+            "with encoder.image.kind: vectors it must be a file of vectors",
+        )
+        check(
+            kind == "vectors" or given is None,
+            "encoder.image.kind",
+            kind,
+            "with download.image_vectors.location, which takes the place of images, it must be "
+            "vectors",
         )
 
 

@@ -47,7 +47,8 @@ WRITTEN_BY = re.compile(r"# Settings of the pipeline, written by `mufin use ([\w
 CHOICES = " | "  # between the choices that a meaning lists
 # A line of a comment never ends between these and what they belong to
 TOGETHER = re.compile(r"(>=|<=|paper|code|Table|Fig\.|Sec\.|App\.) (?=[\w\[])")
-PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # texts that need no quotes, except WORDS
+# Texts that need no quotes, except WORDS
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*(?: [A-Za-z0-9_./()-]+)*")
 WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # no texts in YAML 1.1
 
 
@@ -135,6 +136,8 @@ def scalar(value: object) -> str:
 def _text(value: str) -> str:
     if PLAIN.fullmatch(value) and value.lower() not in WORDS:
         return value
+    if not value:
+        return "''"  # as DVC writes it
     escaped = {'"': '\\"', "\\": "\\\\"}
     return '"' + "".join(escaped.get(c) or _printable(c) for c in value) + '"'
 

@@ -315,7 +315,7 @@ def run(main: Callable) -> None:
             _fail(text)
 
     functools.update_wrapper(guarded, main)  # typer reads options and help from `main`
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(guarded)
     with interrupts.unwinding():
         app()

@@ -108,15 +108,16 @@ def with_users_own(own: Params, content: object, profile: str, origin: Params) -
     part that is not valid is left out. Raises MufinError if they do not fit to the profile.
     """
     download = _section(Download, content, "download")
-    if download and download != origin.download:
-        own = replace(own, download=download)
+    if not download or download == origin.download:
+        download = own.download
     encoders = _section_of(content, "encoder")
     try:
         parts = {
             name: _encoder(kind, _section(kind, encoders, name), name, own, origin)
             for name, kind in (("image", ImageEncoderParams), ("text", TextEncoderParams))
         }
-        return replace(own, encoder=replace(own.encoder, **parts))
+        encoder = replace(own.encoder, **parts)
+        return replace(own, download=download, encoder=encoder)  # at once: each needs the other
     except ParamsError as error:
         raise MufinError(
             f"your encoders do not fit to {profile}: {error}; `mufin use {profile} --all` takes "

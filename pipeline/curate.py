@@ -2,15 +2,14 @@
 
 python -m pipeline.curate
 
-All passes over the raw table go batch by batch. Cleaned rows wait in a temporary Parquet file, ids
-are kept as hashes and relations as integers, so a catalog of millions needs a few hundred bytes of
-memory per product.
+All passes over the raw tables go batch by batch; `mufin/corpus/clean_rows.py` says what is kept in
+memory. Relations come from the related ids of the catalog, from interactions, or from both.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,214 +19,192 @@ import pyarrow.parquet as pq
 
 from mufin import runtime
 from mufin.artifacts.contents import checked
-from mufin.artifacts.curated import Split
+from mufin.artifacts.curated import Split, write_split
 from mufin.artifacts.files import artifact_json, write_json
 from mufin.artifacts.publication import publish
-from mufin.artifacts.tables import (
-    SCHEMAS,
-    read_table,
-    table_batches,
-    temporary_batches,
-    write_table,
-)
-from mufin.corpus import splits
-from mufin.corpus.cleaning import best_rows, clean_relations, clean_titles, image_keys
-from mufin.corpus.lookup import Lookup, hashes
+from mufin.artifacts.tables import SCHEMAS, read_table, temporary_batches, write_table
+from mufin.corpus import behaviour, splits
+from mufin.corpus.catalog import UNKNOWN, Catalog, distinct, related
+from mufin.corpus.clean_rows import clean_rows
+from mufin.corpus.cleaning import clean_relations
+from mufin.corpus.relations import Relations, united
 from mufin.corpus.subsample import dense_subsample
-from mufin.errors import MufinError
+from mufin.corpus.undecodable import without_undecodable
+from mufin.errors import MufinError, sentence
 from mufin.params import Curate, load_params
-from mufin.progress import progress
 from mufin.ragged import Lists
-
-
-@dataclass(frozen=True, slots=True)
-class CleanRows:
-    """The n rows of the raw table, cleaned; several rows can still have one id."""
-
-    path: Path  # of the Parquet file with the cleaned rows, schema "products"
-    ids: Lookup  # of the rows' ids; `ids.group` is the number of each row's id
-    tokens: np.ndarray  # (n,) int32, words of the title
-    images: np.ndarray  # (n,) int32, pictures
-    dropped: dict[str, int]  # what cleaning removed, by reason
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """P distinct products, numbered in the order of the raw table."""
-
-    source: CleanRows
-    rows: np.ndarray  # (P,) int64 ascending, the row of each product in the source
-    of_id: np.ndarray  # (ids,) int64, the product of each id, -1 if it was dropped
-    relations: Lists  # (P,) rows of products, ascending and distinct
-    dropped: dict[str, int]  # what was removed so far, by reason
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def find(self, uids: pl.Series) -> np.ndarray:
-        """(n,) int64: the product of each id, -1 if there is none."""
-        number = self.source.ids.find(hashes(uids.str.strip_chars()))
-        return np.where(number >= 0, self.of_id[number], -1)
 
 
 def main(home: runtime.Home = Path(".")):
     """Clean products, drop those without title and picture, build labels, splits, filter pairs."""
     s, raw = load_params(home / "params.yaml").curate, home / "data/raw"
     checked(raw)
-    released = bool(artifact_json(raw / "source.json").get("released"))
-    kind = "released" if released else s.split
+    facts = artifact_json(raw / "source.json")
+    released = bool(facts.get("released"))
     with runtime.measured("curate", home) as report:
         with publish(home / "data/curated") as folder:
             folder.mkdir()
-            catalog = _catalog(raw, folder.parent / "rows.parquet", released)
-            catalog, made = _released(raw, catalog, s) if released else _own_split(raw, catalog, s)
-            _check_not_empty(made, s)
+            rows = folder.parent / "rows.parquet"
+            labels = bool(facts.get("labels")) and not released
+            source = clean_rows(raw, rows, facts.get("match_ids", []), labels)
+            lost: dict[str, str] = {}
+            if not released and not facts.get("vectors"):
+                source, lost = without_undecodable(source, raw / "images", runtime.workers())
+            catalog = distinct(source, raw, released)
+            catalog = replace(catalog, examples=catalog.examples | lost)
+            make = _released if released else _by_time if s.split == "time" else _own_split
+            catalog, made, kind = make(raw, facts, catalog, s)
+            _check_not_empty(catalog, made, kind, s)
             _write(catalog, made, kind, folder)
         report.items = len(catalog.source.tokens)
         dropped = {"dropped": catalog.dropped | made.dropped}
+        if catalog.examples:
+            dropped["examples"] = catalog.examples
         report.facts = {"split": kind} | _statistics(catalog, made) | dropped
-
-
-# Cleaning
-
-
-def _catalog(raw: Path, scratch: Path, keep_all: bool) -> Catalog:
-    """The distinct products that have a title or a picture, without relations yet.
-
-    Of several rows with one id, the first with title and picture is taken, else the first with
-    either. `keep_all` keeps products that have neither: the rows of a released split are fixed.
-    """
-    source = _clean_rows(raw, scratch)
-    quality = (source.tokens > 0).astype(np.int8) + (source.images > 0)
-    if not quality.any():
-        raise MufinError(
-            f"none of the {len(quality)} rows of {raw}/products.parquet has a title or a picture; "
-            "look at download.columns and at the reasons in metrics/download.json"
-        )
-    rows = np.sort(best_rows(source.ids.group, quality))
-    dropped = source.dropped | {"rows with the id of another": len(quality) - len(rows)}
-    empty = quality[rows] == 0
-    dropped["products with neither title nor picture"] = 0 if keep_all else int(empty.sum())
-    rows = rows if keep_all else rows[~empty]
-    of_id = np.full(len(source.ids), -1, np.int64)
-    of_id[source.ids.group[rows]] = np.arange(len(rows))
-    no_relations = Lists(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int64))
-    return Catalog(source, rows, of_id, no_relations, dropped)
-
-
-def _clean_rows(raw: Path, scratch: Path) -> CleanRows:
-    """All rows of the raw table, cleaned into the file `scratch`."""
-    urls, keys = _pictures(raw / "image_log.parquet")
-    ids, tokens, images, markup, failed = [], [], [], 0, 0
-    batches = table_batches(
-        raw / "products.parquet", "raw_products", ["uid", "title", "images", "category"]
-    )
-    with pq.ParquetWriter(scratch, SCHEMAS["products"], compression="zstd") as writer:
-        for batch in progress(batches, "clean products", "batches of 50000"):
-            table = pl.from_arrow(batch)
-            if table["uid"].null_count():
-                raise MufinError(
-                    f"{raw}/products.parquet has a product without an id; run download again"
-                )
-            titles, pictures = clean_titles(table["title"]), image_keys(table["images"], urls, keys)
-            uids = table["uid"].str.strip_chars()
-            ids.append(hashes(uids))
-            tokens.append(titles.str.count_matches(r"\S+").to_numpy())
-            images.append(pictures.list.len().to_numpy())
-            had_title = table["title"].fill_null("").str.strip_chars() != ""
-            markup += int(((titles == "") & had_title).sum())
-            failed += int(table["images"].list.len().fill_null(0).sum()) - int(images[-1].sum())
-            writer.write_table(_products(uids, titles, pictures, table["category"]))
-    if not ids:
-        raise MufinError(f"{raw}/products.parquet holds no product; look at download.location")
-    dropped = {
-        "titles that were markup alone": markup,
-        "image references without a picture or repeated": failed,
-    }
-    return CleanRows(
-        scratch,
-        Lookup(np.concatenate(ids)),
-        np.concatenate(tokens).astype(np.int32),
-        np.concatenate(images).astype(np.int32),
-        dropped,
-    )
-
-
-def _pictures(log: Path) -> tuple[Lookup, pl.Series]:
-    """The image references that gave a picture, and the key of each of them in the image store."""
-    found, keys = [np.zeros((0, 2), np.uint64)], [pl.Series("key", [], pl.String)]
-    for batch in table_batches(log, "image_log", ["url", "key"]):
-        table = pl.from_arrow(batch).filter(pl.col("key").fill_null("") != "")
-        found.append(hashes(table["url"]))
-        keys.append(table["key"])
-    urls, every = Lookup(np.concatenate(found)), pl.concat(keys, rechunk=True)
-    # From one key per row of the log to one per distinct reference.
-    return urls, every.gather(best_rows(urls.group, np.zeros(len(every), np.int8)))
-
-
-def _products(
-    uids: pl.Series, titles: pl.Series, images: pl.Series, category: pl.Series
-) -> pa.Table:
-    columns = {"uid": uids, "title": titles, "images": images, "category": category.fill_null([])}
-    types = SCHEMAS["products"]
-    return pa.table(
-        {n: c.to_arrow().cast(types.field(n).type) for n, c in columns.items()}, schema=types
-    )
-
-
-def _related(raw: Path, catalog: Catalog) -> Catalog:
-    """The catalog with its relations.
-
-    All rows of an id count, also those that `_catalog` did not take: they can have other relations.
-    """
-    group, start = catalog.source.ids.group, 0
-    source: list[np.ndarray] = []
-    target: list[np.ndarray] = []
-    dropped = Counter({"dangling relations": 0, "relations of or to dropped products": 0})
-    batches = table_batches(raw / "products.parquet", "raw_products", ["related"])
-    for batch in progress(batches, "relations", "batches of 50000"):
-        rows = np.arange(start, start + len(batch))
-        start += len(batch)
-        flat = pl.DataFrame({"row": rows, "id": pl.from_arrow(batch)["related"]})
-        flat = flat.explode("id").drop_nulls()
-        number = catalog.source.ids.find(hashes(flat["id"].str.strip_chars()))
-        inside = number >= 0
-        a = catalog.of_id[group[flat["row"].to_numpy()[inside]]]
-        b = catalog.of_id[number[inside]]
-        there = (a >= 0) & (b >= 0)
-        dropped["dangling relations"] += int((~inside).sum())
-        dropped["relations of or to dropped products"] += int((~there).sum())
-        source.append(a[there].astype(np.int32))
-        target.append(b[there].astype(np.int32))
-    relations, gone = clean_relations(np.concatenate(source), np.concatenate(target), len(catalog))
-    return replace(catalog, relations=relations, dropped=catalog.dropped | dict(dropped) | gone)
+    for reason, example in catalog.examples.items():
+        count, said = catalog.dropped[reason], reason
+        if reason == UNKNOWN:
+            known = "labels" if catalog.has_labels else "the catalog"
+            said = f"related ids not in {known}"
+        _say(f"{said}: {count}, such as {example}")
 
 
 # Splits
 
 
-def _own_split(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.Splits]:
+def _own_split(
+    raw: Path, facts: dict, catalog: Catalog, s: Curate
+) -> tuple[Catalog, splits.Splits, str]:
     """A cold or warm split of all products, or of a subsample of `curate.max_products`."""
-    if len(catalog) < 2:
+    _check_two(catalog)
+    catalog = related(raw, catalog, facts.get("label_prefix", ""))
+    if facts.get("interactions"):
+        catalog = behaviour.resolved(raw, catalog, _scratch(catalog, "interactions"))
+        relations, gone = _by_baskets(catalog, s)
+        catalog = replace(
+            catalog,
+            relations=united(catalog.relations, relations),
+            dropped=catalog.dropped | gone,
+        )
+    _check_related(catalog, facts)
+    if s.max_products and s.max_products < catalog.first_label:
+        catalog, _ = _subsampled(catalog, catalog.relations.lists, s)
+    catalog, rng = catalog.without_unused_labels(), np.random.default_rng([s.seed, 0])
+    relations, shares = catalog.relations.lists, (s.test, s.valid, rng)
+    if catalog.has_labels:
+        if s.split == "warm":
+            _say("curate.split warm is the same as cold where labels are no products")
+        made = splits.cold_split(relations, *shares, first_label=catalog.first_label)
+        return catalog, _weighted(made, catalog.relations), "cold"
+    make = splits.cold_split if s.split == "cold" else splits.warm_split
+    return catalog, _weighted(make(relations, *shares), catalog.relations), s.split
+
+
+def _by_time(
+    raw: Path, facts: dict, catalog: Catalog, s: Curate
+) -> tuple[Catalog, splits.Splits, str]:
+    """A split by the times of interactions; relations of columns have no time and are not used."""
+    _check_two(catalog)
+    if not facts.get("interactions"):
+        raise MufinError(
+            "curate.split is time, but the data has no interactions; set download.interactions, or "
+            "curate.split to cold or warm"
+        )
+    times, without = behaviour.times_of(raw)
+    if not len(times):
+        raise MufinError(
+            "curate.split is time, but the interactions have no time; set "
+            "download.interactions.time to the column that holds it, or curate.split to cold or "
+            "warm"
+        )
+    valid, test = behaviour.cuts(times, s.test, s.valid)
+    del times  # hundreds of megabytes where there are many interactions
+    catalog = behaviour.resolved(raw, catalog, _scratch(catalog, "interactions"))
+    periods = {}
+    gone = {
+        "interactions without a time": without,
+        "related ids, which have no time": facts.get("relations", 0),
+    }
+    limits = {"train": (-np.inf, valid), "valid": (valid, test), "test": (test, np.inf)}
+    for name, period in limits.items():
+        periods[name], left_out = _by_baskets(catalog, s, period)
+        gone |= {f"{name}: {reason}": count for reason, count in left_out.items()}
+    catalog = replace(catalog, relations=periods["train"], dropped=catalog.dropped | gone)
+    if s.max_products and s.max_products < len(catalog):
+        # By train alone, so that what is kept does not tell of later times.
+        catalog, position = _subsampled(catalog, catalog.relations.lists, s)
+        keep = np.flatnonzero(position >= 0)
+        periods = {name: r.restricted(keep, position) for name, r in periods.items()}
+    made = splits.time_split({name: r.lists for name, r in periods.items()})
+    return catalog, _weighted(made, periods["train"]), "time"
+
+
+def _by_baskets(
+    catalog: Catalog, s: Curate, period: tuple[float, float] | None = None
+) -> tuple[Relations, dict[str, int]]:
+    """The relations by the interactions of a period, None for all, and what was left out."""
+    batches = behaviour.batches_of(_scratch(catalog, "interactions"), period)
+    scratch = _scratch(catalog, "baskets")
+    threads = runtime.workers()
+    return behaviour.relations_of(batches, len(catalog), s.interactions, scratch, threads)
+
+
+def _scratch(catalog: Catalog, name: str) -> Path:
+    """A path beside the cleaned rows, which goes when the stage ends."""
+    return catalog.source.path.parent / name
+
+
+def _weighted(made: splits.Splits, relations: Relations) -> splits.Splits:
+    """The splits with the weights of the pairs of train, where these differ."""
+    train = made.rows["train"]
+    source = train.product[train.labels.rows()]
+    weights = relations.of_pairs(source, made.labels[train.labels.values])
+    made.rows["train"] = replace(train, weights=weights)
+    return made
+
+
+def _check_two(catalog: Catalog) -> None:
+    if catalog.first_label < 2:
         raise MufinError(
             "the catalog has only one product; give at least two, and check download.location"
         )
-    catalog = _related(raw, catalog)
-    if not len(catalog.relations.values):
-        lost = catalog.dropped["dangling relations"]
+
+
+def _check_related(catalog: Catalog, facts: dict) -> None:
+    if len(catalog.relations.lists.values):
+        return
+    if facts.get("interactions"):
+        lost = _lost(catalog, behaviour.UNKNOWN)
         raise MufinError(
-            f"no product is related to another product of the catalog ({lost} related ids are not "
-            "in it); look at download.columns.related and whether its ids are those of "
-            "download.columns.id"
+            f"the interactions relate no two products of the catalog ({lost} are of unknown "
+            "products); look at download.interactions.item, or lower "
+            "curate.interactions.min_support"
         )
-    if s.max_products and s.max_products < len(catalog):
-        catalog, _ = _subsampled(catalog, catalog.relations, s)
-    make = splits.cold_split if s.split == "cold" else splits.warm_split
-    return catalog, make(catalog.relations, s.test, s.valid, np.random.default_rng([s.seed, 0]))
+    lost = _lost(catalog, UNKNOWN)
+    if catalog.has_labels:
+        raise MufinError(
+            f"no product is related to a label ({lost} related ids are not of one); look at "
+            "download.columns.related and whether its ids are those of download.labels.id"
+        )
+    raise MufinError(
+        f"no product is related to another product of the catalog ({lost} related ids are not "
+        "in it); look at download.columns.related and whether its ids are those of "
+        "download.columns.id"
+    )
 
 
-def _released(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.Splits]:
+def _lost(catalog: Catalog, reason: str) -> str:
+    """`200, such as '00015', '00010',`, or the count alone."""
+    count = f"{catalog.dropped.get(reason, 0)}"
+    return f"{count}, such as {catalog.examples[reason]}," if reason in catalog.examples else count
+
+
+def _released(
+    raw: Path, facts: dict, catalog: Catalog, s: Curate
+) -> tuple[Catalog, splits.Splits, str]:
     """The split that came with the data; only a subsample removes labels or datapoints from it."""
+    if facts.get("interactions"):
+        _say("the data come with a split of their own, so their interactions are not used")
     uids = pl.from_arrow(read_table(raw / "released/labels.parquet", "released_labels"))["uid"]
     labels = _found(catalog, uids, raw / "released/labels.parquet")
     train, test = (
@@ -239,7 +216,7 @@ def _released(raw: Path, catalog: Catalog, s: Curate) -> tuple[Catalog, splits.S
         catalog, position = _subsampled(catalog, relations, s)
         labels, train, test = splits.restricted(labels, train, test, position)
     rng = np.random.default_rng([s.seed, 0])
-    return catalog, splits.released_split(labels, train, test, s.valid, rng)
+    return catalog, splits.released_split(labels, train, test, s.valid, rng), "released"
 
 
 def _relations_of(train: Split, test: Split, labels: np.ndarray, num_products: int) -> Lists:
@@ -278,25 +255,35 @@ def _found(catalog: Catalog, uids: pl.Series, path: Path) -> np.ndarray:
 def _subsampled(catalog: Catalog, relations: Lists, s: Curate) -> tuple[Catalog, np.ndarray]:
     """`curate.max_products` products with dense `relations`, and the new number of each product.
 
-    A removed product has the number -1.
+    A removed product has the number -1. Where labels are no products, all of these stay, and the
+    products are drawn at random from those that have one.
     """
-    keep = dense_subsample(relations, s.max_products, np.random.default_rng([s.seed, 1]))
-    position = np.full(len(catalog), -1, np.int64)
-    position[keep] = np.arange(len(keep))
-    dropped = catalog.dropped | {"products outside the subsample": len(catalog) - len(keep)}
-    of_id = np.where(catalog.of_id >= 0, position[catalog.of_id], -1)
-    inside = splits.mapped(catalog.relations.take(keep), position)
-    return Catalog(catalog.source, catalog.rows[keep], of_id, inside, dropped), position
+    rng = np.random.default_rng([s.seed, 1])
+    if catalog.has_labels:
+        some = np.flatnonzero(relations.lengths() > 0)
+        keep = np.sort(rng.permutation(some)[: s.max_products])
+        keep = np.concatenate([keep, np.arange(catalog.first_label, len(catalog))])
+    else:
+        keep = dense_subsample(relations, s.max_products, rng)
+    smaller, position = catalog.only(keep)
+    outside = catalog.first_label - smaller.first_label
+    dropped = catalog.dropped | {"products outside the subsample": outside}
+    return replace(smaller, dropped=dropped), position
 
 
-def _check_not_empty(made: splits.Splits, s: Curate) -> None:
+def _check_not_empty(catalog: Catalog, made: splits.Splits, kind: str, s: Curate) -> None:
     for name, part in (("train", 1.0), ("test", s.test)):
-        if part and not len(made.rows[name].product):
-            raise MufinError(
-                f"no {name} datapoint is left with a label after the split (curate.test "
-                f"{s.test:g}, curate.valid {s.valid:g}); change these, or provide more products "
-                "with relations"
-            )
+        if not part or len(made.rows[name].product):
+            continue
+        if kind == "cold" and splits.mutual(catalog.relations.lists):
+            raise splits.mutual_pairs(name)
+        others = "provide more products with relations"
+        if kind == "time":
+            others = f"lower curate.interactions.min_support ({s.interactions.min_support:g})"
+        raise MufinError(
+            f"no {name} datapoint is left with a label after the split (curate.test "
+            f"{s.test:g}, curate.valid {s.valid:g}); change these, or {others}"
+        )
 
 
 # Writing
@@ -311,12 +298,7 @@ def _write(catalog: Catalog, made: splits.Splits, kind: str, folder: Path) -> No
     ):
         write_table({"product": labels.astype(np.int32)}, "labels", folder / f"{sub}labels.parquet")
         for name, split in rows.items():
-            columns = {
-                "product": split.product.astype(np.int32),
-                "labels": split.labels.to_arrow(pa.int32()),
-                "excluded": split.excluded.to_arrow(pa.int32()),
-            }
-            write_table(columns, "split", folder / f"{sub}{name}.parquet")
+            write_split(split, folder / f"{sub}{name}.parquet")
     write_json({"split": kind}, folder / "split.json")
 
 
@@ -337,10 +319,11 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
     N, N' and L are `train`, `test` and `labels`; the means are over the datapoints of all splits.
     """
     every = np.concatenate([r.product for r in made.rows.values()])
-    tokens, images = catalog.source.tokens[catalog.rows], catalog.source.images[catalog.rows]
+    rows = catalog.rows[: catalog.first_label]
+    tokens, images = catalog.source.tokens[rows], catalog.source.images[rows]
     pairs = sum(len(r.labels.values) for r in made.rows.values())
     train_pairs = len(made.rows["train"].labels.values)
-    counts = {"products": len(catalog)} | {n: len(r.product) for n, r in made.rows.items()}
+    counts = {"products": catalog.first_label} | {n: len(r.product) for n, r in made.rows.items()}
     return counts | {
         "labels": len(made.labels),
         "unseen_labels": len(made.unseen),
@@ -353,6 +336,10 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
         "products_without_image": int((images == 0).sum()),
         "products_without_either": int(((tokens == 0) & (images == 0)).sum()),
     }
+
+
+def _say(text: str) -> None:
+    print(sentence(f"curate: {text}"), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,15 +24,26 @@ from mufin import environment, runtime
 from mufin.artifacts.files import fingerprint, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, write_table
-from mufin.corpus import sources, xmlrepo
+from mufin.catalogs import xmlrepo
+from mufin.catalogs.bad_rows import BadRows
+from mufin.catalogs.forms import FORMS, located
+from mufin.catalogs.interactions import Columns as InteractionColumns
+from mufin.catalogs.interactions import interactions, of_form, write_interactions
+from mufin.catalogs.label_texts import label_texts
+from mufin.catalogs.locations import File, Folders, files_of, name_of
+from mufin.catalogs.notes import Notes
+from mufin.catalogs.own_catalog import Names, OwnCatalog
+from mufin.catalogs.product import Product
+from mufin.catalogs.released_pictures import STORED, stored_picture
+from mufin.catalogs.released_zip import open_source
+from mufin.catalogs.vector_files import GivenVectors, given_vectors
 from mufin.corpus.fetch import Fetcher, Limits, is_url, place_of
 from mufin.corpus.fetch_log import FetchLog, Record
 from mufin.corpus.fetch_threads import fetch_all
 from mufin.corpus.image_store import ImageWriter
+from mufin.corpus.kept_images import KeptImages
 from mufin.corpus.reasons import GIVEN_UP, temporary
-from mufin.corpus.released_pictures import STORED, stored_picture
 from mufin.corpus.sample import sample_catalog
-from mufin.corpus.sources import File, Folders, Product
 from mufin.errors import MufinError, sentence, shown
 from mufin.params import Download, load_params
 from mufin.progress import progress
@@ -48,6 +59,12 @@ class Run:
     folder: Path  # where the output is made
     keep: bool = False  # whether pictures that were fetched stay in scratch for later runs
     scratch: list[Path] = field(default_factory=list)  # folders that are of no use afterwards
+    notes: Notes = field(default_factory=Notes)  # counts of what was dropped or odd
+    kept: KeptImages = field(init=False)  # images that the catalog itself holds
+
+    def __post_init__(self):
+        # Beside the output, where it goes when the stage ends.
+        self.kept = KeptImages(self.folder.parent / "kept_images", self.s.max_bytes)
 
     def scratch_of(self, *what: object) -> Path:
         """The scratch folder for what is fetched, which an earlier run may have begun to fill."""
@@ -58,7 +75,13 @@ class Run:
         """A fetcher within the limits of the settings; see `Fetcher`."""
         s = self.s
         limits = Limits(
-            s.timeout, s.max_bytes, s.retries, s.per_host, s.max_redirects, s.private_addresses
+            s.timeout,
+            s.max_bytes,
+            s.retries,
+            s.per_host,
+            s.max_redirects,
+            s.private_addresses,
+            s.user_agent,
         )
         return Fetcher(limits, root, marked)
 
@@ -69,16 +92,28 @@ def main(home: runtime.Home = Path(".")):
     with runtime.measured("download", home) as report, publish(home / "data/raw") as folder:
         folder.mkdir()
         run = Run(s, folder, bool(environment.whole("MUFIN_KEEP_FETCHED", 0, 0, 1)))
+        # Before pictures are fetched, so that a column that is missing is found at once.
+        behaviour = _interactions(run) if s.interactions.location else {}
         if s.source == "sample":
             facts = _sample(run)
-        elif s.source == "mm-amazontitles":
+        elif s.source in ("mm-amazontitles", "lf-amazontitles"):
             facts = _released(run)
         else:
             facts = _files(run)
-        _check_failed(facts, s)
-        write_json({"source": s.source, "released": False} | facts, folder / "source.json")
+        _check_failed(facts, run)
+        if s.labels.location:
+            facts |= _labels(run, bool(facts.get("released")))
+        facts |= behaviour
+        if s.match_ids:
+            facts["match_ids"] = s.match_ids
+        if run.notes.counts:
+            facts["notes"] = run.notes.facts()
+        stored = {name: fact for name, fact in facts.items() if name != "failed_examples"}
+        write_json({"source": s.source, "released": False} | stored, folder / "source.json")
         report.items = facts["products"]
         report.facts = {name: fact for name, fact in facts.items() if name != "released"}
+    for line in run.notes.sentences():
+        _say(line)
     if s.source != "sample":
         _end(run, facts)
 
@@ -88,32 +123,133 @@ def main(home: runtime.Home = Path(".")):
 
 
 def _files(run: Run) -> dict:
-    """A catalog of your own or an Amazon dump: the files that `download.location` names."""
-    files = sources.files_of(run.s.location, partial(_fetched, run))
-    # Without files, `Folders` has no root, and the fetcher then refuses paths: dumps have only
+    """A catalog of your own, or a form of `FORMS`: the files that `download.location` names."""
+    own, location = run.s.source == "catalog", run.s.location
+    if not own:
+        location = located(run.s.source, location)
+    files = files_of(location, partial(_fetched, run))
+    # Without files, `Folders` has no root, and the fetcher then refuses paths: most forms have only
     # URLs.
-    folders = Folders(files if run.s.source == "catalog" else [])
+    folders = Folders(files if own or FORMS[run.s.source].local else [])
     fetcher = run.fetcher(folders.root, folders.marked)
-    return _catalog(run, _products(run.s, files, folders), fetcher, fetcher.fetch)
+    return _catalog(run, _products(run, files, folders), fetcher, fetcher.fetch)
 
 
 def _fetched(run: Run, url: str) -> Path:
     """The scratch file with the content of `url`, fetched unless an earlier run did."""
-    return run.fetcher().save(url, run.scratch_of("file", url) / sources.name_of(url))
+    return run.fetcher().save(url, run.scratch_of("file", url) / name_of(url))
 
 
-def _products(s: Download, files: list[File], folders: Folders) -> Iterator[Product]:
+def _products(run: Run, files: list[File], folders: Folders) -> Iterator[Product]:
     """The products of all files, in their order."""
-    columns = {n: getattr(s.columns, n) for n in ("id", "title", "images", "related", "category")}
+    bad = BadRows(run.notes, run.s.bad_rows)
+    if run.s.source == "catalog":
+        yield from _own_products(run, files, folders, bad)
+    else:
+        yield from _form_products(run, files, folders, bad)
+    bad.check()
+
+
+def _form_products(
+    run: Run, files: list[File], folders: Folders, bad: BadRows
+) -> Iterator[Product]:
+    """The products of a form of `FORMS`; a path of an image is one beside its file."""
+    form = FORMS[run.s.source]
+    for group in [[file] for file in files] if form.local else [files]:
+        paths = [file.path for file in group]
+        for product in form.products(paths, run.notes, encoding=run.s.encoding, bad=bad):
+            product.images = [folders.reference(image, group[0]) for image in product.images]
+            yield product
+
+
+def _own_products(run: Run, files: list[File], folders: Folders, bad: BadRows) -> Iterator[Product]:
+    """The products of a catalog of your own; a path of an image is one beside its file."""
+    s, columns = run.s, run.s.columns
+    names = Names(
+        columns.id,
+        columns.title,
+        columns.image_columns(),
+        columns.related_weights(),
+        columns.category,
+    )
+    optional = {"related"} if s.interactions.location else set()
+    if s.image_vectors.location or not s.max_images:
+        optional.add("images")
+    keep = run.kept.keep
+    own = OwnCatalog(names, run.notes, encoding=s.encoding, bad=bad, keep=keep, optional=optional)
     for file in files:
-        if s.source == "amazon-2018":
-            yield from sources.amazon_2018(file.path)
-        elif s.source == "amazon-2014":
-            yield from sources.amazon_2014(file.path)
+        for product in own.products(file.path, len(files) == 1):
+            product.images = [
+                image if image in run.kept else folders.reference(image, file)
+                for image in product.images
+            ]
+            yield product
+    own.check()
+
+
+def _interactions(run: Run) -> dict:
+    """Write interactions.parquet: orders, sessions or ratings; facts for the stage curate.
+
+    By the columns that the settings name, else as the form of the source says.
+    """
+    s, of = run.s, run.s.interactions
+    form = FORMS.get(s.source)
+    named = [of.basket, of.item, of.time, of.weight]
+    read = form.interactions if form and not any(named) else None
+    if read is None and not (of.basket and of.item):
+        own = "or none of the columns" if any(named) else "since its form has no interactions"
+        raise MufinError(
+            f"download.interactions.{'item' if of.basket else 'basket'} is null; set basket and "
+            f"item to the columns of {shown(of.location)} (source {s.source}), {own}"
+        )
+    bad, path = BadRows(run.notes, s.bad_rows), run.folder / "interactions.parquet"
+    assert of.location
+    with _naming("download.interactions.location"):
+        location = located(s.source, of.location, behaviour=True) if read else of.location
+        paths = [file.path for file in files_of(location, partial(_fetched, run))]
+        if read:
+            batches = of_form(read(paths, run.notes, encoding=s.encoding, bad=bad), run.notes)
         else:
-            for product in sources.catalog(file.path, columns):
-                product.images = [folders.reference(image, file) for image in product.images]
-                yield product
+            assert of.basket and of.item
+            columns = InteractionColumns(of.basket, of.item, of.time, of.weight)
+            batches = interactions(paths, columns, run.notes, bad=bad, encoding=s.encoding)
+        count = write_interactions(progress(batches, "interactions", "batches"), path, bad)
+    return {"interactions": True, "interaction_rows": count}
+
+
+@contextlib.contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """Errors of files name this setting in place of download.location."""
+    try:
+        yield
+    except MufinError as error:
+        raise MufinError(str(error).replace("download.location", setting)) from None
+
+
+def _labels(run: Run, released: bool) -> dict:
+    """Write labels.parquet, the labels that are no products; facts for the stage curate."""
+    s, labels = run.s, run.s.labels
+    if released:
+        raise MufinError(
+            f"download.labels.location is {shown(labels.location)}, but the data of source "
+            f"{s.source} come with labels of their own; set it to null"
+        )
+    assert labels.location
+    with _naming("download.labels.location"):
+        files = files_of(labels.location, partial(_fetched, run))
+    bad, columns = BadRows(run.notes, s.bad_rows), (labels.id, labels.text)
+    rows = label_texts(
+        [file.path for file in files], columns, labels.prefix, run.notes, bad, s.encoding
+    )
+    count, schema = 0, SCHEMAS["raw_labels"]
+    with pq.ParquetWriter(run.folder / "labels.parquet", schema, compression="zstd") as writer:
+        while batch := list(itertools.islice(rows, 10_000)):
+            uids, titles = zip(*batch)
+            writer.write_table(pa.table({"uid": uids, "title": titles}, schema=schema))
+            count += len(batch)
+    if not count:
+        raise MufinError(f"download.labels.location {shown(labels.location)} holds no label")
+    return {"labels": True, "label_prefix": labels.prefix, "label_texts": count}
 
 
 def _sample(run: Run) -> dict:
@@ -131,10 +267,15 @@ def _sample(run: Run) -> dict:
 
 
 def _released(run: Run) -> dict:
-    """MM-AmazonTitles-300K (MUFIN App. B), with its split if the zip or folder has one."""
+    """A data set of the Extreme Classification Repository, such as MM-AmazonTitles-300K.
+
+    With its split if the zip or folder has one.
+    """
     s, folder = run.s, run.folder
     scratch = run.scratch_of("zip", s.location)
-    layout = xmlrepo.read(xmlrepo.open_source(s.location, scratch, run.fetcher()))
+    layout = xmlrepo.read(open_source(s.location, scratch, run.fetcher()))
+    for name in layout.unfiltered:
+        run.notes.add("splits without filter pairs: no file of these was found", name)
     fetcher, store = run.fetcher(layout.home), layout.home / "images/img.bin"
     with open(store, "rb") if store.is_file() else contextlib.nullcontext() as stored:
 
@@ -143,7 +284,8 @@ def _released(run: Run) -> dict:
                 return stored_picture(stored, reference, s.max_bytes)
             return fetcher.fetch(reference)
 
-        counts = _catalog(run, layout.products, fetcher, local, bool(layout.splits))
+        rows = layout.rows()
+        counts = _catalog(run, layout.products, fetcher, local, bool(layout.splits), rows)
     if layout.splits:
         write_table({"uid": layout.labels}, "released_labels", folder / "released/labels.parquet")
         for name, (uids, labels, excluded) in layout.splits.items():
@@ -162,31 +304,56 @@ def _catalog(
     fetcher: Fetcher,
     local: Callable[[str], tuple[bytes, str]],
     released: bool = False,
+    rows: Mapping[str, pa.ChunkedArray] | None = None,
 ) -> dict:
     """Write the products, then fetch and store their pictures; counts.
 
     `local` returns (bytes, reason) of a reference that is not a URL; those are read in every run.
-    `released` says that the source has its own split, so that it needs no relations.
+    `released` says that the source has its own split, so that it needs no relations; `rows` are the
+    ids of its rows, by which vectors can be given.
     """
     s, references = run.s, run.folder / "products.parquet"
+    vectors = None
+    if s.image_vectors.location and s.image_vectors.ids:
+        vectors = given_vectors(
+            s.image_vectors.location, s.image_vectors.ids, rows or {}, run.notes
+        )
+        products = vectors.put_in(products, s.max_images, run.notes)
     counts = _write_products(_first_images(products, s.max_images), references)
     where = shown(s.location)
     if not counts["products"]:
         raise MufinError(f"download.location {where} holds no product; look at download.source")
-    if not counts["relations"] and not released:
-        remedy = "look at download.source: the 2014 and the 2018 dumps differ in format"
-        if s.source == "catalog":
+    if not counts["relations"] and not released and not s.interactions.location:
+        remedy = (
+            "set download.interactions to its orders, reviews or ratings; relations come from these"
+        )
+        if s.source in ("amazon-2014", "amazon-2018"):
+            remedy = "look at download.source: the 2014 and the 2018 dumps differ in format"
+        elif s.source == "catalog":
             remedy = (
                 f"set download.columns.related (now {shown(s.columns.related)}) to the column "
                 "that holds them"
             )
         raise MufinError(f"no product of {where} has related ids; {remedy}")
-    log = FetchLog(run.scratch_of(s.source, s.location) / "fetched.log")
+    if vectors:
+        return counts | _vectors(run, vectors)
+    scratch, terms = run.scratch_of(s.source, s.location), fetcher.limits.terms()
+    log = FetchLog(scratch / "fetched.log", terms)
     _fetch(partial(_references, references), fetcher, log)
-    with log.reader() as record_of:
+    with log.reader() as record_of, contextlib.closing(run.kept) as kept:
+
+        def given(reference: str) -> tuple[bytes, str]:
+            return kept.fetch(reference) if reference in kept else local(reference)
+
         # In the order of the products, not of the answers, so that every run writes the same bytes.
-        got = (record_of(ref) or (ref, *local(ref)) for ref in _references(references))
+        got = (record_of(ref) or (ref, *given(ref)) for ref in _references(references))
         return counts | _store(got, run.folder)
+
+
+def _vectors(run: Run, given: GivenVectors) -> dict:
+    """Store the vectors that were given in place of images, and their log; counts."""
+    vectors = {"width": given.width, "rows": len(given.used)}
+    return given.store(run.folder, run.notes) | {"vectors": vectors}
 
 
 def _fetch(references: Callable[[], Iterator[str]], fetcher: Fetcher, log: FetchLog) -> None:
@@ -239,7 +406,8 @@ def _write_products(products: Iterable[Product], path: Path) -> dict:
     counts, products = Counter(products=0, relations=0, image_references=0), iter(products)
     with pq.ParquetWriter(path, SCHEMAS["raw_products"], compression="zstd") as writer:
         while batch := list(itertools.islice(products, 10_000)):
-            columns = {n: [getattr(p, n) for p in batch] for n in SCHEMAS["raw_products"].names}
+            names = SCHEMAS["raw_products"].names
+            columns = {n: [getattr(p, n, []) for p in batch] for n in names}
             writer.write_table(pa.table(columns, schema=SCHEMAS["raw_products"]))
             counts["products"] += len(batch)
             counts["relations"] += sum(len(p.related) for p in batch)
@@ -260,9 +428,11 @@ def _references(path: Path) -> Iterator[str]:
 def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
     """Write the image store and the image log, one row per (reference, bytes, reason); counts."""
     writer, rows, reasons = ImageWriter(folder / "images"), [], Counter()
+    examples: dict[str, str] = {}
     for reference, content, reason in records:
         if reason:
             reasons[reason] += 1
+            examples.setdefault(reason, shown(_cut(reference, 200), 300))
         rows.append((reference, "" if reason else writer.add(content), reason))
     writer.close()
     rows.sort()
@@ -275,23 +445,39 @@ def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
         "pictures": len(writer.keys),
         "references": len(rows),
         "failed": dict(reasons.most_common()),
-    }
+    } | ({"failed_examples": examples} if examples else {})
 
 
-def _check_failed(facts: dict, s: Download) -> None:
+def _check_failed(facts: dict, run: Run) -> None:
     """Raises MufinError if more than a fraction `download.max_failed` of the references failed."""
     failed, total = sum(facts["failed"].values()), facts["references"]
-    if total and failed > s.max_failed * total:
+    if total and failed > (most := run.s.max_failed) * total:
+        kept = _cut(str(run.scratch[-1]), 60) if run.scratch else ""
+        again = f"; remove {kept} to ask for all again" if kept else ""
         raise MufinError(
-            f"{failed} of {total} image references gave no picture ({_why(facts)}), more than "
-            f"download.max_failed ({s.max_failed:g}); correct the references, or raise it; "
-            "pictures that were fetched are not fetched again"
+            f"{failed} of {total} image references gave no picture ({_why(facts, 2, 1, 40)}), more "
+            f"than download.max_failed ({most:g}); correct the references, or raise it{again}"
         )
 
 
-def _why(facts: dict, most: int = 3) -> str:
-    """The most frequent reasons, with their counts."""
-    return ", ".join(f"{reason}: {count}" for reason, count in list(facts["failed"].items())[:most])
+def _why(facts: dict, most: int = 3, examples: int = 3, width: int = 60) -> str:
+    """The `most` frequent reasons, with their counts.
+
+    The first `examples` of them with a reference, without its middle if it is longer than `width`.
+    """
+    parts = []
+    for number, (reason, count) in enumerate(list(facts["failed"].items())[:most]):
+        example = _cut(facts["failed_examples"][reason], width)
+        parts.append(f"{reason}: {count}" + (f", such as {example}" if number < examples else ""))
+    return ", ".join(parts)
+
+
+def _cut(text: str, width: int) -> str:
+    """A text without its middle if it is longer; the end of a reference names the picture."""
+    if len(text) <= width:
+        return text
+    half = (width - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
 
 
 # The end
@@ -316,6 +502,8 @@ def _end(run: Run, facts: dict) -> None:
             "then `dvc repro`, asks for those again and keeps the others, which are in "
             f"{run.scratch[-1]} until then ({_megabytes(run.scratch):.0f} MB)"
         )
+    if not run.scratch:  # nothing was fetched
+        return
     others = [p for p in run.scratch[-1].parent.glob("*") if p.is_dir() and p not in run.scratch]
     if size := _megabytes(others):
         _say(

@@ -20,6 +20,7 @@ from mufin.artifacts.embeddings import read_embeddings
 from mufin.artifacts.files import artifact_json, write_csv, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table, write_ranking
+from mufin.evaluation.breakdowns import FIGURES, of_known_and_new
 from mufin.evaluation.evaluator import SUMMARY, TABLE, Evaluator, categories_of
 from mufin.evaluation.methods import (
     BySplit,
@@ -34,7 +35,7 @@ from mufin.evaluation.methods import (
     rare_and_popular_row,
     unseen_labels,
 )
-from mufin.evaluation.reference import reference_rows
+from mufin.evaluation.reference import reference_rows, train_pairs_row
 from mufin.params import Evaluate, Params, load_params
 from mufin.ranking.mix import Mix
 from mufin.ranking.mix_file import save_mix
@@ -79,7 +80,7 @@ def evaluate(home: Path) -> list[str]:
         report.facts = _summary(figures[predicts])
         count = max(len(data.splits["test"]), 1)
         report.costs["milliseconds_per_datapoint"] = round(1000 * seconds / count, 3)
-        _write_choices(home, predictor, mixes, learnt, e)
+        _write_choices(home, predictor, scored, mixes, learnt, e)
         _write_tables(home, figures, rows, evaluator, products, data)
         _write_predictions(home, rows, predicts)
     kind = artifact_json(home / "data/curated/split.json")["split"]
@@ -102,7 +103,8 @@ def _scored(
         datapoints = predictor.embed(split.product)
         asked = titles[split.product].tolist()
         start = time.perf_counter()
-        candidates = predictor.candidates(datapoints, k, split.excluded, asked)
+        candidates = predictor.candidates(datapoints, k, split.excluded, asked, split.product)
+        candidates = candidates.only(datapoints[0].sizes > 0)
         seconds = time.perf_counter() - start  # test comes last
         out[name] = Scored(split, datapoints, candidates)
     return out, seconds
@@ -110,8 +112,8 @@ def _scored(
 
 def _sweep(e: Evaluate) -> list[Mix]:
     """All mixes of the weights in the settings."""
-    weights = itertools.product(e.betas, e.frequency_weights, e.ridge_weights)
-    return [Mix(beta, frequency, ridge) for beta, frequency, ridge in weights]
+    weights = itertools.product(e.betas, e.frequency_weights, e.ridge_weights, e.pair_weights)
+    return [Mix(*four) for four in weights]
 
 
 def _mufin_rows(
@@ -148,6 +150,9 @@ def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> 
         rows = reference_rows(data.train, split, titles, len(data.labels), ridge, WIDTH)
         for row, ranking in rows.items():
             out.setdefault(row, {})[name] = ranking
+    asked = np.concatenate([data.splits[name].product for name in SPLITS])
+    if np.isin(asked, data.train.product).any():  # a split by time
+        out["train_pairs"] = {name: train_pairs_row(data, name, WIDTH) for name in SPLITS}
     return out
 
 
@@ -156,11 +161,22 @@ def _summary(figures: dict[str, dict[str, float]]) -> dict:
     return {split: {m: figures[split][m] for m in names} for split, names in SUMMARY.items()}
 
 
+def _without_descriptor(scored: dict[str, Scored]) -> dict:
+    """The number of datapoints without a descriptor, which get no labels; {} if there are none."""
+    counts = {name: int((s.datapoints[0].sizes == 0).sum()) for name, s in scored.items()}
+    return {"datapoints_without_descriptor": counts} if any(counts.values()) else {}
+
+
 def _write_choices(
-    home: Path, predictor: Predictor, mixes: Chosen, learnt: dict, e: Evaluate
+    home: Path,
+    predictor: Predictor,
+    scored: dict[str, Scored],
+    mixes: Chosen,
+    learnt: dict,
+    e: Evaluate,
 ) -> None:
     """Writes what was chosen on valid, and the mix that prediction uses."""
-    choices = {
+    choices = _without_descriptor(scored) | {
         "chosen": asdict(mixes.chosen) | {"on_valid": mixes.on_valid},
         "popularity_mix": learnt,
         "unseen": {split: _unseen(predictor, home, split, e) for split in SPLITS},
@@ -194,7 +210,7 @@ def _write_tables(
     ]
     write_csv(("method", "split", *names), table, home / "metrics/methods.csv")
     category = categories_of([products["category"][p].as_py() for p in data.splits["test"].product])
-    bins, categories = [], []
+    bins, categories, known = [], [], []
     for row, by_split in rows.items():
         labels = by_split["test"][0]
         for number, value in enumerate(evaluator.recall_by_popularity(labels), 1):
@@ -202,9 +218,13 @@ def _write_tables(
         by_category = evaluator.precision_by_category(labels, category)
         for name, (count, value) in by_category.items():
             categories.append((row, name, count, round(value, 4)))
+        for name, count, values in of_known_and_new(labels, data, "test"):
+            known.append((row, name, count, *(round(value, 4) for value in values)))
     write_csv(("method", "bin", "R@10"), bins, home / "metrics/popularity.csv")
     columns = ("method", "category", "datapoints", "P@5")
     write_csv(columns, categories, home / "metrics/categories.csv")
+    columns = ("method", "group", "datapoints", *FIGURES)
+    write_csv(columns, known, home / "metrics/known.csv")
 
 
 def _write_predictions(home: Path, rows: Rows, predicts: str) -> None:

@@ -33,7 +33,8 @@ def main(home: runtime.Home = Path(".")) -> None:
     """Embed all labels with the fine-tuned networks, and build the search over them."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     device, precision, s = devices.device(), devices.precision(), params.index
-    members = load_members(home / "models/finetune", Precomputed(home / "data/precomputed"))
+    precomputed = Precomputed(home / "data/precomputed")
+    members = load_members(home / "models/finetune", precomputed, whole=False)
     networks = [member.network for member in members]
     store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
     with runtime.measured("index", home) as report:

@@ -6,13 +6,15 @@ python -m pipeline.precompute
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from mufin import devices, runtime
@@ -22,7 +24,8 @@ from mufin.artifacts.curated import read_labels, read_split
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table
-from mufin.corpus.decoding import decoded
+from mufin.corpus.decoding import Outcomes, decoded
+from mufin.corpus.image_vectors import StoredVectors, moments, rows_of
 from mufin.corpus.tokens import (
     Tokenizer,
     learn_wordpiece,
@@ -31,10 +34,11 @@ from mufin.corpus.tokens import (
     save_tokenizer,
     tokenise,
 )
-from mufin.errors import MufinError
+from mufin.errors import MufinError, shown
 from mufin.nn.encoder import Encoder
 from mufin.nn.encoder_files import save_encoder
 from mufin.nn.frozen import frozen_inputs
+from mufin.nn.given_vectors import given_encoder
 from mufin.nn.image_encoder import create_image_encoder
 from mufin.nn.text_encoder import create_text_encoder
 from mufin.nn.vision_language import (
@@ -59,17 +63,25 @@ def main(home: runtime.Home = Path(".")) -> None:
     products = read_table(curated / "products.parquet", "products")
     # Statistics and vocabularies come from the products known in training only.
     train = read_split(curated / "train.parquet").product
-    known = np.union1d(train, read_labels(curated / "labels.parquet"))
+    labels = read_labels(curated / "labels.parquet")
+    known = np.union1d(train, labels)
+    for what, rows in (("label", labels), ("train datapoint", train)):
+        _check_descriptors(what, products.take(rows), modalities)
     torch.manual_seed(params.seed)
     with (
         runtime.measured("precompute", home) as report,
         publish(home / "data/precomputed", made_from) as folder,
     ):
         folder.mkdir()
-        out, image, text = Precomputed(folder), None, None
+        out, image, text, outcomes = Precomputed(folder), None, None, Outcomes()
         if "image" in modalities:
             pictures = Lists.of_column(products["images"])
-            image = _images(params.encoder.image, pictures, raw / "images", known, out)
+            if params.encoder.image.kind == "vectors":
+                image = _vectors(pictures, raw, known, out)
+            else:
+                image = _images(
+                    params.encoder.image, pictures, raw / "images", known, out, outcomes
+                )
         if {"text", "lexical"} & set(modalities):
             text = _titles(params, products["title"].to_pylist(), known, out)
         has = {"text": text and text["array"], "lexical": text, "image": image}
@@ -79,14 +91,37 @@ def main(home: runtime.Home = Path(".")) -> None:
         for name, part in (("image", image), ("text", text)):
             if part:
                 report.facts[name] = {k: v for k, v in part.items() if k != "shards"}
+        if image:
+            report.facts["image"] |= _told(outcomes, products)
+
+
+def _check_descriptors(what: str, products: pa.Table, modalities: Sequence[str]) -> None:
+    """Raises MufinError if none of the products has what the modalities read.
+
+    Such as labels that are queries, with `encoder.modalities: [image]`.
+    """
+    titles = {"text", "lexical"} & set(modalities) and any(products["title"].to_pylist())
+    pictures = "image" in modalities and any(pc.list_value_length(products["images"]).to_pylist())
+    if not titles and not pictures:
+        lacks, others = ("title", "image") if "image" not in modalities else ("picture", "text")
+        raise MufinError(
+            f"no {what} has a {lacks}, but encoder.modalities is {shown(list(modalities))}; add "
+            f"{others} to it"
+        )
 
 
 def _images(
-    s: ImageEncoderParams, pictures: Lists, store: Path, known: np.ndarray, out: Precomputed
+    s: ImageEncoderParams,
+    pictures: Lists,
+    store: Path,
+    known: np.ndarray,
+    out: Precomputed,
+    outcomes: Outcomes,
 ) -> dict:
     """Writes E_V, pixels, outputs of its frozen part and statistics; facts for the manifest.
 
-    `pictures` are the keys of the pictures of each product in the image `store`.
+    `pictures` are the keys of the pictures of each product in the image `store`. What becomes of
+    them is counted in `outcomes`.
     """
     values = np.asarray(pictures.values, dtype=object).astype(str)
     keys, inverse = np.unique(values, return_inverse=True)
@@ -95,10 +130,10 @@ def _images(
     if s.weights != "random":
         print(encoder.scale.said(), file=sys.stderr, flush=True)
     save_encoder(encoder, out.encoder("image"))
-    drops: dict[str, int] = {}
     # `closing`: if the encoder fails or the stage is ended, the decoding processes end at once
-    with closing(decoded(store, keys, s.size, runtime.workers(), drops)) as pictures_of_store:
+    with closing(decoded(store, keys, s.size, runtime.workers(), outcomes)) as pictures_of_store:
         row_of, shards = _image_arrays(encoder.to(devices.device()), keys, pictures_of_store, out)
+    drops = outcomes.dropped
     if not (kept := int((row_of >= 0).sum())):
         raise MufinError(
             f"none of the {len(keys)} pictures could be decoded ({drops or 'there are none'}); set "
@@ -113,6 +148,49 @@ def _images(
         out.write_statistics("image", descriptors[used])
     facts = {"count": kept, "dropped": drops, "kind": encoder.kind, "shards": shards}
     return facts | encoder.scale.facts()
+
+
+def _vectors(pictures: Lists, raw: Path, known: np.ndarray, out: Precomputed) -> dict:
+    """Writes E_V, the given vectors and their statistics; facts for the manifest.
+
+    `pictures` are the keys of the vectors of each product.
+    """
+    stored = StoredVectors(raw)
+    if not len(stored):
+        raise MufinError(
+            "encoder.image.kind is vectors, but data/raw has none; set download.image_vectors, or "
+            "set the kind to timm or clip"
+        )
+    rows, inverse = np.unique(rows_of(pictures.values), return_inverse=True)
+    encoder, file = given_encoder(stored.width), out.image_input_writer()
+    save_encoder(encoder, out.encoder("image"))
+    for batch in stored.batches(rows):
+        file.add(batch)
+    shards = file.close()
+    images = Lists(pictures.offsets, inverse)
+    out.write_image_rows(images)
+    used = rows[np.unique(images.take(known).values)]
+    if not len(used):
+        raise MufinError(
+            "no product of train has an image vector; set encoder.modalities to [text], or look at "
+            "download.image_vectors.ids"
+        )
+    out.write_moments("image", *moments(stored.batches(used), stored.width))
+    return {"count": len(rows), "kind": encoder.kind, "shards": shards, "width": stored.width}
+
+
+def _told(outcomes: Outcomes, products: pa.Table) -> dict:
+    """What was done to pictures, and a product for each count, also of those that were dropped."""
+    wanted = set(outcomes.examples.values())
+    uids: dict[str, str] = {}
+    for uid, keys in zip(products["uid"], products["images"]):
+        if len(uids) == len(wanted):
+            break
+        for key in wanted.intersection(keys.as_py()):
+            uids.setdefault(key, uid.as_py())
+    examples = {what: shown(uids[key]) for what, key in outcomes.examples.items() if key in uids}
+    counts = {"noted": outcomes.noted, "examples": examples}
+    return {name: of for name, of in counts.items() if of}
 
 
 def _image_arrays(

@@ -32,7 +32,7 @@ def main(home: runtime.Home = Path(".")) -> None:
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     s, precomputed = params.retrieve, home / "data/precomputed"
     with runtime.measured("retrieve", home) as report:
-        members = load_members(home / "models/pretrain", Precomputed(precomputed))
+        members = load_members(home / "models/pretrain", Precomputed(precomputed), whole=False)
         store = DescriptorStore(precomputed, list(params.encoder.modalities), devices.device())
         embeddings = _embeddings([member.network for member in members], store, data)
         write_embeddings(embeddings, home / "data/embeddings/pretrain.safetensors")

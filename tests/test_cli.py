@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from mufin import cli
@@ -338,6 +341,17 @@ def test_recommend_replaces_its_own_answers_alone(answering):
     assert json.loads(out.read_text())["uid"] == "a"
 
 
+def test_a_line_without_answers_says_why_and_is_an_answer(answering, monkeypatch):
+    from mufin.serving import recommender
+
+    monkeypatch.setattr(recommender.Recommender, "recommend", lambda _, uids, k: [[] for _ in uids])
+    answer = json.loads(said("recommend", "a"))
+    assert list(answer) == ["uid", "title", "recommended", "reason"]
+    assert answer["recommended"] == [] and "has no descriptor" in answer["reason"]
+    for uid in ("a", "b"):
+        said("recommend", uid, "--out", "related.jsonl")  # also over the first one
+
+
 @pytest.mark.parametrize("words", [["recommend", "a"], ["showcase"], ["use", "sample"]], ids=str)
 def test_no_command_replaces_a_folder(answering, words):
     (answering / "kept").mkdir()
@@ -423,3 +437,45 @@ def test_seal_accepts_no_folder_but_an_artifact(artifact):
     for name in ("photos", ".", "nowhere", "models/index/a.bin"):
         assert "models/finetune" in refused("seal", name)
     assert not (artifact.parents[1] / "photos/contents.json").exists()
+
+
+# Start: version, help, completion
+
+
+def test_the_version_is_that_of_the_package():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert said("--version") == f"mufin {pyproject['project']['version']}\n"
+
+
+def test_license_and_citation_name_one_version_and_license():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert citation["version"] == project["version"] and citation["title"] == project["name"]
+    assert citation["license"] == project["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    [paper] = citation["references"]
+    assert paper["title"] == "Multi-modal Extreme Classification" and len(paper["authors"]) == 10
+
+
+def test_help_lists_each_command_in_one_whole_sentence():
+    lines = said("--help").partition("Commands:\n")[2].splitlines()
+    assert len(lines) == len(app.registered_commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
+@pytest.mark.parametrize("words, answer", [("mufin us", "use"), ("mufin use sma", "small-catalog")])
+def test_the_shell_completes_commands_and_profiles(words, answer):
+    done = subprocess.run(
+        [sys.executable, "-c", "from mufin.cli import app; app(prog_name='mufin')"],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "_MUFIN_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [answer], done.stderr

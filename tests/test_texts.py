@@ -83,7 +83,7 @@ def code_of_other_files() -> Iterator[tuple[str, str]]:
 
 
 TARGETS = found(r"(?:^|[`\s(])make ([a-z][a-z-]+)(?=$|[\s`;,)])")
-COMMANDS = found(r"(?:^|[\n#] ?)mufin ([a-z-]+)\b")
+COMMANDS = found(r"(?:^|[\n#] ?)mufin ([a-z][a-z-]*)\b")
 MODULES = found(r'(?:\)"?|python3?|torchrun[^\n]*) -m ([\w.]+\.[\w.]*\w)')
 REPROS = found(r"dvc repro (?:-f )?(?:-s )?([a-z]+)\b")
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from mufin.artifacts.contents import checked
-from mufin.artifacts.tables import read_table
+from mufin.artifacts.tables import read_table, write_table
+from mufin.errors import ArtifactError
 from mufin.ragged import Lists
 
 
@@ -19,13 +21,19 @@ class Split:
     product: np.ndarray  # (N,) int64, row numbers of products.parquet
     labels: Lists  # the truth, label ids
     excluded: Lists  # the filter pairs, label ids
+    # (nnz,) float32 > 0, how strong each pair of `labels` is; None: all alike. Of train alone.
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.product)
 
     def take(self, index: np.ndarray) -> Split:
         """The datapoints `index`, in that order."""
-        return Split(self.product[index], self.labels.take(index), self.excluded.take(index))
+        weights = self.weights
+        if weights is not None:
+            weights = weights[self.labels.positions(index)[0]]
+        labels, excluded = self.labels.take(index), self.excluded.take(index)
+        return Split(self.product[index], labels, excluded, weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +48,41 @@ class Curated:
         return self.splits["train"]
 
 
+def write_split(split: Split, path: Path) -> None:
+    """Publishes a split for `read_split`; its weights, if any, in `<split>_weights.parquet`."""
+    columns = {
+        "product": split.product.astype(np.int32),
+        "labels": split.labels.to_arrow(pa.int32()),
+        "excluded": split.excluded.to_arrow(pa.int32()),
+    }
+    write_table(columns, "split", path)
+    if split.weights is not None:
+        weights = Lists(split.labels.offsets, split.weights)
+        write_table({"weights": weights.to_arrow(pa.float32())}, "weights", _weights_of(path))
+
+
+def _weights_of(path: Path) -> Path:
+    """The file of the weights of a split: `data/curated/train_weights.parquet`."""
+    return path.with_name(f"{path.stem}_weights.parquet")
+
+
 def read_split(path: Path) -> Split:
     """One split, such as `data/curated/train.parquet` or `data/curated/unseen/test.parquet`."""
     table = read_table(path, "split")
+    labels, weights = Lists.of_column(table["labels"]), None
+    if _weights_of(path).is_file():
+        rows = Lists.of_column(read_table(_weights_of(path), "weights")["weights"])
+        if not np.array_equal(rows.offsets, labels.offsets):
+            raise ArtifactError(
+                f"{_weights_of(path)} does not fit {path.name}; delete data/curated and run "
+                "`dvc repro`"
+            )
+        weights = rows.values
     return Split(
         table["product"].to_numpy().astype(np.int64),
-        Lists.of_column(table["labels"]),
+        labels,
         Lists.of_column(table["excluded"]),
+        weights,
     )
 
 

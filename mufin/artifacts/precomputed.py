@@ -74,8 +74,12 @@ class Precomputed:
 
         `descriptors` (n, width) are those of the products known in training.
         """
-        self._save(f"{modality}_mean", descriptors.mean(0).astype(np.float32))
-        self._save(f"{modality}_std", descriptors.std(0).astype(np.float32))
+        self.write_moments(modality, descriptors.mean(0), descriptors.std(0))
+
+    def write_moments(self, modality: str, mean: np.ndarray, std: np.ndarray) -> None:
+        """Writes these statistics, (width,) each, where the descriptors do not fit in memory."""
+        self._save(f"{modality}_mean", mean.astype(np.float32))
+        self._save(f"{modality}_std", std.astype(np.float32))
 
     def write_manifest(
         self, products: int, modalities: list[str], image: dict | None, text: dict | None

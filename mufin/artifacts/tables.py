@@ -26,9 +26,20 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
             ("images", STRINGS),
             ("related", STRINGS),
             ("category", STRINGS),
+            ("weights", FLOATS),  # of `related`; an empty list: all 1
+            ("other_ids", STRINGS),
+        ]
+    ),
+    "interactions": pa.schema(
+        [
+            ("item", STRING),
+            ("basket", pa.int64()),
+            ("time", pa.float64()),
+            ("weight", pa.float32()),
         ]
     ),
     "image_log": pa.schema([("url", STRING), ("key", STRING), ("reason", STRING)]),
+    "raw_labels": pa.schema([("uid", STRING), ("title", STRING)]),
     "released_labels": pa.schema([("uid", STRING)]),
     "released_split": pa.schema([("uid", STRING), *SPLIT]),
     "products": pa.schema(
@@ -36,6 +47,7 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
     ),
     "labels": pa.schema([("product", INT)]),
     "split": pa.schema([("product", INT), *SPLIT]),
+    "weights": pa.schema([("weights", FLOATS)]),
     "shortlist": pa.schema([("labels", INTS), ("similarity", FLOATS)]),
     "predictions": pa.schema([("labels", INTS), ("score", FLOATS)]),
 }

@@ -202,10 +202,10 @@ class Session:
     redirect, of any size.
     """
 
-    def __init__(self, environment: bool):
+    def __init__(self, environment: bool, user_agent: str):
         """`environment`: use its proxies, certificates and netrc, as requests does."""
         self.session = requests.Session()
-        self.session.headers["User-Agent"] = "mufin-pipeline (product pictures)"
+        self.session.headers["User-Agent"] = user_agent
         self.session.trust_env = environment
         self.adapter = _Adapter()
 

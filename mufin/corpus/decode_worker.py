@@ -19,7 +19,8 @@ from mufin.corpus import pixels
 
 SECONDS = 10  # of processor time per picture
 REQUEST = struct.Struct("<IQ")  # side of the answer in pixels, number of bytes that follow
-ANSWER = struct.Struct("<?Q")  # whether pixels follow or a reason, number of bytes that follow
+# Whether pixels follow or a reason, number of bytes of notes, one per line, and of what comes then
+ANSWER = struct.Struct("<?IQ")
 READY = b"+"  # sent once, when the process can decode
 NO_MEMORY = errno.ENOMEM  # exit code where not even the bytes of the picture have room
 
@@ -49,9 +50,12 @@ def _answered(connection: socket.socket) -> bool:
     size, length = REQUEST.unpack(request)
     content = connection.recv(length, socket.MSG_WAITALL)
     _allow(SECONDS)
-    answer = pixels.decode(content, size)
+    found: set[str] = set()
+    answer = pixels.decode(content, size, found)
     body = answer.encode() if isinstance(answer, str) else answer.tobytes()
-    connection.sendall(ANSWER.pack(not isinstance(answer, str), len(body)) + body)
+    notes = "\n".join(sorted(found)).encode()
+    head = ANSWER.pack(not isinstance(answer, str), len(notes), len(body))
+    connection.sendall(head + notes + body)
     return True
 
 

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -35,8 +36,27 @@ PATIENCE = 60.0  # seconds for an answer; the process has far less of the proces
 CHUNK = 64  # pictures per task of a thread
 
 TOO_LONG, CRASHED = "took too long", "the decoder crashed"
+NOT_STORED = "not in the image store"
 
-Decoded = list[tuple[str, np.ndarray | str]]  # (key, pixels, or the reason why there are none)
+# (key, pixels, or the reason why there are none, what was mended or converted: see `pixels.decode`)
+Decoded = list[tuple[str, np.ndarray | str, set[str]]]
+
+
+@dataclass
+class Outcomes:
+    """What became of many pictures: counts, and the key of the first picture of each count."""
+
+    dropped: dict[str, int] = field(default_factory=dict)  # by reason
+    noted: dict[str, int] = field(default_factory=dict)  # decoded ones, by what was done to them
+    examples: dict[str, str] = field(default_factory=dict)  # a key in the image store
+
+    def drop(self, reason: str, key: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self.examples.setdefault(reason, key)
+
+    def note(self, what: str, key: str) -> None:
+        self.noted[what] = self.noted.get(what, 0) + 1
+        self.examples.setdefault(what, key)
 
 
 class Decoder:
@@ -49,18 +69,21 @@ class Decoder:
         self.stopped = False
         self.lock = threading.Lock()  # between the start of a process and `stop`
 
-    def decode(self, content: bytes, size: int) -> np.ndarray | str:
+    def decode(self, content: bytes, size: int, notes: set[str] | None = None) -> np.ndarray | str:
         """(size, size, 3) uint8, or the reason why these bytes give no picture.
 
-        Raises MufinError if no process can be started, and RuntimeError after `stop`.
+        What was mended or converted is added to `notes`, as by `pixels.decode`. Raises MufinError
+        if no process can be started, and RuntimeError after `stop`.
         """
         used = self.answers > 0
-        answer = self._answer(content, size)
+        answer, found = self._answer(content, size)
         if isinstance(answer, str) and answer in (CRASHED, TOO_MUCH_MEMORY):
             self.close()
             if used:  # earlier pictures may have left faults or memory behind; this one had no part
-                answer = self._answer(content, size)
+                answer, found = self._answer(content, size)
                 self.close()
+        if notes is not None:
+            notes |= found
         return answer
 
     def stop(self) -> None:
@@ -80,26 +103,27 @@ class Decoder:
         self.process, self.connection, self.answers = None, None, 0
         return code
 
-    def _answer(self, content: bytes, size: int) -> np.ndarray | str:
-        """What the process answers, or why it does not."""
+    def _answer(self, content: bytes, size: int) -> tuple[np.ndarray | str, set[str]]:
+        """What the process answers and notes, or why it does not."""
         connection = self.connection or self._started()
         try:
             connection.sendall(REQUEST.pack(size, len(content)))
             connection.sendall(content)
-            is_pixels, length = ANSWER.unpack(_received(connection, ANSWER.size))
+            is_pixels, of_notes, length = ANSWER.unpack(_received(connection, ANSWER.size))
+            notes = set(_received(connection, of_notes).decode().split("\n")) - {""}
             body = _received(connection, length)
         except TimeoutError:
             self.close()
-            return TOO_LONG
+            return TOO_LONG, set()
         except OSError:  # it has ended
-            return self._cause()
+            return self._cause(), set()
         except BaseException:  # Ctrl-C: the next picture would get the answer to this one
             self.close()
             raise
         self.answers += 1
         if not is_pixels:
-            return body.decode()
-        return np.frombuffer(body, np.uint8).reshape(size, size, 3)
+            return body.decode(), notes
+        return np.frombuffer(body, np.uint8).reshape(size, size, 3), notes
 
     def _started(self) -> socket.socket:
         """The connection to a new process that is ready."""
@@ -163,26 +187,30 @@ def decode_each(contents: Iterable[bytes], size: int) -> list[np.ndarray | str]:
 
 
 def decoded(
-    store: Path, keys: np.ndarray, size: int, workers: int, drops: dict[str, int]
+    store: Path, keys: np.ndarray, size: int, workers: int, outcomes: Outcomes
 ) -> Generator[tuple[str, np.ndarray], None, None]:
     """(key, pixels (size, size, 3) uint8) of the pictures `keys`, in the order of the store.
 
-    A picture that cannot be decoded, or is not in the store, is counted in `drops` by its reason.
-    Raises ArtifactError for a damaged store. The processes end with this generator.
+    `outcomes` counts the pictures that cannot be decoded, or are not in the store, by their reason,
+    and what was mended or converted. Raises ArtifactError for a damaged store. The processes end
+    with this generator.
     """
-    wanted, seen = set(keys.tolist()), 0
+    wanted: set[str] = set(keys.tolist())
+    missing = wanted.copy()
     with _decoders(workers, size) as submit:
         chunks = _mapped(submit, read_pictures(store, wanted, CHUNK), workers)
         total = -(-len(wanted) // CHUNK)
         for chunk in progress(chunks, "decode", f"chunks of {CHUNK} pictures", total):
-            for key, pixels in chunk:
-                seen += 1
+            for key, pixels, notes in chunk:
+                missing.discard(key)
                 if isinstance(pixels, str):
-                    drops[pixels] = drops.get(pixels, 0) + 1
-                else:
-                    yield key, pixels
-    if seen < len(wanted):
-        drops["not in the image store"] = len(wanted) - seen
+                    outcomes.drop(pixels, key)
+                    continue
+                for note in sorted(notes):
+                    outcomes.note(note, key)
+                yield key, pixels
+    for key in sorted(missing):
+        outcomes.drop(NOT_STORED, key)
 
 
 Submit = Callable[[list[tuple[str, bytes]]], Future[Decoded]]
@@ -199,7 +227,11 @@ def _decoders(workers: int, size: int) -> Iterator[Submit]:
     def decode_all(chunk: list[tuple[str, bytes]]) -> Decoded:
         decoder = free.get()
         try:
-            return [(key, decoder.decode(content, size)) for key, content in chunk]
+            answers: Decoded = []
+            for key, content in chunk:
+                notes: set[str] = set()
+                answers.append((key, decoder.decode(content, size, notes), notes))
+            return answers
         finally:
             free.put(decoder)
 

@@ -32,10 +32,12 @@ from mufin.corpus.formats import refusal
 from mufin.corpus.hosts import Network, Place
 from mufin.corpus.reasons import (
     NO_CONNECTION,
+    NOT_URL,
     PRIVATE,
     RETRIED,
     TIMED_OUT,
     TOO_LARGE,
+    TOO_MANY_REDIRECTS,
     Failed,
     Refused,
 )
@@ -45,6 +47,7 @@ from mufin.progress import progress
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is cut to this
 TOTAL = 10  # a request may take TOTAL * timeout seconds, and each step of it `timeout` seconds
 SLOWEST = 2**20  # bytes of a whole file that must arrive per TOTAL * timeout seconds
+NOT_IN_URLS = dict.fromkeys(map(ord, "\t\r\n"))  # browsers take these out
 # Errors of the local disk. They end the run: another try or another URL would meet them again.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
@@ -59,6 +62,12 @@ class Limits:
     per_host: int  # requests to one host at once
     max_redirects: int
     private_addresses: bool  # whether private and loopback addresses may be reached
+    user_agent: str  # how requests name themselves
+
+    def terms(self) -> str:
+        """Those of the settings that decide whether a server gives a picture that is taken."""
+        terms = (self.max_bytes, self.max_redirects, self.private_addresses, self.user_agent)
+        return " ".join(map(str, terms))
 
 
 # A function of an HTTP answer: returns (None, content), or (next URL, b"") to continue there.
@@ -83,7 +92,8 @@ class Fetcher:
         """(bytes, '') of the picture, or (b'', reason); MufinError if the network is lost."""
         try:
             if is_url(reference):
-                content = self._with_retries(lambda: self._follow(reference, self._picture))
+                url = url_of(reference)
+                content = self._with_retries(lambda: self._follow(url, self._picture))
             else:
                 content = self.folder.read(reference, self.limits.max_bytes)
             reason = refusal(content)  # Content-Type is not looked at: servers often get it wrong
@@ -91,7 +101,7 @@ class Fetcher:
         except (Refused, Failed) as error:
             return b"", str(error)
         except ValueError:
-            return b"", "not a URL"
+            return b"", NOT_URL
 
     def save(self, url: str, target: Path, page: Callable[[str], str] | None = None) -> Path:
         """`target`, which holds the whole file at `url`, of any size.
@@ -124,7 +134,7 @@ class Fetcher:
                 "or set download.location to a local copy"
             ) from None
         except (Refused, ValueError) as error:
-            why = str(error) if isinstance(error, Refused) else "not a URL"
+            why = str(error) if isinstance(error, Refused) else NOT_URL
             remedy = "correct download.location, or set it to a local copy"
             if why == PRIVATE:
                 remedy = "set download.private_addresses to true if this is intended"
@@ -159,7 +169,7 @@ class Fetcher:
             if target is None:
                 return content
             url = urljoin(url, target)
-        raise Refused("too many redirects")
+        raise Refused(TOO_MANY_REDIRECTS)
 
     def _get(self, url: str, take: Take, headers: dict[str, str]) -> tuple[str | None, bytes]:
         """One request: what `take` makes of its answer; raises Refused or Failed."""
@@ -168,7 +178,7 @@ class Fetcher:
         try:
             with bounds as now, self._answer(now, url, headers) as answer:
                 if answer.is_redirect:
-                    return answer.headers["Location"], b""
+                    return _location(answer), b""
                 _check_status(answer, partial="Range" in headers)
                 return take(answer, now)
         except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
@@ -179,7 +189,7 @@ class Fetcher:
             requests.exceptions.MissingSchema,
             UnicodeError,
         ):
-            raise Refused("not a URL") from None
+            raise Refused(NOT_URL) from None
         except (
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
@@ -273,13 +283,15 @@ class Fetcher:
         if not hasattr(self.local, "session"):
             # A proxy often has a private address itself, and it could connect to others for us. So
             # the proxies of the environment are used only if private addresses are allowed.
-            self.local.session = Session(environment=self.limits.private_addresses)
+            self.local.session = Session(
+                environment=self.limits.private_addresses, user_agent=self.limits.user_agent
+            )
         return self.local.session
 
 
 def place_of(url: str) -> Place:
     """The host and the port that a URL names; raises ValueError if it is not a URL of a host."""
-    parts = urlsplit(url)
+    parts = urlsplit(url_of(url))
     if not parts.hostname:
         raise ValueError("no host")
     return parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)
@@ -287,7 +299,25 @@ def place_of(url: str) -> Place:
 
 def is_url(reference: str) -> bool:
     """Whether a reference is an http or https URL; anything else is the path of a file."""
-    return reference.lower().startswith(("http://", "https://"))
+    return url_of(reference[:100]).lower().startswith(("http://", "https://"))
+
+
+def url_of(reference: str) -> str:
+    """The URL that a browser would ask for: without blanks around it, and line breaks in it.
+
+    `//host/path` is one of https. What else a URL must not have, such as blanks and letters that
+    are not ASCII, requests writes with percent signs.
+    """
+    url = reference.strip().translate(NOT_IN_URLS)
+    return f"https:{url}" if url.startswith("//") else url
+
+
+def _location(answer: requests.Response) -> str:
+    """Where a redirect leads; like browsers, it is read as UTF-8 if it can be."""
+    location = answer.headers["Location"]
+    with contextlib.suppress(UnicodeError):
+        return location.encode("latin-1").decode()
+    return location
 
 
 def _check_status(answer: requests.Response, partial: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mufin.artifacts.publication import sync
-from mufin.corpus.reasons import GIVEN_UP
+from mufin.corpus.reasons import GIVEN_UP, lasting
 
 Record = tuple[str, bytes, str]  # reference, bytes, reason
 
@@ -19,13 +19,14 @@ Record = tuple[str, bytes, str]  # reference, bytes, reason
 class FetchLog:
     """The results of all fetches so far, in one file: per record a line of JSON, then the bytes.
 
-    Opening it cuts off a last record that a kill left incomplete. A reference that failed in an
-    earlier run is not in `done`, so it is fetched again. If it has several records, the last
-    counts.
+    Opening it cuts off a last record that a kill left incomplete. If a reference has several
+    records, the last counts. A reference that failed in an earlier run is not in `done`, so it is
+    fetched again, unless it failed for a lasting reason, such as HTTP 404, under the same
+    `settings`: others may bound a fetch in another way.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, settings: str = ""):
+        self.path, self.settings = path, settings
         self.done: set[str] = set()  # references that this run need not fetch
         self.places: dict[str, int] = {}  # byte at which the last record of a reference starts
         if path.exists():
@@ -36,12 +37,12 @@ class FetchLog:
     def _read_records(self) -> None:
         end = 0  # of the last complete record
         with open(self.path, "rb") as file:
-            while record := _record(file):
-                reference, _, reason = record
-                if reason:
-                    self.done.discard(reference)
-                else:
+            while found := _record(file):
+                (reference, _, reason), settings = found
+                if not reason or lasting(reason) and settings == self.settings:
                     self.done.add(reference)
+                else:
+                    self.done.discard(reference)
                 self.places[reference] = end
                 end = file.tell()
         os.truncate(self.path, end)
@@ -54,8 +55,10 @@ class FetchLog:
         """
         added: list[tuple[str, str, int]] = []  # reference, reason, place
         for reference, content, reason in records:
-            head = {"url": reference, "reason": reason, "size": len(content)}
+            head: dict = {"url": reference, "reason": reason, "size": len(content)}
             head["crc"] = zlib.crc32(content)
+            if reason:
+                head["settings"] = self.settings
             added.append((reference, reason, self.file.tell()))
             self.file.write(json.dumps(head).encode() + b"\n" + content + b"\n")
         self.file.flush()
@@ -77,13 +80,14 @@ class FetchLog:
                 if reference not in self.places:
                     return None
                 file.seek(self.places[reference])
-                return _record(file)
+                found = _record(file)
+                return found and found[0]
 
             yield record_of
 
 
-def _record(file: BinaryIO) -> Record | None:
-    """(reference, bytes, reason) of the record that starts here; None if it is not complete.
+def _record(file: BinaryIO) -> tuple[Record, str] | None:
+    """The record that starts here, and the settings of its run; None if it is not complete.
 
     The checksum finds a record whose last part a power loss kept from the disk.
     """
@@ -97,4 +101,6 @@ def _record(file: BinaryIO) -> Record | None:
         return None
     checksum = zlib.crc32(content[:-1])
     # Without one in the head, the record was written before there were checksums.
-    return (url, content[:-1], reason) if head.get("crc", checksum) == checksum else None
+    if head.get("crc", checksum) != checksum:
+        return None
+    return (url, content[:-1], reason), head.get("settings", "")

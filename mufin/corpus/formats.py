@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from mufin.corpus.reasons import NOT_PICTURE, NOT_READ
+
 HEAD = 1024  # bytes that decide
 
 # First bytes -> Pillow's name. MPO, two JPEGs in one file, is opened by the plugin of JPEG.
@@ -49,7 +51,7 @@ REFUSED = {
     b"\0\0\1\xba": "video",
     b"\0\0\1\xb3": "video",
 }
-NOTHING, HTML, OTHER = "empty", "HTML instead of a picture", "not a picture"
+NOTHING, HTML = "empty", "HTML instead of a picture"
 
 
 def format_of(content: bytes) -> str:
@@ -84,11 +86,11 @@ def _reason(head: bytes) -> str:
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return HTML  # which may have an SVG in it
     if text.startswith((b"<svg", b"<!doctype", b"<?xml", b"<!--")):
-        return "SVG is not read" if b"<svg" in text or b"<!doctype svg" in text else HTML
+        return f"SVG{NOT_READ}" if b"<svg" in text or b"<!doctype svg" in text else HTML
     name = _named(head, REFUSED)
     if head[8:12] == b"AVI " or not VIDEO_BRANDS.isdisjoint(_brands(head)):
         name = "video"
-    return f"{name} is not read" if name else OTHER
+    return f"{name}{NOT_READ}" if name else NOT_PICTURE
 
 
 def _named(head: bytes, names: dict[bytes, str]) -> str:

@@ -10,17 +10,25 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import AvifImagePlugin, Image, ImageOps
+from PIL import AvifImagePlugin, Image, ImageOps, PngImagePlugin
 
 # Pillow imports all of its plugins where one that is asked for is missing; with these none is.
 from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401 # isort: skip
 
+from mufin.corpus import colours, cut_jpeg
 from mufin.corpus.formats import format_of, refusal
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsTransform
 
 # Pillow warns about faulty files; here a faulty picture is counted by its reason instead.
 warnings.filterwarnings("ignore", module="PIL")
+PngImagePlugin.MAX_TEXT_CHUNK = (
+    colours.LARGEST
+)  # bytes of a profile; else PNG is refused beyond 1 MB
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # by default one thread, with its stack, per core
 
 MEMORY = 2**30  # bytes that a process may use for one picture
@@ -28,6 +36,12 @@ STRIP = 2**20  # pixels that are converted at once
 
 TOO_MANY_PIXELS, TOO_MUCH_MEMORY = "too many pixels", "too much memory"
 BROKEN = "corrupt or truncated"
+
+# What `decode` notes of pictures that it decodes
+CONVERTED = "converted from another colour space"
+PROFILE_IGNORED = "colour profile broken or unsuitable"
+BROKEN_EXIF = "broken EXIF"
+NO_END = "without end marker"
 
 OWN = 2**26  # of MEMORY: Python, numpy and Pillow themselves
 # Bytes per pixel that a decoder of whole frames holds beside Pillow's pixels, measured on 12 to 50
@@ -37,31 +51,85 @@ WHOLE_FRAMES = {"WEBP": 12, "AVIF": 8, "HEIF": 8}
 COEFFICIENT = 2  # bytes; of a progressive JPEG, the decoder keeps all coefficients
 
 
-def decode(content: bytes, size: int) -> np.ndarray | str:
+def decode(content: bytes, size: int, notes: set[str] | None = None) -> np.ndarray | str:
     """(size, size, 3) uint8, or the reason why these bytes give no picture; never raises.
 
     EXIF rotation is applied, transparent pixels become white, 16-bit grey is scaled to 8 bits, and
-    an animation gives its first frame.
+    an animation gives its first frame. Colours of a profile (ICC) become those of sRGB; a broken
+    profile, broken EXIF and the lack of the end marker of a JPEG are passed over. What of these was
+    done is added to `notes`.
     """
     if reason := refusal(content):
         return reason
+    done: set[str] = set()
+    answer = _decoded(content, size, done)
+    if isinstance(answer, str):
+        return answer
+    if notes is not None:
+        notes |= done
+    return answer
+
+
+def _decoded(content: bytes, size: int, notes: set[str]) -> np.ndarray | str:
+    """`decode` for bytes that begin as a picture."""
+    components = 0
     try:
         with _opened(content, format_of(content)) as image:
             if min(image.size) < 1:
                 return "no pixels"
             before = _coefficients(image)
             if image.format == "JPEG":
+                components = len(image.layer)  # type: ignore[attr-defined]
                 image.draft(None, _draft_size(image.size, size))
             if OWN + len(content) + before + _cost(image) > MEMORY:
                 return TOO_MANY_PIXELS
-            ImageOps.exif_transpose(image, in_place=True)
-            return _canvas(_rgb(image), size)
+            image.load()
+            _turn(image, notes)
+            return _canvas(_rgb(image, _conversion(image, notes)), size)
     except Image.DecompressionBombError:
         return TOO_MANY_PIXELS
     except MemoryError:
         return TOO_MUCH_MEMORY
     except Exception as error:  # Pillow's decoders raise many classes, also struct.error
-        return TOO_MUCH_MEMORY if "out of memory" in str(error) else BROKEN
+        if "out of memory" in str(error):
+            return TOO_MUCH_MEMORY
+    return _decoded_with_end(content, size, components, notes)
+
+
+def _decoded_with_end(
+    content: bytes, size: int, components: int, notes: set[str]
+) -> np.ndarray | str:
+    """The pixels of a JPEG of so many colour components that lacks its end, but little else."""
+    if not components or not (pair := cut_jpeg.completions(content, components)):
+        return BROKEN
+    answer, other = (_decoded(completed, size, notes) for completed in pair)
+    if isinstance(answer, str) or isinstance(other, str):
+        return BROKEN
+    if not cut_jpeg.nearly_whole(answer, other):
+        return BROKEN
+    notes.add(NO_END)
+    return answer
+
+
+def _turn(image: Image.Image, notes: set[str]) -> None:
+    """Apply the rotation in EXIF; what is broken there does not touch the pixels."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # SyntaxError, struct.error and others, also after the rotation
+        notes.add(BROKEN_EXIF)
+
+
+def _conversion(image: Image.Image, notes: set[str]) -> ImageCmsTransform | None:
+    """What converts the colours to sRGB, None if nothing has to or can."""
+    try:
+        if transform := colours.conversion(image):
+            notes.add(CONVERTED)
+        return transform
+    except colours.Unsuitable:
+        notes.add(PROFILE_IGNORED)
+        return None
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
@@ -113,13 +181,13 @@ def _is_rgb(image: Image.Image) -> bool:
     return image.mode == "RGB" and "transparency" not in image.info
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB.
+def _rgb(image: Image.Image, transform: ImageCmsTransform | None = None) -> Image.Image:
+    """The picture in mode RGB, its colours converted by `transform`, if any.
 
     A large one is converted in strips: its copies in between would take several times its memory.
     """
     if _is_rgb(image):
-        return image
+        return image if transform is None else transform.apply(image, image)
     rows = max(STRIP // image.width, 1)
     grey = image.mode.startswith("I") or image.mode == "F"  # integer or float grey
     # 16-bit grey has mode I;16 or I. Mode I also holds 8-bit grey, so there the largest value
@@ -128,9 +196,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     out = Image.new("RGB", image.size)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        out.paste(
-            _grey_rgb(strip, 65535.0 if deep else 255.0) if grey else _on_white(strip), (0, top)
-        )
+        if grey:
+            strip = _shallow(strip, 65535.0 if deep else 255.0)
+        out.paste(_on_white(strip, transform), (0, top))
     return out
 
 
@@ -140,19 +208,29 @@ def _largest(image: Image.Image) -> float:
     return largest
 
 
-def _grey_rgb(image: Image.Image, top: float) -> Image.Image:
-    """Integer or float grey, 0 to `top`, in mode RGB."""
+def _shallow(image: Image.Image, top: float) -> Image.Image:
+    """Integer or float grey, 0 to `top`, in mode L."""
     shallow = np.clip(np.asarray(image, np.float64) * (255.0 / top), 0, 255).astype(np.uint8)
-    return Image.fromarray(shallow).convert("RGB")
+    return Image.fromarray(shallow)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _on_white(image: Image.Image, transform: ImageCmsTransform | None) -> Image.Image:
     """Colours, grey or a palette, with transparency or without, in mode RGB."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return _opaque(image, transform)
+    layer = image.convert("RGBA")
+    if transform is not None:
+        alpha = layer.getchannel("A")
+        layer = _opaque(image.convert("LA") if transform.input_mode == "L" else layer, transform)
+        layer.putalpha(alpha)
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layer).convert("RGB")
+
+
+def _opaque(image: Image.Image, transform: ImageCmsTransform | None) -> Image.Image:
+    """The colours alone, in mode RGB."""
+    if transform is None:
+        return image.convert("RGB")
+    return transform.apply(image.convert(transform.input_mode))
 
 
 def _canvas(image: Image.Image, size: int) -> np.ndarray:

@@ -13,6 +13,11 @@ WAITS = "the host asks to wait again and again"
 TEMPORARY = {TIMED_OUT, NO_CONNECTION, NO_NAME, GIVEN_UP, WAITS} | {f"HTTP {s}" for s in RETRIED}
 
 
+NOT_PICTURE, NOT_URL, TOO_MANY_REDIRECTS = "not a picture", "not a URL", "too many redirects"
+NOT_READ = " is not read"  # end of the reason for a format, such as PDF
+LASTING = {"HTTP 404", "HTTP 410", PRIVATE, TOO_LARGE, NOT_PICTURE, NOT_URL, TOO_MANY_REDIRECTS}
+
+
 class Refused(Exception):
     """A reference gives no picture, and another try would not help; the text is the reason."""
 
@@ -36,3 +41,12 @@ def temporary(reason: str) -> bool:
     That is so for want of a network or a host, and not for an HTTP 404, say.
     """
     return reason in TEMPORARY
+
+
+def lasting(reason: str) -> bool:
+    """Whether another request for the same reference is not worth its time, also on another day.
+
+    That is so for what is gone, or no picture. HTTP 403 may end any day, and a page of HTML may be
+    that of an outage.
+    """
+    return reason in LASTING or reason.endswith(NOT_READ)

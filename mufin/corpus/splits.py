@@ -8,6 +8,7 @@ ranking by the reverse relation alone, without any content, finds nearly every a
 the reciprocal pairs so do paths over two relations.
 
 - `cold_split`, the default, removes the valid and test products from the labels.
+- `time_split` trains on the relations of the past and tests on those of later times.
 - `warm_split` keeps them, as the sets of the Extreme Classification Repository do, and excludes the
   reciprocal pairs from the evaluation.
 - `released_split` keeps a split that came with the data.
@@ -32,7 +33,7 @@ class Splits:
 
     labels: np.ndarray  # (L,) int64, the product of each label
     rows: dict[str, Split]  # of train, valid and test; label ids in [0, L)
-    unseen: np.ndarray  # (U,) int64, the products held out of training; empty unless cold
+    unseen: np.ndarray  # (U,) int64, candidates that are not used in training; empty if warm
     unseen_rows: dict[str, Split]  # of valid and test, same datapoints; ids in [0, L + U)
     dropped: dict[str, int]  # counts of what was dropped, by reason
 
@@ -55,12 +56,21 @@ def divide(
     return {name: np.sort(parts[name]) for name in NAMES}
 
 
-def cold_split(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> Splits:
+def cold_split(
+    relations: Lists,
+    test: float,
+    valid: float,
+    rng: np.random.Generator,
+    first_label: int | None = None,
+) -> Splits:
     """A split in which no valid or test product takes part in training, not even as a label.
 
     The labels are the products that a train datapoint is related to, without the held-out products
     of valid and test. The held-out products are the unseen labels, with ids from L on: candidates
     in `unseen_rows` only. Raises MufinError if no label is left.
+
+    Where labels are no products, they are the products from `first_label` on. Only datapoints are
+    held out then, and the unseen labels are those that no train datapoint is related to.
     """
     parts = divide(relations, test, valid, rng)
     held = np.zeros(len(relations), bool)
@@ -68,25 +78,92 @@ def cold_split(relations: Lists, test: float, valid: float, rng: np.random.Gener
     train_targets = relations.take(parts["train"]).values
     labels = np.unique(train_targets[~held[train_targets]])
     if not len(labels):
+        if mutual(relations):
+            raise mutual_pairs("train")
         raise MufinError(
             "the cold split leaves no relation between two products of train; "
             "lower curate.test and curate.valid, or provide more products with relations"
         )
     # All held-out products, also those that lose their own row below: they are still candidates.
     unseen = np.flatnonzero(held)
-    label_of = _positions(labels, len(relations))
-    wider = _positions(np.concatenate([labels, unseen]), len(relations))
+    if first_label is not None:
+        unseen = np.setdiff1d(np.arange(first_label, len(relations)), labels)
+    return _with_unseen(
+        labels, unseen, {n: (p, relations.take(p)) for n, p in parts.items()}, len(relations)
+    )
+
+
+def time_split(periods: dict[str, Lists]) -> Splits:
+    """A split by time: train has the relations of the past, valid and test those of later times.
+
+    `periods` has the relations (P,) of train, valid and test, each computed from the interactions
+    of that period alone. The labels are the products that a product is related to in train. The
+    datapoints of a period are the products that have relations in it, so a test product may be a
+    train datapoint or a label ("known") or take no part in training ("cold"), and the truth of a
+    known one may repeat its relations of train. The evaluation tells these apart. The unseen labels
+    are products that a later period relates to and that take no part in training.
+
+    What leaks: no interaction of valid or test reaches training, and valid reaches only what is
+    chosen on it. But a basket that goes on after a cut is cut with it, so its two parts can tell of
+    each other: a session of a few minutes, of which the last click is in test. Titles, pictures and
+    categories have no time; a catalog of today describes also what was sold a year ago, and which
+    products it lists at all is known today only. The cuts themselves come from all times.
+
+    Raises MufinError if train has no relation.
+    """
+    train = periods["train"]
+    labels = np.unique(train.values)
+    if not len(labels):
+        raise MufinError(
+            "the interactions of the train period give no relation; lower curate.test, "
+            "curate.valid or curate.interactions.min_support, or provide more interactions"
+        )
+    known = train.lengths() > 0
+    known[labels] = True
+    later = np.unique(np.concatenate([periods[name].values for name in ("valid", "test")]))
+    parts = {}
+    for name, relations in periods.items():
+        products = np.flatnonzero(relations.lengths() > 0)
+        parts[name] = products, relations.take(products)
+    return _with_unseen(labels, later[~known[later]], parts, len(train))
+
+
+def _with_unseen(
+    labels: np.ndarray, unseen: np.ndarray, parts: dict[str, tuple[np.ndarray, Lists]], size: int
+) -> Splits:
+    """The splits of `parts`, the products of each and what they are related to, of `size` products.
+
+    A datapoint without truth can neither train nor be evaluated, so it is dropped and counted.
+    """
+    label_of = _positions(labels, size)
+    wider = _positions(np.concatenate([labels, unseen]), size)
     rows, unseen_rows, dropped = {}, {}, {}
-    for name, products in parts.items():
-        truth = mapped(relations.take(products), label_of)
-        keep = truth.lengths() > 0  # a datapoint without truth can neither train nor be evaluated
+    for name, (products, related) in parts.items():
+        truth = mapped(related, label_of)
+        keep = truth.lengths() > 0
         dropped[f"{name} products without a label"] = int((~keep).sum())
-        products = products[keep]
-        rows[name] = Split(products, truth.take(np.flatnonzero(keep)), _own(products, label_of))
+        products, truth = products[keep], truth.take(np.flatnonzero(keep))
+        rows[name] = Split(products, truth, _own(products, label_of))
         if name != "train":
-            more_truth = mapped(relations.take(products), wider)
+            more_truth = mapped(related.take(np.flatnonzero(keep)), wider)
             unseen_rows[name] = Split(products, more_truth, _own(products, wider))
     return Splits(labels, rows, unseen, unseen_rows, dropped)
+
+
+def mutual(relations: Lists) -> bool:
+    """Whether there are relations, and every one has its reverse."""
+    size, rows = len(relations), relations.rows()
+    back = np.isin(relations.values * size + rows, rows * size + relations.values)
+    return len(back) > 0 and bool(back.all())
+
+
+def mutual_pairs(name: str) -> MufinError:
+    """The error of a cold split that leaves no datapoint in the split `name`."""
+    return MufinError(
+        f"the cold split leaves no {name} datapoint with a label: all relations are mutual pairs, "
+        "of which it always holds out one product; set curate.split to warm, or to time where "
+        "there are interactions"
+    )
 
 
 def warm_split(relations: Lists, test: float, valid: float, rng: np.random.Generator) -> Splits:

@@ -10,16 +10,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from mufin.corpus.model_hub import HubUnreachable, loaded, no_copy
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 
-Tokenizer = PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    import tokenizers
+    from tokenizers import models
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 SPECIAL = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -36,6 +40,9 @@ def learn_wordpiece(titles: list[str], size: int, max_tokens: int) -> PreTrained
 
     The same titles always give the same tokenizer.
     """
+    from tokenizers import decoders, models, processors
+    from transformers import PreTrainedTokenizerFast
+
     # The trainer gives the pieces "##c" of single characters their numbers in the order of a hash
     # map, which changes from run to run, and breaks ties between merges by these numbers. So a
     # first training of size 0 finds these pieces, and the second gets them in alphabetical order.
@@ -57,6 +64,9 @@ def learn_wordpiece(titles: list[str], size: int, max_tokens: int) -> PreTrained
 
 def _bert(model: models.WordPiece) -> tokenizers.Tokenizer:
     """A tokenizer with the normaliser and the word splitter of BERT."""
+    import tokenizers
+    from tokenizers import normalizers, pre_tokenizers
+
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -65,6 +75,8 @@ def _bert(model: models.WordPiece) -> tokenizers.Tokenizer:
 
 def _trained(titles: list[str], size: int, first: list[str]) -> tokenizers.Tokenizer:
     """A WordPiece tokenizer learnt from `titles`, with `first` as the first entries."""
+    from tokenizers import models, trainers
+
     tokenizer = _bert(models.WordPiece(unk_token="[UNK]"))
     trainer = trainers.WordPieceTrainer(
         vocab_size=size, special_tokens=first, show_progress=False, min_frequency=2
@@ -76,17 +88,25 @@ def _trained(titles: list[str], size: int, first: list[str]) -> tokenizers.Token
 def load_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of an AutoModel, by name or local folder; raises MufinError if it fails."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        # From a config without a vocabulary, transformers makes one that knows no words.
-        if len(tokenizer) <= len(SPECIAL):
-            raise MufinError("it has no vocabulary")
-        return tokenizer
+        return loaded(name, lambda: _pretrained(name))
+    except HubUnreachable as error:
+        raise MufinError(no_copy("encoder.text.name", name, error)) from None
     except Exception as error:  # hubs and folders fail with many classes of error
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise MufinError(
             f"encoder.text.name is {name!r} and its tokenizer cannot be loaded ({reason}); "
             "correct the name, or set it to a local folder if there is no network"
         ) from None
+
+
+def _pretrained(name: str) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    # From a config without a vocabulary, transformers makes one that knows no words.
+    if len(tokenizer) <= len(SPECIAL):
+        raise MufinError("it has no vocabulary")
+    return tokenizer
 
 
 def tokenise(

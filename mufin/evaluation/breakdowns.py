@@ -10,10 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from mufin import metrics
+from mufin.artifacts.curated import Curated
 from mufin.ragged import Lists, is_in
 
 FIGURES = ("P@1", "P@5", "R@10")  # the columns of `per_datapoint`
 PICTURES = ("0", "1", "2", "3", "4-5", "6 and more")
+KNOWN = ("known products", "cold products")
+PAIRS = ("new pairs", "repeated pairs")
 MODALITIES = ("title and picture", "no title", "no picture", "neither")
 
 
@@ -82,6 +85,56 @@ def by_pictures(counts: np.ndarray) -> np.ndarray:
 def by_modality(has_title: np.ndarray, has_picture: np.ndarray) -> np.ndarray:
     """(n,) int64 index into MODALITIES of what each datapoint has, both bool (n,)."""
     return np.where(has_title, np.where(has_picture, 0, 2), np.where(has_picture, 1, 3))
+
+
+def by_known(products: np.ndarray, data: Curated) -> np.ndarray:
+    """(n,) int64 index into KNOWN of each product: whether it takes part in training, in any role.
+
+    All products of a cold split are cold. In a split by time both kinds occur.
+    """
+    return (~np.isin(products, np.union1d(data.train.product, data.labels))).astype(np.int64)
+
+
+def repeated_pairs(products: np.ndarray, data: Curated) -> Lists:
+    """(n,) rows: the labels that each product has as a train datapoint, if it is one.
+
+    In a split by time products are train datapoints as well, and a part of their truth repeats what
+    train already had.
+    """
+    train = data.train
+    place = np.full(max(products.max(initial=0), train.product.max(initial=0)) + 1, len(train))
+    place[train.product] = np.arange(len(train))
+    offsets = np.append(train.labels.offsets, train.labels.offsets[-1])  # an empty row at the end
+    return Lists(offsets, train.labels.values).take(place[products])
+
+
+def of_known_and_new(
+    predictions: np.ndarray, data: Curated, split: str
+) -> list[tuple[str, int, list[float]]]:
+    """(group, datapoints, `per_datapoint` means) of KNOWN and PAIRS, without empty groups.
+
+    For new pairs the repeated ones are filter pairs, and the reverse. Datapoints without truth of
+    the kind are left out.
+    """
+    asked = data.splits[split]
+    groups, repeated = by_known(asked.product, data), repeated_pairs(asked.product, data)
+    values = per_datapoint(predictions, asked.labels, asked.excluded)
+    out = [(name, values[groups == number]) for number, name in enumerate(KNOWN)]
+    new = asked.labels.minus(repeated)
+    old = asked.labels.minus(new)
+    if len(old.values):  # else all pairs are new, which says nothing
+        for name, truth, other in zip(PAIRS, (new, old), (old, new)):
+            excluded = Lists.of_pairs(*_joined(asked.excluded, other), len(asked))
+            some = truth.lengths() > 0
+            out.append((name, per_datapoint(predictions, truth, excluded)[some]))
+    return [(name, len(v), [float(x) for x in v.mean(0)]) for name, v in out if len(v)]
+
+
+def _joined(a: Lists, b: Lists) -> tuple[np.ndarray, np.ndarray]:
+    """(row, value) of all values of two lists of as many rows, by row."""
+    rows, values = np.append(a.rows(), b.rows()), np.append(a.values, b.values)
+    order = np.argsort(rows, kind="stable")
+    return rows[order], values[order]
 
 
 def by_category(category: np.ndarray, most: int) -> tuple[list[str], np.ndarray]:

@@ -45,6 +45,7 @@ class Chosen:
     fixed: Mix  # evaluate.beta only: the paper's score
     chosen: Mix  # the best of the sweep on valid
     without_ridge: Mix | None  # the best without a title ridge, None if there is no ridge
+    without_pairs: Mix | None  # the best without pairs of train, None if valid has none of them
     on_valid: list[dict]  # weights and figures of each mix in the sweep
 
 
@@ -52,23 +53,38 @@ def choose(valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarra
     """The best mixes of `sweep` on valid; `fixed` if there are no valid datapoints."""
     if not len(valid.split):
         sweep = [fixed]
+    if valid.candidates.pairs is None:  # no weight of them makes a difference
+        sweep = list(dict.fromkeys(replace(mix, pair_weight=0.0) for mix in sweep))
     truth, excluded = valid.split.labels, valid.split.excluded
     best, table = choose_mix(valid.candidates, truth, excluded, sweep, log_frequency)
-    without = None
-    if valid.candidates.ridge is not None:
-        alone = list(dict.fromkeys(replace(mix, ridge_weight=0.0) for mix in sweep))
-        without, _ = choose_mix(valid.candidates, truth, excluded, alone, log_frequency)
-    return Chosen(fixed, best, without, table)
+
+    def best_without(there: bool, **term: float) -> Mix | None:
+        if not there:
+            return None
+        alone = list(dict.fromkeys(replace(mix, **term) for mix in sweep))
+        return choose_mix(valid.candidates, truth, excluded, alone, log_frequency)[0]
+
+    return Chosen(
+        fixed,
+        best,
+        best_without(valid.candidates.ridge is not None, ridge_weight=0.0),
+        best_without(best.pair_weight > 0, pair_weight=0.0),
+        table,
+    )
 
 
 def mixed_rows(
     scored: dict[str, Scored], mixes: Chosen, log_frequency: np.ndarray, width: int
 ) -> dict[str, BySplit]:
-    """`mufin` (the paper's score), `mufin_chosen` and, with a ridge, `mufin_without_ridge`."""
+    """`mufin` (the paper's score), `mufin_chosen`, and the best without what is not the network.
+
+    The latter are `mufin_without_ridge` and `mufin_without_pairs`, if the mix has these parts.
+    """
     rows = {
         "mufin": mixes.fixed,
         "mufin_chosen": mixes.chosen,
         "mufin_without_ridge": mixes.without_ridge,
+        "mufin_without_pairs": mixes.without_pairs,
     }
     return {
         row: _ranked(scored, mix, log_frequency, width)
@@ -99,9 +115,11 @@ def alpha_one_row(
     log_frequency: np.ndarray,
     width: int,
 ) -> BySplit:
-    """The rankings by alpha = 1 `scores` instead of classifier scores, without a ridge."""
+    """The rankings by alpha = 1 `scores` instead of classifier scores, without ridge and pairs."""
     replaced = {
-        name: replace(s, candidates=replace(s.candidates, classifier=scores[name], ridge=None))
+        name: replace(
+            s, candidates=replace(s.candidates, classifier=scores[name], ridge=None, pairs=None)
+        )
         for name, s in scored.items()
     }
     return _ranked(replaced, mix, log_frequency, width)

@@ -1,12 +1,14 @@
-"""Reference rows, which need no network: most popular labels, nearest titles, title ridge."""
+"""Reference rows, which need no network: popular labels, nearest titles, title ridge, old pairs."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mufin.artifacts.curated import Split
+from mufin.artifacts.curated import Curated, Split
 from mufin.baselines.shared.popularity import popular
 from mufin.baselines.shared.tfidf import nearest_datapoints_tfidf
+from mufin.evaluation.breakdowns import repeated_pairs
+from mufin.ragged import Lists, is_in
 from mufin.ranking.order import Ranking, top
 from mufin.ranking.title_ridge import TitleRidge
 
@@ -34,3 +36,25 @@ def reference_rows(
         ids = np.broadcast_to(np.arange(num_labels), scores.shape)
         out["ridge"] = top(ids, scores, split.excluded, width)
     return out
+
+
+def train_pairs_row(data: Curated, name: str, width: int) -> Ranking:
+    """The labels that each product of a split has in train, then the most popular ones.
+
+    Strong pairs come first. It is what a list of products that were bought together answers, and
+    the row to beat for known products of a split by time. A product that is no train datapoint gets
+    the most popular labels.
+    """
+    train, split, num_labels = data.train, data.splits[name], len(data.labels)
+    found = repeated_pairs(split.product, data).padded()
+    weights = np.ones(len(train.labels.values)) if train.weights is None else train.weights
+    strength = Split(train.product, Lists(train.labels.offsets, weights), train.excluded)
+    own = Curated(data.labels, {"train": strength})
+    scores = 1 + repeated_pairs(split.product, own).padded().clip(0)
+    more = int(split.excluded.lengths().max(initial=0)) + found.shape[1]
+    best, frequency = popular(train.labels, num_labels, 1, width + more)
+    rest = np.repeat(best, len(split), 0)
+    rest[is_in(rest, Lists.of_padded(found))] = -1
+    below = np.broadcast_to(frequency / (frequency.max(initial=0) + 1), rest.shape)  # below 1
+    ids, score = np.concatenate([found, rest], 1), np.concatenate([scores, below], 1)
+    return top(ids, score, split.excluded, width)

@@ -14,6 +14,7 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.errors import ArtifactError, shown
 from mufin.nn.attention import SelfAttention
 from mufin.nn.bags import Pooling
+from mufin.nn.bert import bert_for_predictions
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
@@ -22,6 +23,7 @@ from mufin.nn.feed_forward import FeedForward
 from mufin.nn.mufin import LexicalBag, Mufin, Projection
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
+from mufin.nn.stored import StoredDescriptors, stored_descriptors
 from mufin.nn.vision_language import load_encoder
 from mufin.nn.weights import weights_of
 
@@ -61,10 +63,13 @@ def new_member(architecture: Architecture, precomputed: Precomputed, seed: int) 
     return Member(architecture, assemble(architecture, precomputed, seed))
 
 
-def assemble(architecture: Architecture, precomputed: Precomputed, seed: int | None) -> Mufin:
+def assemble(
+    architecture: Architecture, precomputed: Precomputed, seed: int | None, whole: bool = True
+) -> Mufin:
     """A network with the stored encoders and with initial values of all other weights.
 
-    With `seed`, encoder weights that were random and train are drawn again from it.
+    With `seed`, encoder weights that were random and train are drawn again from it. Without
+    `whole`, what needs timm or transformers is replaced by what needs neither, if possible.
     """
     a = architecture
     encoders: dict[str, nn.Module] = {}
@@ -74,7 +79,8 @@ def assemble(architecture: Architecture, precomputed: Precomputed, seed: int | N
             encoders[name] = LexicalBag(len(precomputed.lexical_terms()), a.dim)
             projections[name] = nn.Identity()
         else:
-            encoder = load_encoder(precomputed.stored_encoder(name), seed)
+            light = None if whole else _light(precomputed, name)
+            encoder = light or load_encoder(precomputed.stored_encoder(name), seed)
             encoders[name] = encoder
             projections[name] = _projection(a, precomputed, name, encoder)
     text = encoders.get("text")
@@ -92,6 +98,13 @@ def assemble(architecture: Architecture, precomputed: Precomputed, seed: int | N
     if a.num_labels:
         network.classifiers = LabelClassifiers(a.num_labels, a.dim, outer_norm=a.outer_norm)
     return network
+
+
+def _light(precomputed: Precomputed, name: str) -> Encoder | None:
+    """A replacement of an encoder in predictions that needs neither timm nor transformers."""
+    if stored := stored_descriptors(precomputed, name):
+        return stored
+    return bert_for_predictions(precomputed.stored_encoder(name))
 
 
 def _projection(
@@ -163,22 +176,31 @@ def save_members(members: list[Member], folder: Path, precomputed: Precomputed) 
     write_members(networks, folder, made_from)
 
 
-def load_members(folder: Path, precomputed: Precomputed) -> list[Member]:
+def load_members(folder: Path, precomputed: Precomputed, whole: bool = True) -> list[Member]:
     """The members in `folder`, in eval mode, on the CPU.
 
-    Raises ArtifactError if one is missing, broken or was trained on another `precomputed`.
+    Without `whole` they predict the same, are loaded seconds sooner and cannot be saved. Raises
+    ArtifactError if one is missing, broken or was trained on another `precomputed`.
     """
     check_made_from(folder, "data/precomputed", precomputed.folder)
-    return [_loaded(facts, weights, precomputed, folder) for facts, weights in read_members(folder)]
+    return [
+        _loaded(facts, weights, precomputed, folder, whole)
+        for facts, weights in read_members(folder)
+    ]
 
 
 def _loaded(
-    facts: dict, weights: dict[str, Tensor], precomputed: Precomputed, folder: Path
+    facts: dict, weights: dict[str, Tensor], precomputed: Precomputed, folder: Path, whole: bool
 ) -> Member:
     try:
         architecture = Architecture(**facts)
-        network = assemble(architecture, precomputed, None)
-        network.load_state_dict(weights)
+        network = assemble(architecture, precomputed, None, whole)
+        left_out = tuple(
+            f"encoders.{name}."
+            for name, encoder in network.encoders.items()
+            if isinstance(encoder, StoredDescriptors)
+        )
+        network.load_state_dict({n: w for n, w in weights.items() if not n.startswith(left_out)})
     except (RuntimeError, TypeError) as error:
         raise ArtifactError(
             f"a member of {folder} does not fit the encoders in {precomputed.folder}, or another "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from mufin.nn.encoder import Encoder
-from mufin.nn.pixel_scale import PixelScale
+from mufin.nn.pixel_scale import CLIP_MEAN, CLIP_STD, PixelScale
 from mufin.nn.tower_spec import TowerSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ClipImageEncoder(Encoder):
@@ -28,7 +31,7 @@ class ClipImageEncoder(Encoder):
         self.model, self.spec, self.width = model, spec, model.config.projection_dim
         self.kind = "descriptors" if spec.trainable == 0 else "inputs"
         model.requires_grad_(self.kind == "inputs")
-        mean, std = spec.mean or OPENAI_CLIP_MEAN, spec.std or OPENAI_CLIP_STD
+        mean, std = spec.mean or CLIP_MEAN, spec.std or CLIP_STD
         self.scale = PixelScale(mean, std, spec.mean_std_from)
         self.scale.register(self)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import torch
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, PreTrainedModel
 
 from mufin.nn.encoder import Encoder
 from mufin.nn.text_encoder import token_mask
 from mufin.nn.tower_spec import TowerSpec
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModelWithProjection, PreTrainedModel
 
 
 class ClipTextEncoder(Encoder):
@@ -25,8 +29,7 @@ class ClipTextEncoder(Encoder):
     def __init__(self, model: PreTrainedModel, spec: TowerSpec):
         super().__init__()
         self.spec, self.width = spec, model.config.projection_dim
-        assert isinstance(model, CLIPTextModelWithProjection)
-        self.model = model
+        self.model = cast("CLIPTextModelWithProjection", model)
         self.kind = "descriptors" if spec.trainable == 0 else "inputs"
         model.requires_grad_(self.kind == "inputs")
 

@@ -24,6 +24,11 @@ class Embedded:
     offsets: np.ndarray  # (n + 1,) int64
     vectors: np.ndarray  # (n, D) float32, unit norm
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n,) int64, descriptors of each product; 0 for a product that has none in use."""
+        return np.diff(self.offsets)
+
     def bags(self, index: np.ndarray, device: torch.device, width: int | None = None) -> Bag:
         """The bags `index` as (len(index), m, D), padded to m = `width` rows or to the longest."""
         lengths = np.diff(self.offsets)[index]

@@ -9,23 +9,12 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.encoder import Encoder
 from mufin.nn.mufin import Mufin
+from mufin.nn.stored import StoredDescriptors
 from mufin.progress import progress
-
-
-class _Identity(Encoder):
-    """Replaces an encoder whose outputs are the inputs; a batch holds descriptors already."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.width = width
-
-    def forward(self, outputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return outputs.float()
 
 
 @contextlib.contextmanager
@@ -47,9 +36,9 @@ def encoders_held(
     for name, encoder in held.items():
         if model.fuses:
             encoded.hold_fused(*fused_outputs(model, store, device, precision))
-        else:
+        elif encoder.kind != "descriptors":  # those are outputs already, in files
             encoded.hold(name, encoder_outputs(encoder, store, name, device, precision, batch_size))
-        model.encoders[name] = _Identity(encoder.width)
+        model.encoders[name] = StoredDescriptors(encoder.width)
     try:
         yield encoded
     finally:

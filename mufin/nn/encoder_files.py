@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -25,6 +24,8 @@ AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Writes the weights and the spec of an encoder into `folder`."""
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "encoder.json").write_text(json.dumps(asdict(encoder.spec), indent=2, default=str))
     weights = {n: t.contiguous().clone() for n, t in encoder.state_dict().items()}
@@ -76,6 +77,8 @@ def filled(encoder: AnyEncoder, folder: Path, fresh: bool) -> AnyEncoder:
 
     With `fresh` only the frozen part is loaded, because the stored activations depend on it.
     """
+    from safetensors.torch import load_file
+
     state = load_file(folder / "weights.safetensors")
     trained = {n for n, p in encoder.named_parameters() if p.requires_grad} if fresh else set()
     saved = {n: w for n, w in state.items() if n not in trained}

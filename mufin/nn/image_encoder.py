@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, cast
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from mufin.artifacts.files import read_json
+from mufin.corpus.model_hub import LOCAL, loaded
 from mufin.errors import MufinError, shown
 from mufin.nn.encoder import Encoder, EncoderSpec, Trainable, divided
 from mufin.nn.encoder_files import filled, loading
@@ -25,6 +25,9 @@ from mufin.nn.pixel_scale import (
     split_options,
 )
 from mufin.nn.pretrained import load_into, reason, unavailable
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Attention, Block, VisionTransformer
 
 LARGEST = 10_000  # pixels per side of a saved encoder
 
@@ -54,6 +57,8 @@ class ImageEncoder(Encoder):
     std: Tensor
 
     def __init__(self, model: nn.Module, width: int, spec: ImageSpec):
+        from timm.models.vision_transformer import VisionTransformer
+
         super().__init__()
         self.model, self.width, self.spec = model, width, spec
         depth = len(model.blocks) if isinstance(model, VisionTransformer) else None
@@ -74,8 +79,7 @@ class ImageEncoder(Encoder):
 
     @property
     def _vit(self) -> VisionTransformer:
-        assert isinstance(self.model, VisionTransformer)
-        return self.model
+        return cast("VisionTransformer", self.model)
 
     def train(self, mode: bool = True) -> ImageEncoder:
         """Batch norms of pretrained weights keep their statistics.
@@ -133,6 +137,8 @@ class ImageEncoder(Encoder):
 
 def _is_plain(block: nn.Module) -> TypeGuard[Block]:
     """Whether `_class_token_block` can compute this block: a Block of timm without a gate."""
+    from timm.models.vision_transformer import Attention, Block
+
     if type(block) is not Block or type(block.attn) is not Attention:
         return False
     return getattr(block.attn, "gate", None) is None
@@ -140,13 +146,14 @@ def _is_plain(block: nn.Module) -> TypeGuard[Block]:
 
 def _reads_one_token(model: VisionTransformer) -> bool:
     """Whether the head is the ViT's own. The head of a distilled DeiT reads a second token."""
+    from timm.models.vision_transformer import VisionTransformer
+
     return type(model).forward_head is VisionTransformer.forward_head
 
 
 def _class_token_block(block: Block, x: Tensor) -> Tensor:
     """The output of a block at the class token only, (n, T, C) -> (n, 1, C)."""
-    a, n, tokens = block.attn, len(x), x.shape[1]
-    assert isinstance(a, Attention)
+    a, n, tokens = cast("Attention", block.attn), len(x), x.shape[1]
     # The weights of Q, K and V are stacked: the first third is Q.
     h, split = block.norm1(x), a.num_heads * a.head_dim
     bias_q = bias_kv = None
@@ -172,7 +179,7 @@ def create_image_encoder(
     timm.create_model, and may have the `mean` and `std` of the pixels. Raises MufinError if the
     model cannot be loaded or does not return one vector per picture of `size` pixels per side.
     """
-    source = f"local-dir:{name}" if Path(name).is_dir() else name
+    source = f"{LOCAL}{name}" if Path(name).is_dir() else name
     options, wanted = split_options(options)
     made = _image_model(source, weights, options, size)
     scale = wanted or _scale(made, weights)
@@ -200,6 +207,8 @@ class _Made(NamedTuple):
 
 def _scale(made: _Made, weights: str) -> PixelScale:
     """Mean and std of a model: as its checkpoint file says, or the folder of it, else timm."""
+    import timm
+
     config = timm.data.resolve_data_config({}, model=made.model)
     origin = f"of the timm model {_architecture(made.model)}"
     if weights in ("pretrained", "random"):
@@ -219,6 +228,8 @@ def _image_model(source: str, weights: str, options: dict, size: int) -> _Made:
     weights then do not fit. So the size is given first, then not. Raises MufinError if neither way
     makes a model that returns a vector per picture.
     """
+    import timm
+
     error: Exception
     state = torch.get_rng_state()
     for img_size in (size, None):  # timm ignores options that are None
@@ -226,7 +237,10 @@ def _image_model(source: str, weights: str, options: dict, size: int) -> _Made:
         model, given = None, {"img_size": img_size, **options}
         try:
             pretrained = weights == "pretrained"
-            model = timm.create_model(source, pretrained=pretrained, num_classes=0, **given)
+            create = partial(
+                timm.create_model, source, pretrained=pretrained, num_classes=0, **given
+            )
+            model = loaded(source, create) if pretrained else create()
             args = {}
             if weights not in ("pretrained", "random"):
                 check_architecture(Path(weights), _architecture(model))
@@ -273,9 +287,9 @@ def _architecture(model: nn.Module) -> str:
 
 def _model_args(source: str) -> dict:
     """The arguments that a local folder gives to its architecture, without those of the head."""
-    if not source.startswith("local-dir:"):
+    if not source.startswith(LOCAL):
         return {}
-    config = Path(source.removeprefix("local-dir:")) / "config.json"
+    config = Path(source.removeprefix(LOCAL)) / "config.json"
     args = json.loads(config.read_text()).get("model_args", {})
     return {name: value for name, value in args.items() if name != "num_classes"}
 
@@ -285,6 +299,8 @@ def load_image_encoder(folder: Path, seed: int | None = None) -> ImageEncoder:
 
     With `seed`, random weights that train are drawn again from it.
     """
+    import timm
+
     with loading(folder):
         spec = ImageSpec(**read_json(folder / "encoder.json"))
         if not timm.is_model(spec.name):  # any other name would be looked up in a hub or a folder

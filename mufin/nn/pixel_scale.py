@@ -21,6 +21,9 @@ OF_TIMM = "config.json"  # of a model of timm's hub: also says the architecture
 OF_OTHERS = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json")
 SECTIONS = ("pretrained_cfg", "image_processor", "preprocess_cfg")  # where they have the values
 NAMES = (("mean", "std"), ("image_mean", "image_std"))
+# of OpenAI's CLIP; here, because the module of transformers that has them takes seconds to import
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,29 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from timm.models import clean_state_dict
 from torch import nn
 
+from mufin.corpus.model_hub import HubUnreachable, no_copy
 from mufin.errors import MufinError, shown
 
 WRAPPED = ("state_dict_ema", "model_ema", "state_dict", "model")  # by timm, the best one first
 
 
 def reason(error: Exception) -> str:
-    """The message of `error` in one line, or its class if the message is empty."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    """The message of `error` in one line of at most 160 characters, whole sentences if possible.
+
+    The class of `error` if the message is empty.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= 160:
+        return text
+    return text[:160].rpartition(". ")[0] or f"{text[:157]}..."
 
 
 def unavailable(section: str, name: str, weights: str, error: Exception) -> str:
     """The sentence for a model that cannot be loaded."""
+    if isinstance(error, HubUnreachable):
+        return no_copy(f"{section}.name", name, error)
     return (
         f"{section}.name is {name!r} with weights {weights!r} and cannot be loaded "
         f"({reason(error)}); without a network name a local folder, or set the weights to random "
@@ -62,6 +69,9 @@ def load_into(model: nn.Module, path: str, setting: str) -> dict:
 
 def _read(path: str) -> tuple[dict, dict]:
     """The weights by name, and `args` of a checkpoint of timm's training script."""
+    from safetensors.torch import load_file
+    from timm.models import clean_state_dict
+
     if path.endswith(".safetensors"):
         return load_file(path), {}
     # No class of the file is made but Namespace, which timm's checkpoints have: no code is run.

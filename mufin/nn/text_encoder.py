@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
 from mufin.artifacts.files import read_json
+from mufin.corpus.model_hub import loaded
 from mufin.errors import MufinError
 from mufin.nn.encoder import Encoder, EncoderSpec, Trainable, divided
 from mufin.nn.encoder_files import filled, loading
@@ -197,13 +197,15 @@ def create_text_encoder(
     `weights` is pretrained, random or the path of a checkpoint. `vocabulary_size` is for random
     weights. Raises MufinError if the model cannot be loaded or does not read titles.
     """
+    from transformers import AutoConfig, AutoModel
+
     try:
         if weights == "random":
             # [PAD] is 0 in vocabularies learnt here, while RoBERTa and others expect it at 1.
             fresh = {"vocab_size": vocabulary_size, "pad_token_id": 0, **options}
             model = AutoModel.from_config(AutoConfig.for_model(name, **fresh))
         else:
-            model = AutoModel.from_pretrained(name, **options)
+            model = loaded(name, lambda: AutoModel.from_pretrained(name, **options))
     except Exception as error:  # hubs, folders and options raise a dozen different classes
         raise MufinError(unavailable("encoder.text", name, weights, error)) from None
     if weights not in ("pretrained", "random"):
@@ -218,6 +220,8 @@ def load_text_encoder(folder: Path, seed: int | None = None) -> TextEncoder:
 
     With `seed`, random weights that train are drawn again from it.
     """
+    from transformers import AutoConfig, AutoModel
+
     with loading(folder):
         spec = TextSpec(**read_json(folder / "encoder.json"))
         if fresh := spec.random and seed is not None:

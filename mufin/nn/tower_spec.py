@@ -11,7 +11,7 @@ from mufin.nn.encoder import EncoderSpec
 class TowerSpec(EncoderSpec):
     """What is needed, besides the weights, to build one of these encoders again."""
 
-    family: str  # a key of FAMILIES
+    family: str  # a name of a `vision_language.Family`
     config: dict  # of the transformers model
     untitled: list[int] | None = None  # VisualBERT: the tokens of an empty title
     mean: list[float] | None = None  # CLIP's image part: of each channel, in [0, 1]

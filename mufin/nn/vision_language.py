@@ -7,35 +7,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import (
-    AutoConfig,
-    CLIPImageProcessor,
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    PretrainedConfig,
-    PreTrainedModel,
-    VisualBertConfig,
-    VisualBertModel,
-)
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from mufin.artifacts.files import read_json
+from mufin.corpus.model_hub import loaded
 from mufin.errors import MufinError
 from mufin.nn.clip_image_encoder import ClipImageEncoder
 from mufin.nn.clip_text_encoder import ClipTextEncoder
 from mufin.nn.encoder import Encoder, Trainable
 from mufin.nn.encoder_files import filled, loading
+from mufin.nn.given_vectors import is_given, load_given
 from mufin.nn.image_encoder import load_image_encoder
-from mufin.nn.pixel_scale import PixelScale, scale_beside, scale_of, split_options
+from mufin.nn.pixel_scale import (
+    CLIP_MEAN,
+    CLIP_STD,
+    PixelScale,
+    scale_beside,
+    scale_of,
+    split_options,
+)
 from mufin.nn.pretrained import load_into, unavailable
 from mufin.nn.text_encoder import load_text_encoder
 from mufin.nn.tower_spec import TowerSpec
 from mufin.nn.visualbert_encoder import VisualBertEncoder
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class Family(NamedTuple):
@@ -46,11 +45,20 @@ class Family(NamedTuple):
     config: type[PretrainedConfig]
 
 
-FAMILIES = {
-    "clip image": Family(ClipImageEncoder, CLIPVisionModelWithProjection, CLIPVisionConfig),
-    "clip text": Family(ClipTextEncoder, CLIPTextModelWithProjection, CLIPTextConfig),
-    "visualbert": Family(VisualBertEncoder, VisualBertModel, VisualBertConfig),
-}
+def _family(name: str) -> Family:
+    """The family `name` of a `TowerSpec`; raises KeyError for another name.
+
+    transformers imports the code of a model where its class is first named, in seconds.
+    """
+    import transformers as t
+
+    if name == "clip image":
+        return Family(ClipImageEncoder, t.CLIPVisionModelWithProjection, t.CLIPVisionConfig)
+    if name == "clip text":
+        return Family(ClipTextEncoder, t.CLIPTextModelWithProjection, t.CLIPTextConfig)
+    if name == "visualbert":
+        return Family(VisualBertEncoder, t.VisualBertModel, t.VisualBertConfig)
+    raise KeyError(name)
 
 
 def create_clip_image_encoder(
@@ -83,16 +91,18 @@ def create_clip_image_encoder(
 
 def _scale(name: str, weights: str, args: dict) -> PixelScale:
     """Mean and std of the image part: of its checkpoint file, else of `name`, else OpenAI's."""
-    openai = list(OPENAI_CLIP_MEAN), list(OPENAI_CLIP_STD)
+    openai = list(CLIP_MEAN), list(CLIP_STD)
     if weights == "random":
         return PixelScale(*openai, "of OpenAI's CLIP")
+    from transformers import CLIPImageProcessor
+
     beside = ""
     if weights != "pretrained":
         if said := scale_of(args, "from the args in the checkpoint") or scale_beside(Path(weights)):
             return said
         beside = ": no file beside the checkpoint has others"
     try:
-        content, _ = CLIPImageProcessor.get_image_processor_dict(name)
+        content, _ = loaded(name, lambda: CLIPImageProcessor.get_image_processor_dict(name))
     except Exception:  # hubs and folders without this file raise a dozen different classes
         content = {}
     origin = f"from preprocessor_config.json of the model{beside}"
@@ -167,19 +177,22 @@ def _model(
     `fresh` are defaults of a config for random weights. Raises MufinError that names `section` of
     the settings.
     """
-    architecture, config = FAMILIES[family].model, FAMILIES[family].config
+    from transformers import AutoConfig
+
+    _, architecture, config = _family(family)
     try:
         if weights == "random":
             return architecture(config(**fresh | options)), {}
-        known = AutoConfig.from_pretrained(name)
+        known = loaded(name, lambda: AutoConfig.from_pretrained(name))
         _check_kind(section, family.split()[0], name, known.model_type)
         # The config of CLIP states the projection width three times; only the outermost is right.
         projection = {"projection_dim": known.projection_dim} if "clip" in family else {}
         given = projection | options
         if weights == "pretrained":
             # float32, because weights stored in half precision are for inference
-            return architecture.from_pretrained(name, **given).float(), {}
-        model = architecture(config.from_pretrained(name, **given))
+            model = loaded(name, lambda: architecture.from_pretrained(name, **given))
+            return model.float(), {}
+        model = architecture(loaded(name, lambda: config.from_pretrained(name, **given)))
     except MufinError:
         raise
     except Exception as error:  # hubs, folders and options raise a dozen different classes
@@ -226,12 +239,14 @@ def load_encoder(folder: Path, seed: int | None = None) -> Encoder:
     """
     with loading(folder):
         facts = read_json(folder / "encoder.json")
+        if is_given(facts):
+            return load_given(facts)
         if "family" not in facts:
             load = load_text_encoder if "config" in facts else load_image_encoder
             return load(folder, seed)
         spec = TowerSpec(**facts)
         if fresh := spec.random and seed is not None:
             torch.manual_seed(seed)
-        family = FAMILIES[spec.family]
+        family = _family(spec.family)
         model = family.model(family.config.from_dict(spec.config))
         return filled(family.encoder(model, spec), folder, fresh)

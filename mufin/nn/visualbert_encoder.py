@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from mufin.nn.encoder import Encoder, Kind
 from mufin.nn.text_encoder import masked_mean, token_mask
 from mufin.nn.tower_spec import TowerSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class VisualBertEncoder(Encoder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,15 +17,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """s = beta c + (1 - beta) a + frequency_weight f + ridge_weight r.
+    """s = beta c + (1 - beta) a + frequency_weight f + ridge_weight r + pair_weight p.
 
-    c is the classifier score, a the similarity, f = log(1 + train datapoints of the label) and r
-    the score of the title ridge. The paper only has beta.
+    c is the classifier score, a the similarity, f = log(1 + train datapoints of the label), r the
+    score of the title ridge and p the strength of the pair in train. The paper only has beta.
     """
 
     beta: float
     frequency_weight: float = 0.0
     ridge_weight: float = 0.0
+    pair_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Candidates:
     classifier: np.ndarray  # (n, K) c = <w_l, x^{2,l}>
     similarity: np.ndarray  # (n, K) a, from retrieval
     ridge: np.ndarray | None = None  # (n, K) r, scores of `TitleRidge`
+    pairs: np.ndarray | None = None  # (n, K) p, of `TrainPairs`
+
+    def only(self, rows: np.ndarray) -> Candidates:
+        """Those of the datapoints `rows`, (n,) bool; the others have no candidates."""
+        return self if rows.all() else replace(self, ids=np.where(rows[:, None], self.ids, -1))
 
     def scores(self, mix: Mix, frequency: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         """(len(rows), K) float64 mixed scores of the datapoints `rows`.
@@ -52,6 +58,8 @@ class Candidates:
             out += (mix.frequency_weight * frequency)[np.maximum(self.ids[rows], 0)]
         if mix.ridge_weight and self.ridge is not None:
             out += np.where(there, mix.ridge_weight * self.ridge[rows], 0)
+        if mix.pair_weight and self.pairs is not None:
+            out += mix.pair_weight * self.pairs[rows]
         return out
 
 

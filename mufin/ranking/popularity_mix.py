@@ -16,8 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from mufin.errors import MufinError
 from mufin.metrics import precision_at_k, recall_of_labels
@@ -227,6 +225,8 @@ def _fitted(
     on it and MUFIN's ranking does not. Weights of features stay >= 0, so that a better match never
     lowers a label.
     """
+    from scipy.optimize import minimize
+
     score, n = (design @ own)[..., None], len(design)
     heat = minimize(  # the inverse temperature
         lambda t: _loss(t, score, positive, there, weight),
@@ -293,6 +293,7 @@ def _logits(
 
 def _mixed(popular: np.ndarray, rare: np.ndarray, share: float) -> np.ndarray:
     """(n, K) log of the mixed probabilities (1 - share) p_popular + share p_rare."""
+    from scipy.special import logsumexp
 
     def log_p(logits: np.ndarray) -> np.ndarray:
         total = logsumexp(logits, axis=1, keepdims=True)

@@ -18,6 +18,7 @@ from mufin.ragged import Lists
 from mufin.ranking.label_index import LabelIndex
 from mufin.ranking.mix import Candidates
 from mufin.ranking.scoring import LabelSides, classifier_scores, label_sides
+from mufin.ranking.train_pairs import TrainPairs
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Predictor:
     index: LabelIndex
     device: torch.device
     precision: torch.dtype
+    pairs: TrainPairs | None = None  # of the products in the catalog
 
     def embed(
         self,
@@ -50,11 +52,15 @@ class Predictor:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels and similarities (n, K) of the K = min(k, L) nearest labels, best first.
 
-        Labels in `excluded` are left out; -1 and -inf fill rows with fewer labels.
+        Labels in `excluded` and labels without a descriptor are left out; -1 and -inf stand for
+        them, and fill rows with fewer labels.
         """
-        return self.index.neighbours.search(
+        ids, similarity = self.index.neighbours.search(
             joint_vectors(datapoints), min(k, len(self.index)), excluded
         )
+        # Such a label has a centroid, by which it is found, but nothing of its own.
+        empty = (ids >= 0) & (self.index.labels[0].sizes == 0)[ids]
+        return np.where(empty, -1, ids), np.where(empty, -np.inf, similarity)
 
     def score(
         self, datapoints: list[Embedded], ids: np.ndarray, alpha_one: bool = False
@@ -69,16 +75,21 @@ class Predictor:
         k: int,
         excluded: Lists | None,
         titles: list[str] | None = None,
+        products: np.ndarray | None = None,
     ) -> Candidates:
         """The k nearest labels of each datapoint, with all their scores.
 
-        Scores of the title ridge need `titles`, one per datapoint, and an index with a ridge.
+        Scores of the title ridge need `titles`, one per datapoint, and an index with a ridge. The
+        strengths of pairs in train need `products`, the rows of the datapoints in the catalog.
         """
         ids, similarity = self.retrieve(datapoints, k, excluded)
         ridge = None
         if self.index.ridge is not None and titles is not None:
             ridge = np.take_along_axis(self.index.ridge.scores(titles), np.maximum(ids, 0), 1)
-        return Candidates(ids, self.score(datapoints, ids), similarity, ridge)
+        pairs = None
+        if self.pairs is not None and products is not None and self.pairs.known(products).any():
+            pairs = self.pairs.of(products, ids)
+        return Candidates(ids, self.score(datapoints, ids), similarity, ridge, pairs)
 
     @cached_property
     def _sides(self) -> LabelSides:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from scipy.linalg import cho_factor, cho_solve
 
 from mufin.artifacts.contents import check
 from mufin.artifacts.files import artifact_json
@@ -48,6 +47,8 @@ class TitleRidge:
 
         Raises MufinError if there are more than `MOST` of them.
         """
+        from scipy.linalg import cho_factor, cho_solve
+
         if len(titles) > MOST:
             raise MufinError(
                 f"index.title_ridge supports at most {MOST} train datapoints, and there are "

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from mufin.artifacts.contents import check_made_from
+from mufin.artifacts.curated import read_split
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
 from mufin.ranking.label_index import load_index
 from mufin.ranking.predictor import Predictor
+from mufin.ranking.train_pairs import TrainPairs
 
 
 def load_predictor(
@@ -24,14 +26,16 @@ def load_predictor(
     products are of different runs.
     """
     precomputed, index = Precomputed(home / "data/precomputed"), home / "models/index"
-    members = load_members(home / "models/finetune", precomputed)
+    members = load_members(home / "models/finetune", precomputed, whole=False)
     check_made_from(precomputed.folder, "data/curated", home / "data/curated")
     for name in ("models/finetune", "data/curated"):
         check_made_from(index, name, home / name)
+    labels = load_index(index, device)
     return Predictor(
         [member.network for member in members],
         DescriptorStore(precomputed.folder, list(modalities), device),
-        load_index(index, device),
+        labels,
         device,
         precision,
+        TrainPairs(read_split(home / "data/curated/train.parquet"), len(labels)),
     )

@@ -18,6 +18,7 @@ from mufin.corpus.tokens import Tokenizer, load_tokenizer, terms_of, tokenise
 from mufin.errors import MufinError
 from mufin.nn.encoder import Encoder
 from mufin.nn.frozen import frozen_inputs
+from mufin.nn.given_vectors import GivenVectors
 from mufin.nn.vision_language import load_encoder
 from mufin.params import EncoderParams
 from mufin.ragged import Lists
@@ -64,7 +65,10 @@ def new_product_store(
     """
     out, image, text = Precomputed(folder), None, None
     if encoders.image is not None:
-        image = {"shards": _pictures(pictures, encoders.image, settings.image.size, out)}
+        if isinstance(encoders.image, GivenVectors):
+            image = {"shards": _no_pictures(pictures, encoders.image, out)}
+        else:
+            image = {"shards": _pictures(pictures, encoders.image, settings.image.size, out)}
     if encoders.text is not None:
         text = {"array": _titles(titles, encoders, settings.text.max_tokens, out)}
     if (ids := encoders.terms) is not None:
@@ -74,6 +78,20 @@ def new_product_store(
     out.write_manifest(len(titles), list(settings.modalities), image, text)
     seal(folder)
     return DescriptorStore(folder, list(settings.modalities))
+
+
+def _no_pictures(pictures: list[list[bytes]], encoder: GivenVectors, out: Precomputed) -> list[str]:
+    """Writes the inputs of an E_V that cannot encode pictures; returns the names of the arrays."""
+    if any(pictures):
+        raise MufinError(
+            "E_V is not available: the vectors of images were given (download.image_vectors), so "
+            "a new image cannot be encoded; ask by title alone"
+        )
+    empty = Lists(np.zeros(len(pictures) + 1, np.int64), np.zeros(0, np.int64))
+    out.write_image_rows(empty)
+    writer = out.image_input_writer()
+    writer.add(np.zeros((1, encoder.width), np.float32))  # so that the array has a shape
+    return writer.close()
 
 
 def _pictures(

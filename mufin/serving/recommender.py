@@ -51,7 +51,8 @@ class Recommender:
     def recommend(self, uids: list[str], k: int = 10) -> list[list[dict]]:
         """The k best labels of each product in the catalog, never the product itself.
 
-        Each is {"uid", "title", "score"}, best first. Raises MufinError for an unknown uid.
+        Each is {"uid", "title", "score"}, best first. A product without a descriptor gets none,
+        as no score of it would mean anything. Raises MufinError for an unknown uid.
         """
         rows = np.array([self._row(uid) for uid in uids], np.int64)
         out: list[list[dict]] = []
@@ -93,7 +94,9 @@ class Recommender:
         e, predictor = self.params.evaluate, self.predictor
         wide = len(predictor.index) if e.candidates == "all" else max(e.shortlist, k)
         datapoints = predictor.embed(rows, store=store)
-        candidates = predictor.candidates(datapoints, wide, excluded, titles)
+        known = rows if store is predictor.store else None  # others are no products of train
+        candidates = predictor.candidates(datapoints, wide, excluded, titles, known)
+        candidates = candidates.only(datapoints[0].sizes > 0)
         ranking = rank(candidates, self.mix, excluded, predictor.index.log_frequency, k)
         return [self._answers(labels, scores) for labels, scores in zip(*ranking)]
 

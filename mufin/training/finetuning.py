@@ -17,7 +17,7 @@ from mufin.nn.mufin import Mufin
 from mufin.nn.weights import weights_of
 from mufin.ragged import Lists
 from mufin.training import distributed, losses
-from mufin.training.mining import Relevance, draw, shortlist_negatives
+from mufin.training.mining import Relevance, draw, positives_of, shortlist_negatives
 
 
 class FinetuneSettings(Protocol):
@@ -56,6 +56,7 @@ class Step:
     label_at: Tensor  # (U,) int64, places among the products
     relevant: Tensor  # (A, U) bool: S_i for the hinge, the whole truth for the softmax
     negative: Tensor  # (A, U) bool: T_i, or every label that is neither true nor a filter pair
+    weight: Tensor | None = None  # (A, U) float32, of the true pairs; None: all alike
 
     def to(self, device: torch.device) -> Step:
         return Step(
@@ -66,6 +67,7 @@ class Step:
             self.label_at.to(device, non_blocking=True),
             self.relevant.to(device, non_blocking=True),
             self.negative.to(device, non_blocking=True),
+            None if self.weight is None else self.weight.to(device, non_blocking=True),
         )
 
 
@@ -76,7 +78,8 @@ class Finetuning:
     negatives T_i, or over all labels with `candidates: all`. The softmax is over all labels of the
     step. `shortlist` holds the shortlists of the train datapoints, `label_products` (L,) the
     products of the labels. `validate(model)` returns figures on valid; with `select: valid` the
-    weights of the epoch with the largest sum of these are kept.
+    weights of the epoch with the largest sum of these are kept. Strong pairs (`train.weights`) are
+    drawn more often, and have a larger share of the softmax's target.
     """
 
     name = "finetune"
@@ -96,9 +99,10 @@ class Finetuning:
         self.seed, self.validate = seed, validate
         self.datapoints, self.label_products = train.product, label_products
         truth, excluded, num_labels = train.labels, train.excluded, len(label_products)
-        self.positives = truth.minus(excluded)  # a filter pair is neither positive nor negative
+        self.positives, self.weights = positives_of(train)
         self.negatives = shortlist_negatives(shortlist, truth, excluded, num_labels)
         self.relevance = Relevance(truth, num_labels)
+        self.pairs = Relevance(self.positives, num_labels)  # for their weights
         self.exclusion = Relevance(excluded, num_labels)
         self.usable = np.flatnonzero(self.positives.lengths() > 0)
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
@@ -126,14 +130,20 @@ class Finetuning:
             torch.from_numpy(place[len(datapoints) :]),
             torch.from_numpy(relevant),
             torch.from_numpy(negative),
+            None if self.weights is None else self._weight(datapoints, labels, self.weights),
         )
+
+    def _weight(self, datapoints: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.pairs.weights(datapoints, labels, weights))
 
     def _drawn(
         self, datapoints: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The labels (U,) of a step, sorted, and what is relevant and negative, (A, U) bool."""
         s, num_labels = self.settings, len(self.label_products)
-        positives, positive_mask = draw(self.positives, datapoints, s.positives, rng)
+        positives, positive_mask = draw(
+            self.positives, datapoints, s.positives, rng, weights=self.weights
+        )
         hard, hard_mask = draw(self.negatives, datapoints, s.negatives, rng)
         random = rng.integers(num_labels, size=(len(datapoints), s.random_negatives))
         if s.candidates == "all":
@@ -164,7 +174,7 @@ class Finetuning:
             if s.loss == "softmax":
                 allowed = step.relevant | step.negative
                 scores = scores / s.temperature
-                return losses.multi_positive_softmax(scores, step.relevant, allowed)
+                return losses.multi_positive_softmax(scores, step.relevant, allowed, step.weight)
             return losses.cosine_hinge(scores, step.relevant, step.negative, s.gamma)
 
     def _hinge_of_pairs(self, step: Step, x: Bag, z: Bag, w: Tensor) -> Tensor:

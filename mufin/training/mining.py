@@ -9,8 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mufin.artifacts.curated import Split
 from mufin.clustering import balanced_halves
 from mufin.ragged import Lists
+
+
+def positives_of(train: Split) -> tuple[Lists, np.ndarray | None]:
+    """The labels of each train datapoint without its filter pairs, and the weights (nnz,) of these.
+
+    A filter pair is neither positive nor negative. The weights are None if all are alike.
+    """
+    positives = train.labels.minus(train.excluded)
+    if train.weights is None:
+        return positives, None
+    base = int(max(train.labels.values.max(initial=0), train.excluded.values.max(initial=0))) + 1
+    excluded = train.excluded.rows() * base + train.excluded.values  # a pair as one integer
+    kept = ~np.isin(train.labels.rows() * base + train.labels.values, excluded)
+    return positives, train.weights[kept]
 
 
 def eligible_positives(by_label: Lists, similarity: np.ndarray, threshold: float) -> np.ndarray:
@@ -35,22 +50,29 @@ def draw(
     k: int,
     rng: np.random.Generator,
     eligible: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Up to k distinct values of each of the `rows`, drawn at random.
 
     Returns picks (len(rows), k) int64 and a mask of the same shape, false where a row has fewer.
-    With `eligible` (nnz,) bool only these values of `lists` are drawn.
+    With `eligible` (nnz,) bool only these values of `lists` are drawn. With `weights` (nnz,) > 0
+    each draw takes one of the values that are left with a probability proportional to its weight;
+    equal weights draw the same values as none.
     """
     # Each value gets a random key, and each row takes the values with its k smallest keys. This
     # draws without replacement for all rows at once.
     positions, offsets = lists.positions(rows)
     keys = rng.random(len(positions))
+    if weights is not None:
+        # Exponential variables with these rates: the smallest is each with probability w / sum w
+        # (Efraimidis and Spirakis 2006). They rise with the random keys.
+        keys = -np.log1p(-keys) / weights[positions]
     if eligible is not None:
-        keys[~eligible[positions]] = 2.0  # above all random keys, which lie in [0, 1)
+        keys[~eligible[positions]] = np.inf  # above all random keys
     row = np.repeat(np.arange(len(rows)), np.diff(offsets))  # of each value
     order = np.lexsort((keys, row))  # by row, then by key
     rank = np.arange(len(order)) - offsets[:-1][row]  # `row` is sorted, so `row[order]` equals it
-    keep = (rank < k) & (keys[order] < 2.0)
+    keep = (rank < k) & (keys[order] < np.inf)
     picks = np.zeros((len(rows), k), np.int64)
     mask = np.zeros((len(rows), k), bool)
     picks[row[keep], rank[keep]] = lists.values[positions[order[keep]]]
@@ -67,13 +89,26 @@ class Relevance:
 
     def block(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """(len(rows), len(columns)) bool for distinct `columns`."""
-        taken = self.lists.take(rows)
-        self.position[columns] = np.arange(len(columns))
-        at = self.position[taken.values]  # the column of each value in the block
-        self.position[columns] = -1  # ready for the next block; clearing all would be slow
         out = np.zeros((len(rows), len(columns)), bool)
-        out[taken.rows()[at >= 0], at[at >= 0]] = True
+        row, column, _ = self._places(rows, columns)
+        out[row, column] = True
         return out
+
+    def weights(self, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(len(rows), len(columns)) float32: `weights` (nnz,) of `lists`, 0 where not relevant."""
+        out = np.zeros((len(rows), len(columns)), np.float32)
+        row, column, position = self._places(rows, columns)
+        out[row, column] = weights[position]
+        return out
+
+    def _places(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Row and column in the block of the pairs that are in it, and their places in `lists`."""
+        positions, offsets = self.lists.positions(rows)
+        self.position[columns] = np.arange(len(columns))
+        at = self.position[self.lists.values[positions]]  # the column of each value in the block
+        self.position[columns] = -1  # ready for the next block; clearing all would be slow
+        row = np.repeat(np.arange(len(rows)), np.diff(offsets))
+        return row[at >= 0], at[at >= 0], positions[at >= 0]
 
 
 def hardest(scores: Tensor, allowed: Tensor, k: int, random: bool = False) -> tuple[Tensor, Tensor]:

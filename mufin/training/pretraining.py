@@ -16,7 +16,14 @@ from mufin.nn.mufin import Mufin
 from mufin.training import distributed, losses
 from mufin.training.loop import generator
 from mufin.training.machine import Machine
-from mufin.training.mining import Relevance, balanced_clusters, draw, eligible_positives, hardest
+from mufin.training.mining import (
+    Relevance,
+    balanced_clusters,
+    draw,
+    eligible_positives,
+    hardest,
+    positives_of,
+)
 
 
 class PretrainSettings(Protocol):
@@ -62,6 +69,7 @@ class Step:
     allowed: Tensor  # (A, M) bool, false for filter pairs, which are neither positive nor negative
     positive: Tensor  # (A, P) int64, places among the others
     positive_mask: Tensor  # (A, P) bool
+    weight: Tensor | None = None  # (A, M) float32, of the relevant pairs; None: all alike
 
     def to(self, device: torch.device) -> Step:
         return Step(
@@ -73,6 +81,7 @@ class Step:
             self.allowed.to(device, non_blocking=True),
             self.positive.to(device, non_blocking=True),
             self.positive_mask.to(device, non_blocking=True),
+            None if self.weight is None else self.weight.to(device, non_blocking=True),
         )
 
 
@@ -81,7 +90,8 @@ class Pretraining:
 
     Anchors are labels and others are datapoints, or the reverse with `batching: datapoints`. For
     each anchor of a batch some positives are drawn from its others. The positives of one anchor
-    serve as negatives of another. `label_products` (L,) are the products of the labels.
+    serve as negatives of another. `label_products` (L,) are the products of the labels. Strong
+    pairs (`train.weights`) are drawn more often, and have a larger share of the softmax's target.
     """
 
     name = "pretrain"
@@ -98,15 +108,16 @@ class Pretraining:
     ):
         self.model, self.store, self.settings = model, store, settings
         self.seed, self.machine = seed, machine
-        # A filter pair is neither positive nor negative.
-        positives, skipped = train.labels.minus(train.excluded), train.excluded
+        (positives, weights), skipped = positives_of(train), train.excluded
         if settings.batching == "datapoints":
             self.anchors, self.others = train.product, label_products
         else:
             self.anchors, self.others = label_products, train.product
+            if weights is not None:
+                weights = weights[np.argsort(positives.values, kind="stable")]  # as `transpose`
             positives = positives.transpose(len(label_products))
             skipped = skipped.transpose(len(label_products))
-        self.graph = positives  # the positives of each anchor
+        self.graph, self.weights = positives, weights  # the positives of each anchor
         self.relevant = Relevance(positives, len(self.others))
         self.skipped = Relevance(skipped, len(self.others))
         self.usable = np.flatnonzero(positives.lengths() > 0)  # an anchor needs a positive
@@ -170,7 +181,9 @@ class Pretraining:
 
     def prepare(self, anchors: np.ndarray, rng: np.random.Generator) -> Step:
         """Draws the positives of `anchors` and loads the descriptors of all products."""
-        picks, mask = draw(self.graph, anchors, self.settings.positives, rng, self.eligible)
+        picks, mask = draw(
+            self.graph, anchors, self.settings.positives, rng, self.eligible, self.weights
+        )
         others = np.unique(picks[mask])
         # Each distinct product is encoded once.
         both = np.concatenate([self.anchors[anchors], self.others[others]])
@@ -184,7 +197,11 @@ class Pretraining:
             torch.from_numpy(~self.skipped.block(anchors, others)),
             torch.from_numpy(np.searchsorted(others, picks) * mask),
             torch.from_numpy(mask),
+            None if self.weights is None else self._weight(anchors, others, self.weights),
         )
+
+    def _weight(self, anchors: np.ndarray, others: np.ndarray, weights: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.relevant.weights(anchors, others, weights))
 
     def loss(self, step: Step) -> Tensor:
         """The triplet loss of the paper, or the symmetric softmax."""
@@ -196,7 +213,8 @@ class Pretraining:
             scores = vectors[step.anchor] @ vectors[step.other].T
         if s.loss == "softmax":
             allowed = step.allowed | step.relevant
-            return losses.symmetric_softmax(scores / s.temperature, step.relevant, allowed)
+            scores = scores / s.temperature
+            return losses.symmetric_softmax(scores, step.relevant, allowed, step.weight)
         candidates = step.allowed & ~step.relevant
         negatives, mask = hardest(scores, candidates, s.negatives, random=not s.hard_negatives)
         positives = scores.gather(1, step.positive)

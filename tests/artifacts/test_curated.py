@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mufin.artifacts.curated import read_curated, read_labels, read_split
+from mufin.artifacts.curated import (
+    Split,
+    read_curated,
+    read_labels,
+    read_split,
+    write_split,
+)
 from mufin.artifacts.tables import write_table
 from mufin.errors import ArtifactError
+from mufin.ragged import Lists
 from tests.support.artifacts import sealed
 
 SPLIT = {"product": [4, 2], "labels": [[1, 0], []], "excluded": [[], [3]]}
@@ -50,3 +57,23 @@ def test_the_curated_folder_is_read_whole_or_named(tmp_path):
     (tmp_path / "valid.parquet").unlink()
     with pytest.raises(ArtifactError, match="valid.parquet is missing; `dvc checkout"):
         read_curated(tmp_path)
+
+
+def test_weights_come_back_with_their_pairs(tmp_path):
+    lists = Lists.of_rows([[1, 0], [], [3]])
+    weights = np.float32([0.5, 1, 2])
+    write_split(Split(np.arange(3), lists, lists, weights), tmp_path / "s.parquet")
+    write_split(Split(np.arange(3), lists, lists), tmp_path / "t.parquet")
+    sealed(tmp_path)
+    assert read_split(tmp_path / "t.parquet").weights is None
+    split = read_split(tmp_path / "s.parquet")
+    assert split.weights.tolist() == [0.5, 1, 2] and split.weights.dtype == np.float32
+    assert split.take(np.array([2, 0])).weights.tolist() == [2, 0.5, 1]
+
+
+def test_weights_of_another_split_are_refused(tmp_path):
+    lists = Lists.of_rows([[1, 0], [], [3]])
+    write_split(Split(np.arange(3), lists, lists, np.float32([1, 2, 3])), tmp_path / "s.parquet")
+    write_table({"weights": [[1.0], [1.0], [2.0]]}, "weights", tmp_path / "s_weights.parquet")
+    with pytest.raises(ArtifactError, match="s_weights.parquet does not fit s.parquet"):
+        read_split(sealed(tmp_path) / "s.parquet")

@@ -24,6 +24,9 @@ from tests.support.artifacts import sealed
 SOME = {
     pa.string(): ["a", ""],
     pa.int32(): [3, 0],
+    pa.int64(): [2**40, -1],
+    pa.float32(): [0.5, 0.0],
+    pa.float64(): [1e9 + 0.1, 0.0],
     pa.list_(pa.string()): [["x", "y"], []],
     pa.list_(pa.int32()): [[2, 1], []],
     pa.list_(pa.float32()): [[0.5], []],

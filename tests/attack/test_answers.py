@@ -34,10 +34,15 @@ def served() -> Iterator[list[Attack]]:
         yield found
 
 
-def download(folder: Path, urls: list[str], max_failed: float) -> subprocess.CompletedProcess:
+def download(
+    folder: Path, urls: list[str], max_failed: float, user_agent: str = "a test"
+) -> subprocess.CompletedProcess:
     """The stage on a catalog with a product per URL, in a process of its own."""
     folder.mkdir(exist_ok=True)
-    rows = [{"ASIN": f"p{i}", "images": [url], "also_buy": ["p0"]} for i, url in enumerate(urls)]
+    rows = [
+        {"ASIN": f"p{i}", "title": "", "images": [url], "also_buy": ["p0"], "category": []}
+        for i, url in enumerate(urls)
+    ]
     (folder / "catalog.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {
         "source": "catalog",
@@ -48,6 +53,7 @@ def download(folder: Path, urls: list[str], max_failed: float) -> subprocess.Com
         "per_host": 64,
         "private_addresses": True,
         "max_failed": max_failed,
+        "user_agent": user_agent,  # another one asks again for all that failed
     }
     dotted = {f"download.{name}": value for name, value in settings.items()}
     (folder / "params.yaml").write_text(changed(ROOT / "params.yaml", dotted))
@@ -73,7 +79,7 @@ def ran(served, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     assert first.returncode == 1 and not (folder / "data/raw").exists(), first.stderr
     said = first.stderr.splitlines()
     assert len(said) == 1 and "more than download.max_failed (0.25)" in said[0], said
-    second = download(folder, urls, 1.0)
+    second = download(folder, urls, 1.0, "another test")
     assert second.returncode == 0, second.stderr
     return folder, second
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mufin.corpus import decoding
-from mufin.corpus.decoding import Decoder, decoded
+from mufin.corpus.decoding import Decoder, Outcomes, decoded
 from mufin.corpus.image_store import ImageWriter
 from mufin.corpus.pixels import MEMORY
 from mufin.errors import MufinError
@@ -30,12 +30,12 @@ PROGRAM = f"""
 import os, signal
 from mufin.corpus import decode_worker, pixels
 real = pixels.decode
-def decode(content, size):
+def decode(content, size, notes):
     if content in {CRASHES!r}:
         while content.endswith(b"LOOP"):
             pass
         os.kill(os.getpid(), getattr(signal, "SIG" + content[3:].decode()))
-    return real(content, size)
+    return real(content, size, notes)
 pixels.decode = decode
 decode_worker.SECONDS = 3
 decode_worker.main()
@@ -47,7 +47,7 @@ def peaks(monkeypatch) -> list[int]:
     """Bytes: the most that was resident in the decoding process, read after each answer."""
     peaks, ask = [], Decoder._answer
 
-    def asked(self: Decoder, content: bytes, size: int) -> np.ndarray | str:
+    def asked(self: Decoder, content: bytes, size: int) -> tuple[np.ndarray | str, set[str]]:
         answer = ask(self, content, size)
         if self.process is not None:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -79,9 +79,10 @@ def test_100_hostile_pictures_end_as_pixels_or_reasons(tmp_path, monkeypatch, pe
             writer.add(good[number // 4])
     assert len(of_attack) == 100 and len(writer.keys) == 125
     writer.close()
-    drops: dict[str, int] = {}
+    outcomes = Outcomes()
     start = time.monotonic()
-    found = dict(decoded(tmp_path, np.array(sorted(writer.keys)), SIZE, 2, drops))
+    found = dict(decoded(tmp_path, np.array(sorted(writer.keys)), SIZE, 2, outcomes))
+    drops = outcomes.dropped
     assert time.monotonic() - start < 120
     assert len(found) + sum(drops.values()) == 125
     assert all(pixels.shape == (SIZE, SIZE, 3) for pixels in found.values())

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mufin.code import ROOT
 from mufin.corpus import decode_worker, decoding
-from mufin.corpus.decoding import Decoder, decode_each, decoded
+from mufin.corpus.decoding import Decoder, Outcomes, decode_each, decoded
 from mufin.corpus.image_store import ImageWriter
 from mufin.corpus.pixels import MEMORY, decode
 from mufin.errors import MufinError
@@ -29,6 +29,7 @@ from tests.support.hostile_pictures import (
     encoded,
     gif,
     many_scans,
+    png_with,
     scene,
     zeros,
 )
@@ -61,12 +62,12 @@ def worker(monkeypatch, does: str, seconds: int = decode_worker.SECONDS) -> None
 import os, signal, time
 from mufin.corpus import decode_worker, pixels
 real, number = pixels.decode, 0
-def decode(content, size):
+def decode(content, size, notes):
     global number
     number += 1
     bad = content.startswith({BAD!r})
     {does}
-    return real(content, size)
+    return real(content, size, notes)
 pixels.decode = decode
 decode_worker.SECONDS = {seconds}
 decode_worker.main()
@@ -81,22 +82,24 @@ def same(ours: list, contents: list[bytes]) -> bool:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_processes_decode_as_a_loop(store, workers):
     folder, contents = store
-    keys, drops = np.array([*contents, "f" * 32]), {}
-    found = list(decoded(folder, keys, SIZE, workers, drops))
+    keys, outcomes = np.array([*contents, "f" * 32]), Outcomes()
+    found = list(decoded(folder, keys, SIZE, workers, outcomes))
     expected = [(k, decode(c, SIZE)) for k, c in contents.items() if c not in BROKEN]
     assert [key for key, _ in found] == [key for key, _ in expected]
     assert all(np.array_equal(ours, slow) for (_, ours), (_, slow) in zip(found, expected))
     assert all(ours.dtype == np.uint8 and ours.flags.writeable for _, ours in found)
-    assert drops == dict.fromkeys(BROKEN.values(), 1) | {"not in the image store": 1}
+    assert outcomes.dropped == dict.fromkeys(BROKEN.values(), 1) | {"not in the image store": 1}
+    reasons = {contents.get(key, b""): reason for reason, key in outcomes.examples.items()}
+    assert reasons == BROKEN | {b"": "not in the image store"}
 
 
 def test_only_the_pictures_asked_for_are_decoded(store, monkeypatch):
     folder, contents = store
     asked = list(contents)[3:90:7]
     monkeypatch.setattr(decoding, "CHUNK", 4)
-    drops: dict[str, int] = {}
-    assert [key for key, _ in decoded(folder, np.array(asked), SIZE, 1, drops)] == asked
-    assert drops == {}
+    outcomes = Outcomes()
+    assert [key for key, _ in decoded(folder, np.array(asked), SIZE, 1, outcomes)] == asked
+    assert outcomes == Outcomes()
 
 
 def test_a_few_pictures_are_decoded_in_a_process_that_stays():
@@ -106,6 +109,18 @@ def test_a_few_pictures_are_decoded_in_a_process_that_stays():
     process = decoding._spare.process
     assert decode_each([], SIZE) == [] and same(decode_each([jpeg(3)], 16), [jpeg(3)])
     assert decoding._spare.process is process and process.poll() is None
+
+
+def test_what_was_mended_is_counted_with_its_first_picture(tmp_path):
+    writer = ImageWriter(tmp_path)
+    contents = [jpeg(1), jpeg(2)[:-1], jpeg(3)[:-2], png_with(b"eXIf", b"no EXIF")]
+    keys = [writer.add(content) for content in contents]
+    writer.close()
+    outcomes = Outcomes()
+    assert len(list(decoded(tmp_path, np.array(keys), SIZE, 2, outcomes))) == 4
+    assert outcomes.dropped == {}
+    assert outcomes.noted == {"without end marker": 2, "broken EXIF": 1}
+    assert outcomes.examples == {"without end marker": keys[1], "broken EXIF": keys[3]}
 
 
 @pytest.mark.parametrize(
@@ -124,10 +139,10 @@ def test_a_crash_costs_one_picture(tmp_path, monkeypatch, does):
     good = [jpeg(number) for number in range(40)]
     keys = np.array([writer.add(content) for content in [*good[:20], BAD, *good[20:], BAD + b"2"]])
     writer.close()
-    drops: dict[str, int] = {}
-    found = [pixels for _, pixels in decoded(tmp_path, keys, SIZE, 2, drops)]
+    outcomes = Outcomes()
+    found = [pixels for _, pixels in decoded(tmp_path, keys, SIZE, 2, outcomes)]
     assert len(found) == 40 and same(found, good)
-    assert drops == {"the decoder crashed": 2}
+    assert outcomes.dropped == {"the decoder crashed": 2}
 
 
 def test_a_picture_does_not_answer_for_earlier_ones(monkeypatch, decoder):
@@ -274,7 +289,7 @@ def test_processes_end_with_the_generator(store, monkeypatch):
     monkeypatch.setattr(decoding, "CHUNK", 4)
     worker(monkeypatch, "number > 4 and time.sleep(1000)")
     before, start = set(psutil.Process().children()), time.monotonic()
-    with closing(decoded(folder, np.array([*contents]), SIZE, 2, {})) as pictures:
+    with closing(decoded(folder, np.array([*contents]), SIZE, 2, Outcomes())) as pictures:
         next(pictures)
         assert len(set(psutil.Process().children()) - before) == 2
     assert not set(psutil.Process().children()) - before

@@ -12,7 +12,7 @@ from mufin.corpus.reasons import GIVEN_UP
 
 RECORDS = [
     ("a", b"one\nline", ""),
-    ("b", b"", "HTTP 404"),
+    ("b", b"", "HTTP 500"),
     ("c\n{", b'{"url": "x"}\n', ""),
     ("d", b"last", ""),
 ]
@@ -57,6 +57,27 @@ def test_failed_references_are_asked_again_in_the_next_run(tmp_path):
             RECORDS[0],
         ]
     again.close()
+
+
+@pytest.mark.parametrize(
+    "reason, done",
+    [
+        *((r, True) for r in ("HTTP 404", "HTTP 410", "not a picture", "too many bytes")),
+        *((r, True) for r in ("PDF is not read", "not a URL", "too many redirects")),
+        *((r, False) for r in ("HTTP 403", "HTTP 503", "timed out", "host name not found")),
+        *((r, False) for r in ("HTML instead of a picture", "empty", GIVEN_UP)),
+        ("HEIC is not read without pillow-heif", False),
+    ],
+)
+def test_lasting_failures_are_remembered_under_the_same_settings(tmp_path, reason, done):
+    path = tmp_path / "fetched.log"
+    log = FetchLog(path, "a")
+    log.add([("x", b"", reason)])
+    log.close()
+    for settings in ("a", "b", "a"):
+        log = FetchLog(path, settings)
+        assert ("x" in log.done) == (done and settings == "a")
+        log.close()
 
 
 def test_a_record_is_done_after_file_and_folder_are_on_disk(tmp_path, monkeypatch):

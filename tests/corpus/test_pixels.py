@@ -9,6 +9,8 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mufin.corpus import pixels
 from mufin.corpus.pixels import decode
@@ -105,14 +107,14 @@ def test_broken_bytes_give_a_picture_or_a_reason(form):
 
 
 def test_any_error_in_pillow_is_a_reason(monkeypatch):
-    """EXIF that cannot be written back raises struct.error, a broken AVIF RuntimeError."""
+    """A broken AVIF raises RuntimeError, say."""
     content = encoded(scene(20, 20), "PNG")
     for error in (struct.error, RuntimeError, zlib.error, RecursionError):
 
         def breaks(*_, error=error):
             raise error("broken")
 
-        monkeypatch.setattr(pixels.ImageOps, "exif_transpose", breaks)
+        monkeypatch.setattr(PngImageFile, "load", breaks)
         assert decode(content, 16) == "corrupt or truncated"
 
 
@@ -266,10 +268,10 @@ def test_no_memory_is_a_reason_of_its_own(monkeypatch):
     content = encoded(scene(20, 20), "TIFF")
     for error in (MemoryError(), OSError("out of memory when reading image file")):
 
-        def fails(*_, error=error, **__):
+        def fails(*_, error=error):
             raise error
 
-        monkeypatch.setattr(pixels.ImageOps, "exif_transpose", fails)
+        monkeypatch.setattr(TiffImageFile, "load", fails)
         assert decode(content, 16) == "too much memory"
 
 
@@ -317,3 +319,93 @@ def test_a_line_of_pixels_stays_a_line(width, height, form):
     assert extent.tolist() == [32 if height >= width else 1, 32 if width >= height else 1]
     assert (ours == 255).all(2).sum() == 32 * 32 - len(dark)
     assert abs(dark.mean(0) - 15.5).max() <= 0.5
+
+
+# What is not whole, and yet all there
+
+
+FORMS = [{}, {"progressive": True}, {"optimize": True}, {"quality": 95, "subsampling": 0}]
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_a_jpeg_without_its_end_marker_keeps_its_pixels(options, mode, cut):
+    for side in (16, 75, 600):
+        content, notes = encoded(scene(side, side).convert(mode), "JPEG", **options), set()
+        assert content.endswith(b"\xff\xd9")
+        assert np.array_equal(decode(content[:-cut], 64, notes), decode(content, 64))
+        # Pillow may be ready with the last pixel, without a look at what comes after it.
+        assert notes == {"without end marker"} or not notes and "subsampling" in options
+        assert isinstance(decode(content, 64, whole := set()), np.ndarray) and whole == set()
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+def test_a_jpeg_that_lacks_pixels_is_truncated(options):
+    content = encoded(scene(200, 150), "JPEG", **options)
+    for end in (len(content) * part // 100 for part in (30, 50, 75, 90, 95)):
+        notes: set[str] = set()
+        assert decode(content[:end], 64, notes) == "corrupt or truncated" and notes == set()
+    whole = decode(content, 64).astype(int)
+    for cut in range(3, 60):  # a few bytes less cost a few pixels, or the picture
+        ours = decode(content[:-cut], 64)
+        assert isinstance(ours, str) or (ours != whole).any(-1).mean() < 0.02
+
+
+def test_a_progressive_jpeg_is_not_taken_for_whole_after_an_early_scan():
+    content = encoded(scene(200, 150), "JPEG", progressive=True)
+    scans = [i for i in range(len(content)) if content[i : i + 2] == b"\xff\xda"]
+    assert len(scans) >= 6
+    for start in scans[1:]:  # all that comes before is there; Pillow would show it, less sharp
+        end = content.rfind(b"\xff\xc4", 0, start)
+        assert decode(content[:end], 64) == "corrupt or truncated"
+        assert decode(content[:start], 64) == "corrupt or truncated"
+
+
+def test_a_thumbnail_in_exif_is_no_scan_of_the_picture():
+    exif = Image.Exif()
+    exif[0x010E] = encoded(scene(16, 16), "JPEG").decode("latin-1")
+    content = encoded(scene(200, 150), "JPEG", progressive=True, exif=exif)
+    assert isinstance(decode(content[:-1], 64), np.ndarray)
+    first = content.index(b"\xff\xc2")
+    end = content.index(b"\xff\xda", content.index(b"\xff\xda", first) + 2)
+    assert decode(content[:end], 64) == "corrupt or truncated"
+
+
+BROKEN_EXIF = [
+    b"no EXIF at all",
+    b"MM\0*\0\0\0\x08\0\1\1\x12\0\7\0\0\0\4abcd\0\0\0\0",  # an orientation that is no number
+    b"II*\0\x08\0\0\0\5\0\x12\1\3\0\1\0",  # cut in the first entry
+    b"II*\0\xff\xff\xff\xff",
+]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("exif", BROKEN_EXIF)
+def test_broken_exif_does_not_cost_the_picture(form, exif):
+    image, options = scene(60, 40), {"lossless": True} if form == "WEBP" else {"quality": 95}
+    plain, notes = decode(encoded(image, form, **options), 32), set()
+    assert np.array_equal(decode(encoded(image, form, exif=exif, **options), 32, notes), plain)
+    assert notes <= {"broken EXIF"}
+
+
+def test_broken_exif_is_noted():
+    for form in ("PNG", "WEBP"):
+        notes: set[str] = set()
+        decode(encoded(scene(60, 40), form, exif=BROKEN_EXIF[0]), 32, notes)
+        assert notes == {"broken EXIF"}
+
+
+def test_a_rotation_is_kept_when_the_rest_of_exif_is_broken(monkeypatch):
+    """Pillow turns the picture, and then cannot write the EXIF that is left."""
+    image, exif = scene(60, 40), Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(image.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+
+    def fails(*_):
+        raise struct.error("broken")
+
+    monkeypatch.setattr(Image.Exif, "tobytes", fails)
+    notes: set[str] = set()
+    assert np.array_equal(decode(content, 32, notes), reference(image, 32))
+    assert notes == {"broken EXIF"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mufin.artifacts.curated import Split
-from mufin.corpus.splits import cold_split, released_split, warm_split
+from mufin.corpus.splits import cold_split, mutual, released_split, time_split, warm_split
 from mufin.corpus.subsample import dense_subsample
 from mufin.errors import MufinError
 from mufin.ragged import Lists
@@ -113,3 +113,70 @@ def test_a_subsample_keeps_relations_denser_than_a_random_one():
 def test_a_split_without_labels_names_the_setting():
     with pytest.raises(MufinError, match="lower curate.test"):
         cold_split(Lists.of_rows([[1], []]), 0.9, 0.0, np.random.default_rng(0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(8, 40), st.integers(0, 999))
+def test_a_time_split_has_the_relations_of_each_period(n, seed):
+    periods = {name: graph(n, 3, seed + i) for i, name in enumerate(("train", "valid", "test"))}
+    try:
+        s = time_split(periods)
+    except MufinError:
+        assert not len(periods["train"].values)
+        return
+    known = set(s.labels) | set(s.rows["train"].product)
+    assert set(s.labels) == set(periods["train"].values)
+    later = set(periods["valid"].values) | set(periods["test"].values)
+    assert set(s.unseen) == later - known
+    candidates = np.concatenate([s.labels, s.unseen])
+    for name, rows in s.rows.items():
+        expected = [p for p in range(n) if set(periods[name][p]) & set(s.labels)]
+        assert rows.product.tolist() == expected
+        for i, p in enumerate(rows.product):
+            assert set(s.labels[rows.labels[i]]) == set(periods[name][p]) & set(s.labels)
+            assert set(s.labels[rows.excluded[i]]) == {p} & set(s.labels)
+            if name != "train":
+                wide = s.unseen_rows[name]
+                assert wide.product[i] == p
+                assert set(candidates[wide.labels[i]]) == set(periods[name][p]) & set(candidates)
+
+
+def test_a_time_split_without_relations_in_train_names_settings():
+    empty, some = Lists.of_rows([[], []]), Lists.of_rows([[1], [0]])
+    with pytest.raises(MufinError, match="lower curate.test"):
+        time_split({"train": empty, "valid": empty, "test": some})
+
+
+def test_labels_that_are_no_products_are_never_held_out():
+    rng = np.random.default_rng(3)
+    relations = Lists.of_rows([*(30 + rng.permutation(10)[:3] for _ in range(30)), *([[]] * 10)])
+    s = cold_split(relations, 0.3, 0.2, np.random.default_rng(0), first_label=30)
+    named = {name: set(relations.take(rows.product).values) for name, rows in s.rows.items()}
+    assert set(s.labels) == named["train"] and min(s.labels) >= 30
+    assert set(s.unseen) == (named["valid"] | named["test"]) - named["train"]
+    assert not any(rows.excluded.values.any() for rows in s.rows.values())
+    assert sum(map(len, s.rows.values())) == 30
+
+
+def test_a_label_of_no_train_datapoint_is_unseen():
+    relations = Lists.of_rows([*([[20]] * 19), [20, 21], [], []])
+    for seed in range(40):
+        s = cold_split(relations, 0.1, 0.1, np.random.default_rng(seed), first_label=20)
+        in_train = 19 in s.rows["train"].product
+        assert s.unseen.tolist() == ([] if in_train else [21])
+        assert s.labels.tolist() == ([20, 21] if in_train else [20])
+
+
+def test_mutual_means_every_pair_both_ways():
+    assert mutual(Lists.of_rows([[1], [0], [3], [2]]))
+    assert not mutual(Lists.of_rows([[1], [0], [3], []]))
+    assert not mutual(Lists.of_rows([[], []]))
+
+
+def test_mutual_pairs_never_pass_a_cold_split():
+    pairs = Lists.of_rows([[i ^ 1] for i in range(20)])
+    for seed in range(10):
+        s = cold_split(pairs, 0.3, 0.0, np.random.default_rng(seed))
+        assert not len(s.rows["test"])
+    with pytest.raises(MufinError, match="mutual pairs.* set curate.split to warm, or to time"):
+        cold_split(Lists.of_rows([[1], [0]]), 0.5, 0.0, np.random.default_rng(0))

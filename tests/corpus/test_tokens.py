@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mufin.corpus import tokens as tokens_module
 from mufin.corpus.tokens import (
     learn_wordpiece,
     lexical_terms,
@@ -172,13 +171,13 @@ def test_a_folder_without_a_tokenizer_names_the_setting(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_tokenizer_error_without_text_is_one_sentence(monkeypatch):
+def test_a_tokenizer_error_without_text_is_one_sentence(monkeypatch, tmp_path):
     def dies(name):
         raise AssertionError
 
-    monkeypatch.setattr(tokens_module.AutoTokenizer, "from_pretrained", dies)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", dies)
     with pytest.raises(MufinError, match=r"tokenizer cannot be loaded \(AssertionError\)"):
-        load_tokenizer("some/model")
+        load_tokenizer(str(tmp_path))
 
 
 def test_a_tokenizer_without_special_tokens_cuts_titles(tmp_path):

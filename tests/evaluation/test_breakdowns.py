@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mufin import metrics
+from mufin.artifacts.curated import Curated, Split
 from mufin.evaluation import breakdowns
 from mufin.ragged import Lists
 
@@ -127,3 +128,53 @@ def test_groups_by_modality():
 def test_groups_by_category_name_the_largest_first():
     names, place = breakdowns.by_category(np.array(["b", "a", "b", "", "c", "a", "b"]), 2)
     assert names == ["b", "a", "others"] and place.tolist() == [0, 1, 0, 2, 2, 1, 0]
+
+
+def timed(seed: int = 0) -> Curated:
+    """A split by time of products 0 to 49, of which the first 30 are train datapoints."""
+    rng = np.random.default_rng(seed)
+
+    def split(products: np.ndarray) -> Split:
+        truth = Lists.of_rows(
+            [np.sort(rng.permutation(12)[: rng.integers(1, 5)]) for _ in products]
+        )
+        return Split(products, truth, Lists.of_rows([[p] if p < 12 else [] for p in products]))
+
+    test = rng.permutation(50)[:25]
+    return Curated(np.arange(12), {"train": split(np.arange(30)), "test": split(test)})
+
+
+def test_known_and_new_are_those_of_a_slow_loop():
+    data, rng = timed(), np.random.default_rng(1)
+    train, test = data.train, data.splits["test"]
+    predictions = np.stack([rng.permutation(12)[:10] for _ in test.product])
+    of = {name: [] for name in (*breakdowns.KNOWN, *breakdowns.PAIRS)}
+    for i, product in enumerate(test.product):
+        old = set(train.labels[product].tolist()) if product < 30 else set()
+        right, own = set(test.labels[i].tolist()), set(test.excluded[i].tolist())
+        kinds = {breakdowns.KNOWN[int(product >= 30)]: (right, own)}
+        if right - old:
+            kinds["new pairs"] = right - old, own | (right & old)
+        if right & old:
+            kinds["repeated pairs"] = right & old, own | (right - old)
+        for name, (wanted, gone) in kinds.items():
+            ranked = [p for p in predictions[i].tolist() if p not in gone]
+            wanted = wanted - gone
+            hits = [len(wanted & set(ranked[:k])) for k in (1, 5, 10)]
+            of[name].append([hits[0], hits[1] / 5, hits[2] / max(len(wanted), 1)])
+    found = breakdowns.of_known_and_new(predictions, data, "test")
+    assert [name for name, _, _ in found] == list(of)
+    for name, count, values in found:
+        assert count == len(of[name])
+        np.testing.assert_allclose(values, 100 * np.mean(of[name], axis=0))
+
+
+def test_without_known_products_all_are_cold_and_no_pair_is_repeated():
+    data = timed()
+    cold = np.arange(40, 45)
+    truth = Lists.of_rows([[0]] * 5)
+    data.splits["test"] = Split(cold, truth, Lists.of_rows([[]] * 5))
+    found = breakdowns.of_known_and_new(np.zeros((5, 1), int), data, "test")
+    assert found == [("cold products", 5, [100.0, 20.0, 100.0])]
+    data.splits["test"] = Split(cold[:0], Lists.of_rows([]), Lists.of_rows([]))
+    assert breakdowns.of_known_and_new(np.zeros((0, 1), int), data, "test") == []

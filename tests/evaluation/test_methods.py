@@ -20,7 +20,7 @@ from mufin.evaluation.methods import (
     module_one_rows,
     unseen_labels,
 )
-from mufin.evaluation.reference import reference_rows
+from mufin.evaluation.reference import reference_rows, train_pairs_row
 from mufin.metrics import precision_at_k, recall_at_k
 from mufin.ragged import Lists
 from mufin.ranking.mix import Candidates, Mix, rank
@@ -86,7 +86,7 @@ def test_without_a_ridge_no_second_mix_is_chosen():
 
 def test_mixed_rows_are_the_rankings_of_their_mixes():
     both = {"valid": scored(5, seed=1), "test": scored(6, seed=2)}
-    chosen = Chosen(FIXED, SWEEP[7], SWEEP[4], [])
+    chosen = Chosen(FIXED, SWEEP[7], SWEEP[4], None, [])
     rows = mixed_rows(both, chosen, frequency(), 8)
     assert list(rows) == ["mufin", "mufin_chosen", "mufin_without_ridge"]
     for name, mix in zip(rows, (FIXED, SWEEP[7], SWEEP[4])):
@@ -227,3 +227,18 @@ def test_the_ridge_row_is_the_order_of_its_scores():
         assert labels[: len(order)].tolist() == order
         np.testing.assert_array_equal(values[: len(order)], scores[row, order].astype(np.float32))
     assert "ridge" not in reference_rows(train, split, titles, 12, None, 12)
+
+
+def test_the_train_pairs_row_repeats_what_train_knew():
+    """Products 0 and 2 are in train, product 9 is not."""
+    labels = Lists.of_rows([[0, 1, 3], [3], [2, 3]])
+    weights = np.float32([0.2, 1, 0.5, 1, 0.5, 1])
+    train = Split(np.array([0, 1, 2]), labels, Lists.of_rows([[]] * 3), weights)
+    asked = Split(np.array([2, 9, 0]), Lists.of_rows([[0]] * 3), Lists.of_rows([[], [3], [1]]))
+    data = Curated(np.arange(5), {"train": train, "test": asked})
+    found, _ = train_pairs_row(data, "test", 5)
+    assert found.tolist() == [[3, 2, 0, 1, 4], [0, 1, 2, 4, -1], [3, 0, 2, 4, -1]]
+    plain = Curated(
+        data.labels, {**data.splits, "train": Split(train.product, labels, train.excluded)}
+    )
+    assert train_pairs_row(plain, "test", 2)[0].tolist() == [[2, 3], [0, 1], [0, 3]]

@@ -14,9 +14,11 @@ from mufin.artifacts.contents import contents_of, seal
 from mufin.artifacts.precomputed import Precomputed
 from mufin.errors import ArtifactError
 from mufin.nn.assembly import Member, assemble, load_members, new_member, save_members, transferred
+from mufin.nn.bert import BertTextEncoder
 from mufin.nn.encoder_files import save_encoder
 from mufin.nn.image_encoder import create_image_encoder
 from mufin.nn.mufin import Mufin
+from mufin.nn.stored import StoredDescriptors
 from mufin.nn.text_encoder import create_text_encoder
 from mufin.nn.weights import weights_of
 from mufin.ragged import Lists
@@ -87,6 +89,38 @@ def test_saved_members_keep_their_encoders(precomputed, tmp_path):
     ours, theirs = weights_of(again.network), weights_of(member.network)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[n], theirs[n]) for n in theirs)
+
+
+@pytest.mark.parametrize("image, text", [(0, "all"), (0, 0), (1, "all"), (0, 1)])
+def test_members_for_predictions_return_the_same_bits(image, text, tmp_path):
+    """Frozen encoders are left out, and a whole BERT runs without transformers."""
+    out = Precomputed(tmp_path / "precomputed")
+    torch.manual_seed(0)
+    vision = create_image_encoder("vit_tiny_patch16_224", "random", VIT, 32, image)
+    save_encoder(vision, out.encoder("image"))
+    save_encoder(create_text_encoder("bert", "random", BERT, text, 60), out.encoder("text"))
+    for name in ("image", "text"):  # as the stage precompute does for descriptors
+        out.write_statistics(name, np.random.default_rng(0).normal(size=(9, 24)))
+    seal(out.folder)
+    facts = architecture(modalities=["text", "image"], num_labels=5)
+    save_members([Member(facts, shaken(assemble(facts, out, 1)))], tmp_path / "m", out)
+    [whole], [light] = (load_members(tmp_path / "m", out, whole=w) for w in (True, False))
+    assert torch.equal(scores(whole.network), scores(light.network))
+    assert not light.network.training
+    for name, frozen in (("image", image == 0), ("text", text == 0)):
+        ours, theirs = light.network.encoders[name], whole.network.encoders[name]
+        assert isinstance(ours, StoredDescriptors) == frozen and ours.width == theirs.width
+        if frozen:
+            inputs = (torch.randn(6, 24),)
+        elif name == "image" or text == 1:  # activations, by the same class
+            assert type(ours) is type(theirs)
+            continue
+        else:
+            assert type(ours) is BertTextEncoder
+            inputs = (torch.randint(1, 60, (6, 9)),)
+        lengths = (torch.tensor([9, 1, 4, 9, 0, 2]),) if name == "text" else ()
+        with torch.no_grad():
+            assert torch.equal(ours(*inputs, *lengths), theirs(*inputs, *lengths))
 
 
 def test_members_keep_their_order(tmp_path):

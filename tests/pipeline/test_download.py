@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -14,15 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from mufin.corpus import connections
 from mufin.corpus.hosts import FAILURES, LOST
+from mufin.corpus.image_store import key_of, stored_pictures
 from mufin.corpus.reasons import GIVEN_UP
 from mufin.errors import MufinError
 from pipeline import download
 from tests.support.projects import ROOT, changed
-from tests.support.servers import Server, serving
+from tests.support.servers import PICTURE, Handler, Server, jpeg, serving
 
 RAW = ["contents.json", "image_log.parquet", "images/part-00000.parquet", "products.parquet"]
 
@@ -41,7 +44,13 @@ def one_worker(monkeypatch):
 
 def catalog_of(images: list[list[str]]) -> str:
     rows = [
-        {"ASIN": f"p{i}", "title": f"thing {i}", "images": urls, "also_buy": [f"p{i - 1}"]}
+        {
+            "ASIN": f"p{i}",
+            "title": f"thing {i}",
+            "images": urls,
+            "also_buy": [f"p{i - 1}"],
+            "category": [],
+        }
         for i, urls in enumerate(images)
     ]
     return "".join(json.dumps(row) + "\n" for row in rows)
@@ -49,7 +58,7 @@ def catalog_of(images: list[list[str]]) -> str:
 
 def shop_of(folder: Path, images: list[list[str]], **settings) -> None:
     """A folder to run in: a catalog with a product per list of references, in this order."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "catalog.jsonl").write_text(catalog_of(images))
     settings = {"source": "catalog", "private_addresses": True, "retries": 1} | settings
     settings["location"] = "catalog.jsonl"
@@ -111,8 +120,7 @@ def test_a_killed_download_resumes_to_the_same_bytes(server, tmp_path, monkeypat
     second = start(tmp_path / "killed")
     output = second.communicate(timeout=60)[0]
     assert second.returncode == 0, output
-    # only what is missing or has failed
-    assert set(server.asked - before) == {"/pic/slow.jpg", "/404/a.jpg"}
+    assert set(server.asked - before) == {"/pic/slow.jpg"}  # not what answered HTTP 404
     shop_of(tmp_path / "unbroken", urls, timeout=30.0)
     run(tmp_path / "unbroken")
     assert list(output_of(tmp_path / "killed")) == [*RAW, "source.json"]
@@ -138,6 +146,89 @@ def test_kept_pictures_are_not_fetched_again(server, tmp_path, monkeypatch):
     shop_of(tmp_path / "fresh", urls)
     run(tmp_path / "fresh")
     assert output_of(tmp_path / "shop") == output_of(tmp_path / "fresh")
+
+
+def test_after_an_outage_only_what_it_cost_is_asked_again(tmp_path, monkeypatch, capsys):
+    """HTTP 404, 410 and what is no picture are remembered, as long as the pictures are kept."""
+    shop, up = tmp_path / "shop", ["/pic/1.jpg", "/pic/2.jpg"]
+    with serving(Server(Outage)) as server:
+        lasting = ["/404/a.jpg", "/410/a.jpg", "/text", "/announced", "/circle/a"]
+        passing = ["/503/a.jpg", "/403/a.jpg", "/html", "/stalls/a.jpg"]
+        urls = [[server.url(path)] for path in [*up, *lasting, *passing]]
+        shop_of(shop, urls, max_failed=1.0, retries=0, timeout=0.5)
+        run(shop)
+        assert "2 of them failed for want of a network or a host" in capsys.readouterr().err
+        before, server.over_now = Counter(server.asked), True
+        run(shop)
+        assert server.asked - before == Counter(passing)
+        failed = json.loads((shop / "metrics/download.json").read_text())["failed"]
+        assert sum(failed.values()) == len(lasting)
+        assert not list((shop / "scratch/download").iterdir())  # nothing is to be had any more
+        fresh = Counter(server.asked)
+        run(shop)
+        assert set(server.asked - fresh) >= {*up, *lasting[:4], *passing}
+
+
+class Outage(Handler):
+    """Two hosts in one: some paths fail until `over_now` is set on the server."""
+
+    def _403(self, n):
+        if getattr(self.server, "over_now", False):
+            self.answer(body=PICTURE)
+        else:
+            self.answer(int(self.path[1:4]))
+
+    _503 = _403
+
+    def _410(self, n):
+        self.answer(410)
+
+    def _html(self, n):
+        if getattr(self.server, "over_now", False):
+            self.answer(body=PICTURE)
+        else:
+            super()._html(n)
+
+    def _stalls(self, n):
+        if getattr(self.server, "over_now", False):
+            self.answer(body=PICTURE)
+        else:
+            super()._stalls(n)
+
+
+def test_other_settings_ask_again_for_what_failed(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUFIN_KEEP_FETCHED", "1")
+    shop, urls = tmp_path / "shop", [[server.url(f"/{p}/1.jpg")] for p in ("404", "pic")]
+    for settings, paths in (
+        ({}, {"/404/1.jpg", "/pic/1.jpg"}),
+        ({}, set()),
+        ({"user_agent": "a shop"}, {"/404/1.jpg"}),
+        ({"user_agent": "a shop", "timeout": 9.0}, set()),
+    ):
+        before = Counter(server.asked)
+        shop_of(shop, urls, max_failed=1.0, **settings)
+        run(shop)
+        assert set(server.asked - before) == paths
+
+
+def test_too_many_failures_name_a_reference_and_the_folder(tmp_path):
+    shop = tmp_path / "shop"
+    with serving(Server()) as server:
+        long = server.url("/404/" + "x" * 200 + "/end.jpg")
+        urls = [[long], [server.url("/404/b")], [server.url("/text")], [server.url("/html")]]
+        shop_of(shop, urls)
+        with pytest.raises(MufinError) as error:
+            run(shop)
+        text = str(error.value)
+        assert text.startswith(
+            "4 of 4 image references gave no picture (HTTP 404: 2, such as 'http"
+        )
+        assert "xxx/end.jpg', not a picture: 1), more than" in text and text.count("such as") == 1
+        (kept,) = (shop / "scratch/download").iterdir()
+        assert text.endswith(
+            f"or raise it; remove scratch/download/{kept.name} to ask for all again"
+        )
+        assert len(text) <= 300
 
 
 def test_ctrl_c_ends_a_download_from_a_silent_host(server, tmp_path):
@@ -248,7 +339,11 @@ def test_a_dead_host_costs_few_requests_and_is_asked_again(tmp_path, attempts, c
         assert set(failed) == {GIVEN_UP, "connection failed"} and sum(failed.values()) == 500
         assert attempts[dead] < 100 and failed["connection failed"] <= 16 + FAILURES
         loss, remedy = capsys.readouterr().err.splitlines()
-        assert "500 of 1000 image references gave no picture (its host failed too often: " in loss
+        assert re.search(
+            r"500 of 1000 image references gave no picture \(its host failed too often: \d+, such "
+            rf"as 'http://127.0.0.1:{dead}/pic/\d+.jpg', connection failed: \d+, such as ",
+            loss,
+        )
         assert re.search("500 of them failed for want of .* `dvc repro -f -s download`", remedy)
         (kept,) = (shop / "scratch/download").iterdir()
         assert f"scratch/download/{kept.name} until then" in remedy
@@ -289,15 +384,104 @@ def test_a_host_that_recovers_gives_its_pictures_in_the_same_run(server, tmp_pat
     assert set(failed) == {"connection failed"} and failed["connection failed"] < 20
 
 
+# How a server is asked
+
+
+class Noting(Handler):
+    """Keeps the headers and the raw path of each request."""
+
+    def do_GET(self):
+        self.server.asked[self.path] += 1
+        self.server.agents.add(self.headers["User-Agent"])
+        if self.path == "/to":
+            self.answer(302, Location="/umgezogen/\u00c3\u00bc.jpg")  # UTF-8, as servers send it
+        else:
+            self.answer(body=PICTURE)
+
+
+@pytest.fixture
+def noting():
+    server = Server(Noting)
+    server.agents = set()
+    with serving(server):
+        yield server
+
+
+def test_requests_name_themselves_as_the_settings_say(noting, tmp_path):
+    shop_of(tmp_path / "shop", [[noting.url("/a.jpg")], []], user_agent="Shop/1.0 (+mail@shop)")
+    run(tmp_path / "shop")
+    assert noting.agents == {"Shop/1.0 (+mail@shop)"}
+
+
+def test_urls_are_asked_for_as_browsers_write_them(noting, tmp_path):
+    paths = ["/a b.jpg", "/\u00fc/\u5199.jpg?q=\u00e4 b", "/c%20d.jpg", "/to", "/50%.jpg"]
+    urls = [noting.url(path) for path in paths]
+    urls += [f"  {noting.url('/e.jpg')}\n", noting.url("/f\ng.jpg"), noting.url("/[h].jpg#end")]
+    shop_of(tmp_path / "shop", [[url] for url in urls])
+    run(tmp_path / "shop")
+    assert json.loads((tmp_path / "shop/metrics/download.json").read_text())["failed"] == {}
+    assert set(noting.asked) == {
+        "/a%20b.jpg",
+        "/%C3%BC/%E5%86%99.jpg?q=%C3%A4%20b",
+        "/c%20d.jpg",
+        "/to",
+        "/umgezogen/%C3%BC.jpg",
+        "/50%25.jpg",
+        "/e.jpg",
+        "/fg.jpg",
+        "/%5Bh%5D.jpg",
+    }
+
+
+# Images in the catalog itself
+
+
+def data_url(content: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+
+
+def test_images_in_the_catalog_are_stored_like_fetched_ones(server, tmp_path, capsys):
+    shop = tmp_path / "shop"
+    twice, large = data_url(jpeg(1)), data_url(jpeg(2) + bytes(3000))
+    images = [[twice], [server.url("/pic/3.jpg"), twice], [large], [data_url(b"a title")]]
+    shop_of(shop, images, max_failed=1.0, max_bytes=2000)
+    run(shop)
+    facts = json.loads((shop / "metrics/download.json").read_text())
+    assert facts["pictures"] == 2 and facts["references"] == 4
+    assert facts["failed"] == {"too many bytes": 1, "not a picture": 1}
+    log = {
+        row["url"]: row for row in pq.read_table(shop / "data/raw/image_log.parquet").to_pylist()
+    }
+    assert log[f"sha256:{key_of(jpeg(1))}"]["key"] == key_of(jpeg(1))
+    stored = stored_pictures(shop / "data/raw/images", {key_of(jpeg(1)), key_of(jpeg(3))})
+    assert set(stored.values()) == {jpeg(1), jpeg(3)}
+    assert "too many bytes: 1, such as 'sha256:" in capsys.readouterr().err
+    assert sorted(p.name for p in (shop / "data").iterdir()) == ["raw"]
+    before = output_of(shop)
+    run(shop)
+    assert output_of(shop) == before
+
+
+def test_a_path_that_looks_like_a_kept_image_is_none(tmp_path):
+    shop = tmp_path / "shop"
+    shop_of(shop, [["sha256:" + "0" * 32], ["sha256:no"], ["sha256:"]], max_failed=1.0)
+    run(shop)
+    failed = json.loads((shop / "metrics/download.json").read_text())["failed"]
+    assert failed == {"scheme sha256 is not fetched": 3}
+
+
 # What is left in scratch
 
 
 def test_lost_references_that_stay_lost_keep_nothing(server, tmp_path, capsys):
-    shop_of(tmp_path / "shop", [[server.url("/pic/1.jpg")], [server.url("/404")]], max_failed=0.5)
+    lost = server.url("/404")
+    shop_of(tmp_path / "shop", [[server.url("/pic/1.jpg")], [lost]], max_failed=0.5)
     run(tmp_path / "shop")
     assert capsys.readouterr().err == (
-        "download: 1 of 2 image references gave no picture (HTTP 404: 1)\n"
+        f"download: 1 of 2 image references gave no picture (HTTP 404: 1, such as '{lost}')\n"
     )
+    facts = json.loads((tmp_path / "shop/metrics/download.json").read_text())
+    assert facts["failed_examples"] == {"HTTP 404": f"'{lost}'"}
     assert not list((tmp_path / "shop/scratch/download").iterdir())
 
 

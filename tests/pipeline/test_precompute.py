@@ -64,9 +64,11 @@ def damaged(sample, tmp_path_factory) -> Path:
         & {k for row in products(sample)["images"].to_pylist() for k in row}
     )
     whole = pictures_of(sample)
+    unended = next(key for key in keys[40:] if whole[key].endswith(b"\xff\xd9"))
     moved = rewrite(
         folder,
         {
+            unended: whole[unended][:-1],
             keys[3]: b"no picture",
             keys[8]: whole[keys[8]][:200],
             keys[20]: None,
@@ -305,6 +307,22 @@ def test_several_shards_give_the_same_batches_as_one(damaged, stored, monkeypatc
     )
     assert len(shards) > 1 and len(list(parts.glob("pixels-*.npy"))) > 1
     assert torch.equal(whole.images, apart.images) and torch.equal(whole.image_bag, apart.image_bag)
+
+
+def test_what_was_mended_or_dropped_is_counted_with_a_product(damaged, stored):
+    facts = json.loads((stored[1].parents[1] / "metrics/precompute.json").read_text())["image"]
+    store, images = (
+        pictures_of(damaged),
+        dict(zip(products(damaged)["uid"].to_pylist(), products(damaged)["images"].to_pylist())),
+    )
+    assert facts["noted"] == {"without end marker": 1}
+    assert set(facts["examples"]) == set(facts["dropped"]) | set(facts["noted"])
+    for what, uid in facts["examples"].items():
+        outcomes: set = set()
+        for key in images[uid.strip("'")]:
+            out = decode(store[key], SIZE, outcomes) if key in store else "not in the image store"
+            outcomes |= {out} if isinstance(out, str) else set()
+        assert what in outcomes
 
 
 # From train alone

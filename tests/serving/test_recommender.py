@@ -127,9 +127,9 @@ def test_a_new_product_is_answered_like_its_catalog_twin(finished, served):
         )
 
 
-def test_new_products_without_title_or_pictures_are_answered(served):
-    for answers in served.recommend_new(["", "no such words"], [[], []], k=5):
-        assert len({answer["uid"] for answer in answers}) == 5
+def test_a_new_product_is_answered_if_it_has_a_descriptor(served):
+    nothing, unknown_words = served.recommend_new(["", "no such words"], [[], []], k=5)
+    assert nothing == [] and len({answer["uid"] for answer in unknown_words}) == 5
 
 
 def test_a_broken_picture_is_one_sentence(served):

@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mufin.artifacts.publication import publish
-from mufin.corpus.sources import Product
+from mufin.catalogs.product import Product
 from mufin.errors import MufinError
 from pipeline import download
 from tests.support.projects import ROOT

@@ -45,6 +45,7 @@ def limits(**changes) -> Limits:
             "per_host": 4,
             "max_redirects": 3,
             "private_addresses": True,
+            "user_agent": "a test",
         }
         | changes
     )

@@ -4,13 +4,17 @@ vectors.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse as sp
 
 from mufin.baselines.shared.task import Task
 from mufin.errors import MufinError
 from mufin.ragged import Lists, offsets_of
 from mufin.ranking.order import best_first, top
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 BUDGET = 2**23  # similarities (float32) held dense at once: 32 MB, and five times that while sorted
 NEIGHBOURS = 20  # train datapoints that vote
@@ -29,6 +33,8 @@ def summed_votes(
     `nearest` (n, neighbours) are rows of train, -1 for none, `similarity` belongs to them. Labels
     are -1 and scores -inf where fewer labels are found.
     """
+    import scipy.sparse as sp
+
     relevance = sp.csr_matrix(
         (np.ones(len(train_labels.values)), train_labels.values, train_labels.offsets),
         (len(train_labels), num_labels),
@@ -47,6 +53,8 @@ def _votes(
     nearest: np.ndarray, similarity: np.ndarray, relevance: sp.csr_matrix
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n, most) labels of the nearest datapoints, -1 padded, and the sums of their similarities."""
+    import scipy.sparse as sp
+
     there = nearest >= 0
     weights = sp.csr_matrix(
         (similarity[there].astype(np.float64), nearest[there], offsets_of(there.sum(1))),

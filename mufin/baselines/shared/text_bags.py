@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
 from mufin.ragged import Lists, offsets_of
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Bags:
 
     def matrix(self, num_terms: int) -> sp.csr_matrix:
         """(n, num_terms): the weights."""
+        import scipy.sparse as sp
+
         return sp.csr_matrix(
             (self.weights, self.terms.values, self.terms.offsets), (len(self), num_terms)
         )
@@ -50,6 +55,7 @@ def title_bags(
     Terms are those in at least `min_count` titles of train and labels. The last term stands for a
     title without a known word, so that such a title has a learnt vector too.
     """
+    import scipy.sparse as sp
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse as sp
 
 from mufin.baselines.shared.neighbours import BUDGET, summed_votes
 from mufin.baselines.shared.task import Task
@@ -11,12 +12,16 @@ from mufin.errors import MufinError
 from mufin.ragged import Lists
 from mufin.ranking.order import best_first, top
 
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
 
 def title_words(task: Task) -> dict[str, sp.csr_matrix]:
     """TF-IDF of the titles of train, valid and test, (n, V) float64, rows of unit norm or zero.
 
     Words and idf are those of train. Raises MufinError where no train title has a word.
     """
+    import scipy.sparse as sp
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mufin.corpus import text_files, xmlrepo
+from mufin.catalogs import released_zip, text_files, xmlrepo
+from mufin.catalogs.json_text import json_items
+from mufin.catalogs.text_files import begins_with, latin1_lines_of, lines_of
 from mufin.corpus.fetch import Fetcher
-from mufin.corpus.text_files import begins_with, json_items, latin1_lines_of, lines_of
 from mufin.errors import MufinError
 from tests.support.servers import limits
 
@@ -103,11 +104,11 @@ def test_a_long_line_is_named_and_a_long_file_is_not(tmp_path, monkeypatch, read
 
 
 def test_a_zip_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(xmlrepo, "MUCH", 2**20)
+    monkeypatch.setattr(released_zip, "MUCH", 2**20)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.json", bytes(2**23))
     with pytest.raises(MufinError, match="a.zip would unpack to 8 MB; it is not the data set"):
-        xmlrepo.open_source(str(tmp_path / "a.zip"), tmp_path / "scratch", Fetcher(limits()))
+        released_zip.open_source(str(tmp_path / "a.zip"), tmp_path / "scratch", Fetcher(limits()))
     assert not list((tmp_path / "scratch").rglob("*.json"))
 
 

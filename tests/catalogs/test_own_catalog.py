@@ -1,4 +1,4 @@
-"""Catalogs, whole and broken, from files, folders and URLs, through the readers and `download`."""
+"""Your own catalog, whole and broken, from files, folders and URLs, also through `download`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ import os
 import re
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mufin import runtime
-from mufin.corpus import fetch, sources
+from mufin.catalogs import locations, parquet_rows
+from mufin.catalogs.notes import Notes
+from mufin.catalogs.own_catalog import Names, catalog
+from mufin.catalogs.product import Product
+from mufin.corpus import fetch
 from mufin.corpus.fetch import Fetcher
-from mufin.corpus.sources import Product, catalog
+from mufin.errors import MufinError
 from pipeline import download
 from tests.support import catalogs
 from tests.support.catalogs import (
@@ -40,6 +46,12 @@ COLUMNS = {
     "related": "also_buy",
     "category": "category",
 }
+NAMES = Names("ASIN", "title", ["images"], {"also_buy": 1.0}, "category")
+
+
+def read(path: Path, names: Names = NAMES, notes: Notes | None = None, **settings) -> list[Product]:
+    """The products of one file."""
+    return list(catalog([path], names, notes or Notes(), **settings))
 
 
 # Catalogs in every form
@@ -72,7 +84,14 @@ FORMS = ["a.jsonl", "a.json", "a.json.gz", "a.csv", "a.csv.gz", "a.tsv", "a.parq
     ids=["default", "renamed"],
 )
 def test_every_form_of_a_catalog_gives_the_same_products(tmp_path, name, columns):
-    assert list(catalog(as_file(tmp_path / name, as_rows(columns)), columns)) == PRODUCTS
+    chosen = Names(
+        columns["id"],
+        columns["title"],
+        [columns["images"]],
+        {columns["related"]: 1.0},
+        columns["category"],
+    )
+    assert read(as_file(tmp_path / name, as_rows(columns)), chosen) == PRODUCTS
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -80,7 +99,8 @@ def test_ids_may_be_numbers_and_most_columns_missing(tmp_path, name):
     rows = [{"ASIN": 7, "also_buy": [8]}, {"ASIN": 8, "also_buy": [7]}]
     if name.endswith(("csv", "tsv", "csv.gz")):
         rows = [{"ASIN": row["ASIN"], "also_buy": row["also_buy"][0]} for row in rows]
-    assert list(catalog(as_file(tmp_path / name, rows), COLUMNS)) == [
+    chosen = Names("ASIN", "title", [], {"also_buy": 1.0}, "category")
+    assert read(as_file(tmp_path / name, rows), chosen) == [
         Product("7", related=["8"]),
         Product("8", related=["7"]),
     ]
@@ -92,7 +112,179 @@ def test_byte_order_marks_and_blank_lines_are_accepted(tmp_path):
         b'\xef\xbb\xbf{"ASIN": "a", "title": "caf\\u00e9 \\ud83d", "also_buy": "b|c"}\n'
         b'\n  \n{"ASIN": "b"}\n'
     )
-    assert list(catalog(path, COLUMNS)) == [Product("a", "café ?", [], ["b", "c"]), Product("b")]
+    assert read(path, optional=["images"]) == [
+        Product("a", "café ?", [], ["b", "c"]),
+        Product("b"),
+    ]
+
+
+# Columns
+
+
+def names(**changes) -> Names:
+    return replace(NAMES, **changes)
+
+
+def test_several_columns_of_images_are_joined_in_order(tmp_path):
+    (tmp_path / "a.csv").write_text("ASIN,main,more,also_buy\na,1.jpg,2.jpg|1.jpg,b\nb,,3.jpg,\n")
+    products = read(tmp_path / "a.csv", names(images=["main", "more"]), optional=["images"])
+    assert [p.images for p in products] == [["1.jpg", "2.jpg", "1.jpg"], ["3.jpg"]]
+
+
+def test_weighted_columns_give_each_id_its_largest_weight(tmp_path):
+    (tmp_path / "a.csv").write_text("ASIN,images,buy,view\na,,b|c|b,d|c\nb,,,a\n")
+    products = read(tmp_path / "a.csv", names(related={"buy": 1.0, "view": 0.3}))
+    assert [(p.related, p.weights) for p in products] == [
+        (["b", "c", "d"], [1.0, 1.0, 0.3]),
+        (["a"], [0.3]),
+    ]
+    products = read(tmp_path / "a.csv", names(related={"buy": 1.0, "view": 1.0}))
+    assert [(p.related, p.weights) for p in products] == [(["b", "c", "d"], []), (["a"], [])]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
+def test_nested_columns_name_fields_of_objects(tmp_path, name):
+    rows = [
+        {
+            "data": {"id": "a", "title": "table"},
+            "images": [{"hi_res": "1.jpg"}, {"hi_res": None}, {"hi_res": "2.jpg"}],
+            "rel": {"bought": ["b"]},
+        }
+    ]
+    if name == "a.csv":  # then cells hold JSON
+        rows = [{key: json.dumps(value) for key, value in row.items()} for row in rows]
+    path = as_file(tmp_path / name, rows)
+    columns = Names("data.id", "data.title", ["images[].hi_res"], {"rel.bought": 1.0}, "category")
+    assert read(path, columns) == [Product("a", "table", ["1.jpg", "2.jpg"], ["b"])]
+
+
+def test_parquet_may_hold_the_images_themselves(tmp_path):
+    rows = [
+        {"ASIN": "a", "images": [{"bytes": b"1", "path": None}, {"bytes": b"2", "path": "2.jpg"}]},
+        {"ASIN": "b", "images": [{"bytes": None, "path": "3.jpg"}]},
+        {"ASIN": "c", "images": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    products = read(
+        tmp_path / "a.parquet",
+        keep=lambda content: f"kept:{content.decode()}",
+        optional=["related"],
+    )
+    assert [p.images for p in products] == [["kept:1", "kept:2"], ["3.jpg"], []]
+    pq.write_table(pa.table({"ASIN": ["a"], "images": [b"4"]}), tmp_path / "a.parquet")
+    (product,) = read(
+        tmp_path / "a.parquet",
+        keep=lambda content: f"kept:{content.decode()}",
+        optional=["related"],
+    )
+    assert product.images == ["kept:4"]
+
+
+def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_rows, "MOST", 2**20)
+    pq.write_table(pa.table({"ASIN": ["a"], "images": [bytes(2**20)]}), tmp_path / "a.parquet")
+    with pytest.raises(MufinError, match="a.parquet has a row group of 1 MB, .*row_group_size=100"):
+        read(tmp_path / "a.parquet", keep=lambda content: "kept", optional=["related"])
+    assert read(tmp_path / "a.parquet", names(images=[]), optional=["related"]) == [Product("a")]
+
+
+def test_a_column_that_only_some_files_have_is_joined_and_said_once(tmp_path):
+    (tmp_path / "a.csv").write_text("ASIN,title,images\na,x,\nb,y,\n")
+    (tmp_path / "b.csv").write_text("ASIN,images,also_buy\nc,1.jpg,a\n")
+    pq.write_table(pa.table({"ASIN": ["d"], "title": ["z"]}), tmp_path / "c.parquet")
+    notes = Notes()
+    paths = [tmp_path / name for name in ("a.csv", "b.csv", "c.parquet")]
+    products = list(catalog(paths, names(category=""), notes))
+    assert [(p.uid, p.title, p.related) for p in products] == [
+        ("a", "x", []),
+        ("b", "y", []),
+        ("c", "", ["a"]),
+        ("d", "z", []),
+    ]
+    assert notes.counts == {
+        "files without the column also_buy": 2,
+        "files without the column title": 1,
+        "files without the column images": 1,
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "has, key, near",
+    [
+        ("also_buys", "related", "also_buys"),
+        ("upsells", "related", "upsells"),
+        ("imgaes", "images", "imgaes"),
+        ("Picture URL", "images", "Picture URL"),
+        ("product_name", "title", "product_name"),
+        ("colour", "images", ""),
+        ("colour", "related", ""),
+    ],
+)
+def test_a_column_that_no_file_has_is_named_with_a_good_hint(
+    tmp_path, count, ending, has, key, near
+):
+    setting = {"related": "also_buy"}.get(key, key)
+    row = {"ASIN": "a", "title": "x", "images": "1.jpg", "also_buy": "b", "category": "c"}
+    row = {has if name == setting else name: value for name, value in row.items()}
+    paths = [as_file(tmp_path / f"{n}.{ending}", [row]) for n in range(count)]
+    with pytest.raises(MufinError) as error:
+        list(catalog(paths, NAMES, Notes()))
+    remedy = f"set download.columns.{key}" + (f" to {near}" if near else "")
+    assert f"0.{ending} has no column {setting!r} (it has " in str(error.value)
+    assert remedy in str(error.value)
+    none = "or to [] if there are none" in str(error.value)
+    assert none == (key != "title") and (near or " to also_buy" not in str(error.value))
+
+
+def test_no_hint_names_a_column_that_is_in_use(tmp_path):
+    (tmp_path / "a.csv").write_text("ASIN,title,image\na,x,1.jpg\n")
+    with pytest.raises(MufinError, match=r"set download.columns.related to the column that has"):
+        read(tmp_path / "a.csv", names(images=["image"]))
+
+
+def test_empty_settings_need_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text("ASIN,name\na,x\n")
+    notes = Notes()
+    assert read(tmp_path / "a.csv", Names("ASIN", "", [], {}, ""), notes) == [Product("a")]
+    assert notes.counts == {}
+
+
+def test_a_file_without_products_among_others_is_counted(tmp_path):
+    (tmp_path / "a.csv").write_text("ASIN,images,also_buy\n")
+    (tmp_path / "b.csv").write_text("ASIN,images,also_buy\na,,b\n")
+    notes = Notes()
+    products = list(catalog([tmp_path / "a.csv", tmp_path / "b.csv"], NAMES, notes))
+    assert [p.uid for p in products] == ["a"] and notes.counts["files without a product"] == 1
+
+
+# Bad rows
+
+
+def test_bad_rows_of_every_kind_are_dropped_up_to_the_share(workplace):
+    lines = [json.dumps({"ASIN": f"p{n}", "images": [], "also_buy": ["p0"]}) for n in range(16)]
+    lines += ['{"ASIN": ', '{"title": "x"}', '{"ASIN": "q", "also_buy": [{}]}', '{"ASIN": 7}']
+    Path("a.jsonl").write_text("\n".join(lines))
+    settings(download__source="catalog", download__location="a.jsonl")
+    refused(r"a.jsonl line 17 is not JSON .*download.bad_rows to the share")
+    settings(download__source="catalog", download__location="a.jsonl", download__bad_rows=0.1)
+    refused(
+        r"4 of 20 rows are bad, more than download.bad_rows \(0.1\); the first: a.jsonl line 17"
+    )
+    settings(download__source="catalog", download__location="a.jsonl", download__bad_rows=0.2)
+    download.main()
+    facts = json.loads(Path("metrics/download.json").read_text())
+    assert facts["products"] == 16
+    assert facts["notes"]["bad rows, dropped"]["count"] == 4
+    assert "line 17" in facts["notes"]["bad rows, dropped"]["example"]
+
+
+def test_one_type_of_ids_is_a_matter_of_each_file_alone(tmp_path):
+    as_file(tmp_path / "a.jsonl", [{"ASIN": 7, "images": [], "also_buy": []}])
+    as_file(tmp_path / "b.jsonl", [{"ASIN": "8", "images": [], "also_buy": []}])
+    products = catalog([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], NAMES, Notes())
+    assert [p.uid for p in products] == ["7", "8"]
 
 
 def test_a_catalog_through_download_keeps_products_pictures_and_reasons(workplace):
@@ -153,8 +345,8 @@ ZIPPED = gzip.compress(
         ),
         (
             "a.csv",
-            b"ASIN,title,alsobuy\na,table,b\n",
-            r"a.csv line 1 has no column 'also_buy' .*columns.related to alsobuy$",
+            b"ASIN,title,images,alsobuy\na,table,,b\n",
+            r"a.csv has no column 'also_buy' .*columns.related to alsobuy, or to \[\]",
         ),
         (
             "a.jsonl",
@@ -164,7 +356,7 @@ ZIPPED = gzip.compress(
         (
             "a.jsonl",
             GOOD + b'{"title": "chair"}\n',
-            r"a.jsonl line 2 has the id None, of another type",
+            r"a.jsonl line 2 has the id None in ASIN; an id must be a text or",
         ),
         (
             "a.jsonl",
@@ -178,19 +370,19 @@ ZIPPED = gzip.compress(
         ),
         (
             "a.csv",
-            b"ASIN,also_buy\na,[b\n",
+            b"ASIN,images,also_buy\na,,[b\n",
             r"a.csv line 2 has '\[b' in also_buy, which is not a JSON list",
         ),
         ("a.jsonl", b"", r"a.jsonl is empty; a catalog has one product per line"),
         ("a.csv", b"ASIN,title,also_buy\n", r"a.csv is empty; a catalog has one product per line"),
         (
             "a.csv",
-            b"ASIN,also_buy\n\n\na,b,c\n",
+            b"ASIN,also_buy,images\n\n\na,b,c,d\n",
             r"a.csv line 4 has more cells than the header; quote cells",
         ),
         (
             "a.csv",
-            b"ASIN,title,also_buy\na,b\n",
+            b"ASIN,images,also_buy\na,b\n",
             r"a.csv line 2 has fewer cells than the header; quote cells",
         ),
         (
@@ -200,7 +392,7 @@ ZIPPED = gzip.compress(
         ),
         (
             "a.csv",
-            b'ASIN,also_buy\na,b\n\nc,"d\ne,f\n',
+            b'images,ASIN,also_buy\n,a,b\n\n,c,"d\n,e,f\n',
             r"a.csv line 4 cannot be read .*end of the file.*close the quote",
         ),
         (
@@ -241,7 +433,7 @@ ZIPPED = gzip.compress(
         ),
         (
             "a.jsonl",
-            b'{"ASIN": "a", "images": [{}]}\n',
+            b'{"ASIN": "a", "images": [{}], "also_buy": []}\n',
             r"a.jsonl line 1 has {} inside images; it must be a list of texts",
         ),
         (
@@ -251,8 +443,8 @@ ZIPPED = gzip.compress(
         ),
         (
             "a.jsonl",
-            '{"ASIN": "a"}\n'.encode("utf-16"),
-            r"a.jsonl line 1 is not UTF-8 text; convert the file",
+            '{"ASIN": "a"}\n'.encode("utf-16-le"),
+            r"a.jsonl line 1 has a NUL character.* UTF-16, set download.encoding to utf-16-le",
         ),
         (
             "a.jsonl",
@@ -271,8 +463,8 @@ ZIPPED = gzip.compress(
         ),
         (
             "a.jsonl",
-            b'{"ASIN": "a", "title": "table"}\n',
-            r"no product of 'a.jsonl' has related ids; set download.columns.rel",
+            b'{"ASIN": "a", "title": "table", "images": []}\n',
+            r"a.jsonl has no column 'also_buy' .*set download.columns.related to the column",
         ),
         (
             "a.jsonl.gz",
@@ -329,7 +521,7 @@ def test_too_many_dead_pictures_end_the_stage_until_mended(
     )
     settings(download__source="catalog", download__location="a.jsonl")
     refused(
-        r"4 of 4 image references gave no picture \(no such file: 4\), "
+        r"4 of 4 image references gave no picture \(no such file: 4, such as '0.jpg'\), "
         r"more than download.max_failed \(0.25\); correct the references"
     )
     for i in range(4):
@@ -397,7 +589,7 @@ def test_files_are_found_in_order_and_each_once(tmp_path):
     def names(*where):
         return [
             file.path.name
-            for file in sources.files_of([str(tmp_path / one) for one in where], lambda url: None)
+            for file in locations.files_of([str(tmp_path / one) for one in where], lambda url: None)
         ]
 
     assert names("") == ["meta_a.json", "meta_b.json.gz"]

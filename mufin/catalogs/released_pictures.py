@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mufin.catalogs.cells import text_of
+from mufin.catalogs.text_files import lines_of
 from mufin.corpus.formats import refusal
-from mufin.corpus.sources import text_of
-from mufin.corpus.text_files import lines_of
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 

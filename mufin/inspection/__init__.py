@@ -1,0 +1,1 @@
+"""`mufin inspect`, and what `mufin check` says about the catalog."""
