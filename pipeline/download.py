@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,15 +33,15 @@ from mufin.catalogs.locations import File, Folders, files_of, name_of
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
+from mufin.catalogs.raw_products import first_images, references_of, write_products
 from mufin.catalogs.released_pictures import STORED, stored_picture
 from mufin.catalogs.released_zip import open_source
 from mufin.catalogs.vector_files import GivenVectors, given_vectors
-from mufin.corpus.fetch import Fetcher, Limits, is_url, place_of
-from mufin.corpus.fetch_log import FetchLog, Record
-from mufin.corpus.fetch_threads import fetch_all
-from mufin.corpus.image_store import ImageWriter
+from mufin.corpus.collecting import cut, fetch_pictures, reasons, store_pictures
+from mufin.corpus.fetch import Fetcher, Limits
+from mufin.corpus.fetch_log import FetchLog
 from mufin.corpus.kept_images import KeptImages
-from mufin.corpus.reasons import GIVEN_UP, temporary
+from mufin.corpus.reasons import temporary
 from mufin.corpus.sample import sample_catalog
 from mufin.errors import MufinError, sentence, shown
 from mufin.params import Download, load_params
@@ -125,6 +124,7 @@ def main(home: runtime.Home = Path(".")):
 def _files(run: Run) -> dict:
     """A catalog of your own, or a form of `FORMS`: the files that `download.location` names."""
     own, location = run.s.source == "catalog", run.s.location
+    assert location  # params has checked it
     if not own:
         location = located(run.s.source, location)
     files = files_of(location, partial(_fetched, run))
@@ -260,10 +260,10 @@ def _sample(run: Run) -> dict:
         Product(r["ASIN"], r["title"], r["images"][: s.max_images], r["also_buy"], r["category"])
         for r in rows
     )
-    counts = _write_products(products, folder / "products.parquet")
+    counts = write_products(products, folder / "products.parquet")
     wanted = list(dict.fromkeys(ref for r in rows for ref in r["images"][: s.max_images]))
     got = ((ref, images.get(ref, b""), "" if ref in images else "HTTP 404") for ref in wanted)
-    return counts | _store(got, folder) | {"sample": facts}
+    return counts | store_pictures(got, folder) | {"sample": facts}
 
 
 def _released(run: Run) -> dict:
@@ -319,7 +319,7 @@ def _catalog(
             s.image_vectors.location, s.image_vectors.ids, rows or {}, run.notes
         )
         products = vectors.put_in(products, s.max_images, run.notes)
-    counts = _write_products(_first_images(products, s.max_images), references)
+    counts = write_products(first_images(products, s.max_images), references)
     where = shown(s.location)
     if not counts["products"]:
         raise MufinError(f"download.location {where} holds no product; look at download.source")
@@ -339,15 +339,16 @@ def _catalog(
         return counts | _vectors(run, vectors)
     scratch, terms = run.scratch_of(s.source, s.location), fetcher.limits.terms()
     log = FetchLog(scratch / "fetched.log", terms)
-    _fetch(partial(_references, references), fetcher, log)
+    threads = THREADS * runtime.workers()
+    fetch_pictures(partial(references_of, references), fetcher, log, threads)
     with log.reader() as record_of, contextlib.closing(run.kept) as kept:
 
         def given(reference: str) -> tuple[bytes, str]:
             return kept.fetch(reference) if reference in kept else local(reference)
 
         # In the order of the products, not of the answers, so that every run writes the same bytes.
-        got = (record_of(ref) or (ref, *given(ref)) for ref in _references(references))
-        return counts | _store(got, run.folder)
+        got = (record_of(ref) or (ref, *given(ref)) for ref in references_of(references))
+        return counts | store_pictures(got, run.folder)
 
 
 def _vectors(run: Run, given: GivenVectors) -> dict:
@@ -356,131 +357,19 @@ def _vectors(run: Run, given: GivenVectors) -> dict:
     return given.store(run.folder, run.notes) | {"vectors": vectors}
 
 
-def _fetch(references: Callable[[], Iterator[str]], fetcher: Fetcher, log: FetchLog) -> None:
-    """Fetch the pictures of all URLs into the log, where a later run finds them."""
-
-    def todo() -> Iterator[str]:
-        return (ref for ref in references() if is_url(ref) and ref not in log.done)
-
-    fetcher.network.places = _places(todo())
-    given_up = _fetch_once(todo(), fetcher, log)
-    if given_up:  # by now their hosts may answer again; a dead one costs one more request
-        fetcher.network.try_again()
-        _fetch_once(todo(), fetcher, log)
-    log.close()
-
-
-def _fetch_once(todo: Iterator[str], fetcher: Fetcher, log: FetchLog) -> int:
-    """Fetch all references; the number of those not asked, because their host was given up."""
-
-    def logged() -> Iterator[Record]:
-        for records in fetch_all(todo, fetcher, THREADS * runtime.workers()):
-            log.add(records)
-            yield from records
-
-    fetched = progress(logged(), "fetch pictures", "pictures")
-    return sum(reason == GIVEN_UP for _, _, reason in fetched)
-
-
-def _places(urls: Iterator[str]) -> list[tuple[str, int]]:
-    """The distinct hosts and ports of URLs."""
-    places = {}
-    for url in urls:
-        with contextlib.suppress(ValueError):  # not a URL: its fetch gives the reason
-            places[place_of(url)] = None
-    return list(places)
-
-
-# Writing
-
-
-def _first_images(products: Iterable[Product], most: int) -> Iterator[Product]:
-    """The products with their first `most` distinct image references."""
-    for product in products:
-        product.images = list(dict.fromkeys(product.images))[:most]
-        yield product
-
-
-def _write_products(products: Iterable[Product], path: Path) -> dict:
-    """Write the products as Parquet, ten thousand at a time; counts of what was written."""
-    counts, products = Counter(products=0, relations=0, image_references=0), iter(products)
-    with pq.ParquetWriter(path, SCHEMAS["raw_products"], compression="zstd") as writer:
-        while batch := list(itertools.islice(products, 10_000)):
-            names = SCHEMAS["raw_products"].names
-            columns = {n: [getattr(p, n, []) for p in batch] for n in names}
-            writer.write_table(pa.table(columns, schema=SCHEMAS["raw_products"]))
-            counts["products"] += len(batch)
-            counts["relations"] += sum(len(p.related) for p in batch)
-            counts["image_references"] += sum(len(p.images) for p in batch)
-    return dict(counts)
-
-
-def _references(path: Path) -> Iterator[str]:
-    """The distinct image references of the products, in order of their first occurrence."""
-    seen: set[str] = set()
-    for batch in pq.ParquetFile(path).iter_batches(10_000, columns=["images"]):
-        for reference in itertools.chain.from_iterable(batch["images"].to_pylist()):
-            if reference not in seen:
-                seen.add(reference)
-                yield reference
-
-
-def _store(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
-    """Write the image store and the image log, one row per (reference, bytes, reason); counts."""
-    writer, rows, reasons = ImageWriter(folder / "images"), [], Counter()
-    examples: dict[str, str] = {}
-    for reference, content, reason in records:
-        if reason:
-            reasons[reason] += 1
-            examples.setdefault(reason, shown(_cut(reference, 200), 300))
-        rows.append((reference, "" if reason else writer.add(content), reason))
-    writer.close()
-    rows.sort()
-    columns = zip(*rows) if rows else ((), (), ())
-    texts = (pa.array(column, pa.string()) for column in columns)
-    write_table(
-        dict(zip(("url", "key", "reason"), texts)), "image_log", folder / "image_log.parquet"
-    )
-    return {
-        "pictures": len(writer.keys),
-        "references": len(rows),
-        "failed": dict(reasons.most_common()),
-    } | ({"failed_examples": examples} if examples else {})
+# The pictures that are missing
 
 
 def _check_failed(facts: dict, run: Run) -> None:
     """Raises MufinError if more than a fraction `download.max_failed` of the references failed."""
     failed, total = sum(facts["failed"].values()), facts["references"]
     if total and failed > (most := run.s.max_failed) * total:
-        kept = _cut(str(run.scratch[-1]), 60) if run.scratch else ""
+        kept = cut(str(run.scratch[-1]), 60) if run.scratch else ""
         again = f"; remove {kept} to ask for all again" if kept else ""
         raise MufinError(
-            f"{failed} of {total} image references gave no picture ({_why(facts, 2, 1, 40)}), more "
-            f"than download.max_failed ({most:g}); correct the references, or raise it{again}"
+            f"{failed} of {total} image references gave no picture ({reasons(facts, 2, 1, 40)}), "
+            f"more than download.max_failed ({most:g}); correct the references, or raise it{again}"
         )
-
-
-def _why(facts: dict, most: int = 3, examples: int = 3, width: int = 60) -> str:
-    """The `most` frequent reasons, with their counts.
-
-    The first `examples` of them with a reference, without its middle if it is longer than `width`.
-    """
-    parts = []
-    for number, (reason, count) in enumerate(list(facts["failed"].items())[:most]):
-        example = _cut(facts["failed_examples"][reason], width)
-        parts.append(f"{reason}: {count}" + (f", such as {example}" if number < examples else ""))
-    return ", ".join(parts)
-
-
-def _cut(text: str, width: int) -> str:
-    """A text without its middle if it is longer; the end of a reference names the picture."""
-    if len(text) <= width:
-        return text
-    half = (width - 3) // 2
-    return f"{text[:half]}...{text[-half:]}"
-
-
-# The end
 
 
 def _end(run: Run, facts: dict) -> None:
@@ -495,7 +384,9 @@ def _end(run: Run, facts: dict) -> None:
         for folder in run.scratch[: -1 if run.keep else None]:  # the last one has the pictures
             runtime.discard(folder)
     if failed:
-        _say(f"{failed} of {facts['references']} image references gave no picture ({_why(facts)})")
+        _say(
+            f"{failed} of {facts['references']} image references gave no picture ({reasons(facts)})"
+        )
     if again:
         _say(
             f"{again} of them failed for want of a network or a host: `dvc repro -f -s download`, "

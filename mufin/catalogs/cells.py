@@ -32,7 +32,9 @@ EXACT = 2**53  # whole numbers up to here are exact as floats
 
 
 def getter(name: str) -> Callable[[dict], object]:
-    """The function from a row to its value in column `name`; see `at`."""
+    """The function from a row to its value in column `name`, None for '' (no column); see `at`."""
+    if not name:
+        return lambda row: None
     if "." not in name and "[" not in name:
         return methodcaller("get", name)
     return lambda row: at(row, name)

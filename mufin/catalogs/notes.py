@@ -20,7 +20,7 @@ class Notes:
                 self.examples.setdefault(what, shown(example))
 
     def sentences(self) -> list[str]:
-        """`related ids not in the catalog: 200, such as '00015'` for each, in order of occurrence."""
+        """`related ids not in the catalog: 200, such as '00015'` of each, as they occurred."""
         return [
             f"{what}: {count}"
             + (f", such as {self.examples[what]}" if what in self.examples else "")

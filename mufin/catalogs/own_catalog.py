@@ -195,11 +195,11 @@ class _Parser:
             )
 
     def _related(self, number: int, row: Row) -> tuple[list[str], list[float]]:
-        """The related ids of several columns, each once, and the largest weight of each."""
+        """The related ids of several columns, each once, and the sum of the weights of each."""
         weights: dict[str, float] = {}
         for name, get, weight in self.related:
-            for uid in ids_of(get(row), self.path, number, name, self.notes):
-                weights[uid] = max(weight, weights.get(uid, weight))
+            for uid in dict.fromkeys(ids_of(get(row), self.path, number, name, self.notes)):
+                weights[uid] = weights.get(uid, 0.0) + weight
         return list(weights), list(weights.values()) if self.weighted else []
 
 

@@ -161,8 +161,8 @@ def mutual_pairs(name: str) -> MufinError:
     """The error of a cold split that leaves no datapoint in the split `name`."""
     return MufinError(
         f"the cold split leaves no {name} datapoint with a label: all relations are mutual pairs, "
-        "of which it always holds out one product; set curate.split to warm, or to time where "
-        "there are interactions"
+        "of which it always holds out one product; set curate.split to warm where products have "
+        "several relations, or to time where there are interactions"
     )
 
 

@@ -58,8 +58,10 @@ class Behaviour:
         return np.unique(self.basket, return_counts=True)[1]
 
 
-def behaviour_of(reading: Reading, figures: Figures, curate: Curate) -> Behaviour:
-    """Reads the interactions, and relates the products by them, as the settings `curate` say."""
+def behaviour_of(
+    reading: Reading, figures: Figures, curate: Curate, limit: int = LIMIT
+) -> Behaviour:
+    """Reads up to `limit` interactions, and relates the products by them as `curate` says."""
     import polars as pl
 
     uids = figures.uids
@@ -67,7 +69,7 @@ def behaviour_of(reading: Reading, figures: Figures, curate: Curate) -> Behaviou
     out, parts = Behaviour(unknown=Unknown(lambda: iter([uids]))), []
     times: list[np.ndarray] = []
     try:
-        for batch in reading.interactions(LIMIT):
+        for batch in reading.interactions(limit):
             ids = pl.Series("item", batch.column("item")).fill_null("")
             product = figures.find(ids)
             out.rows += len(ids)
@@ -81,7 +83,7 @@ def behaviour_of(reading: Reading, figures: Figures, curate: Curate) -> Behaviou
             parts.append((product[there], basket[there], time[there], weight[there]))
     except MufinError as error:
         out.problem = str(error)
-    out.ended = not out.problem and out.rows < LIMIT
+    out.ended = not out.problem and out.rows < limit
     if not parts:
         return out
     out.times = np.concatenate(times)

@@ -14,6 +14,7 @@ from mufin.inspection.catalog_columns import loose
 HINTS = {key: names.split() for key, names in KNOWN.items()}
 WEIGHTS = {"weight", "rating", "stars", "score"}
 PIECES = re.compile(r"quantity|qty|pieces|units")
+TIMES = re.compile(r"when|^ts$|at$|dat|time|epoch|zeit|fecha")
 NO_BASKET = re.compile(
     r"price|quantity|qty|amount|total|rating|weight|count|stock|category|country|name|title|date|"
     r"time|tax|discount|status"
@@ -94,8 +95,8 @@ def _basket(columns: list[Column]) -> str | None:
 
 
 def _is_time(c: Column) -> bool:
-    numeric = c.numbers > 0.5  # a number of the size of a time is often an id
-    return c.times > 0.8 and (not numeric or rank("time", c) > 0)
+    named = rank("time", c) > 0 or TIMES.search(c.plain) is not None
+    return c.times > 0.8 and (named or c.numbers < 0.5)  # a number of that size is often an id
 
 
 def _time_rank(c: Column) -> float:

@@ -199,8 +199,10 @@ def _rows(looks: list[Look], columns: list[Column], limit: int) -> Iterator[Row]
             continue
         bad = BadRows(Notes(), 0.999)
         rows = rows_of_part(look.part, Notes(), encoding=look.setting, columns=names, bad=bad)
+        # Of Parquet only these columns are read, of other files whole rows.
+        most = limit if look.kind == "parquet" else look.rows_to_read(limit)
         try:
-            for _, row in itertools.islice(rows, limit):
+            for _, row in itertools.islice(rows, most):
                 yield row
         except MufinError:
             continue

@@ -118,8 +118,8 @@ def _check_behaviour(params: Params) -> Iterator[str]:
         files = files_of(s.interactions.location or "", _never)
     reading = Reading(s, 0)
     count = sum(len(batch) for batch in islice(reading.interactions(ROWS), 1))
-    if reading.bad.bad and not s.bad_rows:
-        raise MufinError(f"{reading.bad.first}, or set download.bad_rows")
+    if reading.others[0].bad and not s.bad_rows:
+        raise MufinError(f"{reading.others[0].first}, or set download.bad_rows")
     if not count:
         raise MufinError(
             f"no row of {files[0].path} has a basket, an item and a weight above 0; look at "

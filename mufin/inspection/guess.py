@@ -14,12 +14,11 @@ from mufin.inspection import catalog_columns as own
 from mufin.inspection.behaviour_columns import behaviour_columns, pieces, shared
 from mufin.inspection.candidates import Column, columns_of, text_of_item
 from mufin.inspection.files import Given, Origin, located_at, origin_of
-from mufin.inspection.look import Look
+from mufin.inspection.look import Look, alike
 from mufin.inspection.reading import known_ids
 
 NOTHING = Interactions(location=None, basket=None, item=None, time=None, weight=None)
 NO_LABELS = LabelTexts(location=None, id="id", text="text", prefix="")
-SIZE = 2**28  # bytes of a file that are read for figures, about
 AMAZON = ("amazon-2014", "amazon-2018", "amazon-2023")
 
 
@@ -35,9 +34,12 @@ class Guess:
     remarks: list[str] = field(default_factory=list)
 
     def rows(self, most: int) -> int:
-        """The rows of a file that are read: `most`, or as many as are about SIZE bytes."""
-        size = max([look.row_size for look in self.products], default=0.0)
-        return max(int(min(most, SIZE / max(size, 1.0))), 1000)
+        """The products that are read, at most."""
+        return min((look.rows_to_read(most) for look in self.products), default=most)
+
+    def interactions(self, most: int) -> int:
+        """The interactions that are read, at most."""
+        return min((look.rows_to_read(most) for look in self.behaviour), default=most)
 
 
 @dataclass(slots=True)
@@ -197,10 +199,8 @@ def _alike(group: list[Look]) -> Iterator[list[Look]]:
     """The files of a group in lists of those that share most of their columns."""
     lists: list[list[Look]] = []
     for look in group:
-        names = set(look.names)
         for some in lists:
-            other = set(some[0].names)
-            if len(names & other) > 0.6 * len(names | other):
+            if alike(look.names, some[0].names):
                 some.append(look)
                 break
         else:
@@ -277,7 +277,7 @@ def _add_labels(guess: Guess, table: Table) -> bool:
     name = max(shares, key=shares.__getitem__, default="")
     if not name or shares[name] < 0.2 or guess.download.columns.related not in ([], name):
         return False
-    prefix = "label:" if ids & known_ids(guess.download, 20_000) else ""
+    prefix = "label:" if ids & known_ids(guess.download, guess.rows(20_000)) else ""
     text = found.title or texts[0].name
     place = located_at([look.path for look in table.looks])
     guess.labels = table.looks

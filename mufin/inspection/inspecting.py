@@ -12,6 +12,7 @@ from mufin.catalog_params import MATCHES, Download
 from mufin.catalogs.forms import FORMS
 from mufin.errors import MufinError, escaped, shown
 from mufin.inspection import plan, section
+from mufin.inspection.behaviour import LIMIT as INTERACTIONS
 from mufin.inspection.behaviour import Behaviour, behaviour_of
 from mufin.inspection.figures import Figures, figures_of, with_more
 from mufin.inspection.files import RELEASED, given_files, released_sizes
@@ -67,16 +68,21 @@ def inspect(
     if not figures.rows:
         raise MufinError(f"{guess.products[0].path} has no product that can be read")
     yield from products(guess, figures, reading, kept, fetch)
-    found = behaviour_of(reading, figures, base.curate) if guess.behaviour else None
+    most = guess.interactions(INTERACTIONS)
+    found = behaviour_of(reading, figures, base.curate, most) if guess.behaviour else None
     yield from related(figures, guess, found)
     guess.download = _mended(guess.download, figures, found, reading)
     if guess.download.match_ids:  # the rest is said of the products with joined ids
         again = Reading(guess.download, guess.rows(rows))
-        figures = figures_of(again)
-        found = behaviour_of(again, figures, base.curate) if guess.behaviour else None
-        names = profiles.scalar(guess.download.match_ids)
-        yield from line("", f"with download.match_ids: {names} the following:")
-        yield from related(figures, guess, found)
+        joined, names = figures_of(again), profiles.scalar(guess.download.match_ids)
+        if joined.same_id.number > figures.same_id.number:
+            yield from line("", f"but download.match_ids: {names} makes ids of products equal")
+            guess.download = replace(guess.download, match_ids=[])
+        else:
+            figures = joined
+            found = behaviour_of(again, figures, base.curate, most) if guess.behaviour else None
+            yield from line("", f"with download.match_ids: {names} the following:")
+            yield from related(figures, guess, found)
     lists = figures.relations.lists if figures.relations else Lists.of_rows([])
     if found and found.relations:
         yield from degrees_of("Relations before", lists, figures) if len(lists.values) else ()
@@ -118,8 +124,8 @@ def _needed(trials: list[plan.Trial], now: str, split: plan.Trial | None) -> str
 
 def _mended(s: Download, figures: Figures, found: Behaviour | None, reading: Reading) -> Download:
     """The settings that drop bad rows, and join ids where hardly any is found otherwise."""
-    if reading.bad.bad:
-        share = 1.5 * reading.bad.bad / max(reading.bad.rows, 1)
+    share = 1.5 * max(bad.bad / max(bad.rows, 1) for bad in (reading.bad, *reading.others))
+    if share:
         power = 10.0 ** math.floor(math.log10(share))
         s = replace(s, bad_rows=min(round(math.ceil(share / power) * power, 8), 0.99))
     for unknown, known in (

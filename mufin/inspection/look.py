@@ -16,11 +16,12 @@ from mufin.catalogs.json_rows import form_of
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.opening import MAGIC, MARKS, Part, opened, parts_of, without_mark
 from mufin.catalogs.rows import kind_of, rows_of_part
-from mufin.catalogs.text_files import lines_of
+from mufin.catalogs.text_files import lines_of, text_file
 from mufin.errors import MufinError
 
 FIRST = 1000  # rows that are kept
 SIZE = 2**25  # bytes of values that are kept, about
+READ = 2**28  # bytes of a file that are read for figures, about
 SCANNED = 2**26  # bytes that are looked at for the encoding
 BYTES = 64  # of an image in a row; the others are left out
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -50,6 +51,10 @@ class Look:
     problem: str = ""  # why it cannot be read
     first: str = ""  # its first line, of a text
 
+    def rows_to_read(self, most: int) -> int:
+        """`most`, or as many rows as are about READ bytes."""
+        return max(int(min(most, READ / max(self.row_size, 1.0))), 20)
+
     def described(self) -> str:
         """`catalog.csv, 1.3 MB: CSV with semicolons, UTF-16`."""
         name = {"parquet": "Parquet", "xlsx": "Excel", "json": "JSON", "xml": "XML"}
@@ -76,11 +81,31 @@ def in_bytes(count: float) -> str:
 
 
 def look_at(path: Path, encoding: str | None = None) -> Look:
-    """The look at a file, of a zip at its first member; raises MufinError if it cannot be opened.
+    """The look at a file, of a zip at its first member.
 
-    A file that can be opened, but whose rows cannot be read, has a `problem`.
+    A file that can be opened, but whose rows cannot be read, has a `problem`. Raises MufinError if
+    it cannot be opened, or is a zip of files with different columns.
     """
-    found = Look(path, parts_of(path)[0])
+    parts = parts_of(path)
+    found = _look(path, parts[0], encoding)
+    for part in parts[1:3]:
+        other = _look(path, part, encoding)
+        if other.kind != found.kind or not alike(found.names, other.names):
+            raise MufinError(
+                f"{path} has {parts[0].member} and {part.member}, which have different columns; "
+                "unpack it, and name the folder"
+            )
+    return found
+
+
+def alike(names: list[str], others: list[str]) -> bool:
+    """Whether two files share most of their columns."""
+    a, b = set(names), set(others)
+    return len(a & b) >= 0.6 * len(a | b)
+
+
+def _look(path: Path, part: Part, encoding: str | None) -> Look:
+    found = Look(path, part)
     try:
         if begins_as_xml(found.part):
             found.kind = "xml"
@@ -90,7 +115,8 @@ def look_at(path: Path, encoding: str | None = None) -> Look:
         if found.kind in ("parquet", "xlsx"):
             found.encoding, found.setting = "", None
         else:
-            found.first = next((line for _, line in lines_of(found.part, found.setting)), "")[:500]
+            with text_file(found.part, found.setting) as text:  # a JSON list may be one line
+                found.first = text.read(500).lstrip().partition("\n")[0]
         _see_form(found)
         _see_rows(found)
     except MufinError as error:

@@ -39,12 +39,17 @@ class Reading:
     limit: int
     keep: Callable[[bytes], str] = no_image
     notes: Notes = field(default_factory=Notes)
-    bad: BadRows = field(init=False)
+    bad: BadRows = field(init=False)  # of the products
+    others: list[BadRows] = field(default_factory=list)  # of interactions and labels
     ended: bool = False  # whether all products were read
     problem: str = ""  # why reading stopped before the end, if it did
 
     def __post_init__(self) -> None:
         self.bad = BadRows(self.notes, ALL_BUT_NONE)
+
+    def _new_bad(self) -> BadRows:
+        self.others.append(BadRows(self.notes, ALL_BUT_NONE))
+        return self.others[-1]
 
     def products(self) -> Iterator[tuple[Product, File]]:
         """The products with their files; a fault of a file ends them and is kept."""
@@ -105,25 +110,24 @@ class Reading:
             return []
         files = [f.path for f in files_of(place.location, _no_url)]
         columns = (place.id, place.text)
-        rows = label_texts(files, columns, place.prefix, self.notes, self.bad, self.s.encoding)
+        bad = self._new_bad()
+        rows = label_texts(files, columns, place.prefix, self.notes, bad, self.s.encoding)
         return [uid for uid, _ in itertools.islice(rows, LABELS)]
 
     def interactions(self, limit: int) -> Iterator[pa.RecordBatch]:
         """Up to `limit` interactions, in batches of their schema."""
-        place = self.s.interactions
+        place, bad = self.s.interactions, self._new_bad()
         if self.s.source == "catalog" or place.basket:
             assert place.basket and place.item
             files = [f.path for f in files_of(place.location or "", _no_url)]
             columns = Columns(place.basket, place.item, place.time, place.weight)
-            batches = interactions(
-                files, columns, self.notes, bad=self.bad, encoding=self.s.encoding
-            )
+            batches = interactions(files, columns, self.notes, bad=bad, encoding=self.s.encoding)
         else:
             where = located(self.s.source, place.location or "", True)
             files = [f.path for f in files_of(where, _no_url)]
             read = FORMS[self.s.source].interactions
             assert read is not None
-            rows = read(files, self.notes, encoding=self.s.encoding, bad=self.bad)
+            rows = read(files, self.notes, encoding=self.s.encoding, bad=bad)
             batches = of_form(itertools.islice(rows, limit), self.notes)
         for batch in batches:
             yield batch.slice(0, limit)

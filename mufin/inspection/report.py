@@ -74,7 +74,9 @@ def products(
         yield from line(f"  {escaped(product.uid[:17])}", escaped(title) or none)
         many = f"{len(product.images)} pictures, the first" if product.images else ""
         yield from line("", f"{many} {picture}".strip().replace("1 pictures, the first", "picture"))
-        few = ", ".join(product.related[:3]) + (" ..." if len(product.related) > 3 else "")
+        few = ", ".join(uid[:40] for uid in product.related[:3]) + (
+            " ..." if len(product.related) > 3 else ""
+        )
         yield from line(
             "", escaped(f"related {len(product.related)}" + (f": {few}" if few else ""))
         )

@@ -21,8 +21,9 @@ from mufin.catalogs import locations, parquet_rows
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.own_catalog import Names, catalog
 from mufin.catalogs.product import Product
-from mufin.corpus import fetch
+from mufin.corpus import collecting, fetch
 from mufin.corpus.fetch import Fetcher
+from mufin.corpus.fetch_log import FetchLog
 from mufin.errors import MufinError
 from pipeline import download
 from tests.support import catalogs
@@ -131,15 +132,21 @@ def test_several_columns_of_images_are_joined_in_order(tmp_path):
     assert [p.images for p in products] == [["1.jpg", "2.jpg", "1.jpg"], ["3.jpg"]]
 
 
-def test_weighted_columns_give_each_id_its_largest_weight(tmp_path):
+def test_weighted_columns_give_each_id_the_sum_of_weights(tmp_path):
     (tmp_path / "a.csv").write_text("ASIN,images,buy,view\na,,b|c|b,d|c\nb,,,a\n")
     products = read(tmp_path / "a.csv", names(related={"buy": 1.0, "view": 0.3}))
     assert [(p.related, p.weights) for p in products] == [
-        (["b", "c", "d"], [1.0, 1.0, 0.3]),
+        (["b", "c", "d"], [1.0, 1.3, 0.3]),
         (["a"], [0.3]),
     ]
     products = read(tmp_path / "a.csv", names(related={"buy": 1.0, "view": 1.0}))
     assert [(p.related, p.weights) for p in products] == [(["b", "c", "d"], []), (["a"], [])]
+
+
+def test_no_name_is_no_column_even_if_one_has_no_name(tmp_path):
+    (tmp_path / "a.csv").write_text(",ASIN,also_buy\n7,a,b\n8,b,\n")
+    unnamed = names(title="", category="", images=[])
+    assert [(p.title, p.category) for p in read(tmp_path / "a.csv", unnamed)] == [("", [])] * 2
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
@@ -550,8 +557,8 @@ def test_no_space_left_is_one_sentence_and_changes_nothing(workplace, monkeypatc
     if where == "products":
         monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     else:
-        monkeypatch.setattr(download, "fetch_all", fetched)
-        monkeypatch.setattr(download.FetchLog, "add", full)
+        monkeypatch.setattr(collecting, "fetch_all", fetched)
+        monkeypatch.setattr(FetchLog, "add", full)
     monkeypatch.setattr(sys, "argv", ["download"])
     with pytest.raises(SystemExit) as error:
         runtime.run(download.main)
@@ -564,7 +571,7 @@ def test_no_space_left_is_one_sentence_and_changes_nothing(workplace, monkeypatc
     untouched()
     monkeypatch.undo()
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(download, "fetch_all", fetched)
+    monkeypatch.setattr(collecting, "fetch_all", fetched)
     download.main()
     assert json.loads(Path("data/raw/source.json").read_text())["pictures"] == 1 + len(urls)
 

@@ -211,8 +211,15 @@ def test_a_split_that_leaves_nothing_gives_way_to_one_that_works():
         for side in (0, 1)
     ]
     products = [row | {"related": ""} for row in pairs()]
-    list(inspect([table("p.csv", products), table("o.csv", lines)], Path("params.yaml")))
+    Path("0.png").write_bytes(picture())
+    products = [row | {"image": "0.png"} for row in products]
+    report = list(inspect([table("p.csv", products), table("o.csv", lines)], Path("params.yaml")))
     assert load_params(Path("params.yaml")).curate.split == "time"
+    download.main()
+    curate.main()
+    made = json.loads(Path("metrics/curate.json").read_text())
+    sizes = f"time: {made['train']} train, {made['valid']} valid, {made['test']} test datapoints"
+    assert any(f"{sizes}, {made['labels']} labels" in line for line in report)
 
 
 # What it says
@@ -472,3 +479,46 @@ def test_figures_of_labels_are_those_of_the_stage():
     made = json.loads(Path("metrics/curate.json").read_text())
     assert f"{made['train']} train, {made['valid']} valid, {made['test']} test" in text
     assert f"{made['labels']} labels" in text
+
+
+def test_ids_are_not_joined_where_products_would_be():
+    ids = [*(f"P{k}" for k in range(40)), "p0", "p1"]
+    rows = [
+        {"id": uid, "title": uid, "image": "a.png", "related": f"p{k % 40}"}
+        for k, uid in enumerate(ids, 3)
+    ]
+    text = said(table("a.csv", rows))
+    assert "makes ids of products equal" in text and "match_ids" not in text.partition("put")[2]
+
+
+def test_a_list_on_one_long_line_is_read():
+    rows = [row | {"text": "long " * 40_000} for row in pairs(100)]
+    Path("a.json").write_text(json.dumps(rows))
+    assert "100 of 100 (100 %) are products" in said("a.json")
+
+
+def test_bad_rows_of_products_are_a_share_of_the_products():
+    products, orders = pairs(50), []
+    for order in range(300):
+        orders += [{"order": order, "id": f"P{(order + side) % 50}"} for side in (0, 1)]
+    table("p.csv", products)
+    table("o.csv", orders)
+    with open("p.csv", "a") as file:
+        file.write("a,b,c,d,e\n")
+    list(inspect(["p.csv", "o.csv"], Path("params.yaml")))
+    assert load_params(Path("params.yaml")).download.bad_rows >= 1 / 51
+
+
+def test_a_zip_of_different_tables_is_to_be_unpacked():
+    exports.movielens(Path("ml"), ITEMS, "25m")
+    exports.movielens_ratings(Path("ml"), BASKETS, "25m")
+    shutil.make_archive("ml", "zip", "ml")
+    with pytest.raises(MufinError, match="different columns; unpack it, and name the folder"):
+        said("ml.zip")
+
+
+def test_a_zip_of_one_table_is_read():
+    Path("there").mkdir()
+    table("there/a.csv", pairs(), separator=";")
+    shutil.make_archive("a", "zip", "there")
+    assert "in a zip (a.csv)" in said("a.zip") and "100 of 100 (100 %)" in said("a.zip")

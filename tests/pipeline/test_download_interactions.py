@@ -67,7 +67,7 @@ def test_missing_orders_name_their_setting(tmp_path):
 
 def test_a_misnamed_column_stops_before_pictures_are_fetched(tmp_path, monkeypatch):
     (tmp_path / "orders.csv").write_text(ORDERS)
-    monkeypatch.setattr(download, "_fetch", None)
+    monkeypatch.setattr(download, "fetch_pictures", None)
     with pytest.raises(MufinError, match="no column 'skus'.*interactions.item to sku"):
         run(tmp_path, item="skus")
 

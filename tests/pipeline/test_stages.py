@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mufin.artifacts.files import read_json
+from mufin.artifacts.precomputed import Precomputed
 from mufin.nn.embedding import Embedded
 from mufin.params import Params, load_params
 from pipeline import evaluate, finetune
@@ -155,7 +156,8 @@ def test_stages_read_only_declared_settings_and_predictions_are_full(
                 if not any(f"{read}.".startswith(f"{param}.") for param in DECLARED[name])
             }
             assert reads and not undeclared, name
-    labels = pq.read_table(tmp_path / "data/curated/labels.parquet").num_rows
+    labels = pq.read_table(tmp_path / "data/curated/labels.parquet")["product"].to_numpy()
+    labels = int(described(tmp_path)[labels].sum())  # the others are never answers
     test = pq.read_table(tmp_path / "data/curated/test.parquet").to_pylist()
     rows = pq.read_table(tmp_path / "data/predictions/test.parquet")["labels"].to_pylist()
     for asked, row in zip(test, rows, strict=True):
@@ -316,9 +318,21 @@ def keys_of(value: object) -> Iterator[str]:
             yield from keys_of(inner)
 
 
+def described(home: Path) -> np.ndarray:
+    """(P,) bool: the products that have a descriptor."""
+    stored = Precomputed(home / "data/precomputed")
+    of = {
+        "text": stored.token_lengths,
+        "lexical": lambda: stored.lexical_rows().lengths(),
+        "image": lambda: stored.image_rows().lengths(),
+    }
+    return np.logical_or.reduce([of[name]() > 0 for name in stored.manifest()["modalities"]])
+
+
 def test_precompute_reports_the_manifest_without_file_names(finished):
     manifest = read_json(finished / "data/precomputed/manifest.json")
     facts = read_json(finished / "metrics/precompute.json")
+    assert facts["image"].pop("examples").keys() == facts["image"].pop("noted").keys()
     image = {name: fact for name, fact in manifest["image"].items() if name != "shards"}
     assert facts == {"products": manifest["products"], "image": image, "text": manifest["text"]}
 
