@@ -52,15 +52,12 @@ class Predictor:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels and similarities (n, K) of the K = min(k, L) nearest labels, best first.
 
-        Labels in `excluded` and labels without a descriptor are left out; -1 and -inf stand for
-        them, and fill rows with fewer labels.
+        Labels in `excluded` and labels without a descriptor are left out; -1 and -inf fill rows
+        with fewer labels.
         """
-        ids, similarity = self.index.neighbours.search(
+        return self.index.neighbours.search(
             joint_vectors(datapoints), min(k, len(self.index)), excluded
         )
-        # Such a label has a centroid, by which it is found, but nothing of its own.
-        empty = (ids >= 0) & (self.index.labels[0].sizes == 0)[ids]
-        return np.where(empty, -1, ids), np.where(empty, -np.inf, similarity)
 
     def score(
         self, datapoints: list[Embedded], ids: np.ndarray, alpha_one: bool = False

@@ -1,7 +1,7 @@
 """Stories from an export to a recommender: a folder with files, commands as typed, the answers.
 
-Each command is a process of its own, but for the stages, which share this one to save their start.
-docs/forms.md has the commands of the first story.
+Each command is a process of its own, but for the stages and the answers for all test products,
+which run in this one to save their start. docs/forms.md has the commands of the first story.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from tests.support.stages import run_stages
 from tests.support.stories import (
     LOCAL,
     answers,
+    documented,
     edit,
-    mufin,
+    empty_folder,
     picture,
     precision,
     shelf,
+    tiny,
+    typed,
     workplace,
 )
 
@@ -38,7 +41,7 @@ LATE = {item.number for item in ITEMS if item.number % 8 == 7}  # new products o
 
 
 def together(baskets: list[list[str]]) -> dict[str, set[str]]:
-    """{id: ids that were in a basket with it}; of 160 products about ten, so 6 % by chance."""
+    """{id: ids that were in a basket with it}; about eleven of 160 products, so 7 % by chance."""
     out = defaultdict(set)
     for basket in baskets:
         for uid in basket:
@@ -51,21 +54,28 @@ def answers_are_right(related: dict[str, set[str]]) -> None:
     tested = [row["product"] for row in ids(Path(), "test")]
     best = answers(tested)
     right = sum(best[uid][0] in related[uid] for uid in tested)
-    print("SHARE", right / len(tested), len(tested))
     assert len(tested) > 40 and right / len(tested) > 0.5
     assert precision("mufin") > precision("popular") + 25
 
 
 def test_shopify_products_and_orders(tmp_path):
-    with serving(Server(shelf(ITEMS, missing=7))) as server, workplace(tmp_path, **LOCAL):
+    use, inspect, check, repro, recommend = documented(
+        "docs/forms.md", "From a Shopify export to a recommender"
+    )
+    with serving(Server(shelf(ITEMS, missing=7))) as server, empty_folder(tmp_path):
         exports.shopify(tmp_path, ITEMS, server.url("")).rename("products_export.csv")
         exports.shopify_orders(tmp_path, ORDERS).rename("orders_export.csv")
 
-        text = mufin("inspect", "products_export.csv", "orders_export.csv", "--write", "params.yaml")
+        typed(use)
+        tiny(**LOCAL)
+        text = typed(inspect)
         assert "Form                shopify: Shopify's export of products" in text
         assert "download.interactions.location: orders_export.csv" in text
-        assert "160 products, 160 have a title, 160 a picture" in mufin("check")
+        assert "160 products, 160 have a title, 160 a picture" in typed(check)
+        assert repro.startswith("dvc repro ")
         run_stages(tmp_path)
+        line = json.loads(typed(recommend))
+        assert line["title"] == "Mug series 0" and len(line["recommended"]) == 3
 
         facts = read_json(tmp_path / "metrics/download.json")
         assert facts["products"] == 160 and facts["failed"] == {"HTTP 404": ITEMS[7].pictures}
@@ -102,11 +112,11 @@ def test_a_table_that_excel_saved(tmp_path):
         (tmp_path / "bilder").mkdir()
         write_excel(tmp_path / "artikel.csv")
 
-        text = mufin("inspect", "artikel.csv", "--write", "params.yaml")
+        text = typed("mufin inspect artikel.csv --write params.yaml")
         assert "cells separated by semicolons; UTF-16" in text
         assert "download.columns.related: Passt zu" in text
         assert "download.match_ids: [zeros]" in text.partition("params.yaml now has:")[2]
-        assert "160 have a title, 160 a picture" in mufin("check")
+        assert "160 have a title, 160 a picture" in typed("mufin check")
         run_stages(tmp_path)
 
         pictures = sum(item.pictures for item in ITEMS)
@@ -145,9 +155,9 @@ def test_parquet_with_pictures_and_clicks_split_by_time(tmp_path):
         pq.write_table(pa.table(columns), "products.parquet")
         visits = write_clicks(tmp_path / "clicks.csv.gz")
 
-        mufin("inspect", "products.parquet", "clicks.csv.gz", "--write", "params.yaml")
+        typed("mufin inspect products.parquet clicks.csv.gz --write params.yaml")
         edit(curate__split="time", curate__test=0.4, curate__interactions__window=1.0)
-        assert "the first 1,000 interactions can be read" in mufin("check")
+        assert "the first 1,000 interactions can be read" in typed("mufin check")
         run_stages(tmp_path)
 
         late = {sku(ITEMS[number]) for number in LATE}
@@ -168,14 +178,14 @@ def test_a_merchant_feed_and_orders_as_json_lines(tmp_path):
                 for uid in order:
                     print(json.dumps({"order": f"#{number}", "sku": uid}), file=file)
 
-        text = mufin("import", "google-merchant", "feed.xml", "-o", "catalog.parquet")
+        text = typed("mufin import google-merchant feed.xml -o catalog.parquet")
         assert "There are no relations yet: set download.interactions" in text
         pasted = YAML(typ="safe").load(text.partition("Set in params.yaml:")[2])["download"]
         columns = {f"columns__{name}": value for name, value in pasted.pop("columns").items()}
         edit(**{f"download__{name}": value for name, value in (pasted | columns).items()})
-        typed = {"location": "orders.jsonl", "basket": "order", "item": "sku"}
-        edit(**{f"download__interactions__{name}": value for name, value in typed.items()})
-        assert "orders.jsonl: the first" in mufin("check")
+        orders_file = {"location": "orders.jsonl", "basket": "order", "item": "sku"}
+        edit(**{f"download__interactions__{name}": value for name, value in orders_file.items()})
+        assert "orders.jsonl: the first" in typed("mufin check")
         run_stages(tmp_path)
 
         variants = sum(len(item.colours) for item in ITEMS)
@@ -189,10 +199,10 @@ def test_movielens_ratings_split_by_time(tmp_path):
         exports.movielens(tmp_path / "ml-1m", ITEMS)
         exports.movielens_ratings(tmp_path / "ml-1m", people)
 
-        text = mufin("inspect", "ml-1m", "--write", "params.yaml")
+        text = typed("mufin inspect ml-1m --write params.yaml")
         assert "There are no pictures: remove image from encoder.modalities" in text
         edit(encoder__modalities=["text", "lexical"], curate__split="time")
-        assert "'ml-1m/movies.dat': of its 160 products, 160 have a title" in mufin("check")
+        assert "'ml-1m/movies.dat': of its 160 products, 160 have a title" in typed("mufin check")
         run_stages(tmp_path)
 
         assert read_json(tmp_path / "metrics/download.json")["pictures"] == 0

@@ -366,15 +366,16 @@ def test_auto_is_exact_for_few_rows(monkeypatch):
     assert isinstance(build_neighbours(rows, "exact", **settings_of), ExactNeighbours)
 
 
-def test_augmented_rows_are_bag_rows_and_centroids():
+def test_augmented_rows_are_bag_rows_and_their_centroids():
     bags, offsets = (
         np.array([[0, 1], [0.6, 0.8], [1, 0], [-0.8, 0.6]], np.float32),
         np.array([0, 1, 1, 4]),
     )
     rows = augmented_rows(bags, offsets, -np.ones((3, 2), np.float32))
-    assert rows.label.tolist() == [0, 2, 2, 2, 0, 1, 2] and rows.num_labels == 3
+    # Label 1 has no bag row, so that it is found by nothing
+    assert rows.label.tolist() == [0, 2, 2, 2, 0, 2] and rows.num_labels == 3
     np.testing.assert_allclose(
-        rows.rows, np.concatenate([bags, -np.full((3, 2), np.sqrt(0.5))]), rtol=1e-6
+        rows.rows, np.concatenate([bags, -np.full((2, 2), np.sqrt(0.5))]), rtol=1e-6
     )
     assert augmented_rows(bags, offsets, np.zeros((0, 2), np.float32)).label.tolist() == [
         0,

@@ -7,19 +7,22 @@ import csv
 import io
 import json
 import random
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
+from mufin.cli import app
 from mufin.params import load_params
 from mufin.profiles import text_of
 from tests.support.exports import Item
-from tests.support.projects import changed, run
+from tests.support.projects import ROOT, changed, run
 from tests.support.servers import Handler
-from tests.support.stages import inside
+from tests.support.stages import SMALL, inside
 
-# Beside the tiny encoders of `inside`: what learns a few hundred products within seconds
+# What learns a few hundred products within seconds
 LEARNS = {
     "encoder.text.max_tokens": 8,
     "encoder.lexical.ngrams": 3,
@@ -32,21 +35,56 @@ LEARNS = {
     "finetune.candidates": "all",
     "evaluate.candidates": "all",
 }
+# In place of the pretrained encoders of a profile, and of its three networks
+TINY = {
+    "members": 1,
+    "encoder.image.name": "vit_tiny_patch16_224",
+    "encoder.image.weights": "random",
+    "encoder.text.name": "bert",
+    "encoder.text.weights": "random",
+    "encoder.text.trainable_layers": "all",
+}
 # For pictures of a server on this machine
 LOCAL = {"download.private_addresses": True, "download.retries": 0}
 
 
 @contextlib.contextmanager
 def workplace(home: Path, **changes) -> Iterator[Path]:
-    """In a folder that holds nothing but settings, written as `mufin use` writes them."""
+    """In a folder that holds settings alone, written as `mufin use` writes them."""
     with inside(home, **LEARNS | changes):
-        (home / "params.yaml").write_text(text_of(load_params(home / "params.yaml")))
+        rewritten()
         yield home
 
 
-def mufin(*words: str) -> str:
-    """What the command prints in the current folder, where it ends well."""
-    done = run(Path.cwd(), "mufin", *words)
+@contextlib.contextmanager
+def empty_folder(home: Path) -> Iterator[Path]:
+    """In a folder that holds nothing."""
+    with inside(home):
+        Path("params.yaml").unlink()
+        yield home
+
+
+def tiny(**changes) -> None:
+    """Give params.yaml, which a profile made, encoders that need no network and learn quickly."""
+    size = {name: value for name, value in SMALL.items() if name.startswith("encoder.")}
+    Path("params.yaml").write_text(changed(Path("params.yaml"), size | LEARNS | TINY | changes))
+    rewritten()
+
+
+def rewritten() -> None:
+    """Write params.yaml with the same values as `mufin use` does: each null by its name."""
+    Path("params.yaml").write_text(text_of(load_params()))
+
+
+def documented(page: str, heading: str) -> list[str]:
+    """The lines of the first block of code under a heading."""
+    under = (ROOT / page).read_text().partition(f"## {heading}\n")[2]
+    return under.split("```")[1].strip().split("\n")
+
+
+def typed(line: str) -> str:
+    """What a command prints in the current folder, where it ends well; a # begins a comment."""
+    done = run(Path.cwd(), *shlex.split(line, comments=True))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -59,8 +97,10 @@ def edit(**settings) -> None:
 
 
 def answers(uids: list[str], k: int = 3) -> dict[str, list[str]]:
-    """{uid: the ids that `mufin recommend` prints, the best first}."""
-    lines = [json.loads(line) for line in mufin("recommend", *uids, "--k", str(k)).splitlines()]
+    """{uid: the ids that `mufin recommend` prints, the best first}, run in this process."""
+    done = CliRunner().invoke(app, ["recommend", *uids, "--k", str(k)])
+    assert done.exit_code == 0, done.output
+    lines = map(json.loads, done.stdout.splitlines())
     return {line["uid"]: [answer["uid"] for answer in line["recommended"]] for line in lines}
 
 
