@@ -42,7 +42,7 @@ class Columns:
                 check(texts, f"download.columns.{name}", value, "it must name columns")
         if isinstance(self.related, dict):
             weights = self.related.values()
-            good = all(isinstance(w, int | float) and 0 < w < 1e6 for w in weights)
+            good = all(type(w) in (int, float) and 0 < w < 1e6 for w in weights)  # bool is an int
             check(good, "download.columns.related", self.related, "weights must be above 0")
 
     def related_weights(self) -> dict[str, float]:

@@ -216,7 +216,8 @@ def _of_union(kinds: tuple, value: object, name: str) -> Any:
         if typing.get_origin(kind) is Literal:
             fits = value in typing.get_args(kind)
         else:
-            fits = isinstance(value, typing.get_origin(kind) or kind)
+            wanted = int | float if kind is float else typing.get_origin(kind) or kind
+            fits = isinstance(value, wanted)
         if fits and not isinstance(value, bool):
             return _convert(kind, value, name)
     raise ParamsError(f"{name} is {shown(value)}; it must be {' or '.join(map(_noun, kinds))}")

@@ -85,7 +85,10 @@ def use(profile: str, target: Path, everything: bool, force: bool) -> Iterator[s
         yield f"The settings before are in {backup}"
     yield from last
     if missing := _missing_catalog(settings, path.parent):
-        yield f"There is no file {missing} yet: set download.location to your catalog first"
+        yield (
+            f"There is no file {missing} yet: set download.location to your catalog first, or let "
+            "`mufin inspect FILES --write params.yaml` set it"
+        )
     yield "`dvc repro` runs the stages that a changed setting affects"
 
 

@@ -51,12 +51,12 @@ def at(row: dict, name: str) -> object:
     value: object = row
     first, _, rest = name.partition(".")
     head = first.removesuffix("[]")
-    value = _decoded(row.get(head))
+    value = decoded(row.get(head))
     if first.endswith("[]"):
         items = value if isinstance(value, list | tuple) else [value]
         if not rest:
             return [item for item in items if item is not None]
-        return _flat(at(item, rest) for item in map(_decoded, items) if isinstance(item, dict))
+        return _flat(at(item, rest) for item in map(decoded, items) if isinstance(item, dict))
     if not rest:
         return value if first in row else None
     if isinstance(value, list | tuple):  # `a.b` of a list of objects, as Parquet tools name it
@@ -74,7 +74,7 @@ def _flat(values: Iterable[object]) -> list:
     return out
 
 
-def _decoded(value: object) -> object:
+def decoded(value: object) -> object:
     """The object or list that a text holds as JSON; other values as they are."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from mufin.catalogs.bad_rows import BadRow
 from mufin.catalogs.cells import NULLS, items_of, nested, plain_cell, plain_items, text_of
 from mufin.catalogs.notes import Notes
+from mufin.corpus.fetch import is_url
 
 Keep = Callable[[bytes], str]  # stores an image and returns its reference
 SPECIAL = re.compile("//|data:", re.I).match  # images that are no plain references
@@ -29,8 +30,31 @@ def images_of(
 
     An image given as bytes, as `{bytes, path}` (the form of Hugging Face's data sets) or as a data:
     URL goes to `keep`, which returns its reference; without `keep`, bytes raise BadRow. A data: URL
-    that is broken is left out and counted. `//host/path` becomes `https://host/path`.
+    that is broken is left out and counted. `//host/path` becomes `https://host/path`, and a path
+    as Windows writes it, `a\\b.jpg`, becomes `a/b.jpg`.
     """
+    return [_slashed(image) for image in _images(value, path, number, column, notes, keep)]
+
+
+def _slashed(image: str) -> str:
+    """The reference with slashes in place of backslashes; one that has a slash stays as it is.
+
+    So `./a\\b.jpg` names a file whose own name has a backslash.
+    """
+    if "\\" not in image or "/" in image or is_url(image):
+        return image
+    return image.replace("\\", "/")
+
+
+def _images(
+    value: object,
+    path: Path,
+    number: int,
+    column: str,
+    notes: Notes | None,
+    keep: Keep | None,
+) -> list[str]:
+    """As `images_of`, with paths as they are written."""
     if isinstance(value, str) and "//" not in value[:2] and "|//" not in value:
         if (plain := plain_cell(value)) is not None and "data:" not in value.lower():
             return plain

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import itertools
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -302,8 +303,9 @@ def _count_unknown(interactions: Path, catalog: Path, notes: Notes) -> None:
 def _section(out: Path, counts: Counter[str]) -> Iterator[str]:
     """The lines of YAML; paths as JSON, which YAML reads too."""
     related = "related" if counts["related"] else "[]"
+    files = [str(out)] + ([str(interactions_file(out))] if counts["interactions"] else [])
     yield ""
-    yield "Set in params.yaml:"
+    yield f"`mufin inspect {shlex.join(files)} --write params.yaml` sets in params.yaml:"
     yield "download:"
     yield "  source: catalog"
     yield f"  location: {json.dumps(str(out), ensure_ascii=False)}"

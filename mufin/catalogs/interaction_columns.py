@@ -64,6 +64,8 @@ def _parquet(part: Part, columns: list[str]) -> Iterator[tuple[int, pa.RecordBat
         names = file.schema_arrow.names
         if any(names.count(column) != 1 for column in columns):
             raise Irregular
+        if any(pa.types.is_nested(file.schema_arrow.field(column).type) for column in columns):
+            raise Irregular  # a list of products, which is several rows
         for batch in file.iter_batches(ROWS, columns=list(dict.fromkeys(columns))):
             yield number, _ordered(batch, columns)
             number += len(batch)

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from mufin.artifacts.tables import SCHEMAS
 from mufin.catalogs import interaction_cells as columns_of
 from mufin.catalogs.bad_rows import BadRow, BadRows, Row
-from mufin.catalogs.cells import getter, number_of, time_of, uid_of
+from mufin.catalogs.basket_lists import BasketRows
+from mufin.catalogs.cells import number_of, time_of, uid_of
 from mufin.catalogs.column_names import suggested, top
 from mufin.catalogs.interaction_cells import is_missing, with_dashes
 from mufin.catalogs.interaction_columns import Irregular, column_batches
@@ -67,7 +68,8 @@ def interactions(
     Ids, times and weights are read as `cells` says, times also as 2026/11/28; a time that is
     missing is null, and one that cannot be read makes a bad row. Rows without a basket or a product
     and rows whose weight is missing or not above 0 (returns, refunds) are dropped and counted in
-    `notes`. For the number of a basket see `basket_numbers`.
+    `notes`. A list of products, such as `line_items[].sku`, gives a row for each of them (see
+    `basket_lists`). For the number of a basket see `basket_numbers`.
 
     CSV, JSON lines and Parquet in their plain forms are read by column, several times as fast as by
     row; from the first part of a file that is not plain, its rows are read one by one, with the
@@ -155,19 +157,21 @@ class _File:
             self.part, self.notes, encoding=self.encoding, columns=wanted, bad=self.bad
         )
         rows = itertools.islice(self._with_columns(rows), skip, None)
-        get = {name: getter(column) for name, column in self.columns.items()}
+        products = BasketRows(self.columns, self.path)
 
-        def parse(number: int, row: Row) -> tuple:
-            values = {name: of(row) for name, of in get.items()}
-            return (
-                self._id("item", values["item"], number),
-                self._id("basket", values["basket"], number),
-                self._time(values.get("time"), number),
-                self._weight(values["weight"], number) if "weight" in values else 1.0,
-                number,
-            )
+        def parse(number: int, row: Row) -> list[tuple]:
+            return [
+                (
+                    self._id("item", values["item"], number),
+                    self._id("basket", values["basket"], number),
+                    self._time(values.get("time"), number),
+                    self._weight(values["weight"], number) if "weight" in values else 1.0,
+                    number,
+                )
+                for values in products.values(number, row)
+            ]
 
-        parsed = self.bad.kept(rows, parse)
+        parsed = itertools.chain.from_iterable(self.bad.kept(rows, parse))
         while some := list(itertools.islice(parsed, ROWS)):
             items, baskets, times, weights, numbers = zip(*some)
             places = [self._place(number) for number in numbers]

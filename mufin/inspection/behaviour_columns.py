@@ -30,10 +30,15 @@ def behaviour_columns(
     """
     single = [c for c in columns if c.listed < 0.05 and not c.nested and c.share > 0.5 and c.name]
     item = _item([c for c in single if c.ids > 0.8], rows, ids)
+    times = {c.name for c in single if _is_time(c)}
+    rest = [c for c in single if c.name != item and c.name not in times]
+    if item is None and ids:  # orders that hold their products, in a list of objects
+        lists = [c for c in columns if c.ids > 0.8 and c.share > 0.5 and "[]." in c.name]
+        item = _item([c for c in lists if not c.nested], rows, ids)
+        rest = [c for c in rest if rank("basket", c)]
     if item is None:
         return None
-    times = {c.name for c in single if _is_time(c)}
-    basket = _basket([c for c in single if c.name != item and c.name not in times])
+    basket = _basket(rest)
     if basket is None:
         return None
     rest = [c for c in single if c.name not in (item, basket)]

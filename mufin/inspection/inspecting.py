@@ -22,6 +22,7 @@ from mufin.inspection.reading import Reading
 from mufin.inspection.report import (
     degrees_of,
     noticed,
+    pictures_of,
     planned,
     products,
     related,
@@ -67,7 +68,8 @@ def inspect(
     figures = figures_of(reading)
     if not figures.rows:
         raise MufinError(f"{guess.products[0].path} has no product that can be read")
-    yield from products(guess, figures, reading, kept, fetch)
+    pictures = pictures_of(guess, figures, kept, fetch)
+    yield from products(figures, reading, pictures)
     most = guess.interactions(INTERACTIONS)
     found = behaviour_of(reading, figures, base.curate, most) if guess.behaviour else None
     yield from related(figures, guess, found)
@@ -88,7 +90,7 @@ def inspect(
         yield from degrees_of("Relations before", lists, figures) if len(lists.values) else ()
         lists = with_more(figures, found.relations).lists
     yield from degrees_of("Relations", lists, figures)
-    yield from noticed(figures, reading)
+    yield from noticed(figures, reading, pictures)
     trials = trials_of(figures, found, lists, base.curate, guess)
     yield from split_of(trials, lists, found, bool(figures.labels))
     split = plan.suited(trials)

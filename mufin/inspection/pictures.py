@@ -15,6 +15,7 @@ from mufin.corpus.reasons import Refused
 from mufin.errors import MufinError, shown
 
 SIDE = 64  # pixels per side that a picture is decoded to
+NO_PICTURE = "no picture"
 MOST = 8  # images of the catalog itself that are kept
 
 
@@ -47,7 +48,7 @@ def outcomes(
     out = []
     for product, file in first:
         if not product.images:
-            out.append("no picture")
+            out.append(NO_PICTURE)
             continue
         image = product.images[0]
         if is_url(image) and not fetch:

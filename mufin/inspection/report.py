@@ -17,10 +17,12 @@ from mufin.inspection import plan
 from mufin.inspection.behaviour import Behaviour, time_split
 from mufin.inspection.figures import Figures, degrees, reciprocity
 from mufin.inspection.guess import Guess
-from mufin.inspection.pictures import Kept, outcomes
+from mufin.inspection.pictures import NO_PICTURE, Kept, outcomes
 from mufin.inspection.reading import Reading
 from mufin.inspection.words import counted, line, percent
 from mufin.ragged import Lists
+
+NOT_THERE = (": no such file", ": path outside the catalog's folder")  # ends of `outcomes`
 
 
 def settings(guess: Guess, source: str | None) -> Iterator[str]:
@@ -58,16 +60,18 @@ def _none(value: object) -> str:
     return "none" if value in ("", []) else profiles.scalar(value)
 
 
-def products(
-    guess: Guess, figures: Figures, reading: Reading, kept: Kept, fetch: bool
-) -> Iterator[str]:
+def pictures_of(guess: Guess, figures: Figures, kept: Kept, fetch: bool) -> list[str]:
+    """What becomes of the first picture of each product that is shown; see `outcomes`."""
+    local = guess.download.source == "catalog" or FORMS[guess.download.source].local
+    return outcomes(figures.first, kept, guess.download, local, fetch)
+
+
+def products(figures: Figures, reading: Reading, pictures: list[str]) -> Iterator[str]:
     yield ""
     how = "all of them" if reading.ended else "the first ones; all figures are of these"
     if reading.problem:
         how = f"then reading stopped: {reading.problem}"
     yield from line("Products", f"{figures.rows:,} rows, {how}")
-    local = guess.download.source == "catalog" or FORMS[guess.download.source].local
-    pictures = outcomes(figures.first, kept, guess.download, local, fetch)
     for (product, _), picture in zip(figures.first, pictures):
         title = clean_title(product.title[:1000])[:150]
         none = "(no title: markup alone)" if product.title.strip() else "(no title)"
@@ -143,8 +147,14 @@ def degrees_of(label: str, lists: Lists, figures: Figures) -> Iterator[str]:
     )
 
 
-def noticed(figures: Figures, reading: Reading) -> Iterator[str]:
+def noticed(figures: Figures, reading: Reading, pictures: list[str]) -> Iterator[str]:
     lines = []
+    looked_at = [text for text in pictures if text != NO_PICTURE]
+    if looked_at and all(text.endswith(NOT_THERE) for text in looked_at):
+        lines.append(
+            "none of the pictures above was found: a path must be relative to the folder of the "
+            "file that names it, and lead into that folder"
+        )
     for count, of, what in (
         (figures.empty, figures.rows, "have neither title nor picture: dropped"),
         (figures.same_id, figures.rows, "have the id of an earlier row: joined with it"),

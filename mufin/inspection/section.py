@@ -145,6 +145,8 @@ def _replaced(text: str, start: int, end: int, value: str) -> str:
     """The text with `value` from start to end; a comment behind it stays in its column."""
     old, rest = text[start:end], text[end:]
     line = text.rfind("\n", 0, start) + 1
+    if text[start - 1] == ":":  # a null of no characters stands right behind the colon
+        value = f" {value}"
     if "\n" in old or not text[line:start].strip(" -"):  # a block: the value goes behind the name
         start = text.rindex(":", 0, start) + 1
         return f"{text[:start]} {value}{rest}"

@@ -171,6 +171,19 @@ def test_commas_separate_images_only_where_one_begins(cell, images):
 
 
 @pytest.mark.parametrize(
+    "cell, image",
+    [
+        (r"bilder\1.jpg", "bilder/1.jpg"),
+        (r"größe\klein\1.jpg", "größe/klein/1.jpg"),
+        (r"./a\b.jpg", r"./a\b.jpg"),
+        (r"https://shop.example/a\b.jpg", r"https://shop.example/a\b.jpg"),
+    ],
+)
+def test_paths_of_windows_have_slashes(cell, image):
+    assert listed(images_of, cell) == listed(images_of, [cell]) == [image]
+
+
+@pytest.mark.parametrize(
     "cell, names",
     [
         ("Home, Garden|Tables", ["Home, Garden", "Tables"]),

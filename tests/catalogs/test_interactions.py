@@ -1,6 +1,7 @@
 """Interactions from files: by column and by row alike, what is dropped, and what stops."""
 
 import bz2
+import csv
 import datetime
 import gzip
 import json
@@ -157,6 +158,94 @@ def test_baskets_and_products_may_be_one_column(tmp_path, monkeypatch):
     csv_file(tmp_path / "r.csv", ["1,a,,1"])
     found, _ = by_column(monkeypatch, tmp_path / "r.csv", columns=Columns("item", "item"))
     assert found["basket"] == numbers("a") and found["item"] == ["a"]
+
+
+# Several products in a row
+
+LINES_OF_ORDERS = Columns("user", "items[].sku", "time", "items[].n")
+ORDERS = [
+    {"user": "u1", "time": 10, "items": [{"sku": "a", "n": 1.5}, {"sku": "b", "n": 2}]},
+    {"user": "u2", "time": 30, "items": [{"sku": "a", "n": 1}]},
+]
+
+
+def json_file(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("dots", ["items[].sku", "items.sku"])
+def test_the_products_of_an_order_are_its_rows(tmp_path, dots):
+    columns = Columns("user", dots, "time", dots.replace("sku", "n"))
+    of_json = json_file(tmp_path / "a.jsonl", ORDERS)
+    (tmp_path / "b.json").write_text(json.dumps({"orders": ORDERS}))
+    pq.write_table(pa.Table.from_pylist(ORDERS), tmp_path / "c.parquet")
+    for path in (of_json, tmp_path / "b.json", tmp_path / "c.parquet"):
+        assert read(path, columns=columns)[0] == WANTED | {"time": [10.0, 10.0, 30.0]}
+
+
+def test_objects_in_texts_are_read(tmp_path):
+    rows = [{**order, "items": json.dumps(order["items"])} for order in ORDERS]
+    path = tmp_path / "a.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert read(path, columns=LINES_OF_ORDERS)[0] == WANTED | {"time": [10.0, 10.0, 30.0]}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_lists_of_one_row_pair_up(tmp_path, name):
+    rows = [
+        {"user": "u1", "item": ["a", "b"], "time": [10, 20], "weight": [1.5, 2]},
+        {"user": "u2", "item": ["a"], "time": [30], "weight": [1]},
+    ]
+    path = json_file(tmp_path / name, rows)
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    assert read(path)[0] == WANTED
+    rows = [row | {"time": 5, "weight": 2} for row in rows]
+    path = json_file(tmp_path / "b.jsonl", rows)
+    found, _ = read(path)
+    assert found["item"] == ["a", "b", "a"] and found["time"] == [5.0] * 3
+    assert found["weight"] == [2.0] * 3
+
+
+def test_lists_of_different_lengths_are_a_bad_row(tmp_path):
+    rows = [{"user": "u", "item": ["a", "b"], "time": 1, "weight": w} for w in ([1], [1, 2])]
+    path = json_file(tmp_path / "a.jsonl", rows)
+    with pytest.raises(MufinError, match="line 1 has 2 products in item, but 1 values in weight"):
+        read(path)
+    found, notes = read(path, allowed=0.5)
+    assert found["item"] == ["a", "b"] and notes.counts == {"bad rows, dropped": 1}
+
+
+def test_lines_without_a_product_or_a_weight_keep_the_others_apart(tmp_path):
+    rows = [
+        {"user": "u1", "time": 1, "items": [{"sku": None, "n": 1}, {"sku": "b", "n": 7}, "x"]},
+        {"user": "u2", "time": 1, "items": [{"sku": "c"}, {"sku": "d", "n": 3}, None]},
+        {"user": "u3", "time": 1, "items": []},
+        {"user": "u4", "time": 1, "items": None},
+        {"user": "u5", "time": 1},
+        {"user": "u6", "time": 1, "items": {"sku": "e", "n": 2}},
+    ]
+    found, notes = read(json_file(tmp_path / "a.jsonl", rows), columns=LINES_OF_ORDERS)
+    assert found["item"] == ["b", "d", "e"] and found["weight"] == [7.0, 3.0, 2.0]
+    assert found["basket"] == numbers("u1", "u2", "u6")
+    assert notes.counts == {
+        "interactions without a product, dropped": 5,
+        "interactions with a weight that is not above 0, dropped": 1,
+    }
+
+
+def test_a_list_late_in_a_file_of_single_products(tmp_path, monkeypatch):
+    monkeypatch.setattr(interaction_columns, "BLOCK", 1000)
+    rows = [{"user": k // 5, "item": f"p{k % 17}"} for k in range(3000)]
+    rows[2500]["item"] = ["a", "b"]
+    path, columns = json_file(tmp_path / "r.jsonl", rows), Columns("user", "item")
+    found, _ = read(path, columns=columns)
+    assert found == by_row(monkeypatch, path, columns=columns)[0]
+    assert found["item"][2499:2503] == ["p0", "a", "b", "p2"]
 
 
 # Values
@@ -369,7 +458,7 @@ JSON_VALUES = st.one_of(
     st.integers(-5, 5),
     st.sampled_from([20260131, 20261331, 10**11, 10**14, 2**53 + 1, 10**17, 2**62]),
     st.floats(allow_nan=True, allow_infinity=True),
-    st.sampled_from([None, 1.0, 0.5, True, [], {"a": 1}, "\ud83d"]),
+    st.sampled_from([None, 1.0, 0.5, True, [], ["a", 1.0], {"a": 1}, "\ud83d"]),
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 from mufin.errors import MufinError
 from mufin.inspection.check import check_catalog
 from mufin.params import Download, Params
-from mufin.profiles import read_profile
+from mufin.profiles import read_profile, scalar
 
 SAMPLE = read_profile("sample")
 ROWS = [
@@ -85,6 +85,47 @@ def test_related_ids_that_name_nothing_are_refused(related, words):
     written([row | {"also_buy": [related]} for row in ROWS])
     with pytest.raises(MufinError, match=words):
         list(check_catalog(of()))
+
+
+def test_related_ids_are_compared_as_match_ids_says():
+    written([row | {"ASIN": f"0{row['ASIN'][1:]}", "also_buy": ["7", "X"]} for row in ROWS])
+    assert "60, of which 30 are among" in " ".join(check_catalog(of(match_ids=["zeros"])))
+    with pytest.raises(MufinError, match="mufin inspect"):
+        list(check_catalog(of(match_ids=["case"])))
+
+
+@pytest.mark.parametrize(
+    "column, modalities, rest",
+    [
+        ("images", ["text", "image"], ["text"]),
+        ("images", ["image"], ["text"]),
+        ("title", ["text", "image", "lexical"], ["image"]),
+        ("title", ["lexical"], ["image"]),
+    ],
+)
+def test_what_no_product_has_must_not_be_encoded(column, modalities, rest):
+    rows = [row | {column: "" if column == "title" else []} for row in ROWS]
+    params = replace(of(), encoder=replace(SAMPLE.encoder, modalities=modalities))
+    words = f"encoder.modalities is {scalar(modalities)}; set it to {scalar(rest)}, or"
+    written(rows)
+    with pytest.raises(MufinError) as error:
+        list(check_catalog(params))
+    assert words in str(error.value)
+    written(rows * 40)  # more than are looked at
+    assert f"no product of these has a {'title' if column == 'title' else 'picture'}" in " ".join(
+        check_catalog(params)
+    )
+    written(rows)
+    assert list(check_catalog(replace(of(), encoder=replace(SAMPLE.encoder, modalities=rest))))
+
+
+def test_vectors_stand_for_pictures():
+    written([row | {"images": []} for row in ROWS])
+    encoder = replace(SAMPLE.encoder, image=replace(SAMPLE.encoder.image, kind="vectors"))
+    vectors = replace(SAMPLE.download.image_vectors, location="a.npy", ids="a.txt")
+    download = replace(of().download, image_vectors=vectors)
+    with_vectors = replace(SAMPLE, download=download, encoder=encoder)
+    assert list(check_catalog(with_vectors))
 
 
 def test_a_bad_row_is_refused_unless_some_are_allowed():

@@ -133,9 +133,27 @@ def orders_with_catalog() -> list[str]:
     return [table("orders.csv", lines), table("products.csv", rows)]
 
 
+def orders_with_lines() -> list[str]:
+    _, products = orders_with_catalog()
+    orders = [
+        {"order_id": 5000 + order, "created_at": f"2026-0{1 + order // 100}-{1 + order % 28:02}"}
+        | {"line_items": [{"sku": f"{i.number:05}", "price": 9.5, "quantity": 1} for i in basket]}
+        for order, basket in enumerate(BASKETS)
+    ]
+    Path("orders.jsonl").write_text("".join(json.dumps(order) + "\n" for order in orders))
+    return [products, "orders.jsonl"]
+
+
 @pytest.mark.parametrize(
     "make",
-    [shopify, utf_16_with_semicolons, nested_json, parquet_with_bytes, orders_with_catalog],
+    [
+        shopify,
+        utf_16_with_semicolons,
+        nested_json,
+        parquet_with_bytes,
+        orders_with_catalog,
+        orders_with_lines,
+    ],
 )
 def test_the_settings_it_writes_run_download_and_curate(make):
     paths = make()
@@ -176,6 +194,14 @@ def test_a_list_of_lines_gives_way_to_one_value():
     list(inspect([table("a.csv", pairs())], Path("params.yaml")))
     assert load_params(Path("params.yaml")).download.columns.images == "image"
     assert "    images: image  # 2\n    # and\n" in Path("params.yaml").read_text()
+
+
+def test_a_null_of_no_characters_gives_way_to_a_value():
+    own = Path("params.yaml").read_text()
+    for null in ("  location:\n", "  location:   # where\n"):
+        Path("params.yaml").write_text(own.replace("  location: null", null.rstrip("\n"), 1))
+        list(inspect([table("a.csv", pairs())], Path("params.yaml")))
+        assert load_params(Path("params.yaml")).download.location == "a.csv"
 
 
 def test_settings_in_json_stay_json():
@@ -301,6 +327,19 @@ def test_the_first_pictures_are_decoded():
     text = said(*paths)
     assert "'img/0.jpg': JPEG, 40 x 30 pixels" in text
     assert "'img/1.jpg': corrupt or truncated" in text and "'img/2.jpg': no such file" in text
+
+
+def test_pictures_that_are_all_missing_are_noticed():
+    assert "none of the pictures above was found" in said(table("a.csv", pairs()))
+    Path("0.png").write_bytes(picture())
+    assert "none of the pictures above" not in said("a.csv")
+
+
+def test_paths_of_windows_are_read():
+    Path("bilder").mkdir()
+    Path("bilder/1.jpg").write_bytes(picture())
+    text = said(table("a.csv", [row | {"image": "bilder\\1.jpg"} for row in pairs()]))
+    assert "'bilder/1.jpg': JPEG, 40 x 30 pixels" in text
 
 
 def test_urls_are_fetched_only_when_asked(monkeypatch):

@@ -180,7 +180,7 @@ def test_a_merchant_feed_and_orders_as_json_lines(tmp_path):
 
         text = typed("mufin import google-merchant feed.xml -o catalog.parquet")
         assert "There are no relations yet: set download.interactions" in text
-        pasted = YAML(typ="safe").load(text.partition("Set in params.yaml:")[2])["download"]
+        pasted = YAML(typ="safe").load(text.partition("sets in params.yaml:")[2])["download"]
         columns = {f"columns__{name}": value for name, value in pasted.pop("columns").items()}
         edit(**{f"download__{name}": value for name, value in (pasted | columns).items()})
         orders_file = {"location": "orders.jsonl", "basket": "order", "item": "sku"}

@@ -15,8 +15,6 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from mufin.cli import app
-from mufin.params import load_params
-from mufin.profiles import text_of
 from tests.support.exports import Item
 from tests.support.projects import ROOT, changed, run
 from tests.support.servers import Handler
@@ -50,9 +48,8 @@ LOCAL = {"download.private_addresses": True, "download.retries": 0}
 
 @contextlib.contextmanager
 def workplace(home: Path, **changes) -> Iterator[Path]:
-    """In a folder that holds settings alone, written as `mufin use` writes them."""
+    """In a folder that holds settings alone."""
     with inside(home, **LEARNS | changes):
-        rewritten()
         yield home
 
 
@@ -68,12 +65,6 @@ def tiny(**changes) -> None:
     """Give params.yaml, which a profile made, encoders that need no network and learn quickly."""
     size = {name: value for name, value in SMALL.items() if name.startswith("encoder.")}
     Path("params.yaml").write_text(changed(Path("params.yaml"), size | LEARNS | TINY | changes))
-    rewritten()
-
-
-def rewritten() -> None:
-    """Write params.yaml with the same values as `mufin use` does: each null by its name."""
-    Path("params.yaml").write_text(text_of(load_params()))
 
 
 def documented(page: str, heading: str) -> list[str]:
