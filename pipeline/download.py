@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +37,6 @@ from mufin.catalogs.product import Product
 from mufin.catalogs.raw_products import first_images, references_of, write_products
 from mufin.catalogs.released_pictures import STORED, stored_picture
 from mufin.catalogs.released_zip import open_source
-from mufin.catalogs.vector_files import GivenVectors, given_vectors
 from mufin.corpus.collecting import cut, fetch_pictures, reasons, store_pictures
 from mufin.corpus.fetch import Fetcher, Limits
 from mufin.corpus.fetch_log import FetchLog
@@ -46,6 +46,9 @@ from mufin.corpus.sample import sample_catalog
 from mufin.errors import MufinError, sentence, shown
 from mufin.params import Download, load_params
 from mufin.progress import progress
+
+if TYPE_CHECKING:
+    from mufin.catalogs.vector_files import GivenVectors
 
 THREADS = 16  # per worker: a thread mostly waits for its host
 
@@ -315,6 +318,8 @@ def _catalog(
     s, references = run.s, run.folder / "products.parquet"
     vectors = None
     if s.image_vectors.location and s.image_vectors.ids:
+        from mufin.catalogs.vector_files import given_vectors  # needs polars
+
         vectors = given_vectors(
             s.image_vectors.location, s.image_vectors.ids, rows or {}, run.notes
         )

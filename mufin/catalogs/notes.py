@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mufin.errors import shown
 
+LONGEST = 200  # characters of an example; it may begin with the path of a file
+
 
 class Notes:
     """Counts of what was noticed, by a short text, each with the first example of it."""
@@ -17,7 +19,7 @@ class Notes:
         if count:
             self.counts[what] = self.counts.get(what, 0) + count
             if example is not None:
-                self.examples.setdefault(what, shown(example))
+                self.examples.setdefault(what, shown(example, LONGEST))
 
     def sentences(self) -> list[str]:
         """`related ids not in the catalog: 200, such as '00015'` of each, as they occurred."""

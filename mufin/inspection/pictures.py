@@ -10,7 +10,7 @@ from mufin.catalogs.locations import File, Folders
 from mufin.catalogs.product import Product
 from mufin.corpus.catalog_folder import CatalogFolder
 from mufin.corpus.fetch import Fetcher, Limits, is_url
-from mufin.corpus.formats import refusal
+from mufin.corpus.formats import format_of, refusal
 from mufin.corpus.reasons import Refused
 from mufin.errors import MufinError, shown
 
@@ -107,7 +107,7 @@ def _size(content: bytes) -> str:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=[format_of(content)]) as image:
             return f"{image.format}, {image.width} x {image.height} pixels"
     except Exception:  # a format that Pillow knows only in the process that decodes
         return "decoded"
