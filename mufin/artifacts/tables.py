@@ -17,6 +17,7 @@ from mufin.ragged import Lists
 
 STRING, INT = pa.string(), pa.int32()
 STRINGS, INTS, FLOATS = pa.list_(STRING), pa.list_(INT), pa.list_(pa.float32())
+BATCH = 50_000  # rows of a table at a time
 SPLIT = [("labels", INTS), ("excluded", INTS)]
 SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
     "raw_products": pa.schema(
@@ -94,8 +95,14 @@ def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.
         return pq.read_table(path, columns=columns)
 
 
+def batch_count(path: Path, rows: int = BATCH) -> int:
+    """How many batches `table_batches` yields; raises ArtifactError as it does."""
+    with _readable(path):
+        return -(-pq.read_metadata(path).num_rows // rows)
+
+
 def table_batches(
-    path: Path, schema: str, columns: list[str], rows: int = 50_000
+    path: Path, schema: str, columns: list[str], rows: int = BATCH
 ) -> Iterator[pa.RecordBatch]:
     """Yields `rows` rows of `columns` at a time, for tables that do not fit in memory.
 
@@ -106,7 +113,7 @@ def table_batches(
 
 
 def temporary_batches(
-    path: Path, schema: str, columns: list[str], rows: int = 50_000
+    path: Path, schema: str, columns: list[str], rows: int = BATCH
 ) -> Iterator[pa.RecordBatch]:
     """`table_batches` of a file that this process wrote, and that is not part of an artifact."""
     with _readable(path):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mufin.artifacts.tables import table_batches
+from mufin.artifacts.tables import batch_count, table_batches
 from mufin.corpus.catalog import Catalog, noted
 from mufin.corpus.cooccurrence import Settings, related_by_baskets
 from mufin.corpus.matching import Unknown
@@ -44,8 +44,10 @@ def resolved(raw: Path, catalog: Catalog, scratch: Path) -> Catalog:
     unknown, gone = Unknown(catalog.source.texts), 0
     columns = ["item", "basket", "time", "weight"]
     with pq.ParquetWriter(scratch, RESOLVED, compression="zstd") as writer:
-        batches = table_batches(raw / "interactions.parquet", "interactions", columns, ROWS)
-        for batch in progress(batches, "interactions", f"batches of {ROWS}"):
+        path = raw / "interactions.parquet"
+        batches = table_batches(path, "interactions", columns, ROWS)
+        total = batch_count(path, ROWS)
+        for batch in progress(batches, "interactions", f"batches of {ROWS}", total):
             ids = _ids(batch)
             number = catalog.source.find(ids)
             unknown.add(ids.filter(number < 0))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mufin.artifacts.tables import table_batches
+from mufin.artifacts.tables import batch_count, table_batches
 from mufin.corpus.clean_rows import BATCHES, CleanRows
 from mufin.corpus.cleaning import best_rows
 from mufin.corpus.matching import Unknown
@@ -151,9 +151,9 @@ def _related_ids(
     """
     import polars as pl
 
-    start, names = 0, ["related", "weights"]
-    batches = table_batches(raw / "products.parquet", "raw_products", names)
-    for batch in progress(batches, "relations", BATCHES):
+    start, names, path = 0, ["related", "weights"], raw / "products.parquet"
+    batches = table_batches(path, "raw_products", names)
+    for batch in progress(batches, "relations", BATCHES, batch_count(path)):
         table = pl.DataFrame(batch)
         lengths = table["related"].list.len().fill_null(0).to_numpy().astype(np.int64)
         given = table["weights"].list.len().fill_null(0).to_numpy()

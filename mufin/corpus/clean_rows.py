@@ -15,7 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mufin.artifacts.tables import SCHEMAS, table_batches, temporary_batches
+from mufin.artifacts.tables import (
+    BATCH,
+    SCHEMAS,
+    batch_count,
+    table_batches,
+    temporary_batches,
+)
 from mufin.corpus.cleaning import best_rows, clean_titles, image_keys
 from mufin.corpus.lookup import Lookup, hashes
 from mufin.corpus.matching import difference, normal
@@ -25,7 +31,7 @@ from mufin.progress import progress
 if TYPE_CHECKING:
     import polars as pl
 
-BATCHES = "batches of 50000"
+BATCHES = f"batches of {BATCH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +128,9 @@ def _clean_products(raw: Path, writer: pq.ParquetWriter, made: _Made, matches: l
     urls, keys = _pictures(raw / "image_log.parquet")
     markup = failed = 0
     columns = ["uid", "title", "images", "category", "other_ids"]
-    batches = table_batches(raw / "products.parquet", "raw_products", columns)
-    for batch in progress(batches, "clean products", BATCHES):
+    path = raw / "products.parquet"
+    batches = table_batches(path, "raw_products", columns)
+    for batch in progress(batches, "clean products", BATCHES, batch_count(path)):
         table = pl.DataFrame(batch)
         if table["uid"].null_count():
             raise MufinError(
@@ -151,8 +158,9 @@ def _clean_products(raw: Path, writer: pq.ParquetWriter, made: _Made, matches: l
 def _clean_labels(raw: Path, writer: pq.ParquetWriter, made: _Made, matches: list[str]) -> None:
     import polars as pl
 
-    batches = table_batches(raw / "labels.parquet", "raw_labels", ["uid", "title"])
-    for batch in progress(batches, "clean labels", BATCHES):
+    path = raw / "labels.parquet"
+    batches = table_batches(path, "raw_labels", ["uid", "title"])
+    for batch in progress(batches, "clean labels", BATCHES, batch_count(path)):
         table = pl.DataFrame(batch)
         titles = clean_titles(table["title"])
         none = pl.Series([[]] * len(table), dtype=pl.List(pl.String))

@@ -12,6 +12,7 @@ import pytest
 from mufin.artifacts.curated import read_split
 from mufin.artifacts.tables import (
     SCHEMAS,
+    batch_count,
     read_ranking,
     read_table,
     table_batches,
@@ -44,6 +45,7 @@ def test_every_table_comes_back_as_it_was_written(tmp_path, schema):
     name = SCHEMAS[schema].names[-1]
     assert read_table(tmp_path / "t.parquet", schema, [name]).column_names == [name]
     batches = list(table_batches(tmp_path / "t.parquet", schema, [name], 1))
+    assert batch_count(tmp_path / "t.parquet", 1) == len(batches)
     assert len(batches) == 2 and pa.Table.from_batches(batches).to_pydict() == {name: columns[name]}
 
 
