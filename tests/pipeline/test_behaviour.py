@@ -191,6 +191,9 @@ def shop(tmp_path_factory) -> Path:
         "curate.test": 0.4,
         "curate.interactions.min_support": 2,
         "encoder.modalities": ["text", "lexical"],
+        "evaluate.mix": "chosen",
+        "evaluate.betas": [0.5, 1.0],
+        "evaluate.pair_weights": [0.5],
         "download.max_images": 0,
     }
     with inside(home, **LEARNS | changes):
@@ -223,3 +226,19 @@ def test_known_and_cold_products_and_new_and_repeated_pairs_are_told_apart(shop)
     # A list of old pairs knows nothing of cold products; the network does.
     assert of["train_pairs"]["cold products"] == of["popular"]["cold products"]
     assert of["mufin"]["cold products"][1] > of["popular"]["cold products"][1] + 20
+
+
+def test_the_recommender_counts_pairs_of_train_as_the_predictions_do(shop, monkeypatch):
+    monkeypatch.setenv("MUFIN_DEVICE", "cpu")
+    served = Recommender(load_params(shop / "params.yaml"), shop)
+    assert served.mix.pair_weight == 0.5
+    labels = pq.read_table(shop / "data/curated/labels.parquet")["product"].to_pylist()
+    predicted = pq.read_table(shop / "data/predictions/test.parquet").to_pylist()
+    asked = [row["product"] for row in ids(shop, "test")]
+    for row, answers in zip(predicted, served.recommend(asked, 20), strict=True):
+        assert [answer["score"] for answer in answers] == pytest.approx(row["score"][:20], abs=1e-4)
+        assert {a["uid"] for a in answers[:5]} == {
+            served.uids[labels[n]] for n in row["labels"][:5]
+        }
+    figures = methods(shop)
+    assert figures["mufin_without_pairs"] != figures["mufin_chosen"]
