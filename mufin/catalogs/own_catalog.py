@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,22 +201,3 @@ class _Parser:
             for uid in dict.fromkeys(ids_of(get(row), self.path, number, name, self.notes)):
                 weights[uid] = weights.get(uid, 0.0) + weight
         return list(weights), list(weights.values()) if self.weighted else []
-
-
-def catalog(
-    files: Iterable[Path],
-    names: Names,
-    notes: Notes,
-    *,
-    encoding: str | None = None,
-    bad: BadRows | None = None,
-    keep: Keep | None = None,
-    optional: Collection[str] = (),
-) -> Iterator[Product]:
-    """The products of all files of a catalog, in their order; see `OwnCatalog`."""
-    files = list(files)
-    own = OwnCatalog(names, notes, encoding=encoding, bad=bad, keep=keep, optional=optional)
-    for path in files:
-        yield from own.products(path, len(files) == 1)
-    own.check()
-    own.bad.check()

@@ -19,7 +19,7 @@ import pytest
 from mufin import runtime
 from mufin.catalogs import locations, parquet_rows
 from mufin.catalogs.notes import Notes
-from mufin.catalogs.own_catalog import Names, catalog
+from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
 from mufin.corpus import collecting, fetch
 from mufin.corpus.fetch import Fetcher
@@ -48,6 +48,16 @@ COLUMNS = {
     "category": "category",
 }
 NAMES = Names("ASIN", "title", ["images"], {"also_buy": 1.0}, "category")
+
+
+def catalog(files, names, notes, **how):
+    """The products of all files of a catalog, in their order, as the stage download reads them."""
+    files = list(files)
+    own = OwnCatalog(names, notes, **how)
+    for path in files:
+        yield from own.products(path, len(files) == 1)
+    own.check()
+    own.bad.check()
 
 
 def read(path: Path, names: Names = NAMES, notes: Notes | None = None, **settings) -> list[Product]:

@@ -50,7 +50,9 @@ assert not slept
 def nowhere() -> Iterator[str]:
     """The address of a hub whose port is closed while the test runs."""
     with contextlib.closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else's
+        taken.bind(
+            ("127.0.0.1", 0)
+        )  # bound and not listening: refused, and no other program gets it
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
