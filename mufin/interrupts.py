@@ -95,9 +95,11 @@ class _Watch:
 
 
 def _sentence(number: int) -> str:
-    what = Path(sys.argv[0]).stem if sys.argv[0] != "-m" else "the stage"
+    what = sys.argv[0]
+    if what == "-m":  # runpy has imported the package of the module, and will then set argv[0]
+        what = sys.orig_argv[sys.orig_argv.index("-m") + 1].replace(".", "/")
     name = signal.Signals(number).name
-    return f"error: {what} was interrupted ({name}); run the same command to continue\n"
+    return f"error: {Path(what).stem} was interrupted ({name}); run the same command to continue\n"
 
 
 _watch: _Watch | None = None  # one per process

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mufin import interrupts
 from tests.support.projects import ROOT, changed, environment
 from tests.support.stages import QUICK, inside, run_stages
 
@@ -209,6 +210,12 @@ def test_a_stage_ends_also_while_it_imports(tmp_path):
         until(lambda: catches(process, signal.SIGTERM), process)
         process.send_signal(signal.SIGINT)
         check_ended(process, signal.SIGINT, "pretrain")
+
+
+def test_the_sentence_names_a_module_that_is_not_found_yet(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-m"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-u", "-m", "pipeline.pretrain", "-m"])
+    assert interrupts._sentence(signal.SIGINT).startswith("error: pretrain was interrupted")
 
 
 def test_ctrl_c_ends_a_download_from_a_silent_host(tmp_path):
