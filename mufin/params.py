@@ -50,9 +50,23 @@ class ImageEncoderParams:
         "last blocks that train (and final norm), a number or all; paper 1 "
         "| 0: frozen, its vectors are computed once",
     ]
+    self_supervised_epochs: Annotated[
+        int,
+        "passes over the pictures of train products and labels in which all of E_V (kind timm) "
+        "learns to tell products apart, before everything else; >= 0; paper 0",
+    ]
+    self_supervised_lr: Annotated[float, "peak learning rate (AdamW) of these passes, > 0"]
 
     def __post_init__(self):
         check_at_least(self, "encoder.image", 8, "size")
+        check_at_least(self, "encoder.image", 0, "self_supervised_epochs")
+        check_positive(self, "encoder.image", "self_supervised_lr")
+        check(
+            self.kind == "timm" or not self.self_supervised_epochs,
+            "encoder.image.self_supervised_epochs",
+            self.self_supervised_epochs,
+            f"with encoder.image.kind: {self.kind} it must be 0",
+        )
         check(
             self.trainable_blocks == "all" or self.trainable_blocks >= 0,
             "encoder.image.trainable_blocks",

@@ -39,7 +39,7 @@ from mufin.nn.encoder import Encoder
 from mufin.nn.encoder_files import save_encoder
 from mufin.nn.frozen import frozen_inputs
 from mufin.nn.given_vectors import given_encoder
-from mufin.nn.image_encoder import create_image_encoder
+from mufin.nn.image_encoder import ImageEncoder, create_image_encoder
 from mufin.nn.text_encoder import create_text_encoder
 from mufin.nn.vision_language import (
     create_clip_image_encoder,
@@ -49,6 +49,8 @@ from mufin.nn.vision_language import (
 from mufin.params import ImageEncoderParams, Params, TextEncoderParams, load_params
 from mufin.progress import progress
 from mufin.ragged import Lists
+from mufin.training.machine import Machine
+from mufin.training.self_supervision import self_supervise
 
 T = TypeVar("T")
 BATCH = {"cuda": 256, "cpu": 16}  # pictures or titles at once; on a CPU what fits into its cache
@@ -79,9 +81,10 @@ def main(home: runtime.Home = Path(".")) -> None:
             if params.encoder.image.kind == "vectors":
                 image = _vectors(pictures, raw, known, out)
             else:
-                image = _images(
-                    params.encoder.image, pictures, raw / "images", known, out, outcomes
-                )
+                s = params.encoder.image
+                machine = _machine(params, home) if s.self_supervised_epochs else None
+                start = None if machine is None else (machine, params.seed)
+                image = _images(s, pictures, raw / "images", known, out, outcomes, start)
         if {"text", "lexical"} & set(modalities):
             text = _titles(params, products["title"].to_pylist(), known, out)
         has = {"text": text and text["array"], "lexical": text, "image": image}
@@ -93,6 +96,18 @@ def main(home: runtime.Home = Path(".")) -> None:
                 report.facts[name] = {k: v for k, v in part.items() if k != "shards"}
         if image:
             report.facts["image"] |= _told(outcomes, products)
+
+
+def _machine(params: Params, home: Path) -> Machine:
+    """The machine, with a scratch folder that only a run of the same settings and inputs shares."""
+    inputs = [home / "data/curated", home / "data/raw"]
+    mark = runtime.fingerprint((params.seed, params.encoder.image), inputs, Path(__file__))
+    return Machine(
+        devices.device(),
+        devices.precision(),
+        runtime.scratch("precompute", mark),
+        runtime.checkpoint_seconds(),
+    )
 
 
 def _check_descriptors(what: str, products: pa.Table, modalities: Sequence[str]) -> None:
@@ -117,11 +132,13 @@ def _images(
     known: np.ndarray,
     out: Precomputed,
     outcomes: Outcomes,
+    start: tuple[Machine, int] | None,
 ) -> dict:
     """Writes E_V, pixels, outputs of its frozen part and statistics; facts for the manifest.
 
     `pictures` are the keys of the pictures of each product in the image `store`. What becomes of
-    them is counted in `outcomes`.
+    them is counted in `outcomes`. `start`, machine and seed, is given where E_V gets a
+    self-supervised start.
     """
     values = np.asarray(pictures.values, dtype=object).astype(str)
     keys, inverse = np.unique(values, return_inverse=True)
@@ -129,10 +146,12 @@ def _images(
     encoder = create(s.name, s.weights, s.options, s.size, s.trainable_blocks)
     if s.weights != "random":
         print(encoder.scale.said(), file=sys.stderr, flush=True)
-    save_encoder(encoder, out.encoder("image"))
+    encoder.to(devices.device())
+    # While E_V still learns, nothing of it is frozen
+    frozen = None if start or encoder.kind == "inputs" else encoder
     # `closing`: if the encoder fails or the stage is ended, the decoding processes end at once
     with closing(decoded(store, keys, s.size, runtime.workers(), outcomes)) as pictures_of_store:
-        row_of, shards = _image_arrays(encoder.to(devices.device()), keys, pictures_of_store, out)
+        row_of, shards = _image_arrays(frozen, keys, pictures_of_store, out)
     drops = outcomes.dropped
     if not (kept := int((row_of >= 0).sum())):
         raise MufinError(
@@ -142,12 +161,43 @@ def _images(
     rows = row_of[inverse]
     images = Lists(pictures.offsets, rows).only(rows >= 0)
     out.write_image_rows(images)
+    if start is not None:
+        assert isinstance(encoder, ImageEncoder)
+        shards = _self_supervised(encoder, s, shards, images.take(known), out, *start)
+    save_encoder(encoder, out.encoder("image"))
     if encoder.kind == "descriptors":
         used = np.unique(images.take(known).values)
         descriptors = np.concatenate([np.load(out.folder / name) for name in shards])
         out.write_statistics("image", descriptors[used])
     facts = {"count": kept, "dropped": drops, "kind": encoder.kind, "shards": shards}
     return facts | encoder.scale.facts()
+
+
+def _self_supervised(
+    encoder: ImageEncoder,
+    s: ImageEncoderParams,
+    pixels: list[str],
+    pictures: Lists,
+    out: Precomputed,
+    machine: Machine,
+    seed: int,
+) -> list[str]:
+    """Gives E_V its self-supervised start; the names of the arrays that it then reads.
+
+    `pixels` are the names of the arrays of pixels, `pictures` the rows of each product there.
+    """
+    shards = [np.load(out.folder / name, mmap_mode="r") for name in pixels]
+    epochs, lr = s.self_supervised_epochs, s.self_supervised_lr
+    curve = self_supervise(encoder, shards, pictures, epochs, lr, seed, machine)
+    runtime.discard(machine.scratch)
+    print(f"E_V: the contrast of pictures has a loss of {curve[-1]['loss']:.3f}", file=sys.stderr)
+    if encoder.kind == "inputs":
+        return pixels
+    file, size = out.image_input_writer(), _batch_size()
+    for shard in shards:
+        for start in progress(range(0, len(shard), size), "frozen image", f"batches of {size}"):
+            file.add(_frozen(encoder, torch.from_numpy(np.array(shard[start : start + size]))))
+    return file.close()
 
 
 def _vectors(pictures: Lists, raw: Path, known: np.ndarray, out: Precomputed) -> dict:
@@ -194,12 +244,12 @@ def _told(outcomes: Outcomes, products: pa.Table) -> dict:
 
 
 def _image_arrays(
-    encoder: Encoder,
+    frozen: Encoder | None,
     keys: np.ndarray,
     pictures: Iterable[tuple[str, np.ndarray]],
     out: Precomputed,
 ) -> tuple[np.ndarray, list[str]]:
-    """Writes pixels and, if part of E_V is frozen, its outputs.
+    """Writes pixels and, if there is a `frozen` part of E_V, its outputs.
 
     `pictures` are (key, pixels). Returns the row of each of the sorted `keys` in the arrays, -1 for
     a picture that could not be decoded, and the names of the arrays that E_V reads.
@@ -209,8 +259,8 @@ def _image_arrays(
     for batch in batched(pictures, _batch_size()):
         pixels = np.stack([p for _, p in batch])
         pixel_file.add(pixels)
-        if encoder.kind != "inputs":
-            input_file.add(_frozen(encoder, torch.from_numpy(pixels)))
+        if frozen is not None:
+            input_file.add(_frozen(frozen, torch.from_numpy(pixels)))
         row_of[np.searchsorted(keys, [k for k, _ in batch])] = np.arange(kept, kept + len(batch))
         kept += len(batch)
     pixel_shards, input_shards = pixel_file.close(), input_file.close()

@@ -101,6 +101,10 @@ class ImageEncoder(Encoder):
             return self.model(self._normalised(inputs))
         return self._tail(inputs)
 
+    def of_pictures(self, pictures: Tensor) -> Tensor:
+        """Descriptors (n, width) by all blocks, also frozen ones, of (n, 3, S, S) from 0 to 1."""
+        return self.model((255 * pictures - self.mean) / self.std)
+
     @torch.no_grad()
     def frozen(self, pixels: Tensor) -> Tensor:
         """The output of the frozen part for uint8 pixels (n, S, S, 3), in eval mode.

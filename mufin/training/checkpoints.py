@@ -7,20 +7,33 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mufin.artifacts.publication import sync
 from mufin.errors import MufinError, shown
 from mufin.nn.weights import weights_of
-from mufin.training.optimisers import Optimisers
+
+
+class Updates(Protocol):
+    """What updates the weights of `model`: `Optimisers`, for Modules I and IV."""
+
+    model: nn.Module
+    before: list[nn.Parameter]  # whose gradients are summed over processes, see `distributed`
+    sparse_before: list[nn.Parameter]
+    after: list[nn.Parameter]
+
+    def step(self, factor: float) -> None: ...  # at `factor` times the peak learning rates
+    def state(self) -> dict[str, Tensor]: ...  # for a checkpoint
+    def load_state(self, state: dict[str, Tensor]) -> None: ...
 
 
 def save_checkpoint(
-    path: Path, optimisers: Optimisers, tensors: dict[str, Tensor], facts: dict
+    path: Path, optimisers: Updates, tensors: dict[str, Tensor], facts: dict
 ) -> None:
     """Writes the network, the optimisers and the job's own `tensors` and `facts` to `path`.
 
@@ -50,7 +63,7 @@ def save_checkpoint(
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def load_checkpoint(path: Path, optimisers: Optimisers) -> tuple[dict[str, Tensor], dict] | None:
+def load_checkpoint(path: Path, optimisers: Updates) -> tuple[dict[str, Tensor], dict] | None:
     """Loads network and optimisers from `path`; returns the job's tensors and facts.
 
     Returns None if there is no checkpoint. Raises MufinError if it is broken.

@@ -21,10 +21,10 @@ from torch import Tensor
 from mufin.errors import MufinError
 from mufin.progress import progress
 from mufin.training import distributed
-from mufin.training.checkpoints import load_checkpoint, save_checkpoint
+from mufin.training.checkpoints import Updates, load_checkpoint, save_checkpoint
 from mufin.training.curves import Curve
 from mufin.training.machine import Machine
-from mufin.training.optimisers import Optimisers, one_cycle
+from mufin.training.optimisers import one_cycle
 
 
 class OnDevice(Protocol):
@@ -60,7 +60,7 @@ def generator(seed: int, *at: int) -> np.random.Generator:
 
 def train(
     job: Job[S],
-    optimisers: Optimisers,
+    optimisers: Updates,
     seed: int,
     warmup: int,
     machine: Machine,
@@ -90,9 +90,7 @@ def train(
 class _Run(Generic[S]):
     """A training run at a position: `epoch` and `step` are the next to run."""
 
-    def __init__(
-        self, job: Job[S], optimisers: Optimisers, seed: int, warmup: int, machine: Machine
-    ):
+    def __init__(self, job: Job[S], optimisers: Updates, seed: int, warmup: int, machine: Machine):
         self.job, self.optimisers, self.machine = job, optimisers, machine
         self.seed, self.warmup = seed, warmup
         self.path = machine.scratch / "checkpoint.safetensors"
