@@ -367,9 +367,15 @@ class Transfer:
         "| ridge: a linear regression on x",
     ]
     ridge: Annotated[float, "L2 penalty of that regression, > 0 (only free_vectors: ridge)"]
+    classifier: Annotated[
+        Literal["mufin", "prime"],
+        "w of a label "
+        "| mufin (paper): z and eta, mixed by alpha "
+        "| prime: z, eta and mean x of the label's datapoints, by a small attention over the three",
+    ]
     alpha: Annotated[
         float,
-        "alpha at the start, (0, 1]; paper 0.5 "
+        "classifier: mufin: alpha at the start, (0, 1]; paper 0.5 "
         "| 1: stays 1, so that w = z (MUFIN alpha = 1, Table 4)",
     ]
     normalise_classifier: Annotated[
@@ -383,6 +389,13 @@ class Transfer:
             "transfer.alpha",
             self.alpha,
             "a weight of the label embedding lies in (0, 1]",
+        )
+        check(
+            self.classifier == "mufin" or self.alpha < 1,
+            "transfer.alpha",
+            self.alpha,
+            f"with transfer.classifier: {self.classifier}, which has no alpha, w = z cannot be "
+            "asked for: set the classifier to mufin, or alpha below 1",
         )
 
 

@@ -25,6 +25,7 @@ from mufin.nn.feed_forward import FeedForward
 from mufin.nn.mufin import LexicalBag, Mufin, Projection
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
+from mufin.nn.prototypes import PrototypeClassifiers
 from mufin.nn.stored import StoredDescriptors, stored_descriptors
 from mufin.nn.vision_language import load_encoder
 from mufin.nn.weights import weights_of
@@ -51,6 +52,7 @@ class Architecture:
     outer_norm: bool = True  # of the classifiers
     fusion: str = "late"  # late, early or both
     fused_images: int = 3  # pictures that E_T reads, if not late
+    classifier: str = "mufin"  # mufin or prime
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def assemble(
         fusion,
     )
     if a.num_labels:
-        network.classifiers = LabelClassifiers(a.num_labels, a.dim, outer_norm=a.outer_norm)
+        network.classifiers = _classifiers(a)
     return network
 
 
@@ -182,19 +184,35 @@ def _cross_attention(a: Architecture) -> CrossAttention | ConCat | NoCrossAttent
     return CrossAttention(a.dim, a.heads, a.dropout)
 
 
+def _classifiers(a: Architecture, alpha: float = 0.5) -> LabelClassifiers | PrototypeClassifiers:
+    if a.classifier == "prime":
+        return PrototypeClassifiers(a.num_labels, a.dim, a.outer_norm)
+    return LabelClassifiers(a.num_labels, a.dim, alpha, a.outer_norm)
+
+
 def transferred(
-    member: Member, num_labels: int, a_c: str, alpha: float, outer_norm: bool
+    member: Member,
+    num_labels: int,
+    a_c: str,
+    alpha: float,
+    outer_norm: bool,
+    classifier: str = "mufin",
 ) -> Member:
     """The member with new classifiers and a new A_C (MUFIN Sec. 3.1, Module III).
 
-    `a_c` says what the A_C is (attention, concat or none), `alpha` where the mixing weights of the
-    classifiers start. The network of `member` is changed, not copied.
+    `a_c` says what the A_C is (attention, concat or none), `classifier` what the classifiers are
+    (mufin or prime), `alpha` where the mixing weights of mufin start. The network of `member` is
+    changed, not copied.
     """
     architecture = replace(
-        member.architecture, num_labels=num_labels, a_c=a_c, outer_norm=outer_norm
+        member.architecture,
+        num_labels=num_labels,
+        a_c=a_c,
+        outer_norm=outer_norm,
+        classifier=classifier,
     )
     network = member.network
-    network.classifiers = LabelClassifiers(num_labels, network.dim, alpha, outer_norm)
+    network.classifiers = _classifiers(architecture, alpha)
     network.cross_attention = _cross_attention(architecture)
     return Member(architecture, network)
 

@@ -27,6 +27,7 @@ from mufin.nn.feed_forward import FeedForward
 from mufin.nn.label_side import LabelSide
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
+from mufin.nn.prototypes import PrototypeClassifiers
 
 
 def max_pool(x: Tensor, dim: int) -> Tensor:
@@ -127,7 +128,7 @@ class Mufin(nn.Module):
         self.cross_attention = cross_attention
         self.pooling = pooling
         self.fusion = fusion
-        self.classifiers: LabelClassifiers | None = None
+        self.classifiers: LabelClassifiers | PrototypeClassifiers | None = None
 
     def pre_embeddings(self, batch: DescriptorBatch) -> Bag:
         """X^0 of a batch, (n, m, D): each descriptor encoded and projected (MUFIN Fig. 2a)."""
