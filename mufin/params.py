@@ -164,6 +164,17 @@ class EncoderParams:
         float,
         "chance in training that a product with several modalities loses one, [0, 1); paper 0",
     ]
+    fusion: Annotated[
+        Literal["late", "early", "both"],
+        "where title and images meet, if both are in use "
+        "| late (paper): in A_S, as descriptors of their own "
+        "| early: E_T reads the vectors of images as tokens after the title; one descriptor "
+        "| both: early, and the images stay descriptors of their own",
+    ]
+    fused_images: Annotated[
+        int,
+        "early, both: images of a product that E_T reads, the first ones, >= 1 | late: not used",
+    ]
     image: Annotated[ImageEncoderParams, "E_V, the image encoder"]
     text: Annotated[TextEncoderParams, "E_T, the text encoder"]
     lexical: Annotated[Lexical, "words with a learnt vector (modality lexical)"]
@@ -175,7 +186,7 @@ class EncoderParams:
             self.modalities,
             "name at least one of text, image, lexical, each once",
         )
-        check_at_least(self, "encoder", 1, "dim")
+        check_at_least(self, "encoder", 1, "dim", "fused_images")
         check_below_one(self, "encoder", "input_dropout", "image_dropout", "modality_dropout")
         if self.text.kind == "visualbert":
             check(
@@ -192,6 +203,36 @@ class EncoderParams:
                 "with encoder.text.kind: visualbert, which reads image vectors computed once, it "
                 "must be 0",
             )
+        if self.fuses_early:
+            self._check_fusion()
+
+    @property
+    def fuses_early(self) -> bool:
+        """Whether E_T reads the images. Without titles or without images nothing is fused."""
+        return self.fusion != "late" and {"text", "image"} <= set(self.modalities)
+
+    def _check_fusion(self) -> None:
+        fusion = f"with encoder.fusion: {self.fusion}"
+        late = "or set encoder.fusion to late"
+        check(
+            self.text.kind == "auto",
+            "encoder.text.kind",
+            self.text.kind,
+            f"{fusion} it must be auto, {late}",
+        )
+        check(
+            self.text.trainable_layers != 0,
+            "encoder.text.trainable_layers",
+            self.text.trainable_layers,
+            f"{fusion}, in which E_T must learn to read images, it must be all or at least 1, "
+            f"{late}",
+        )
+        check(
+            self.image.kind == "vectors" or self.image.trainable_blocks == 0,
+            "encoder.image.trainable_blocks",
+            self.image.trainable_blocks,
+            f"{fusion}, which reads image vectors computed once, it must be 0, {late}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,9 +381,15 @@ class Transfer:
         "| ridge: a linear regression on x",
     ]
     ridge: Annotated[float, "L2 penalty of that regression, > 0 (only free_vectors: ridge)"]
+    classifier: Annotated[
+        Literal["mufin", "prime"],
+        "w of a label "
+        "| mufin (paper): z and eta, mixed by alpha "
+        "| prime: z, eta and mean x of the label's datapoints, by a small attention over the three",
+    ]
     alpha: Annotated[
         float,
-        "alpha at the start, (0, 1]; paper 0.5 "
+        "classifier: mufin: alpha at the start, (0, 1]; paper 0.5 "
         "| 1: stays 1, so that w = z (MUFIN alpha = 1, Table 4)",
     ]
     normalise_classifier: Annotated[
@@ -356,6 +403,13 @@ class Transfer:
             "transfer.alpha",
             self.alpha,
             "a weight of the label embedding lies in (0, 1]",
+        )
+        check(
+            self.classifier == "mufin" or self.alpha < 1,
+            "transfer.alpha",
+            self.alpha,
+            f"with transfer.classifier: {self.classifier}, which has no alpha, w = z cannot be "
+            "asked for: set the classifier to mufin, or alpha below 1",
         )
 
 

@@ -16,6 +16,7 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members, save_members
+from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.encoded import encoders_held
 from mufin.nn.mufin import Mufin
 from mufin.params import Finetune, load_params
@@ -136,9 +137,10 @@ def _optimiser(s: Finetune) -> str:
     return "AdamW; SparseAdam for eta, alpha and lexical vectors"
 
 
-def _mean_alpha(network: Mufin) -> float:
-    """The mean mixing weight of the classifiers."""
-    assert network.classifiers is not None
+def _mean_alpha(network: Mufin) -> float | None:
+    """The mean mixing weight of the classifiers; None for those of PRIME, which have no alpha."""
+    if not isinstance(network.classifiers, LabelClassifiers):
+        return None
     return round(float(network.classifiers.mix.weight.detach().sigmoid().mean()), 4)
 
 

@@ -83,6 +83,8 @@ def _architecture(params: Params) -> Architecture:
         heads=attention.heads,
         dropout=attention.dropout,
         a_s=attention.a_s,
+        fusion=encoder.fusion if encoder.fuses_early else "late",
+        fused_images=encoder.fused_images,
     )
 
 

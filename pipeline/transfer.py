@@ -15,6 +15,7 @@ from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.embeddings import read_embeddings
 from mufin.artifacts.precomputed import Precomputed
 from mufin.nn.assembly import load_members, save_members, transferred
+from mufin.nn.prototypes import PrototypeClassifiers
 from mufin.params import Transfer, load_params
 from mufin.training.free_vectors import ridge_classifiers
 
@@ -28,14 +29,18 @@ def main(home: runtime.Home = Path(".")) -> None:
         embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
         for number, member in enumerate(members):
             torch.manual_seed(params.seed + number)
-            member = transferred(member, num_labels, s.a_c, s.alpha, s.normalise_classifier)
-            dim = member.network.dim
+            member = transferred(
+                member, num_labels, s.a_c, s.alpha, s.normalise_classifier, s.classifier
+            )
+            classifiers, dim = member.network.classifiers, member.network.dim
+            assert classifiers is not None
             part = slice(number * dim, (number + 1) * dim)  # this member's dimensions
-            free = _free_vectors(s, data, embeddings.train[:, part], embeddings.centroids[:, part])
+            centroids = embeddings.centroids[:, part]
+            free = _free_vectors(s, data, embeddings.train[:, part], centroids)
             if free is not None:
-                assert member.network.classifiers is not None
-                start = torch.from_numpy(np.ascontiguousarray(free, np.float32))
-                member.network.classifiers.free.weight.data = start
+                classifiers.free.weight.data = _tensor(free)
+            if isinstance(classifiers, PrototypeClassifiers):
+                classifiers.centroids = _tensor(centroids)
             members[number] = member
         save_members(members, home / "models/transfer", Precomputed(home / "data/precomputed"))
         report.items = num_labels
@@ -44,7 +49,12 @@ def main(home: runtime.Home = Path(".")) -> None:
             "a_c": s.a_c,
             "free_vectors": s.free_vectors,
             "alpha": s.alpha,
+            "classifier": s.classifier,
         }
+
+
+def _tensor(rows: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rows, np.float32))
 
 
 def _free_vectors(

@@ -42,6 +42,7 @@ class DescriptorBatch:
     lexical_offsets: Tensor | None = None  # (n_lexical,) int64, where the terms of a title start
     lexical_bag: Tensor | None = None  # (n_lexical,) int64
     lexical_row: int = 0  # the same place in all bags
+    fused: Tensor | None = None  # (n, V, width), see `DescriptorStore.hold_fused`; then no text
 
     def to(self, device: torch.device) -> DescriptorBatch:
         """The batch on `device`; to a GPU through pinned memory, without waiting for the copy."""
@@ -69,6 +70,8 @@ class DescriptorStore:
     ):
         stored = Precomputed(Path(folder))
         self.modalities, self.device = modalities, device
+        self.fused: Tensor | _Shards | None = None
+        self.with_images = "image" in modalities  # whether batches hold images
         manifest = stored.manifest()
         self.num_products: int = manifest["products"]
         if missing := set(modalities) - set(manifest["modalities"]):
@@ -98,11 +101,13 @@ class DescriptorStore:
         products = np.asarray(products)
         modality = self._places(products)
         batch = DescriptorBatch(len(products), modality.shape[1], torch.from_numpy(modality))
-        if "text" in self.modalities:
+        if self.fused is not None:
+            batch.fused = self._rows(self.fused, products)
+        elif "text" in self.modalities:
             self._add_text(batch, products)
         if "lexical" in self.modalities:
             self._add_lexical(batch, products)
-        if "image" in self.modalities:
+        if self.with_images:
             self._add_images(batch, products)
         return batch
 
@@ -130,13 +135,13 @@ class DescriptorStore:
         """
         setattr(self, "text" if name == "text" else "images", self._held([outputs]))
 
-    def hold_fused(self, outputs: np.ndarray, there: np.ndarray) -> None:
-        """Replace titles and pictures by one descriptor per product: the output of early fusion.
+    def hold_fused(self, outputs: np.ndarray, with_images: bool) -> None:
+        """Replace the inputs of early fusion by its outputs, which batches then hold as `fused`.
 
-        `outputs` is (P, width) float32; `there`, (P,) bool, says which products have one.
+        `outputs` is (P, V, width) float32, for V sets of modalities (`encoded.FUSED`). Batches hold
+        no titles, and images only with `with_images`, but still say which of them a product has.
         """
-        self.modalities, self.lengths = ["text"], there.astype(np.int64)
-        self.hold("text", outputs)
+        self.fused, self.with_images = self._held([outputs]), with_images
 
     def _held(self, shards: list[np.ndarray]) -> Tensor | _Shards:
         """The shards as one tensor on the GPU if they fit there, otherwise as they are on disk."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,13 @@ from mufin.nn.bert import bert_for_predictions
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
+from mufin.nn.early_fusion import EarlyFusion, TokenReader, check_reads_pictures
 from mufin.nn.encoder import Encoder
 from mufin.nn.feed_forward import FeedForward
 from mufin.nn.mufin import LexicalBag, Mufin, Projection
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
+from mufin.nn.prototypes import PrototypeClassifiers
 from mufin.nn.stored import StoredDescriptors, stored_descriptors
 from mufin.nn.vision_language import load_encoder
 from mufin.nn.weights import weights_of
@@ -47,6 +50,9 @@ class Architecture:
     a_c: str = "attention"  # attention, concat or none
     num_labels: int = 0  # of the classifiers; 0 before Module III
     outer_norm: bool = True  # of the classifiers
+    fusion: str = "late"  # late, early or both
+    fused_images: int = 3  # pictures that E_T reads, if not late
+    classifier: str = "mufin"  # mufin or prime
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,12 @@ class Member:
 def new_member(architecture: Architecture, precomputed: Precomputed, seed: int) -> Member:
     """A network before Module I: encoders from `data/precomputed`, all else drawn from `seed`."""
     torch.manual_seed(seed)
-    return Member(architecture, assemble(architecture, precomputed, seed))
+    network = assemble(architecture, precomputed, seed)
+    if network.fusion is not None:
+        titles = precomputed.text_inputs().shape[1]  # tokens of the longest title
+        encoder = cast(Encoder, network.encoders["text"])
+        check_reads_pictures(encoder, titles + architecture.fused_images)
+    return Member(architecture, network)
 
 
 def assemble(
@@ -83,20 +94,31 @@ def assemble(
             encoder = light or load_encoder(precomputed.stored_encoder(name), seed)
             encoders[name] = encoder
             projections[name] = _projection(a, precomputed, name, encoder)
-    text = encoders.get("text")
+    text, fusion = encoders.get("text"), None
     if isinstance(text, Encoder) and text.reads_pictures:
         # VisualBERT reads the stored features of E_V itself: standardised, at their full width.
         image = encoders.pop("image")
         assert isinstance(image, Encoder)
         projections["image"] = _full_width(a, precomputed, image)
+    elif a.fusion != "late":
+        fusion = _fusion(a, precomputed, encoders)
+        if a.fusion == "early":
+            del encoders["image"], projections["image"]
     # Random draws: A_S takes its weights before A_C.
     self_attention, cross_attention = _self_attention(a), _cross_attention(a)
     pooling = Pooling(a.gates, a.image_gate)
     network = Mufin(
-        encoders, projections, a.dim, self_attention, cross_attention, pooling, a.modality_dropout
+        encoders,
+        projections,
+        a.dim,
+        self_attention,
+        cross_attention,
+        pooling,
+        a.modality_dropout,
+        fusion,
     )
     if a.num_labels:
-        network.classifiers = LabelClassifiers(a.num_labels, a.dim, outer_norm=a.outer_norm)
+        network.classifiers = _classifiers(a)
     return network
 
 
@@ -119,6 +141,16 @@ def _full_width(a: Architecture, precomputed: Precomputed, encoder: Encoder) -> 
     """A projection of image features that keeps their width."""
     mean, std = _statistics(a, precomputed, "image", encoder)
     return Projection(encoder.width, encoder.width, "maxpool", a.image_dropout, mean, std)
+
+
+def _fusion(
+    a: Architecture, precomputed: Precomputed, encoders: dict[str, nn.Module]
+) -> EarlyFusion:
+    """What makes pictures tokens of E_T."""
+    image, width = cast(Encoder, encoders["image"]), cast(TokenReader, encoders["text"]).token_width
+    mean, std = _statistics(a, precomputed, "image", image)
+    projection = Projection(image.width, width, "linear", a.image_dropout, mean, std)
+    return EarlyFusion(projection, width, a.fused_images, a.fusion == "both")
 
 
 def _statistics(
@@ -152,19 +184,35 @@ def _cross_attention(a: Architecture) -> CrossAttention | ConCat | NoCrossAttent
     return CrossAttention(a.dim, a.heads, a.dropout)
 
 
+def _classifiers(a: Architecture, alpha: float = 0.5) -> LabelClassifiers | PrototypeClassifiers:
+    if a.classifier == "prime":
+        return PrototypeClassifiers(a.num_labels, a.dim, a.outer_norm)
+    return LabelClassifiers(a.num_labels, a.dim, alpha, a.outer_norm)
+
+
 def transferred(
-    member: Member, num_labels: int, a_c: str, alpha: float, outer_norm: bool
+    member: Member,
+    num_labels: int,
+    a_c: str,
+    alpha: float,
+    outer_norm: bool,
+    classifier: str = "mufin",
 ) -> Member:
     """The member with new classifiers and a new A_C (MUFIN Sec. 3.1, Module III).
 
-    `a_c` says what the A_C is (attention, concat or none), `alpha` where the mixing weights of the
-    classifiers start. The network of `member` is changed, not copied.
+    `a_c` says what the A_C is (attention, concat or none), `classifier` what the classifiers are
+    (mufin or prime), `alpha` where the mixing weights of mufin start. The network of `member` is
+    changed, not copied.
     """
     architecture = replace(
-        member.architecture, num_labels=num_labels, a_c=a_c, outer_norm=outer_norm
+        member.architecture,
+        num_labels=num_labels,
+        a_c=a_c,
+        outer_norm=outer_norm,
+        classifier=classifier,
     )
     network = member.network
-    network.classifiers = LabelClassifiers(num_labels, network.dim, alpha, outer_norm)
+    network.classifiers = _classifiers(architecture, alpha)
     network.cross_attention = _cross_attention(architecture)
     return Member(architecture, network)
 

@@ -45,11 +45,12 @@ class Bert(nn.Module):
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(self.layers)})
         self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})  # of the weights, not used
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (n, T) int64, mask (n, T) with 0 for padding -> (n, T, hidden_size)."""
-        e, length = self.embeddings, tokens.shape[1]
-        x = e["word_embeddings"](tokens) + e["token_type_embeddings"](torch.zeros_like(tokens))
-        places = torch.arange(length, device=tokens.device)
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Word embeddings (n, T, H), mask (n, T) with 0 for padding -> (n, T, H), hidden states."""
+        e, length = self.embeddings, words.shape[1]
+        kinds = torch.zeros(words.shape[:2], dtype=torch.int64, device=words.device)
+        places = torch.arange(length, device=words.device)
+        x = words + e["token_type_embeddings"](kinds)
         x = e["LayerNorm"](x + e["position_embeddings"](places))
         there = None  # (n, 1, T, T), where there is padding
         if not bool(mask.all()):
@@ -102,8 +103,20 @@ class BertTextEncoder(Encoder):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Int tokens (n, T) and the (n,) number of tokens of each title -> (n, width)."""
-        mask = token_mask(inputs, lengths)
-        return masked_mean(self.model(inputs.long(), mask), mask)
+        return self.read(self.token_states(inputs), lengths)
+
+    @property
+    def token_width(self) -> int:
+        return self.width
+
+    def token_states(self, inputs: Tensor) -> Tensor:
+        """The embeddings of int tokens (n, T), without positions, (n, T, width)."""
+        return self.model.embeddings["word_embeddings"](inputs.long())
+
+    def read(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """States (n, T, width), and how many each title has (n,) -> (n, width)."""
+        mask = token_mask(states, lengths)
+        return masked_mean(self.model(states, mask), mask)
 
 
 def bert_for_predictions(folder: Path) -> BertTextEncoder | None:

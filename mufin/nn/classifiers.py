@@ -25,6 +25,10 @@ class LabelClassifiers(nn.Module):
         logit = torch.logit(torch.tensor(alpha, dtype=torch.float64))
         nn.init.constant_(self.mix.weight, float(logit))
 
+    def tables(self) -> list[nn.Embedding]:
+        """The tables with a row per label that trains."""
+        return [self.free, self.mix]
+
     def forward(self, label_ids: Tensor, z: Tensor) -> Tensor:
         """(U,) int64 distinct labels and their unit-norm (U, D) embeddings -> (U, D) classifiers.
 

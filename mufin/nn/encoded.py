@@ -11,10 +11,13 @@ import numpy as np
 import torch
 
 from mufin.corpus.descriptors import DescriptorStore
+from mufin.corpus.modality import IMAGE, TEXT
 from mufin.nn.encoder import Encoder
 from mufin.nn.mufin import Mufin
 from mufin.nn.stored import StoredDescriptors
 from mufin.progress import progress
+
+FUSED = ((TEXT, IMAGE), (TEXT,), (IMAGE,))  # what E_T may see in held outputs of early fusion
 
 
 @contextlib.contextmanager
@@ -27,23 +30,30 @@ def encoders_held(
 ) -> Iterator[DescriptorStore]:
     """Yields a copy of `store` that holds the outputs of E_V and E_T instead of their inputs.
 
-    In the block, these encoders of `model` return their inputs. Lexical vectors still train.
+    In the block, these encoders of `model` return their inputs, and early fusion does not train.
+    Lexical vectors still train.
     """
     names = [name for name in ("text", "image") if name in model.encoders]
     held = {name: cast(Encoder, model.encoders[name]) for name in names}
     encoded = copy.copy(store)
     model.eval()
+    if model.fuses:
+        keeps = model.fusion is not None and model.fusion.pictures_in_bags
+        encoded.hold_fused(fused_outputs(model, store, device, precision), keeps)
     for name, encoder in held.items():
-        if model.fuses:
-            encoded.hold_fused(*fused_outputs(model, store, device, precision))
-        elif encoder.kind != "descriptors":  # those are outputs already, in files
+        read = encoder.kind == "descriptors" or (model.fuses and name == "text")
+        if not read:  # those are outputs already, in files or held
             encoded.hold(name, encoder_outputs(encoder, store, name, device, precision, batch_size))
-        model.encoders[name] = StoredDescriptors(encoder.width)
+        model.encoders[name] = StoredDescriptors(encoder.width, encoder.reads_pictures)
+    if model.fusion is not None:
+        model.fusion.requires_grad_(False)
     try:
         yield encoded
     finally:
         for name, encoder in held.items():
             model.encoders[name] = encoder
+        if model.fusion is not None:
+            model.fusion.requires_grad_(True)
 
 
 @torch.inference_mode()
@@ -79,22 +89,28 @@ def fused_outputs(
     device: torch.device,
     precision: torch.dtype,
     batch_size: int = 128,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The descriptors of an E_T that fuses title and pictures, (P, width) float32.
+) -> np.ndarray:
+    """The descriptors of an E_T that fuses title and pictures, (P, V, width) float32.
 
-    The second result, (P,) bool, says which products have a title or a picture.
+    V is 3, the sets of `FUSED`, if modality dropout can take a modality away before early fusion.
+    Otherwise it is 1, both modalities. Products without title and picture get zeros.
     """
+    # VisualBERT was always trained on held outputs of both modalities, as in docs/compare.md.
+    several = model.fusion is not None and model.modality_dropout > 0
+    sets = FUSED if several else FUSED[:1]
     width = cast(Encoder, model.encoders["text"]).width
-    out = np.zeros((store.num_products, width), np.float32)
-    there = np.zeros(store.num_products, bool)
+    out = np.zeros((store.num_products, len(sets), width), np.float32)
     starts = range(0, store.num_products, batch_size)
     for start in progress(starts, "encode titles with pictures", f"batches of {batch_size}"):
-        batch = store.batch(np.arange(start, min(start + batch_size, store.num_products)))
-        some = (batch.modality >= 0).any(-1).nonzero().squeeze(1)
-        if not len(some):
-            continue
-        batch, rows = batch.to(device), start + some.numpy()
-        with torch.autocast(device.type, precision, precision != torch.float32):
-            out[rows] = model.fused(batch, batch.modality, some.to(device)).float().cpu().numpy()
-        there[rows] = True
-    return out, there
+        products = np.arange(start, min(start + batch_size, store.num_products))
+        batch = store.batch(products).to(device)
+        for place, kinds in enumerate(sets):
+            seen = torch.isin(batch.modality, torch.tensor(kinds, device=device))
+            some = seen.any(-1).nonzero().squeeze(1)
+            if not len(some):
+                continue
+            modality = batch.modality.masked_fill(~seen, -1)
+            with torch.autocast(device.type, precision, precision != torch.float32):
+                rows = model.fused(batch, modality, some)
+            out[start + some.cpu().numpy(), place] = rows.float().cpu().numpy()
+    return out

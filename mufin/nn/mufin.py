@@ -9,6 +9,8 @@ label l by A_C, and w_l the classifier of label l. The score of l is <w_l, x^{2,
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool1d
@@ -20,10 +22,12 @@ from mufin.nn.bags import Bag, Pooling
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
+from mufin.nn.early_fusion import EarlyFusion
 from mufin.nn.feed_forward import FeedForward
 from mufin.nn.label_side import LabelSide
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
+from mufin.nn.prototypes import PrototypeClassifiers
 
 
 def max_pool(x: Tensor, dim: int) -> Tensor:
@@ -87,13 +91,22 @@ class LexicalBag(nn.Module):
         return self.embedding(ids, offsets)
 
 
+class Part(NamedTuple):
+    """k descriptors of a batch, encoded and projected."""
+
+    rows: Tensor  # (k, D)
+    bag: Tensor  # (k,) int64: the bag of each
+    place: Tensor | int  # (k,) int64: its place there, or the same place for all
+
+
 class Mufin(nn.Module):
     """E_V, E_T, A_S, A_C and, from Module III on, the classifiers (MUFIN Sec. 3).
 
     `encoders` and `projections` have one entry per modality in use. `self_attention` is A_S or its
     replacement in a variant of Table 4, `cross_attention` is A_C or its replacement, and `pooling`
     sums a bag to one vector. `modality_dropout` is the probability that a bag loses a modality in
-    a training step.
+    a training step. With `fusion`, E_T reads the pictures too, and there is an image encoder only
+    if pictures stay in the bags.
     """
 
     def __init__(
@@ -105,6 +118,7 @@ class Mufin(nn.Module):
         cross_attention: CrossAttention | ConCat | NoCrossAttention,
         pooling: Pooling,
         modality_dropout: float = 0.0,
+        fusion: EarlyFusion | None = None,
     ):
         super().__init__()
         self.dim, self.modality_dropout = dim, modality_dropout
@@ -113,90 +127,121 @@ class Mufin(nn.Module):
         self.self_attention = self_attention
         self.cross_attention = cross_attention
         self.pooling = pooling
-        self.classifiers: LabelClassifiers | None = None
+        self.fusion = fusion
+        self.classifiers: LabelClassifiers | PrototypeClassifiers | None = None
 
     def pre_embeddings(self, batch: DescriptorBatch) -> Bag:
         """X^0 of a batch, (n, m, D): each descriptor encoded and projected (MUFIN Fig. 2a)."""
         if self.fuses:
             return self._fused_bags(batch)
         parts = [*self._titles(batch), *self._pictures(batch), *self._terms(batch)]
-        # All bags one after the other, (n m, D); rows without a descriptor stay 0.
-        rows = torch.zeros(batch.num_bags * batch.width, self.dim, device=batch.modality.device)
+        return Bag(self._placed(parts, batch.modality), batch.modality)
+
+    def _placed(self, parts: list[Part], modality: Tensor) -> Tensor:
+        """The rows of all bags, (n, m, D); places without a descriptor are 0."""
+        n, width = modality.shape
+        rows = torch.zeros(n * width, self.dim, device=modality.device)  # one bag after the other
         if parts:
-            slots = torch.cat([slots for _, slots in parts])
-            rows = rows.index_copy(0, slots, torch.cat([values.float() for values, _ in parts]))
-        return Bag(rows.view(batch.num_bags, batch.width, self.dim), batch.modality)
+            slots = torch.cat([part.bag * width + part.place for part in parts])
+            rows = rows.index_copy(0, slots, torch.cat([part.rows.float() for part in parts]))
+        return rows.view(n, width, self.dim)
 
-    # Each of these three returns (k, D) encoded descriptors and their (k,) places among the n m
-    # rows of the batch, as a list of one pair, or of none if the batch has no such descriptor.
+    # Each of these three is a list of one part, or of none if the batch has no such descriptor.
 
-    def _titles(self, batch: DescriptorBatch) -> list[tuple[Tensor, Tensor]]:
+    def _titles(self, batch: DescriptorBatch) -> list[Part]:
         if batch.text is None or batch.text_bag is None or not len(batch.text_bag):
             return []
         encoded = self.encoders["text"](batch.text, batch.text_lengths)
-        return [(self.projections["text"](encoded), batch.text_bag * batch.width)]
+        return [Part(self.projections["text"](encoded), batch.text_bag, 0)]
 
-    def _pictures(self, batch: DescriptorBatch) -> list[tuple[Tensor, Tensor]]:
+    def _pictures(self, batch: DescriptorBatch) -> list[Part]:
         if batch.images is None or batch.image_bag is None or not len(batch.image_bag):
             return []
         assert batch.image_row is not None
         encoded = self.encoders["image"](batch.images)
-        slots = batch.image_bag * batch.width + batch.image_row
-        return [(self.projections["image"](encoded), slots)]
+        return [Part(self.projections["image"](encoded), batch.image_bag, batch.image_row)]
 
-    def _terms(self, batch: DescriptorBatch) -> list[tuple[Tensor, Tensor]]:
+    def _terms(self, batch: DescriptorBatch) -> list[Part]:
         if batch.lexical_ids is None or batch.lexical_bag is None or not len(batch.lexical_bag):
             return []
         encoded = self.encoders["lexical"](batch.lexical_ids, batch.lexical_offsets)
-        slots = batch.lexical_bag * batch.width + batch.lexical_row
-        return [(self.projections["lexical"](encoded), slots)]
+        return [Part(self.projections["lexical"](encoded), batch.lexical_bag, batch.lexical_row)]
 
     @property
     def fuses(self) -> bool:
-        """Whether E_T reads the pictures too and a bag has one row (early fusion, App. C.1)."""
-        return "text" in self.encoders and getattr(self.encoders["text"], "reads_pictures", False)
+        """Whether E_T reads the pictures too (early fusion; App. C.1 with VisualBERT)."""
+        text = self.encoders["text"] if "text" in self.encoders else None
+        return self.fusion is not None or getattr(text, "reads_pictures", False)
 
     def _fused_bags(self, batch: DescriptorBatch) -> Bag:
-        """X^0 of an E_T that fuses title and pictures: (n, 1, D) rows, marked as text.
+        """X^0 of an E_T that fuses title and pictures: their row is marked as text.
 
-        The bag of a product without title and pictures is empty.
+        It is the first row, also without a title. Then follow the terms, if they are in use, and
+        pictures that stay in the bag. Without any title, picture and term the bag is empty.
         """
-        # Modality dropout must come before the fusion: later the modalities cannot be told apart.
-        modality = self._drop_modalities(batch.modality)  # (n, m)
-        there = (modality >= 0).any(-1).nonzero().squeeze(1)  # products with a descriptor
-        rows = torch.zeros(batch.num_bags, self.dim, device=modality.device)
-        kinds = torch.full((batch.num_bags, 1), -1, dtype=modality.dtype, device=modality.device)
+        seen = batch.modality  # (n, m)
+        if batch.fused is None or batch.fused.shape[1] > 1:
+            # Modality dropout must come before the fusion: later they cannot be told apart.
+            seen = self._drop_modalities(seen)
+        there = ((seen == TEXT) | (seen == IMAGE)).any(-1).nonzero().squeeze(1)
+        keeps = self.fusion is not None and self.fusion.pictures_in_bags
+        kinds = seen.clone() if keeps else seen[:, : self._pictures_from].clone()
+        kinds[:, 0] = -1
+        parts = self._terms(batch)
+        if keeps:
+            parts += self._pictures(batch)
         if len(there):
-            encoded = self.projections["text"](self.fused(batch, modality, there))
-            rows = rows.index_copy(0, there, encoded.float())
-            kinds = kinds.index_fill(0, there, TEXT)
-        return Bag(rows.unsqueeze(1), kinds)
+            kinds[there, 0] = TEXT
+            parts.append(Part(self.projections["text"](self.fused(batch, seen, there)), there, 0))
+        return Bag(self._placed(parts, kinds), kinds)
+
+    @property
+    def _pictures_from(self) -> int:
+        """The place of the first picture in a bag with a place for the title."""
+        return 1 + ("lexical" in self.encoders)
 
     def fused(self, batch: DescriptorBatch, modality: Tensor, products: Tensor) -> Tensor:
         """The vectors of E_T for title and pictures together, (len(products), width).
 
         `products` are rows of the batch. `modality` (n, m) says which descriptors E_T may see.
         """
+        titled, pictured = (modality == TEXT).any(-1), modality == IMAGE
+        if batch.fused is not None:
+            return self._held_fused(batch.fused, titled, pictured.any(-1))[products]
         assert batch.text is not None and batch.text_bag is not None
-        assert batch.text_lengths is not None
-        n, device = batch.num_bags, modality.device
+        assert batch.text_lengths is not None and batch.images is not None
         # The batch holds descriptors without padding; E_T needs one row of tokens per product, and
         # all pictures of a product in one row.
-        tokens = batch.text.new_zeros(n, batch.text.shape[1])
+        n, device = batch.num_bags, modality.device
+        tokens = batch.text.new_zeros(n, *batch.text.shape[1:])
         lengths = torch.zeros(n, dtype=torch.int64, device=device)
         tokens[batch.text_bag], lengths[batch.text_bag] = batch.text, batch.text_lengths
-        lengths = lengths * (modality == TEXT).any(-1)
-        features = self.projections["image"](batch.images)  # of a frozen E_V: stored descriptors
+        lengths = lengths * titled
+        project = self.projections["image"] if self.fusion is None else self.fusion.projection
+        features = project(batch.images)  # of a frozen E_V: stored descriptors
         pictures = features.new_zeros(n, batch.width, features.shape[1])
         pictures[batch.image_bag, batch.image_row] = features
-        pictures, seen = pictures[:, 1:], modality[:, 1:] == IMAGE  # row 0 of a bag is the title
+        first = self._pictures_from
+        pictures, seen = pictures[products, first:], pictured[products, first:]
         encoder = self.encoders["text"]
-        return encoder(tokens[products], lengths[products], pictures[products], seen[products])
+        if self.fusion is not None:
+            return self.fusion(encoder, tokens[products], lengths[products], pictures, seen)
+        return encoder(tokens[products], lengths[products], pictures, seen)
+
+    @staticmethod
+    def _held_fused(outputs: Tensor, titled: Tensor, pictured: Tensor) -> Tensor:
+        """Of the outputs (n, V, width) those of the modalities that are seen (n,), (n, width)."""
+        if outputs.shape[1] == 1:  # of all modalities only
+            return outputs[:, 0].float()
+        which = torch.where(titled, torch.where(pictured, 0, 1), 2)  # as in `encoded.FUSED`
+        return outputs[torch.arange(len(outputs), device=which.device), which].float()
 
     def bag(self, batch: DescriptorBatch) -> Bag:
         """X^1 = A_S(X^0), the bag embeddings of a batch, (n, m, D)."""
         pre = self.pre_embeddings(batch)
-        kept = Bag(pre.rows, self._drop_modalities(pre.modality))
+        # With early fusion it came before; VisualBERT's one row is never dropped.
+        kinds = self._drop_modalities(pre.modality) if self.fusion is None else pre.modality
+        kept = Bag(pre.rows, kinds)
         return Bag(self.self_attention(kept.rows, kept.mask), kept.modality)
 
     def vector(self, bag: Bag) -> Tensor:

@@ -15,9 +15,9 @@ class StoredDescriptors(Encoder):
 
     kind: Kind = "descriptors"
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, reads_pictures: bool = False):
         super().__init__()
-        self.width = width
+        self.width, self.reads_pictures = width, reads_pictures
 
     def forward(self, outputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(n, width) -> (n, width) float32."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -83,12 +83,33 @@ class TextEncoder(Encoder):
         """Inputs of `kind` and the (n,) number of tokens of each title -> (n, width)."""
         if self.kind == "descriptors":
             return inputs.float()
+        if self.kind == "activations":
+            return self.read(self.token_states(inputs), lengths)
         mask = token_mask(inputs, lengths)
+        out = self.model(input_ids=inputs.long(), attention_mask=mask)
+        return masked_mean(out.last_hidden_state, mask)
+
+    @property
+    def token_width(self) -> int:
+        """The width of `token_states`. The embeddings of ELECTRA are narrower than its layers."""
         if self.kind == "inputs":
-            out = self.model(input_ids=inputs.long(), attention_mask=mask)
-        else:
-            dtype = next(self.tail.parameters()).dtype
-            out = self.tail(inputs_embeds=inputs.to(dtype), attention_mask=mask)
+            return cast(nn.Embedding, self.model.get_input_embeddings()).embedding_dim
+        return self.width
+
+    def token_states(self, inputs: Tensor) -> Tensor:
+        """What `read` goes on from, (n, T, token_width), for inputs of `kind`.
+
+        These are the embeddings of tokens, without positions, or the stored hidden states.
+        """
+        if self.kind == "inputs":
+            return self.model.get_input_embeddings()(inputs.long())
+        return inputs.to(next(self.tail.parameters()).dtype)  # stored as float16
+
+    def read(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """States (n, T, token_width), and how many each title has (n,) -> (n, width)."""
+        mask = token_mask(states, lengths)
+        model = self.model if self.kind == "inputs" else self.tail
+        out = model(inputs_embeds=states, attention_mask=mask)
         return masked_mean(out.last_hidden_state, mask)
 
     @torch.no_grad()

@@ -35,7 +35,7 @@ class Rates:
     new: float  # projections, A_S
     gates: float  # log weights of the modalities in the pooling
     lexical: float  # vectors of title words
-    attention: float  # A_C, or its replacement in a variant
+    attention: float  # A_C, or its replacement in a variant; the attention of `prime` classifiers
     free: float  # eta and alpha
 
 
@@ -61,7 +61,7 @@ class Optimisers:
         if not with_cross_attention:  # Module I does not use A_C
             model.cross_attention.requires_grad_(False)
         if model.classifiers is not None:
-            for table in (model.classifiers.free, model.classifiers.mix):
+            for table in model.classifiers.tables():
                 table.sparse = not dense_tables  # makes the gradient sparse
         self.model, self.rates = model, rates
         groups = _groups(model)
@@ -128,10 +128,10 @@ def _groups(model: Mufin) -> dict[str, list[nn.Parameter]]:
 
 
 def _group(name: str) -> str:
+    if name.startswith(("cross_attention.", "classifiers.combiner.")):
+        return "attention"
     if name.startswith("classifiers."):
         return "free"
-    if name.startswith("cross_attention."):
-        return "attention"
     if name.startswith("encoders.lexical."):
         return "lexical"
     if name == "pooling.gates":

@@ -139,6 +139,13 @@ def methods(home: Path) -> dict[tuple[str, str], dict[str, float]]:
             "encoder.image.options": {},
             "finetune.train_encoders": False,
         },
+        {"encoder.fusion": "early", "encoder.modalities": ["text", "image"]},
+        {
+            "encoder.fusion": "both",
+            "encoder.text.trainable_layers": 1,
+            "finetune.train_encoders": False,
+            "members": 2,
+        },
     ],
     ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()),
 )
