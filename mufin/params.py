@@ -251,6 +251,12 @@ class Attention:
         bool,
         "true: each modality has a learnt weight in the sum of a bag | false (paper): plain sum",
     ]
+    pool: Annotated[
+        Literal["sum", "means"],
+        "x of a bag "
+        "| sum (paper): of all descriptors, so that many images outweigh a title "
+        "| means: of the mean of each modality",
+    ]
     image_gate: Annotated[
         float,
         "logarithm of the weight of images at the start, where gates is true; 0: weight 1, as "
@@ -309,6 +315,9 @@ class Pretrain:
     lr: Annotated[float, "peak learning rate (AdamW) of the encoders, > 0; paper 2e-4"]
     new_lr_factor: Annotated[float, "times lr: rate of the projection and A_S, > 0; paper 1"]
     lexical_lr_factor: Annotated[float, "times lr: rate of the lexical vectors, > 0"]
+    lexical_weight_decay: Annotated[
+        float, "of the lexical vectors in a step; words that tell little become short; >= 0"
+    ]
     gates_lr_factor: Annotated[float, "times lr: rate of the weights of attention.gates, > 0"]
     weight_decay: Annotated[float, "of AdamW, >= 0"]
     warmup_iterations: Annotated[
@@ -326,7 +335,8 @@ class Pretrain:
         check_positive(self, "pretrain", "temperature", "lr", *factors)
         check_at_least(self, "pretrain", 2, "batch_size")
         check_at_least(self, "pretrain", 1, "positives", "negatives", "refresh_epochs", "epochs")
-        check_at_least(self, "pretrain", 0, "random_epochs", "weight_decay", "warmup_iterations")
+        check_at_least(self, "pretrain", 0, "random_epochs", "warmup_iterations")
+        check_at_least(self, "pretrain", 0, "weight_decay", "lexical_weight_decay")
         check_in(self, "pretrain", -1, 1, "positive_threshold")
 
 
@@ -375,17 +385,19 @@ class Transfer:
     ]
     free_vectors: Annotated[
         Literal["xavier", "centroid", "ridge"],
-        "eta at the start "
+        "eta at the start (directed: not used) "
         "| xavier (paper): random "
         "| centroid: mean x of the label's datapoints "
         "| ridge: a linear regression on x",
     ]
     ridge: Annotated[float, "L2 penalty of that regression, > 0 (only free_vectors: ridge)"]
     classifier: Annotated[
-        Literal["mufin", "prime"],
+        Literal["mufin", "prime", "directed"],
         "w of a label "
         "| mufin (paper): z and eta, mixed by alpha "
-        "| prime: z, eta and mean x of the label's datapoints, by a small attention over the three",
+        "| prime: z, eta and mean x of the label's datapoints, by a small attention over the three "
+        "| directed: M z + eta, with a learnt matrix M for all labels, for relations that hold in "
+        "one direction; eta starts at 0",
     ]
     alpha: Annotated[
         float,
@@ -451,6 +463,9 @@ class Finetune:
         "| dense (paper): of all labels (AdamW)",
     ]
     lexical_lr_factor: Annotated[float, "times lr: rate of the lexical vectors, > 0"]
+    lexical_weight_decay: Annotated[
+        float, "of the lexical vectors in a step; words that tell little become short; >= 0"
+    ]
     gates_lr_factor: Annotated[float, "times lr: rate of the weights of attention.gates, > 0"]
     weight_decay: Annotated[float, "of AdamW, >= 0"]
     warmup_iterations: Annotated[
@@ -472,7 +487,9 @@ class Finetune:
         check_positive(self, "finetune", "temperature", "lr", *(f"{n}_lr_factor" for n in factors))
         check_at_least(self, "finetune", 1, "positives", "batch_size", "epochs")
         check_at_least(self, "finetune", 0, "negatives", "random_negatives")
-        check_at_least(self, "finetune", 0, "weight_decay", "warmup_iterations")
+        check_at_least(
+            self, "finetune", 0, "weight_decay", "lexical_weight_decay", "warmup_iterations"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

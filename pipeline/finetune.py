@@ -109,7 +109,12 @@ def _train(
         )
         dense = s.free_update == "dense"
         optimisers = Optimisers(
-            network, rates, s.weight_decay, with_cross_attention=True, dense_tables=dense
+            network,
+            rates,
+            s.weight_decay,
+            with_cross_attention=True,
+            dense_tables=dense,
+            lexical_weight_decay=s.lexical_weight_decay,
         )
         train(job, optimisers, seed, s.warmup_iterations, machine, curve.member())
         job.finish()

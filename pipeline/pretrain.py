@@ -80,6 +80,7 @@ def _architecture(params: Params) -> Architecture:
         modality_dropout=encoder.modality_dropout,
         gates=attention.gates,
         image_gate=attention.image_gate,
+        pool=attention.pool,
         heads=attention.heads,
         dropout=attention.dropout,
         a_s=attention.a_s,
@@ -97,7 +98,13 @@ def _train(job: Pretraining, s: Pretrain, curve: CurveFile) -> None:
         attention=s.lr,
         free=s.lr,
     )
-    optimisers = Optimisers(job.model, rates, s.weight_decay, with_cross_attention=False)
+    optimisers = Optimisers(
+        job.model,
+        rates,
+        s.weight_decay,
+        with_cross_attention=False,
+        lexical_weight_decay=s.lexical_weight_decay,
+    )
     train(job, optimisers, job.seed, s.warmup_iterations, job.machine, curve.member())
     job.model.cross_attention.requires_grad_(True)  # trains in Module IV
 

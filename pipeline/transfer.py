@@ -15,6 +15,7 @@ from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.embeddings import read_embeddings
 from mufin.artifacts.precomputed import Precomputed
 from mufin.nn.assembly import load_members, save_members, transferred
+from mufin.nn.classifiers import DirectedClassifiers
 from mufin.nn.prototypes import PrototypeClassifiers
 from mufin.params import Transfer, load_params
 from mufin.training.free_vectors import ridge_classifiers
@@ -37,7 +38,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             part = slice(number * dim, (number + 1) * dim)  # this member's dimensions
             centroids = embeddings.centroids[:, part]
             free = _free_vectors(s, data, embeddings.train[:, part], centroids)
-            if free is not None:
+            if free is not None and not isinstance(classifiers, DirectedClassifiers):
                 classifiers.free.weight.data = _tensor(free)
             if isinstance(classifiers, PrototypeClassifiers):
                 classifiers.centroids = _tensor(centroids)

@@ -16,7 +16,7 @@ from mufin.errors import ArtifactError, shown
 from mufin.nn.attention import SelfAttention
 from mufin.nn.bags import Pooling
 from mufin.nn.bert import bert_for_predictions
-from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.classifiers import DirectedClassifiers, LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
 from mufin.nn.early_fusion import EarlyFusion, TokenReader, check_reads_pictures
@@ -52,7 +52,8 @@ class Architecture:
     outer_norm: bool = True  # of the classifiers
     fusion: str = "late"  # late, early or both
     fused_images: int = 3  # pictures that E_T reads, if not late
-    classifier: str = "mufin"  # mufin or prime
+    pool: str = "sum"  # sum or means
+    classifier: str = "mufin"  # mufin, prime or directed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def assemble(
             del encoders["image"], projections["image"]
     # Random draws: A_S takes its weights before A_C.
     self_attention, cross_attention = _self_attention(a), _cross_attention(a)
-    pooling = Pooling(a.gates, a.image_gate)
+    pooling = Pooling(a.gates, a.image_gate, a.pool == "means")
     network = Mufin(
         encoders,
         projections,
@@ -184,7 +185,11 @@ def _cross_attention(a: Architecture) -> CrossAttention | ConCat | NoCrossAttent
     return CrossAttention(a.dim, a.heads, a.dropout)
 
 
-def _classifiers(a: Architecture, alpha: float = 0.5) -> LabelClassifiers | PrototypeClassifiers:
+def _classifiers(
+    a: Architecture, alpha: float = 0.5
+) -> LabelClassifiers | PrototypeClassifiers | DirectedClassifiers:
+    if a.classifier == "directed":
+        return DirectedClassifiers(a.num_labels, a.dim, a.outer_norm)
     if a.classifier == "prime":
         return PrototypeClassifiers(a.num_labels, a.dim, a.outer_norm)
     return LabelClassifiers(a.num_labels, a.dim, alpha, a.outer_norm)
@@ -201,7 +206,7 @@ def transferred(
     """The member with new classifiers and a new A_C (MUFIN Sec. 3.1, Module III).
 
     `a_c` says what the A_C is (attention, concat or none), `classifier` what the classifiers are
-    (mufin or prime), `alpha` where the mixing weights of mufin start. The network of `member` is
+    (mufin, prime or directed), `alpha` where the mixing weights of mufin start. The network of `member` is
     changed, not copied.
     """
     architecture = replace(

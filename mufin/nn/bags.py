@@ -36,11 +36,13 @@ class Pooling(nn.Module):
     The paper sums without weights. With `gated`, the sum has a learnt weight per modality. After
     the LayerNorm of A_S the row of an uninformative picture is as long as that of a title, so a
     weight helps if one modality is less informative. `image_gate` is the initial log weight of
-    images.
+    images. With `means`, the sum is over modalities, of the mean of each: otherwise six pictures of
+    a product have six times the weight of its title.
     """
 
-    def __init__(self, gated: bool = False, image_gate: float = 0.0):
+    def __init__(self, gated: bool = False, image_gate: float = 0.0, means: bool = False):
         super().__init__()
+        self.means = means
         self.gates = nn.Parameter(torch.zeros(3)) if gated else None  # log weight per modality code
         if self.gates is not None:
             self.gates.data[IMAGE] = image_gate
@@ -48,11 +50,16 @@ class Pooling(nn.Module):
     def weights(self, modality: Tensor) -> Tensor:
         """(n, m) weight of each row in the sum of its bag; 0 for padding.
 
-        Without gates every weight is 1, with gates it is exp(gate of the modality).
+        Without gates every weight is 1, with gates it is exp(gate of the modality). With `means`
+        it is divided by the number of rows of the modality in the bag.
         """
-        if self.gates is None:
-            return (modality >= 0).float()
-        return self.gates.exp()[modality.clamp_min(0).long()] * (modality >= 0)
+        weight = (modality >= 0).float()
+        if self.gates is not None:
+            weight = self.gates.exp()[modality.clamp_min(0).long()] * weight
+        if self.means:
+            alike = modality.unsqueeze(-1) == modality.unsqueeze(-2)  # (n, m, m)
+            weight = weight / alike.sum(-1)
+        return weight
 
     def forward(self, bag: Bag) -> Tensor:
         """(n, D) unit vectors; zero for an empty bag."""

@@ -25,6 +25,10 @@ class LabelClassifiers(nn.Module):
         logit = torch.logit(torch.tensor(alpha, dtype=torch.float64))
         nn.init.constant_(self.mix.weight, float(logit))
 
+    def unseen(self, z: Tensor) -> Tensor:
+        """(U, D): the classifiers of labels without a free vector, z itself (alpha = 1)."""
+        return z
+
     def tables(self) -> list[nn.Embedding]:
         """The tables with a row per label that trains."""
         return [self.free, self.mix]
@@ -36,4 +40,42 @@ class LabelClassifiers(nn.Module):
         """
         a = self.mix(label_ids).sigmoid()  # (U, 1)
         w = a * z + (1 - a) * normalize(self.free(label_ids), dim=-1)
+        return normalize(w, dim=-1) if self.outer_norm else w
+
+
+class DirectedClassifiers(nn.Module):
+    """w_l = N(M z_l + eta_l), with one matrix M for all labels; not in the paper.
+
+    Datapoints and labels share their encoders, so <x, z> is the same in both directions, but what
+    people buy is not: a case goes with a phone more often than the reverse. M learns this
+    difference from all labels, where MUFIN has only eta_l, which learns it for each label anew. M
+    starts as the identity. eta_l starts at 0 and is not normalised: it becomes as long as the
+    label's datapoints make it. `outer_norm=False` leaves out N, as in `LabelClassifiers`.
+    """
+
+    def __init__(self, num_labels: int, dim: int, outer_norm: bool = True):
+        super().__init__()
+        self.outer_norm = outer_norm
+        self.free = nn.Embedding(num_labels, dim, sparse=True)  # eta, (L, D)
+        nn.init.zeros_(self.free.weight)
+        self.map = nn.Linear(dim, dim)  # M
+        nn.init.eye_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def tables(self) -> list[nn.Embedding]:
+        """The tables with a row per label that trains."""
+        return [self.free]
+
+    def unseen(self, z: Tensor) -> Tensor:
+        """(U, D): the classifiers of labels without a free vector."""
+        return self._scaled(self.map(z))
+
+    def forward(self, label_ids: Tensor, z: Tensor) -> Tensor:
+        """(U,) int64 distinct labels and their unit-norm (U, D) embeddings -> (U, D) classifiers.
+
+        Classifiers have unit norm if `outer_norm`.
+        """
+        return self._scaled(self.map(z) + self.free(label_ids))
+
+    def _scaled(self, w: Tensor) -> Tensor:
         return normalize(w, dim=-1) if self.outer_norm else w

@@ -19,7 +19,7 @@ from mufin.corpus.descriptors import DescriptorBatch
 from mufin.corpus.modality import IMAGE, TEXT
 from mufin.nn.attention import SelfAttention
 from mufin.nn.bags import Bag, Pooling
-from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.classifiers import DirectedClassifiers, LabelClassifiers
 from mufin.nn.concat import ConCat
 from mufin.nn.cross_attention import CrossAttention
 from mufin.nn.early_fusion import EarlyFusion
@@ -128,7 +128,9 @@ class Mufin(nn.Module):
         self.cross_attention = cross_attention
         self.pooling = pooling
         self.fusion = fusion
-        self.classifiers: LabelClassifiers | PrototypeClassifiers | None = None
+        self.classifiers: LabelClassifiers | PrototypeClassifiers | DirectedClassifiers | None = (
+            None
+        )
 
     def pre_embeddings(self, batch: DescriptorBatch) -> Bag:
         """X^0 of a batch, (n, m, D): each descriptor encoded and projected (MUFIN Fig. 2a)."""
@@ -263,6 +265,10 @@ class Mufin(nn.Module):
     def classifier(self, label_ids: Tensor, z: Tensor) -> Tensor:
         """w_l of (U,) labels with embeddings `z` (U, D), (U, D); z itself before Module III."""
         return z if self.classifiers is None else self.classifiers(label_ids, z)
+
+    def unseen_classifier(self, z: Tensor) -> Tensor:
+        """w of labels that training has not seen, with embeddings `z` (U, D): (U, D)."""
+        return z if self.classifiers is None else self.classifiers.unseen(z)
 
     def _drop_modalities(self, modality: Tensor) -> Tensor:
         """`modality` (n, m), in training with one modality removed from some bags, at random.

@@ -35,6 +35,10 @@ class PrototypeClassifiers(nn.Module):
         self.register_buffer("centroids", torch.zeros(num_labels, dim))  # mu; 0 for none
         self.combiner = _Combiner(dim)
 
+    def unseen(self, z: Tensor) -> Tensor:
+        """(U, D): the classifiers of labels without datapoints and free vector: z itself."""
+        return z
+
     def tables(self) -> list[nn.Embedding]:
         """The tables with a row per label that trains."""
         return [self.free]

@@ -32,8 +32,8 @@ def label_sides(
 ) -> LabelSides:
     """The label sides of all labels, computed `chunk` labels at a time.
 
-    With `alpha_one` the classifier of a label is its embedding z^1, which needs no training of the
-    label.
+    With `alpha_one` the classifier of a label is its embedding z^1 (of `directed` classifiers: what
+    their matrix makes of it), which needs no training of the label.
     """
     sides = []
     for network, embedded in zip(networks, labels):
@@ -44,7 +44,10 @@ def label_sides(
         for start in range(0, num_labels, chunk):
             ids = np.arange(start, min(start + chunk, num_labels))
             z = torch.from_numpy(embedded.vectors[ids]).to(device)
-            w = z if alpha_one else network.classifier(torch.from_numpy(ids).to(device), z)
+            if alpha_one:
+                w = network.unseen_classifier(z)
+            else:
+                w = network.classifier(torch.from_numpy(ids).to(device), z)
             parts.append(network.label_side(embedded.bags(ids, device, width), w))
         sides.append(_joined(parts))
     return LabelSides(networks, sides)

@@ -35,7 +35,7 @@ class Rates:
     new: float  # projections, A_S
     gates: float  # log weights of the modalities in the pooling
     lexical: float  # vectors of title words
-    attention: float  # A_C, or its replacement in a variant; the attention of `prime` classifiers
+    attention: float  # A_C, or its replacement in a variant; what `prime` and `directed` add
     free: float  # eta and alpha
 
 
@@ -47,7 +47,7 @@ class Optimisers:
     not depend on the number of all labels. SparseAdam has no weight decay, which these rows do not
     need: w depends on the direction of eta only. With `dense_tables`, AdamW updates all rows of eta
     and alpha in every step, exactly as in the paper, and rows outside the batch move by their
-    moments.
+    moments. Lexical vectors have a weight decay of their own.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Optimisers:
         weight_decay: float,
         with_cross_attention: bool,
         dense_tables: bool = False,
+        lexical_weight_decay: float = 0.0,
     ):
         if not with_cross_attention:  # Module I does not use A_C
             model.cross_attention.requires_grad_(False)
@@ -64,6 +65,7 @@ class Optimisers:
             for table in model.classifiers.tables():
                 table.sparse = not dense_tables  # makes the gradient sparse
         self.model, self.rates = model, rates
+        self.lexical_weight_decay = lexical_weight_decay
         groups = _groups(model)
         # Before and after the gathering of bags, see `distributed`
         self.before = groups["encoder"] + groups["new"] + groups["gates"]
@@ -89,6 +91,8 @@ class Optimisers:
         for optimiser in self.all:
             for group in optimiser.param_groups:
                 group["lr"] = getattr(self.rates, group["group"]) * factor
+                if group["group"] == "lexical" and self.lexical_weight_decay:
+                    _shrink(group["params"], group["lr"] * self.lexical_weight_decay)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
@@ -116,6 +120,15 @@ class Optimisers:
                 owner[p].state[p][key] = value.to(p.device)
 
 
+@torch.no_grad()
+def _shrink(parameters: list[nn.Parameter], share: float) -> None:
+    """Decoupled weight decay, as AdamW has it, of the rows that a step changes."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            rows = parameter.grad.coalesce().indices()[0]
+            parameter.index_copy_(0, rows, parameter[rows] * (1 - min(share, 1.0)))
+
+
 def _groups(model: Mufin) -> dict[str, list[nn.Parameter]]:
     """The parameters that train, by the field of `Rates` that applies."""
     groups: dict[str, list[nn.Parameter]] = {}
@@ -128,7 +141,7 @@ def _groups(model: Mufin) -> dict[str, list[nn.Parameter]]:
 
 
 def _group(name: str) -> str:
-    if name.startswith(("cross_attention.", "classifiers.combiner.")):
+    if name.startswith(("cross_attention.", "classifiers.combiner.", "classifiers.map.")):
         return "attention"
     if name.startswith("classifiers."):
         return "free"
