@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from mufin.corpus.sample_attributes import Attributes
 from mufin.errors import MufinError
 from mufin.ragged import Lists
+
+if TYPE_CHECKING:
+    from mufin.corpus.sample_attributes import Attributes
 
 WIDTH = 100  # labels predicted per datapoint
 
