@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mufin.corpus.sample import HOUSES, SIZES, invent_world
+from mufin.corpus.sample import HOUSES, NOUNS, SIZES, invent_world
 from mufin.corpus.sample_pictures import COLOURS, KINDS, MOTIFS
 from mufin.errors import MufinError
 
@@ -26,8 +26,11 @@ WORDS = {
     "colour": tuple((name,) for name, _ in COLOURS),
     "size": SIZES,
 }
-# "Orbit Mini" and "Pike XL" are models; they tell no size.
-MODELS = tuple(model.lower() for _, models in HOUSES for model in models)
+# The models "Orbit Mini" and "Pike XL" tell no size, and the noun "flower pot" tells no motif.
+MODELS = tuple(model for _, models in HOUSES for model in models)
+OTHER = tuple(
+    phrase.lower() for phrase in (*MODELS, *(n for words in NOUNS.values() for n in words))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def attributes_of(
 
 def _number(uid: str, products: int) -> int:
     """The product number in a uid such as B000000012."""
-    if not re.fullmatch(r"B\d{9}", uid) or int(uid[1:]) >= products:
+    if not re.fullmatch(r"B[0-9]{9}", uid) or int(uid[1:]) >= products:
         raise MufinError(
             f"{uid} is no product of a sample of {products}, so data/curated is not of this "
             "sample; run `dvc repro`"
@@ -86,11 +89,11 @@ def _told(name: str, codes: np.ndarray, titles: list[str]) -> np.ndarray:
 
 
 def _plain(title: str) -> str:
-    """The words of a title, without models, in lower case, each between blanks."""
+    """The words of a title, without models and nouns, in lower case, each between blanks."""
     words = re.findall(r"[\w-]+", title.lower())
     text = f" {' '.join(words)} "
-    for model in MODELS:
-        text = text.replace(f" {model} ", " | ")
+    for phrase in OTHER:
+        text = text.replace(f" {phrase} ", " | ")
     return text
 
 
