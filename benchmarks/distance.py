@@ -9,11 +9,13 @@ percent, all on test:
    what the networks make of a product.
 2. The ceiling's scores, where a datapoint's true attributes are replaced by what a probe reads (the
    probabilities of the values): one attribute at a time, or all.
-3. One side from the network. Datapoint side: the true attributes, or a linear map of x^1. Label
+3. Accuracy of the same probes on the vectors of labels, trained on some labels and read from
+   others: a label's own attributes, and those that it wants of datapoints, which are hidden.
+4. One side from the network. Datapoint side: the true attributes, or a linear map of x^1. Label
    side: what the ceiling learnt of each label (its wanted values among it), or a linear map of
    z^1_l or w_l of the fine-tuned network. A map is trained on train by a softmax over all labels
    with a free bias per label, all else fixed.
-4. The distance: from the ceiling to the run's predictions in steps, each with one part more of the
+5. The distance: from the ceiling to the run's predictions in steps, each with one part more of the
    network. It is an account by these models; a reader or a map that is not linear may do better.
 All penalties are chosen on valid.
 """
@@ -31,15 +33,23 @@ from benchmarks.attribute_probes import Scale, network_vectors, probe
 from benchmarks.timing import machine
 from mufin import devices, runtime
 from mufin.artifacts.curated import Split, read_curated
-from mufin.artifacts.files import write_json
+from mufin.artifacts.files import read_json, write_json
 from mufin.artifacts.precomputed import Precomputed
-from mufin.artifacts.tables import read_ranking
+from mufin.artifacts.tables import read_ranking, read_table
 from mufin.baselines import ceiling
 from mufin.baselines.shared.bilinear_softmax import BilinearSoftmax, Penalties, fitted
-from mufin.baselines.shared.ceilings import ATTRIBUTES, best_model, chosen, one_hot, ranked
+from mufin.baselines.shared.ceilings import (
+    ATTRIBUTES,
+    WANTED,
+    best_model,
+    chosen,
+    one_hot,
+    ranked,
+)
 from mufin.baselines.shared.loading import task_of
 from mufin.baselines.shared.task import Task
 from mufin.corpus.descriptors import DescriptorStore
+from mufin.corpus.sample import invent_world
 from mufin.corpus.sample_attributes import VALUES
 from mufin.nn.assembly import load_members
 from mufin.params import load_params
@@ -78,10 +88,12 @@ def main(home: runtime.Home = Path("."), out: Annotated[Path | None, typer.Optio
     sample = _sample(home)
     vectors = _vectors(home)
     accuracies, read = probed(sample, vectors)
-    scores, sides = rescored(sample, read), _sides(home, sample, vectors)
+    labels = _label_vectors(home, sample)
+    scores, sides = rescored(sample, read), _sides(sample, vectors, labels)
     tables = {
         "accuracy of probes": accuracies,
         "ceiling, attributes as probes read them": scores,
+        "accuracy of probes on labels": probed_labels(labels, _label_codes(home, sample)),
         "one side from the network": sides,
         "the distance": _steps(sample, scores, sides, _predicted(home, sample)),
     }
@@ -178,14 +190,46 @@ def weighted(probabilities: Vectors) -> np.ndarray:
     return np.concatenate(blocks, 1).astype(np.float32)
 
 
-def _sides(home: Path, sample: Sample, vectors: dict[str, Vectors]) -> Table:
-    """Datapoint side and label side of a bilinear score, each true or from the network."""
+def _label_vectors(home: Path, sample: Sample) -> Vectors:
+    """{name: (L, width)}: what the ceiling learnt of the labels, and the fine-tuned network's."""
     index = load_index(home / "models/index", devices.device())
-    labels = {
+    return {
         "ceiling's": sample.ceiling.columns.T,
         "z^1": np.concatenate([e.vectors for e in index.labels], 1),
         "w": np.concatenate(index.classifiers, 1),
     }
+
+
+def _label_codes(home: Path, sample: Sample) -> dict[str, tuple[np.ndarray, int]]:
+    """{attribute: (codes (L,), number of values)} of the labels, own and wanted."""
+    facts = read_json(home / "data/raw/source.json")["sample"]
+    world = invent_world(facts["products"], facts["seed"])
+    uids = read_table(home / "data/curated/products.parquet", "products", ["uid"])["uid"]
+    products = read_curated(home / "data/curated").labels
+    number = np.array([int(uid[1:]) for uid in uids.take(products).to_pylist()])
+    codes = {name: (getattr(world, name)[number], VALUES[name]) for name in ATTRIBUTES}
+    wanted = {f"wanted {n}": (getattr(world, f"wanted_{n}")[number], VALUES[n]) for n in WANTED}
+    return codes | wanted
+
+
+def probed_labels(labels: Vectors, codes: dict[str, tuple[np.ndarray, int]]) -> Table:
+    """The accuracy of probes on a random third of the labels; most of the others train them."""
+    some = next(iter(labels.values()))
+    order = np.random.default_rng(0).permutation(len(some))
+    train, valid, test = np.split(order, [len(order) * 3 // 5, len(order) * 2 // 3])
+    out: Table = {"most frequent value": {}} | {source: {} for source in labels}
+    for name, (code, values) in codes.items():
+        frequent = np.bincount(code[train]).argmax()
+        out["most frequent value"][name] = _percent(code[test] == frequent)
+        for source, rows in labels.items():
+            found = probe(rows[train], code[train], rows[valid], code[valid], values)
+            read = found.probabilities(rows[test]).argmax(1)
+            out[source][name] = _percent(read == code[test])
+    return out
+
+
+def _sides(sample: Sample, vectors: dict[str, Vectors], labels: Vectors) -> Table:
+    """Datapoint side and label side of a bilinear score, each true or from the network."""
     asked = {"true": sample.true} | {f"{v}, {n}": vectors[f"{v}, {n}"] for v, n in SOURCES}
     pairs = [("true", "z^1"), ("true", "w")]
     pairs += [(source, "ceiling's") for source in asked if source != "true"]
@@ -245,11 +289,13 @@ def lines(table: Table) -> list[str]:
     """The table as aligned lines of text."""
     columns = list(next(iter(table.values())))
     width = max(map(len, table))
-    head = " " * (width + 2) + "".join(f"{column:>8s}" for column in columns)
+    head = " " * (width + 2) + "".join(
+        f"{column:>{max(len(column) + 2, 8)}s}" for column in columns
+    )
     return [
         head,
         *(
-            f"  {row:{width}s}" + "".join(f"{figures[c]:8.2f}" for c in columns)
+            f"  {row:{width}s}" + "".join(f"{figures[c]:{max(len(c) + 2, 8)}.2f}" for c in columns)
             for row, figures in table.items()
         ),
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.attribute_probes import mean_rows, probe
-from benchmarks.distance import lines, main, weighted
+from benchmarks.distance import lines, main, probed_labels, weighted
 from mufin.baselines.shared.ceilings import ATTRIBUTES, one_hot
 from mufin.corpus.sample_attributes import VALUES
 
@@ -27,6 +27,14 @@ def test_a_probe_reads_a_planted_attribute_and_no_other(strength, least, most):
     read = probe(*train, *valid, 4).probabilities(test[0])
     assert read.sum(1) == pytest.approx(1)
     assert least <= (read.argmax(1) == test[1]).mean() <= most
+
+
+def test_label_probes_read_other_labels_than_they_learn():
+    vectors, codes = planted(300, 3.0, 0)
+    noise = np.random.default_rng(1).integers(0, 4, 300)
+    found = probed_labels({"w": vectors}, {"motif": (codes, 4), "noise": (noise, 4)})
+    assert found["w"]["motif"] > 95 and found["w"]["noise"] < 45
+    assert found["most frequent value"]["motif"] < 45
 
 
 def test_mean_rows_is_a_loop_over_bags():
