@@ -33,16 +33,20 @@ def tell(question: str, rows: dict[str, dict[str, float]], out: Path | None) -> 
     for name, figures in rows.items():
         print(f"  {name:36s}" + "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
     if out:
-        machine = {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        }
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(
-            json.dumps({"question": question, "machine": machine, "rows": rows}, indent=2) + "\n"
+            json.dumps({"question": question, "machine": machine(), "rows": rows}, indent=2) + "\n"
         )
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
 
 def spread(seconds: list[float]) -> dict[str, float]:

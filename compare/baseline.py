@@ -50,7 +50,10 @@ _BROKEN = 3  # the child's exit code where no baseline could run
 
 def _stage(study: Study, name: str, seed: int) -> str:
     """The name of the stage in compare/dvc.yaml."""
-    return f"reference@{name}" if name in study.reference else f"baseline@{name}-{seed}"
+    for stage, names in (("reference", study.reference), ("ceiling", study.ceilings)):
+        if name in names:
+            return f"{stage}@{name}"
+    return f"baseline@{name}-{seed}"
 
 
 def _reason(folder: Path, exitcode: int) -> str:

@@ -34,13 +34,15 @@ MUFIN = {  # name: (group, the paper's name) of MUFIN and its variants, in the o
     "cluster_batches": ("Batching", "MUFIN, batches of clusters"),
 }
 OWN, BASELINES, REFERENCE = "Variants", "Baselines", "Reference rows"  # the other groups
+CEILINGS = "Ceilings"
 
 
 def order(study: Study) -> list[str]:
-    """All rows: the paper's first, then a user's variants, baselines and reference rows."""
+    """All rows: the paper's, a user's variants, baselines, reference rows, ceilings."""
     known = {*study.variants, *OF_MUFIN}
     own = [name for name in study.variants if name not in MUFIN]
-    return [*(name for name in MUFIN if name in known), *own, *study.baselines, *study.reference]
+    others = [*study.baselines, *study.reference, *study.ceilings]
+    return [*(name for name in MUFIN if name in known), *own, *others]
 
 
 def title(study: Study, row: str) -> tuple[str, str]:
@@ -49,6 +51,8 @@ def title(study: Study, row: str) -> tuple[str, str]:
         return BASELINES, study.baselines[row]
     if row in study.reference:
         return REFERENCE, study.reference[row]
+    if row in study.ceilings:
+        return CEILINGS, study.ceilings[row]
     return MUFIN.get(row, (OWN, row))
 
 

@@ -38,6 +38,9 @@ FACTORS = {
     "tfidf_datapoints": 0.0,
     "tfidf_labels": 0.0,
     "popular": 0.0,
+    "ceiling": 0.3,
+    "ceiling_titles": 0.3,
+    "ceiling_pictures": 0.3,
 }
 OTHER = 1.0  # the same for a baseline that is not among them
 START = 10.0  # seconds until a process has imported what it needs and read its data
@@ -103,7 +106,8 @@ def _pending(home: Path) -> list[str]:
 
 def announced(study: Study, pending: list[str], home: Path) -> str:
     """What will run, and how long it may take."""
-    rows = len(study.variants) + len(study.baselines) + len(study.reference)
+    parts = (study.variants, study.baselines, study.reference, study.ceilings)
+    rows = sum(map(len, parts))
     seeds = f"seed{'s' * (len(study.seeds) > 1)} {', '.join(map(str, study.seeds))}"
     if not pending:
         return f"{rows} rows, {seeds}: all are up to date"
@@ -117,7 +121,8 @@ def announced(study: Study, pending: list[str], home: Path) -> str:
 def seconds(study: Study, stage: str, home: Path) -> float:
     """The seconds that a stage of compare/dvc.yaml took in an earlier run, or else may take."""
     kind, _, item = stage.partition("@")
-    name, _, seed = (item, "", "0") if kind == "reference" else item.rpartition("-")
+    undrawn = kind in ("reference", "ceiling")
+    name, _, seed = (item, "", "0") if undrawn else item.rpartition("-")
     if kind == BASE:
         name, seed = BASE, item
     for facts in sorted((home / FOLDER).glob(f"{name}@*/facts.json")):

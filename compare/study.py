@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import psutil
@@ -40,10 +40,13 @@ class Study:
     variants: dict[str, dict[str, object]]  # name -> {dotted setting: value}, where it differs
     baselines: dict[str, str]  # file of mufin/baselines/ -> title; trained, at every seed
     reference: dict[str, str]  # likewise; nothing is drawn, the first seed stands for all
+    # likewise; they know the built-in sample's attributes, so they are no methods to compare with
+    ceilings: dict[str, str] = field(default_factory=dict)
 
     def seeds_of(self, row: str) -> list[int]:
         """The seeds at which a row is run."""
-        return self.seeds[:1] if row in self.reference else self.seeds
+        drawn = row not in {*self.reference, *self.ceilings}
+        return self.seeds if drawn else self.seeds[:1]
 
 
 def read_study(path: Path) -> Study:
@@ -60,9 +63,15 @@ def read_study(path: Path) -> Study:
             f"{path} is missing; `make compare` writes compare/study.yaml, and "
             "`mufin use <profile>` writes compare/variants.yaml"
         ) from None
-    parts = [f.name for f in fields(Study)]
-    if not isinstance(content, dict) or set(content) != set(parts):
-        raise MufinError(f"{path} must have {', '.join(parts)} and nothing else")
+    parts = {
+        f.name: f.default_factory is MISSING for f in fields(Study)
+    }  # whether it must be there
+    needed = {name for name, must in parts.items() if must}
+    if not isinstance(content, dict) or not needed <= set(content) <= set(parts):
+        raise MufinError(
+            f"{path} must have {', '.join(n for n in parts if n in needed)}, may have "
+            f"{', '.join(n for n in parts if n not in needed)}, and nothing else"
+        )
     study = Study(**content)
     check(study, path)
     return study
@@ -92,7 +101,7 @@ def _check_names(study: Study, path: Path) -> None:
         raise MufinError(
             f"{path}: variants must map each name to its settings, and include `mufin`"
         )
-    for part in ("baselines", "reference"):
+    for part in ("baselines", "reference", "ceilings"):
         titles = getattr(study, part)
         if not isinstance(titles, dict) or not all(isinstance(t, str) for t in titles.values()):
             raise MufinError(
@@ -103,7 +112,8 @@ def _check_names(study: Study, path: Path) -> None:
                 f"{path}: {part} has {unknown[0]}, and mufin/baselines/{unknown[0]}.py is missing; "
                 f"there are {', '.join(baselines())}"
             )
-    names = [*variants, *OF_MUFIN, *study.baselines, *study.reference, BASE]
+    others = [*study.baselines, *study.reference, *study.ceilings]
+    names = [*variants, *OF_MUFIN, *others, BASE]
     if wrong := [n for n in names if names.count(n) > 1 or not re.fullmatch(r"\w+", str(n))]:
         raise MufinError(
             f"{path}: {wrong[0]} cannot be the name of a row: it is used twice, "

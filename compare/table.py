@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from compare.per_datapoint import values
-from compare.rows import Result, results, title
+from compare.rows import CEILINGS, Result, results, title
 from compare.study import FOLDER, Study, read_study
 from mufin import runtime
 from mufin.artifacts.curated import read_curated
@@ -26,8 +26,8 @@ from mufin.params import load_params
 METRICS = TABLE
 TIME = "milliseconds"  # per datapoint, at prediction
 BOLD = (
-    "Bold: the row leads every other row by more than the standard error of their paired "
-    "difference over datapoints; of milliseconds, the fewest."
+    "Bold: the row leads every other row, ceilings aside, by more than the standard error of their "
+    "paired difference over datapoints; of milliseconds, the fewest."
 )
 
 
@@ -99,8 +99,11 @@ def mean_and_spread(figures: list[float]) -> list[float]:
 
 
 def bold(rows: list[Row]) -> dict[str, str | None]:
-    """{metric: the row that leads, or None where no lead exceeds the standard error}."""
-    ran = [row for row in rows if row.values]
+    """{metric: the row that leads, or None where no lead exceeds the standard error}.
+
+    Ceilings are no methods, so they take no part.
+    """
+    ran = [row for row in rows if row.values and row.facts["group"] != CEILINGS]
     if len(ran) < 2:
         return {m: None for m in (*METRICS, TIME)}
     best = {m: leader(np.stack([row.values[m] for row in ran])) for m in METRICS}

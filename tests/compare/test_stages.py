@@ -95,7 +95,7 @@ def test_rows_depend_on_the_stages_that_they_run():
     assert scripts("variant") == {f"{name}.py" for name in [*BASE, *ROW]}
 
 
-@pytest.mark.parametrize("stage", ["baseline", "reference"])
+@pytest.mark.parametrize("stage", ["baseline", "reference", "ceiling"])
 def test_a_baseline_depends_on_its_own_file_and_no_other(stage):
     own = "../mufin/baselines/${item.name}.py"
     deps = [d for d in COMPARE[stage]["deps"] if d.startswith("../mufin/baselines/")]

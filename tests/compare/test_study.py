@@ -7,7 +7,7 @@ import json
 import pytest
 from ruamel.yaml import YAML
 
-from compare.rows import BASELINES, MUFIN, OWN, REFERENCE, order, title
+from compare.rows import BASELINES, CEILINGS, MUFIN, OWN, REFERENCE, order, title
 from compare.study import OF_MUFIN, Study, baselines, read_study
 from compare.variant import changed, settings_of
 from mufin.errors import MufinError
@@ -83,13 +83,15 @@ def test_each_variant_differs_in_the_settings_named(texts):
 def test_the_sample_has_every_row_of_the_paper():
     study = read_study(ROOT / "compare/variants.yaml")
     assert set(MUFIN) == {*study.variants, *OF_MUFIN}
-    assert order(study) == [*MUFIN, *study.baselines, *study.reference]
+    assert order(study) == [*MUFIN, *study.baselines, *study.reference, *study.ceilings]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_baseline_is_a_row_of_every_profile(profile):
     study = variants_of(profile)
-    assert sorted([*study.baselines, *study.reference]) == baselines()
+    ceilings = read_study(ROOT / "compare/variants.yaml").ceilings  # of the sample alone
+    assert ceilings and study.ceilings == (ceilings if profile == "sample" else {})
+    assert sorted([*study.baselines, *study.reference, *ceilings]) == baselines()
 
 
 def test_the_sample_is_what_the_checkout_compares():
@@ -104,6 +106,14 @@ def test_a_users_rows_need_no_edit_elsewhere():
     assert title(study, "mach") == (BASELINES, "My MACH")
     assert title(study, "popular") == (REFERENCE, "Sellers")
     assert study.seeds_of("mach") == [0, 1] and study.seeds_of("popular") == [0]
+    assert study.ceilings == {}
+
+
+def test_ceilings_come_last_and_run_at_one_seed():
+    study = Study([0, 1], {"mufin": {}}, {}, {"popular": "Sellers"}, {"ceiling": "most"})
+    assert order(study)[-2:] == ["popular", "ceiling"]
+    assert title(study, "ceiling") == (CEILINGS, "most")
+    assert study.seeds_of("ceiling") == [0]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +129,8 @@ def test_a_users_rows_need_no_edit_elsewhere():
         ({"baselines": {"bonsay": "Bonsai"}}, "mufin/baselines/bonsay.py is missing; there are"),
         ({"reference": {"popular": 1}}, "reference is"),
         ({"reference": {"shared": "Shared"}}, "shared.py is missing"),
+        ({"ceilings": {"ceilling": "a"}}, "ceilling.py is missing"),
+        ({"ceilings": None}, "ceilings is None"),
         ({"baselines": {"popular": "a"}, "reference": {"popular": "b"}}, "popular cannot be"),
         ({"variants": {"mufin": {}, "base": {}}}, "base cannot be the name of a row"),
         ({"variants": {"mufin": {}, "mufin_fixed": {}}}, "mufin_fixed cannot be"),

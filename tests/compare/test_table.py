@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compare.per_datapoint import of_ratio, values
+from compare.rows import CEILINGS
 from compare.table import BOLD, METRICS, TIME, Row, bold, mean_and_spread, notes
 from mufin.artifacts.curated import Split
 from mufin.evaluation.breakdowns import standard_error
@@ -95,6 +96,9 @@ def test_a_row_is_bold_if_its_lead_exceeds_the_standard_error():
     three = [measured("a", much + 0.001), measured("b", much), measured("c", base)]
     assert {bold(three)[m] for m in METRICS} == {"a"}  # ever so little, but for every datapoint
     assert set(bold([measured("a", base), failed]).values()) == {None}
+    above = measured("ceiling", much + 20, 0.1)
+    above.facts["group"] = CEILINGS
+    assert {bold([*three, above])[m] for m in (*METRICS, TIME)} == {"a"}
 
 
 def test_bold_is_explained_under_the_table():

@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from mufin.artifacts.curated import Curated, read_curated
+from mufin.artifacts.files import artifact_json
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
-from mufin.baselines.shared.task import Descriptors, Task
+from mufin.baselines.shared.task import Descriptors, Task, no_attributes
 from mufin.corpus.descriptors import DescriptorStore
+from mufin.corpus.sample_attributes import Attributes, attributes_of
+from mufin.corpus.sample_pictures import KINDS
+from mufin.errors import MufinError
 from mufin.nn.encoded import encoder_outputs
 from mufin.nn.vision_language import load_encoder
 from mufin.ragged import Lists
@@ -20,13 +25,12 @@ from mufin.ragged import Lists
 def task_of(curated: Path, precomputed: Path, device: torch.device, precision: torch.dtype) -> Task:
     """The task that every baseline is given.
 
-    The encoders of `precomputed` run when a baseline asks for descriptors.
+    The encoders of `precomputed` run when a baseline asks for descriptors. The attributes of the
+    built-in sample are made anew, by the facts in data/raw, which lies beside `curated`.
     """
     data = read_curated(curated)
-    titles = np.array(
-        read_table(curated / "products.parquet", "products", ["title"])["title"].to_pylist(),
-        dtype=object,
-    )
+    table = read_table(curated / "products.parquet", "products")
+    titles = np.array(table["title"].to_pylist(), dtype=object)
     products = {name: split.product for name, split in data.splits.items()}
     products["labels"] = data.labels
 
@@ -37,13 +41,44 @@ def task_of(curated: Path, precomputed: Path, device: torch.device, precision: t
             for name, rows in products.items()
         }
 
+    def attributes() -> dict[str, Attributes]:
+        every = sample_attributes(table, curated.parent / "raw/source.json")
+        return {name: every.take(rows) for name, rows in products.items()}
+
     return Task(
         {name: titles[rows].tolist() for name, rows in products.items()},
         _truth(data),
         {name: split.excluded for name, split in data.splits.items()},
         encode,
         device,
+        attributes,
     )
+
+
+def sample_attributes(table: pa.Table, source: Path) -> Attributes:
+    """The attributes of all products in `table`, data/curated/products.parquet.
+
+    `source` is data/raw/source.json. Raises MufinError if it does not name the built-in sample, or
+    one that has other products.
+    """
+    facts = artifact_json(source)
+    if facts.get("source") != "sample":
+        no_attributes()
+    pictured = np.array([len(images) > 0 for images in table["images"].to_pylist()], bool)
+    sample = facts["sample"]
+    found = attributes_of(
+        table["uid"].to_pylist(),
+        table["title"].to_pylist(),
+        pictured,
+        sample["products"],
+        sample["seed"],
+    )
+    names = [(category or [""])[-1].lower() for category in table["category"].to_pylist()]
+    if names != [KINDS[kind].lower() for kind in found.codes["kind"]]:
+        raise MufinError(
+            f"the products of data/curated are not those of the sample in {source}; run `dvc repro`"
+        )
+    return found
 
 
 def _truth(data: Curated) -> dict[str, Lists]:

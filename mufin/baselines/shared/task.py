@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from mufin.errors import MufinError
 from mufin.ragged import Lists
+
+if TYPE_CHECKING:
+    from mufin.corpus.sample_attributes import Attributes
 
 WIDTH = 100  # labels predicted per datapoint
 
@@ -21,6 +25,14 @@ Predict = Callable[[str], tuple[np.ndarray, np.ndarray]]
 # {train, valid, test, labels} -> {text, image} -> (n, width) float32, zeros where a product has no
 # title or no picture
 Descriptors = dict[str, dict[str, np.ndarray]]
+
+
+def no_attributes() -> dict[str, Attributes]:
+    """Raises MufinError: only the built-in sample has attributes."""
+    raise MufinError(
+        "this row needs the attributes of the built-in sample, and the data are another catalog; "
+        "leave it out of the file of variants, or set download.source to sample"
+    )
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,8 @@ class Task:
     excluded: dict[str, Lists]  # of train, valid, test: the filter pairs
     encode: Callable[[], Descriptors] = dict  # runs the frozen encoders; called by `descriptors`
     device: torch.device = torch.device("cpu")
+    # of train, valid, test and `labels`, in the built-in sample; raises MufinError elsewhere
+    attributes: Callable[[], dict[str, Attributes]] = no_attributes
 
     def __post_init__(self):
         """Raises MufinError where there is nothing to learn from."""
