@@ -274,14 +274,6 @@ def test_several_trees_of_xt_print_nothing_and_leave_no_file(shop, capfd, monkey
     assert not any(tmp_path.iterdir()) and capfd.readouterr() == ("", "")
 
 
-def test_the_scores_of_several_trees_are_their_mean(shop):
-    pytest.importorskip("napkinxc")
-    task = shop[0]
-    one, three = (xt.trained(task, 0, trees=trees)("test") for trees in (1, 3))
-    assert not np.array_equal(one[1], three[1])
-    assert three[1][:, 0].min() > 0 and three[1][:, 0].max() <= 1 + 1e-6
-
-
 @pytest.mark.parametrize("name", ["bonsai", "xt", "ridge"])
 def test_without_words_and_descriptors_the_error_says_so(name):
     with pytest.raises(MufinError, match="none of the 2 train datapoints has a word"):
