@@ -183,8 +183,8 @@ def test_the_same_seed_gives_the_same_predictions(shop, answers, name):
 
 def test_xt_draws_another_tree_from_another_seed(shop, answers):
     pytest.importorskip("napkinxc")
-    scores = [xt.trained(shop[0], seed)("test")[1] for seed in range(1, 9)]
-    assert not all(np.array_equal(other, scores[0]) for other in scores)
+    zero, one, two = (xt.trained(shop[0], seed)("test")[1] for seed in range(3))
+    assert not np.array_equal(zero, one) and not np.array_equal(one, two)
 
 
 @pytest.mark.parametrize("name", ["tfidf_labels", "tfidf_datapoints"])
