@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from scipy.stats import sem
 
 from mufin.baselines.shared.task import WIDTH, Predict, Task
 from mufin.baselines.shared.tuning import BUDGET, Tuned, best
@@ -67,50 +68,84 @@ def settings_of(*rights: int) -> tuple[list[dict], list]:
     return [{"right": right, "calls": calls} for right in rights], calls
 
 
-VALID = [[1], [2, 3], [4]]
+VALID = [[i % LABELS] for i in range(12)]
 
 
 def test_the_best_on_valid_is_chosen_and_test_unread():
-    settings, calls = settings_of(1, 0, 3, 2)
+    settings, calls = settings_of(3, 0, 9, 7)
     predict = best(catalog(VALID), 5, settings, right_first)
-    assert isinstance(predict, Tuned) and predict.choice["chosen"]["right"] == 3
-    assert predict("valid")[0][:, 0].tolist() == [1, 2, 4]
-    assert calls == [(1, 5), (0, 5), (3, 5), (2, 5)]  # in order, and the best not trained again
+    assert isinstance(predict, Tuned) and predict.choice["chosen"]["right"] == 9
+    assert predict("valid")[0][:, 0].tolist() == [*range(9), -1, -1, -1]
+    assert calls == [(3, 5), (0, 5), (9, 5), (7, 5)]  # in order, and the best not trained again
 
 
 def test_the_choice_has_each_settings_figures_on_valid():
-    settings, _ = settings_of(1, 3)
+    settings, _ = settings_of(3, 9)
     choice = best(catalog(VALID), 0, settings, right_first).choice
     assert choice["published"] == settings[0] and "reason" not in choice
     assert [tried["settings"] for tried in choice["tried"]] == settings
-    figures = [tried["valid"] for tried in choice["tried"]]
-    for right, found in zip((1, 3), figures):
-        assert found == pytest.approx({"P@1": 100 * right / 3, "P@5": 20 * right / 3}, abs=1e-3)
-    assert all(tried["seconds"] >= 0 for tried in choice["tried"])
+    gain = [0.0] * 3 + [120.0] * 6 + [0.0] * 3
+    for right, found in zip((3, 9), choice["tried"]):
+        expected = {"P@1": 100 * right / 12, "P@5": 20 * right / 12}
+        assert found["valid"] == pytest.approx(expected, abs=1e-3)
+        assert found["lead"] == pytest.approx(np.mean(gain) * (right == 9), abs=1e-3)
+        assert found["standard_error"] == pytest.approx(sem(gain) * (right == 9), abs=1e-3)
+        assert found["seconds"] >= 0
 
 
-def test_a_tie_goes_to_the_published_settings():
-    settings, _ = settings_of(2, 1, 2, 0)
-    for order in (settings, settings[::-1]):
-        choice = best(catalog(VALID), 0, order, right_first).choice
-        assert choice["chosen"]["right"] == 2
-    none_right, _ = settings_of(0, 0)
-    none_right[1]["right"] = -0
-    assert best(catalog(VALID), 0, none_right, right_first).choice["chosen"] is not none_right[1]
-    first = best(catalog(VALID), 0, settings, right_first).predict
-    assert first("valid")[0][:, 0].tolist() == [1, 2, -1]
+def test_filter_pairs_of_valid_are_no_hits():
+    settings, _ = settings_of(0, 12)
+    task = catalog(VALID, excluded=[[i % LABELS] for i in range(11)] + [[]])
+    choice = best(task, 0, settings, right_first).choice
+    assert [tried["valid"]["P@1"] for tried in choice["tried"]] == pytest.approx(
+        [0, 100 / 12], 1e-4
+    )
+
+
+def test_equals_and_worse_leave_the_published_settings():
+    settings, _ = settings_of(5, 4, 5, 0)
+    predict = best(catalog(VALID), 0, settings, right_first)
+    assert predict.choice["chosen"] == settings[0] and (predict("valid")[0][:5, 0] >= 0).all()
+    settings, _ = settings_of(0, 8, 8)
+    settings[2]["note"] = "the same again"
+    choice = best(catalog(VALID), 0, settings, lambda *a, note="", **some: right_first(*a, **some))
+    assert "note" not in choice.choice["chosen"] and choice.choice["chosen"]["right"] == 8
+
+
+@pytest.mark.parametrize("n", range(2, 60))
+def test_a_gain_on_one_datapoint_changes_nothing(n):
+    settings, _ = settings_of(0, 1)
+    valid = [[i % LABELS] for i in range(n)]
+    assert best(catalog(valid), 0, settings, right_first).choice["chosen"]["right"] == 0
+
+
+def test_a_lead_within_its_standard_error_changes_nothing():
+    """Gains and losses on many datapoints, as by chance: the mean is positive, and says nothing."""
+    settings = [{"right": right} for right in ([0, 1, 2, 3], [4, 5, 6, 7, 8])]
+
+    def train(task: Task, seed: int, *, right: list[int]) -> Predict:
+        def predict(split: str) -> tuple[np.ndarray, np.ndarray]:
+            labels = np.full((len(task.titles[split]), WIDTH), -1)
+            labels[right, 0] = [task.truth["valid"][i][0] for i in right]
+            return labels, -np.ones(labels.shape, np.float32)
+
+        return predict
+
+    choice = best(catalog(VALID), 0, settings, train).choice
+    assert 0 < choice["tried"][1]["lead"] < choice["tried"][1]["standard_error"]
+    assert choice["chosen"] == choice["published"]
 
 
 @pytest.mark.parametrize(
     "valid, excluded",
-    [([], None), ([[], []], None), ([[3], []], [[3], []])],
-    ids=["no datapoints", "no relations", "filter pairs alone"],
+    [([], None), ([[], []], None), ([[3], []], [[3], []]), ([[3]], None)],
+    ids=["no datapoints", "no relations", "filter pairs alone", "one datapoint"],
 )
-def test_without_relations_in_valid_the_published_alone_trains(valid, excluded):
+def test_with_too_little_in_valid_the_published_alone_trains(valid, excluded):
     settings, calls = settings_of(0, 1)
     choice = best(catalog(valid, excluded=excluded), 0, settings, right_first).choice
     assert len(calls) == 1 and choice["chosen"] == choice["published"] == settings[0]
-    assert choice["tried"] == [] and "no relations" in choice["reason"]
+    assert choice["tried"] == [] and "too few" in choice["reason"]
 
 
 def test_a_failing_setting_is_not_hidden():
@@ -169,7 +204,7 @@ def test_a_rival_without_valid_has_the_published_settings(name):
     task = catalog([], sealed=False)
     predict = baseline(task, 0, settings=small)
     choice = json.loads(json.dumps(predict.choice))
-    assert choice["tried"] == [] and "no relations" in choice["reason"]
+    assert choice["tried"] == [] and "too few" in choice["reason"]
     assert predict.choice["chosen"] == small[0]
     labels, _ = predict("test")
     assert (np.sort(labels[:, :LABELS], 1) == np.arange(LABELS)).all()
