@@ -27,8 +27,8 @@ from mufin.errors import MufinError
 # The time of a baseline over that of Modules I and IV, on the sample with one thread
 FACTORS = {
     "siamesexml": 0.3,
-    "eclare": 0.6,
-    "attentionxml": 2.0,
+    "eclare": 1.1,
+    "attentionxml": 1.8,
     "bonsai": 0.1,
     "mach": 0.9,
     "xt": 0.1,
