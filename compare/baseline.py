@@ -75,6 +75,7 @@ def _predict(name: str, seed: int, home: Path, folder: Path) -> None:
     from mufin import devices
     from mufin.artifacts.tables import write_ranking
     from mufin.baselines.shared.loading import task_of
+    from mufin.baselines.shared.tuning import Tuned
 
     torch.manual_seed(seed)
     try:
@@ -97,6 +98,8 @@ def _predict(name: str, seed: int, home: Path, folder: Path) -> None:
             "seconds": {"train": round(trained - start, 2), "predict": round(done - trained, 2)},
             "milliseconds_per_datapoint": round(milliseconds, 3),
         }
+        if isinstance(predict, Tuned):
+            facts["settings"] = predict.choice
         write_json(facts, folder / "facts.json")
     except Exception as error:
         (folder / "failed.txt").write_text(_said(error))

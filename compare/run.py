@@ -26,12 +26,12 @@ from mufin.errors import MufinError
 
 # The time of a baseline over that of Modules I and IV, on the sample with one thread
 FACTORS = {
-    "siamesexml": 0.1,
-    "eclare": 0.4,
-    "attentionxml": 0.7,
-    "bonsai": 0.05,
-    "mach": 0.2,
-    "xt": 0.05,
+    "siamesexml": 0.3,
+    "eclare": 1.1,
+    "attentionxml": 1.8,
+    "bonsai": 0.1,
+    "mach": 0.9,
+    "xt": 0.1,
     "ridge": 0.1,
     "frozen_datapoints": 0.0,
     "frozen_labels": 0.0,

@@ -8,8 +8,8 @@ import torch
 
 from mufin.baselines import attentionxml as axm
 from mufin.baselines import mach as machs
-from mufin.baselines.attentionxml import baseline as attentionxml
-from mufin.baselines.mach import baseline as mach
+from mufin.baselines.attentionxml import trained as attentionxml
+from mufin.baselines.mach import trained as mach
 from mufin.baselines.shared.popularity import popular
 from mufin.baselines.shared.task import WIDTH, Task
 from mufin.clustering import balanced_halves
@@ -17,7 +17,7 @@ from mufin.ragged import Lists
 from tests.support.bags import random_graph
 
 TOPICS, EACH = 12, 20
-SETTINGS = axm.Settings(8, 5, 6, 0.0, (1, 1), 1e-2, 16, 3)
+SETTINGS = axm.LevelSettings(8, 5, 6, 0.0, (1, 1), 1e-2, 16, 3)
 QUICK = {
     attentionxml: dict(
         trees=2,

@@ -20,7 +20,7 @@ from mufin.baselines.eclare import (
     symmetric,
     top_of_rows,
 )
-from mufin.baselines.eclare import baseline as eclare
+from mufin.baselines.eclare import trained as eclare
 from mufin.baselines.shared.popularity import popular
 from mufin.baselines.shared.shortlists import batch_pairs, negatives_of, positives_of
 from mufin.baselines.shared.task import WIDTH, Task
@@ -32,7 +32,7 @@ from mufin.baselines.siamesexml import (
     known_pairs,
     siamese_loss,
 )
-from mufin.baselines.siamesexml import baseline as siamesexml
+from mufin.baselines.siamesexml import trained as siamesexml
 from mufin.metrics import precision_at_k
 from mufin.ragged import Lists
 

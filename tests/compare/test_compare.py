@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from compare.rows import results
 from compare.study import OF_MUFIN, read_study
+from mufin.baselines.shared.tuning import BUDGET
 from mufin.errors import MufinError
 from tests.support.projects import commit, environment, run
 
@@ -153,6 +154,18 @@ def test_every_other_baseline_beats_popularity(compared):
     found = rows(compared)
     for name in ("bonsai", "ridge"):
         assert found[name]["metrics"]["P@5"][0] > found["popular"]["metrics"]["P@5"][0], name
+
+
+def test_a_baselines_facts_say_how_its_settings_were_chosen(compared):
+    folder = compared / "compare/results"
+    for name in ("bonsai", "ridge"):
+        choice = json.loads((folder / f"{name}@0/facts.json").read_text())["settings"]
+        first, *others = choice["tried"]
+        assert len(others) == BUDGET - 1 and first["settings"] == choice["published"]
+        ahead = [tried for tried in others if tried["lead"] > tried["standard_error"]]
+        best = max([first, *ahead], key=lambda tried: sum(tried["valid"].values()))
+        assert choice["chosen"] == best["settings"]
+    assert "settings" not in json.loads((folder / "popular@0/facts.json").read_text())
 
 
 def test_dvc_in_the_main_folder_does_not_know_the_study(compared, tmp_path):
