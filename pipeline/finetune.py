@@ -110,7 +110,8 @@ def _train(
         optimisers = Optimisers(
             network, rates, s.weight_decay, with_cross_attention=True, dense_tables=dense
         )
-        train(job, optimisers, seed, s.warmup_iterations, machine, curve.member())
+        warmup = s.warmup_iterations
+        train(job, optimisers, seed, warmup, machine, curve.member(), schedule=s.schedule)
         job.finish()
 
 

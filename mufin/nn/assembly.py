@@ -34,7 +34,7 @@ class Architecture:
 
     modalities: list[str]  # of text, image, lexical
     dim: int  # D
-    projection: str  # maxpool or linear
+    projection: str  # maxpool, linear or two_layers
     standardise: bool  # whether frozen descriptors are scaled by train statistics
     text_dropout: float  # on the descriptors of titles
     image_dropout: float
