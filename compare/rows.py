@@ -15,7 +15,7 @@ MUFIN = {  # name: (group, the paper's name) of MUFIN and its variants, in the o
     "mufin_without_ridge": ("MUFIN", "MUFIN, mix chosen on valid without the title ridge"),
     "mufin_without_pairs": ("MUFIN", "MUFIN, mix chosen on valid without pairs of train"),
     "mufin_rare_and_popular": ("MUFIN", "MUFIN, rare and popular labels scored differently"),
-    "triplet": ("Sampling", "MUFIN, Module I by triplets with hard +ve, -ve"),
+    "soft_triplet": ("Sampling", "MUFIN, Module I by soft triplets with hard +ve, -ve"),
     "no_hard_positives": ("Sampling", "MUFIN-no +ve"),
     "no_hard_negatives": ("Sampling", "MUFIN-no +ve, -ve"),
     "module_1_bag": ("Retrieval", "MUFIN-P-I-bag"),

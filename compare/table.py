@@ -129,9 +129,10 @@ def notes(rows: list[dict]) -> list[str]:
             "Rare and popular labels scored differently, against MUFIN by the paper's score: "
             f"P@1 {gain['P@1']:+.2f} ({kept}), tail R@10 {gain['tail R@10']:+.2f} ({won})"
         )
-    if "triplet" in by_name:
+    if "soft_triplet" in by_name:
         out.append(
-            "MUFIN-no +ve and MUFIN-no +ve, -ve are to be compared with the row by triplets."
+            "MUFIN-no +ve and MUFIN-no +ve, -ve train by soft triplets: they are to be compared "
+            "with the row by soft triplets."
         )
     return out
 

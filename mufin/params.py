@@ -22,6 +22,19 @@ Search = Annotated[
 ]
 
 
+Schedule = Annotated[
+    Literal["one_cycle", "linear"],
+    "of the rate, from the peak to the end "
+    "| one_cycle (paper): a cosine, as torch's OneCycleLR "
+    "| linear (released code): a line",
+]
+Warmup = Annotated[
+    int | Literal["epoch"],
+    "batches up to the peak rate, >= 0, at most a tenth of all; paper 1000 "
+    "| epoch (released code): those of one epoch",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageEncoderParams:
     """E_V (Sec. 3, App. D)."""
@@ -43,7 +56,9 @@ class ImageEncoderParams:
         "and std of the pixels, where those of the weights are not found",
     ]
     size: Annotated[
-        int, "pixels per side, >= 8; images are fitted into a white square; released code 128"
+        int,
+        "pixels per side, >= 8; images are fitted into a white square; goes with the patch of a "
+        "ViT: 224 with patch 32 for the paper (49 patches), released code 128 with patch 16 (64)",
     ]
     trainable_blocks: Annotated[
         int | Literal["all"],
@@ -152,10 +167,11 @@ class EncoderParams:
     ]
     dim: Annotated[int, "D, numbers per descriptor after the projection, >= 1; paper 192"]
     projection: Annotated[
-        Literal["maxpool", "linear"],
+        Literal["maxpool", "linear", "two_layers"],
         "from the encoder's width to D "
         "| maxpool (paper): maxima of groups of features "
-        "| linear: a learnt matrix",
+        "| linear: a learnt matrix "
+        "| two_layers (released code): two learnt matrices with spectral norm",
     ]
     standardise: Annotated[bool, "true: centre and scale what frozen encoders give; paper false"]
     input_dropout: Annotated[float, "dropout on what E_T gives, [0, 1); paper 0"]
@@ -268,31 +284,57 @@ class Attention:
         check_below_one(self, "attention", "dropout")
 
 
+def _check_warmup(section: str, batches: int | str) -> None:
+    check(
+        batches == "epoch" or int(batches) >= 0,
+        f"{section}.warmup_iterations",
+        batches,
+        "it must be `epoch` or at least 0",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrain:
     """Module I (MUFIN Sec. 3.1)."""
 
     loss: Annotated[
-        Literal["triplet", "softmax"],
+        Literal["triplet", "soft_triplet", "softmax"],
         "triplet (paper): a positive must be nearer than a negative by gamma "
+        "| soft_triplet: nearer than a soft maximum over all negatives of the batch; with few "
+        "labels per batch, where the hinge on the hardest gives all products the same vector "
         "| softmax: over all pairs of the batch, in both directions",
     ]
     gamma: Annotated[
-        float, "triplet: margin, a difference of two cosines, (0, 2]; paper 0.2 | softmax: not used"
+        float,
+        "triplet: margin, a difference of two cosines, (0, 2]; paper 0.2, released code 0.3 "
+        "| others: not used",
     ]
-    temperature: Annotated[float, "softmax: divides the cosines, > 0 | triplet: not used"]
+    temperature: Annotated[
+        float,
+        "softmax, soft_triplet: divides the cosines, > 0 "
+        "| triplet: divides those in negative_weights",
+    ]
+    negative_weights: Annotated[
+        Literal["equal", "softmax"],
+        "triplet: weights of the negatives of a label "
+        "| equal (paper): all 1 "
+        "| softmax (released code): by their cosines / temperature (0.1), so that the hardest "
+        "counts most",
+    ]
     batching: Annotated[
-        Literal["labels", "datapoints", "clusters"],
+        Literal["labels", "datapoints", "clusters", "datapoint_clusters"],
         "labels (paper): batches of random labels "
         "| datapoints: of random datapoints "
-        "| clusters: of similar labels, whose negatives are harder (as in NGAME)",
+        "| clusters: of similar labels, whose negatives are harder (as in NGAME) "
+        "| datapoint_clusters (released code): of similar datapoints",
     ]
     batch_size: Annotated[int, "B, labels per batch (or datapoints: batching), >= 2; paper 1024"]
     positives: Annotated[int, "|P_l|, datapoints drawn per label of the batch, >= 1; paper 2"]
     negatives: Annotated[
         int,
         "triplet: |N_l|, negatives per label, positives of the batch's other labels, >= 1; paper "
-        "3 "
+        "3, released code 10 "
+        "| soft_triplet: where hard_negatives is false "
         "| softmax: not used",
     ]
     positive_threshold: Annotated[
@@ -307,6 +349,7 @@ class Pretrain:
         bool,
         "triplet: true (paper): negatives are the most similar ones, false: random ones (with "
         "random positives MUFIN-no +ve, -ve) "
+        "| soft_triplet: true: all that the batch has, false: random ones "
         "| softmax: not used",
     ]
     random_epochs: Annotated[int, "first epochs, whose positives (and clusters) are random; >= 0"]
@@ -320,9 +363,8 @@ class Pretrain:
     ]
     gates_lr_factor: Annotated[float, "times lr: rate of the weights of attention.gates, > 0"]
     weight_decay: Annotated[float, "of AdamW, >= 0"]
-    warmup_iterations: Annotated[
-        int, "batches up to the peak rate, at most a tenth of all; paper 1000"
-    ]
+    schedule: Schedule
+    warmup_iterations: Warmup
 
     def __post_init__(self):
         check(
@@ -335,8 +377,9 @@ class Pretrain:
         check_positive(self, "pretrain", "temperature", "lr", *factors)
         check_at_least(self, "pretrain", 2, "batch_size")
         check_at_least(self, "pretrain", 1, "positives", "negatives", "refresh_epochs", "epochs")
-        check_at_least(self, "pretrain", 0, "random_epochs", "warmup_iterations")
-        check_at_least(self, "pretrain", 0, "weight_decay", "lexical_weight_decay")
+        check_at_least(self, "pretrain", 0, "random_epochs", "weight_decay")
+        check_at_least(self, "pretrain", 0, "lexical_weight_decay")
+        _check_warmup("pretrain", self.warmup_iterations)
         check_in(self, "pretrain", -1, 1, "positive_threshold")
 
 
@@ -444,6 +487,12 @@ class Finetune:
         float, "hinge: margin on negative scores, a cosine, [-1, 1]; paper 0.5 | softmax: not used"
     ]
     temperature: Annotated[float, "softmax: divides the scores, > 0 | hinge: not used"]
+    positives_from: Annotated[
+        Literal["all", "shortlist"],
+        "all (paper): every true label can be a positive "
+        "| shortlist (released code): those in the shortlist; the others are neither positive nor "
+        "negative",
+    ]
     positives: Annotated[int, "|S_i|, random true labels per datapoint, >= 1; paper 2"]
     negatives: Annotated[int, "|T_i|, wrong labels of the shortlist per datapoint, >= 0; paper 12"]
     random_negatives: Annotated[
@@ -454,7 +503,9 @@ class Finetune:
     lr: Annotated[float, "peak learning rate (AdamW) of encoders and A_S, > 0; paper 5e-5"]
     attention_lr_factor: Annotated[float, "times lr: rate of A_C, > 0; paper 1, released code 10"]
     free_lr_factor: Annotated[
-        float, "times lr: rate of eta and alpha, > 0; paper 1, released code 100"
+        float,
+        "times lr: rate of eta and alpha, > 0; paper 1, with which alpha practically stays where "
+        "it starts (20 epochs move its logit by at most 0.014); released code 100",
     ]
     free_update: Annotated[
         Literal["rows", "dense"],
@@ -468,9 +519,8 @@ class Finetune:
     ]
     gates_lr_factor: Annotated[float, "times lr: rate of the weights of attention.gates, > 0"]
     weight_decay: Annotated[float, "of AdamW, >= 0"]
-    warmup_iterations: Annotated[
-        int, "batches up to the peak rate, at most a tenth of all; paper 1000"
-    ]
+    schedule: Schedule
+    warmup_iterations: Warmup
     train_encoders: Annotated[
         bool, "true (paper): E_V and E_T train on | false: what they give is computed once"
     ]
@@ -486,10 +536,9 @@ class Finetune:
         factors = ("attention", "free", "lexical", "gates")
         check_positive(self, "finetune", "temperature", "lr", *(f"{n}_lr_factor" for n in factors))
         check_at_least(self, "finetune", 1, "positives", "batch_size", "epochs")
-        check_at_least(self, "finetune", 0, "negatives", "random_negatives")
-        check_at_least(
-            self, "finetune", 0, "weight_decay", "lexical_weight_decay", "warmup_iterations"
-        )
+        check_at_least(self, "finetune", 0, "negatives", "random_negatives", "weight_decay")
+        check_at_least(self, "finetune", 0, "lexical_weight_decay")
+        _check_warmup("finetune", self.warmup_iterations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

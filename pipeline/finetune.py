@@ -116,7 +116,8 @@ def _train(
             dense_tables=dense,
             lexical_weight_decay=s.lexical_weight_decay,
         )
-        train(job, optimisers, seed, s.warmup_iterations, machine, curve.member())
+        warmup = s.warmup_iterations
+        train(job, optimisers, seed, warmup, machine, curve.member(), schedule=s.schedule)
         job.finish()
 
 

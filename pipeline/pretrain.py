@@ -15,7 +15,8 @@ from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import Architecture, new_member, save_members
 from mufin.params import Params, Pretrain, load_params
 from mufin.training import distributed
-from mufin.training.curves import CurveFile
+from mufin.training.contraction import ContractionWarning
+from mufin.training.curves import Curve, CurveFile
 from mufin.training.loop import train
 from mufin.training.machine import Machine
 from mufin.training.optimisers import Optimisers, Rates
@@ -30,7 +31,9 @@ def main(home: runtime.Home = Path(".")) -> None:
     data = read_curated(curated)
     store = DescriptorStore(precomputed, list(params.encoder.modalities), devices.device())
     settings = (params.seed, params.encoder, params.attention, params.pretrain)
-    curve = CurveFile(home / "metrics/pretrain.csv", distributed.rank() == 0)
+    first = distributed.rank() == 0
+    curve = CurveFile(home / "metrics/pretrain.csv", first)
+    warn = ContractionWarning(params.pretrain.loss, params.pretrain.epochs, first)
     members, scratch = [], []
     with runtime.measured("pretrain", home) as report:
         for number in range(params.members):
@@ -41,7 +44,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             job = Pretraining(
                 network, store, data.train, data.labels, params.pretrain, seed, machine
             )
-            _train(job, params.pretrain, curve)
+            _train(job, params.pretrain, curve, warn)
             network.cpu()
             members.append(member)
             scratch.append(machine.scratch)
@@ -89,7 +92,13 @@ def _architecture(params: Params) -> Architecture:
     )
 
 
-def _train(job: Pretraining, s: Pretrain, curve: CurveFile) -> None:
+def _train(job: Pretraining, s: Pretrain, file: CurveFile, warn: ContractionWarning) -> None:
+    write = file.member()
+
+    def on_epoch(curve: Curve) -> None:
+        write(curve)
+        warn(curve)
+
     rates = Rates(
         encoder=s.lr,
         new=s.lr * s.new_lr_factor,
@@ -105,7 +114,9 @@ def _train(job: Pretraining, s: Pretrain, curve: CurveFile) -> None:
         with_cross_attention=False,
         lexical_weight_decay=s.lexical_weight_decay,
     )
-    train(job, optimisers, job.seed, s.warmup_iterations, job.machine, curve.member())
+    train(
+        job, optimisers, job.seed, s.warmup_iterations, job.machine, on_epoch, schedule=s.schedule
+    )
     job.model.cross_attention.requires_grad_(True)  # trains in Module IV
 
 

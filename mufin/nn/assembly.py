@@ -37,7 +37,7 @@ class Architecture:
 
     modalities: list[str]  # of text, image, lexical
     dim: int  # D
-    projection: str  # maxpool or linear
+    projection: str  # maxpool, linear or two_layers
     standardise: bool  # whether frozen descriptors are scaled by train statistics
     text_dropout: float  # on the descriptors of titles
     image_dropout: float
@@ -206,8 +206,8 @@ def transferred(
     """The member with new classifiers and a new A_C (MUFIN Sec. 3.1, Module III).
 
     `a_c` says what the A_C is (attention, concat or none), `classifier` what the classifiers are
-    (mufin, prime or directed), `alpha` where the mixing weights of mufin start. The network of `member` is
-    changed, not copied.
+    (mufin, prime or directed), `alpha` where the mixing weights of mufin start. The network of
+    `member` is changed, not copied.
     """
     architecture = replace(
         member.architecture,

@@ -28,6 +28,7 @@ from mufin.nn.label_side import LabelSide
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
 from mufin.nn.prototypes import PrototypeClassifiers
+from mufin.nn.two_layers import TwoLayers
 
 
 def max_pool(x: Tensor, dim: int) -> Tensor:
@@ -44,8 +45,9 @@ def max_pool(x: Tensor, dim: int) -> Tensor:
 
 
 class Projection(nn.Module):
-    """Descriptors (n, width) -> (n, D), by adaptive max pooling (MUFIN Sec. 3) or a linear map.
+    """Descriptors (n, width) -> (n, D), by adaptive max pooling (MUFIN Sec. 3) or learnt maps.
 
+    `kind` is maxpool, linear (one map) or two_layers (`TwoLayers`).
     Descriptors are first standardised with `mean` and `std` (width,), if these are given.
     """
 
@@ -66,12 +68,18 @@ class Projection(nn.Module):
         scale = torch.ones(width) if std is None else 1.0 / std.float().clamp_min(1e-6)
         self.register_buffer("mean", torch.zeros(width) if mean is None else mean.float())
         self.register_buffer("scale", scale)
-        self.linear = nn.Linear(width, dim) if kind == "linear" else None
+        self.linear = _learnt_map(kind, width, dim)
 
     def forward(self, descriptors: Tensor) -> Tensor:
         """(n, width) -> (n, D)."""
         x = self.dropout((descriptors.float() - self.mean) * self.scale)
         return self.linear(x) if self.linear is not None else max_pool(x, self.dim)
+
+
+def _learnt_map(kind: str, width: int, dim: int) -> nn.Module | None:
+    if kind == "two_layers":
+        return TwoLayers(width, dim)
+    return nn.Linear(width, dim) if kind == "linear" else None
 
 
 class LexicalBag(nn.Module):

@@ -47,8 +47,13 @@ class Claim:
 GENERAL = ("P@1", "P@5", "R@10")
 # Claim, the row that should win, the row that should lose, metrics: the first one decides.
 COMPARED = (
-    ("Hard positives help.", "triplet", "no_hard_positives", GENERAL),
-    ("Hard positives and hard negatives together help.", "triplet", "no_hard_negatives", GENERAL),
+    ("Hard positives help.", "soft_triplet", "no_hard_positives", GENERAL),
+    (
+        "Hard positives and hard negatives together help.",
+        "soft_triplet",
+        "no_hard_negatives",
+        GENERAL,
+    ),
     (
         "Hard negatives help where positives are drawn at random.",
         "no_hard_positives",
@@ -86,7 +91,7 @@ COMPARED = (
 )
 # Rows that only some profiles have, and the row that stands for them elsewhere.
 STANDS_FOR = {
-    "triplet": "mufin",  # where MUFIN's own Module I is by triplets with hard samples
+    "soft_triplet": "mufin",  # where MUFIN's own Module I has hard samples
     "mufin_fixed": "mufin",  # where MUFIN itself predicts by the paper's score
 }
 

@@ -8,15 +8,16 @@ from pathlib import Path
 from mufin.artifacts.files import write_csv
 
 Curve = list[dict[str, float]]  # one row per epoch, as `loop.train` returns it
+OF_RUN = ("epoch", "part", "seconds", "steps_per_second")  # not learnt, or not a mean over members
 
 
 class CurveFile:
     """The training curve of all members of a stage in one CSV file with a row per epoch.
 
-    The columns are epoch, loss and the figures on valid, if any. Each is the mean over the members
-    that have finished the epoch. The file holds no times, so a resumed run leaves the same file as
-    an uninterrupted one. `writes` says whether this process writes it; under torchrun only the
-    first does.
+    The columns are epoch, loss and what the job's `end_epoch` returns. Each is the mean over the
+    members that have finished the epoch. The file holds no times, so a resumed run leaves the same
+    file as an uninterrupted one. `writes` says whether this process writes it; under torchrun only
+    the first does.
     """
 
     def __init__(self, path: Path, writes: bool = True):
@@ -48,7 +49,7 @@ class CurveFile:
 
     def _write(self) -> None:
         begun = [curve for curve in self.members if curve]
-        columns = [name for name in begun[0][0] if name == "loss" or name.startswith("valid_")]
+        columns = [name for name in begun[0][0] if name not in OF_RUN]
         rows = []
         for number in range(max(map(len, begun))):
             finished = [curve[number] for curve in begun if len(curve) > number]

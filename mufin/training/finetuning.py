@@ -12,12 +12,13 @@ from torch import Tensor
 
 from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
+from mufin.errors import MufinError
 from mufin.nn.bags import Bag
 from mufin.nn.mufin import Mufin
 from mufin.nn.weights import weights_of
 from mufin.ragged import Lists
 from mufin.training import distributed, losses
-from mufin.training.mining import Relevance, draw, positives_of, shortlist_negatives
+from mufin.training.mining import Relevance, draw, members, positives_of, shortlist_negatives
 
 
 class FinetuneSettings(Protocol):
@@ -31,6 +32,8 @@ class FinetuneSettings(Protocol):
     def gamma(self) -> float: ...
     @property
     def temperature(self) -> float: ...
+    @property
+    def positives_from(self) -> str: ...
     @property
     def positives(self) -> int: ...
     @property
@@ -54,7 +57,7 @@ class Step:
     labels: Tensor  # (U,) int64 label ids
     datapoint_at: Tensor  # (A,) int64, places among the products
     label_at: Tensor  # (U,) int64, places among the products
-    relevant: Tensor  # (A, U) bool: S_i for the hinge, the whole truth for the softmax
+    relevant: Tensor  # (A, U) bool: S_i for the hinge, all positives for the softmax
     negative: Tensor  # (A, U) bool: T_i, or every label that is neither true nor a filter pair
     weight: Tensor | None = None  # (A, U) float32, of the true pairs; None: all alike
 
@@ -100,6 +103,8 @@ class Finetuning:
         self.datapoints, self.label_products = train.product, label_products
         truth, excluded, num_labels = train.labels, train.excluded, len(label_products)
         self.positives, self.weights = positives_of(train)
+        if settings.positives_from == "shortlist":
+            self._keep_found(shortlist)
         self.negatives = shortlist_negatives(shortlist, truth, excluded, num_labels)
         self.relevance = Relevance(truth, num_labels)
         self.pairs = Relevance(self.positives, num_labels)  # for their weights
@@ -107,6 +112,17 @@ class Finetuning:
         self.usable = np.flatnonzero(self.positives.lengths() > 0)
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
         self.best: tuple[float, dict[str, Tensor]] | None = None  # merit and weights
+
+    def _keep_found(self, shortlist: Lists) -> None:
+        """Drops the true labels that are not in the shortlist of their datapoint."""
+        found = members(self.positives, shortlist, len(self.label_products))
+        if not found.any():
+            raise MufinError(
+                "finetune.positives_from is shortlist and no shortlist of train has a true label; "
+                "set it to all, or give Module I more epochs"
+            )
+        self.positives = self.positives.only(found)
+        self.weights = None if self.weights is None else self.weights[found]
 
     def begin_epoch(self, epoch: int) -> None:
         pass
@@ -154,7 +170,7 @@ class Finetuning:
         truth = self.relevance.block(datapoints, labels)
         allowed = ~self.exclusion.block(datapoints, labels)
         if s.loss == "softmax" or s.candidates == "all":
-            return labels, truth & allowed, allowed & ~truth
+            return labels, self.pairs.block(datapoints, labels), allowed & ~truth
         negative = _marked(labels, hard, hard_mask)
         negative |= _marked(labels, random, np.ones(random.shape, bool))
         # A label drawn at random may be true or a filter pair.

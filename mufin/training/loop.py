@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from mufin.training import distributed
 from mufin.training.checkpoints import Updates, load_checkpoint, save_checkpoint
 from mufin.training.curves import Curve
 from mufin.training.machine import Machine
-from mufin.training.optimisers import one_cycle
+from mufin.training.optimisers import rate_factor
 
 
 class OnDevice(Protocol):
@@ -62,18 +62,19 @@ def train(
     job: Job[S],
     optimisers: Updates,
     seed: int,
-    warmup: int,
+    warmup: int | Literal["epoch"],
     machine: Machine,
     on_epoch: Callable[[Curve], None] | None = None,
+    schedule: str = "one_cycle",
 ) -> Curve:
     """Runs `job` from its last checkpoint to its end; returns the curve, one row per epoch.
 
     A row holds epoch, loss, seconds, steps_per_second, part and what `end_epoch` returns. `part` is
     how much of the epoch this process ran; it is 0 for epochs before the checkpoint. `on_epoch` is
     called with the curve after each epoch, and once at the start of a resumed run. `warmup` is in
-    steps.
+    steps, or `epoch` for those of one epoch; `schedule` is one of `optimisers.rate_factor`.
     """
-    run = _Run(job, optimisers, seed, warmup, machine)
+    run = _Run(job, optimisers, seed, warmup, machine, schedule)
     if on_epoch is not None and run.curve:
         on_epoch(run.curve)
     epochs = range(run.epoch, job.epochs)
@@ -90,9 +91,18 @@ def train(
 class _Run(Generic[S]):
     """A training run at a position: `epoch` and `step` are the next to run."""
 
-    def __init__(self, job: Job[S], optimisers: Updates, seed: int, warmup: int, machine: Machine):
+    def __init__(
+        self,
+        job: Job[S],
+        optimisers: Updates,
+        seed: int,
+        warmup: int | Literal["epoch"],
+        machine: Machine,
+        schedule: str,
+    ):
         self.job, self.optimisers, self.machine = job, optimisers, machine
-        self.seed, self.warmup = seed, warmup
+        self.seed, self.schedule = seed, schedule
+        self.warmup = job.steps if warmup == "epoch" else warmup
         self.path = machine.scratch / "checkpoint.safetensors"
         self.epoch, self.step = 0, 0
         self.curve: Curve = []
@@ -165,7 +175,8 @@ class _Run(Generic[S]):
         (loss / distributed.world()).backward()
         distributed.reduce_gradients(optimisers.before, optimisers.sparse_before, optimisers.after)
         total = job.epochs * job.steps
-        optimisers.step(one_cycle(epoch * job.steps + step, total, self.warmup))
+        at = epoch * job.steps + step
+        optimisers.step(rate_factor(self.schedule, at, total, self.warmup))
         return loss.detach()
 
     def _finite(self, epoch: int, losses: list[Tensor]) -> list[float]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 def triplet(
-    positive: Tensor, negative: Tensor, positive_mask: Tensor, negative_mask: Tensor, gamma: float
+    positive: Tensor,
+    negative: Tensor,
+    positive_mask: Tensor,
+    negative_mask: Tensor,
+    gamma: float,
+    temperature: float | None = None,
 ) -> Tensor:
     """Sum over positives p and negatives n of [<z, x_n> - <z, x_p> + gamma]_+, divided by A.
 
@@ -15,9 +21,35 @@ def triplet(
     A anchors z with their positives and negatives; the masks say which entries exist. The division
     by A is not in the paper. It does not change the steps of AdamW, which do not depend on the
     scale of the loss.
+
+    With `temperature` t, as in the released code, negative n of an anchor has the weight
+    exp(<z, x_n> / t) / sum over its negatives, through which gradients flow too.
     """
     gap = (negative.unsqueeze(1) - positive.unsqueeze(2) + gamma).clamp_min(0)  # (A, P, N)
-    return (gap * (positive_mask.unsqueeze(2) & negative_mask.unsqueeze(1))).sum() / len(positive)
+    gap = gap * (positive_mask.unsqueeze(2) & negative_mask.unsqueeze(1))
+    if temperature is not None:
+        # Not -inf: an anchor without negatives would get weights, and gradients, of NaN.
+        least = torch.finfo(negative.dtype).min
+        weight = (negative / temperature).masked_fill(~negative_mask, least).softmax(1)
+        gap = gap * weight.unsqueeze(1)
+    return gap.sum() / len(positive)
+
+
+def soft_triplet(
+    positive: Tensor, negative: Tensor, positive_mask: Tensor, negative_mask: Tensor
+) -> Tensor:
+    """Sum over positives p of softplus(log sum_n exp(s_n) - s_p), divided by A anchors.
+
+    An alternative loss of Module I, not in the paper: a soft maximum over the negatives, where
+    the hinge on the hardest few moves all vectors to one. `positive` (A, P) and `negative` (A, N)
+    are cosines already divided by the temperature; the masks say which entries exist. A term is
+    the cross entropy of its positive against all negatives. An anchor without negatives adds 0.
+    """
+    # With the lowest finite number for -inf, gradients are 0 where -inf gives NaN.
+    least = torch.finfo(negative.dtype).min
+    hardest = negative.masked_fill(~negative_mask, least).logsumexp(1, keepdim=True)  # (A, 1)
+    terms = softplus(hardest - positive) * negative_mask.any(1, keepdim=True)  # (A, P)
+    return (terms * positive_mask).sum() / len(positive)
 
 
 def multi_positive_softmax(

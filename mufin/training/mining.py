@@ -128,12 +128,17 @@ def hardest(scores: Tensor, allowed: Tensor, k: int, random: bool = False) -> tu
 
 def shortlist_negatives(shortlist: Lists, truth: Lists, excluded: Lists, num_labels: int) -> Lists:
     """The shortlists without truth and filter pairs: the hard negatives of Module IV."""
+    left_out = members(shortlist, truth, num_labels) | members(shortlist, excluded, num_labels)
+    return shortlist.only(~left_out)
 
-    def keys(lists: Lists) -> np.ndarray:
-        return lists.rows() * num_labels + lists.values  # one integer per datapoint-label pair
 
-    keep = ~np.isin(keys(shortlist), np.concatenate([keys(truth), keys(excluded)]))
-    return shortlist.only(keep)
+def members(lists: Lists, others: Lists, num_labels: int) -> np.ndarray:
+    """(nnz,) bool: which labels of each row of `lists` are in the same row of `others`."""
+
+    def keys(pairs: Lists) -> np.ndarray:
+        return pairs.rows() * num_labels + pairs.values  # one integer per datapoint-label pair
+
+    return np.isin(keys(lists), keys(others))
 
 
 def balanced_clusters(vectors: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:

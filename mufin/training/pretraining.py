@@ -14,6 +14,7 @@ from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.nn.embedding import embed
 from mufin.nn.mufin import Mufin
 from mufin.training import distributed, losses
+from mufin.training.contraction import COLUMN, squared_mean
 from mufin.training.loop import generator
 from mufin.training.machine import Machine
 from mufin.training.mining import (
@@ -35,6 +36,8 @@ class PretrainSettings(Protocol):
     def gamma(self) -> float: ...
     @property
     def temperature(self) -> float: ...
+    @property
+    def negative_weights(self) -> str: ...
     @property
     def batching(self) -> str: ...
     @property
@@ -88,10 +91,11 @@ class Step:
 class Pretraining:
     """The job of Module I for `loop.train` (MUFIN Sec. 3.1).
 
-    Anchors are labels and others are datapoints, or the reverse with `batching: datapoints`. For
-    each anchor of a batch some positives are drawn from its others. The positives of one anchor
-    serve as negatives of another. `label_products` (L,) are the products of the labels. Strong
-    pairs (`train.weights`) are drawn more often, and have a larger share of the softmax's target.
+    Anchors are labels and others are datapoints, or the reverse with `batching: datapoints` or
+    `datapoint_clusters`. For each anchor of a batch some positives are drawn from its others. The
+    positives of one anchor serve as negatives of another. `label_products` (L,) are the products
+    of the labels. Strong pairs (`train.weights`) are drawn more often, and have a larger share of
+    the softmax's target.
     """
 
     name = "pretrain"
@@ -109,7 +113,9 @@ class Pretraining:
         self.model, self.store, self.settings = model, store, settings
         self.seed, self.machine = seed, machine
         (positives, weights), skipped = positives_of(train), train.excluded
-        if settings.batching == "datapoints":
+        self.datapoints_first = settings.batching in ("datapoints", "datapoint_clusters")
+        self.clustered = settings.batching in ("clusters", "datapoint_clusters")
+        if self.datapoints_first:
             self.anchors, self.others = train.product, label_products
         else:
             self.anchors, self.others = label_products, train.product
@@ -124,23 +130,26 @@ class Pretraining:
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
         self.eligible: np.ndarray | None = None  # (nnz,) bool over the graph, the hard positives
         self.cluster: np.ndarray | None = None  # (A,) int64, the cluster of each anchor
+        # Sum of `squared_mean` over the steps of this epoch, and their number, on the device
+        self.spread = torch.zeros(2, dtype=torch.float64, device=machine.device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Finds hard positives and clusters again, every `refresh_epochs` epochs.
 
         In the first `random_epochs` epochs positives and batches are random.
         """
+        self.spread.zero_()
         s = self.settings
         since = epoch - s.random_epochs
         if since < 0 or since % s.refresh_epochs:
             return
-        if not (s.hard_positives or s.batching == "clusters"):
+        if not (s.hard_positives or self.clustered):
             return
         anchors = self._vectors(self.anchors)
         if s.hard_positives:
             similarity = self._similarity(anchors, self._vectors(self.others))
             self.eligible = eligible_positives(self.graph, similarity, s.positive_threshold)
-        if s.batching == "clusters":
+        if self.clustered:
             self.cluster = self._clusters(anchors, epoch)
 
     def _clusters(self, anchors: np.ndarray, epoch: int) -> np.ndarray:
@@ -204,10 +213,11 @@ class Pretraining:
         return torch.from_numpy(self.relevant.weights(anchors, others, weights))
 
     def loss(self, step: Step) -> Tensor:
-        """The triplet loss of the paper, or the symmetric softmax."""
+        """The triplet loss of the paper, its soft form, or the symmetric softmax."""
         s = self.settings
         bags = distributed.gather_bags(self.model.bag(step.batch), step.count)
         vectors = self.model.vector(bags).float()
+        self.spread += torch.stack([squared_mean(vectors), torch.ones((), device=vectors.device)])
         # In float32: near 1 the numbers of bfloat16 are 0.004 apart, too coarse for cosines.
         with torch.autocast(vectors.device.type, enabled=False):
             scores = vectors[step.anchor] @ vectors[step.other].T
@@ -215,21 +225,32 @@ class Pretraining:
             allowed = step.allowed | step.relevant
             scores = scores / s.temperature
             return losses.symmetric_softmax(scores, step.relevant, allowed, step.weight)
-        candidates = step.allowed & ~step.relevant
-        negatives, mask = hardest(scores, candidates, s.negatives, random=not s.hard_negatives)
-        positives = scores.gather(1, step.positive)
-        return losses.triplet(positives, negatives, step.positive_mask, mask, s.gamma)
+        positives, there = scores.gather(1, step.positive), step.positive_mask
+        negatives, mask = scores, step.allowed & ~step.relevant
+        if s.loss == "triplet" or not s.hard_negatives:
+            negatives, mask = hardest(scores, mask, s.negatives, random=not s.hard_negatives)
+        if s.loss == "soft_triplet":
+            t = s.temperature
+            return losses.soft_triplet(positives / t, negatives / t, there, mask)
+        temperature = s.temperature if s.negative_weights == "softmax" else None
+        return losses.triplet(positives, negatives, there, mask, s.gamma, temperature)
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        return {}
+        """`squared_mean`, averaged over the steps of the epoch."""
+        total, steps = self.spread.tolist()
+        return {COLUMN: total / steps}
 
     def anchor_table(self) -> str:
-        return "train" if self.settings.batching == "datapoints" else "labels"
+        return "train" if self.datapoints_first else "labels"
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         held = {"eligible": self.eligible, "cluster": self.cluster}
-        return {n: torch.from_numpy(a) for n, a in held.items() if a is not None}, {}
+        tensors = {n: torch.from_numpy(a) for n, a in held.items() if a is not None}
+        return tensors | {"spread": self.spread}, {}
 
     def load_state(self, tensors: dict[str, Tensor], facts: dict) -> None:
         for name, tensor in tensors.items():
-            setattr(self, name, tensor.numpy())
+            if name == "spread":
+                self.spread.copy_(tensor)
+            else:
+                setattr(self, name, tensor.numpy())

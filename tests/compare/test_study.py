@@ -63,8 +63,10 @@ def texts(request, tmp_path) -> dict[str, str]:
 
 def test_each_variant_differs_in_the_settings_named(texts):
     for name, text in texts.items():
-        by_triplets = name in ("no_hard_positives", "no_hard_negatives") and "triplet" in texts
-        before = settings_in(texts["triplet" if by_triplets else "mufin"])
+        by_soft_triplets = (
+            name in ("no_hard_positives", "no_hard_negatives") and "soft_triplet" in texts
+        )
+        before = settings_in(texts["soft_triplet" if by_soft_triplets else "mufin"])
         after = settings_in(text)
         differs = {n for n in before if before[n] != after[n]}
         of_encoders = {n for n in differs if n.startswith(("encoder.image.", "encoder.text."))}
@@ -76,7 +78,7 @@ def test_each_variant_differs_in_the_settings_named(texts):
         elif name == "visualbert":
             assert {"encoder.text.kind", "attention.a_s"} <= differs
             assert differs - {"attention.a_s", "encoder.modalities"} == of_encoders
-        elif name not in ("mufin", "triplet"):
+        elif name not in ("mufin", "soft_triplet"):
             assert differs and differs == of_encoders, name
 
 

@@ -126,4 +126,4 @@ def test_notes_say_whether_scoring_rare_labels_differently_paid(figures, said):
 
 
 def test_notes_name_the_row_to_compare_sampling_with():
-    assert "row by triplets" in notes([row("mufin"), row("triplet")])[0]
+    assert "row by soft triplets" in notes([row("mufin"), row("soft_triplet")])[0]

@@ -38,10 +38,10 @@ def test_claims_about_absent_rows_were_not_run():
     assert said["Without cross-attention (no A_C) it is worse."] == claims.NOT_RUN
 
 
-def test_sampling_is_compared_with_triplets_where_there_are_any():
+def test_sampling_is_compared_with_soft_triplets_where_there_are_any():
     rows = {"mufin": row(10), "no_hard_positives": row(5)}
     assert verdicts(rows, [])["Hard positives help."] == claims.SHOWS
-    assert verdicts(rows | {"triplet": row(4)}, [])["Hard positives help."] == claims.NOT
+    assert verdicts(rows | {"soft_triplet": row(4)}, [])["Hard positives help."] == claims.NOT
 
 
 def test_bins_are_won_only_where_mufin_is_ahead_in_all():

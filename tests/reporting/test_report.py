@@ -98,7 +98,8 @@ def test_recall_on_the_page_has_its_standard_error(home, page):
 
 def test_training_curves_are_drawn(page):
     section = page[page.index('id="curves"') : page.index('id="claims"')]
-    assert section.count("<path") == 2
+    assert section.count("<path") == 3
+    assert "Module I (pretrain): squared_mean" in section
     assert "Module I (pretrain): loss" in section and "Module IV (finetune): loss" in section
 
 

@@ -12,6 +12,7 @@ from mufin.training.mining import (
     draw,
     eligible_positives,
     hardest,
+    members,
     shortlist_negatives,
 )
 from tests.support.bags import random_graph
@@ -146,6 +147,14 @@ def test_shortlist_negatives_drop_positives_and_filter_pairs():
     shortlist = Lists.of_rows([[4, 1, 2, 3], [0, 1]])
     got = shortlist_negatives(shortlist, Lists.of_rows([[1], [0]]), Lists.of_rows([[3], []]), 5)
     assert [got[i].tolist() for i in range(2)] == [[4, 2], [1]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 999))
+def test_members_are_the_labels_of_both_rows(n, labels, seed):
+    ours, others = (random_graph(n, labels, min(4, labels), s) for s in (seed, seed + 1))
+    found = members(ours, others, labels)
+    assert found.tolist() == [label in others[i] for i in range(n) for label in ours[i]]
 
 
 def test_balanced_clusters_partition_and_group_what_is_alike():

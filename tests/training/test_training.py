@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load as torch_tensors
 from safetensors.torch import save as torch_bytes
@@ -22,7 +23,7 @@ from mufin.training.checkpoints import save_checkpoint
 from mufin.training.free_vectors import ridge_classifiers
 from mufin.training.loop import train
 from mufin.training.machine import Machine
-from mufin.training.optimisers import Optimisers, one_cycle
+from mufin.training.optimisers import Optimisers, linear, one_cycle, rate_factor
 from tests.support.bags import random_graph
 from tests.support.training import (
     RATES,
@@ -83,8 +84,12 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     [
         {},
         {"loss": "softmax"},
+        {"loss": "soft_triplet"},
+        {"loss": "soft_triplet", "hard_negatives": False},
+        {"negative_weights": "softmax"},
         {"batching": "datapoints"},
         {"batching": "clusters"},
+        {"batching": "datapoint_clusters"},
         {"hard_negatives": False, "hard_positives": False},
     ],
 )
@@ -96,7 +101,13 @@ def test_module_one_learns_under_every_batching_and_loss(changes, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"loss": "softmax"}, {"candidates": "all"}, {"loss": "softmax", "candidates": "all"}],
+    [
+        {},
+        {"loss": "softmax"},
+        {"candidates": "all"},
+        {"loss": "softmax", "candidates": "all"},
+        {"positives_from": "shortlist"},
+    ],
 )
 def test_module_four_learns_under_every_loss(changes, tmp_path):
     job, optimisers = finetuning(
@@ -243,6 +254,7 @@ def test_on_epoch_is_given_the_curve_before_the_kill(tmp_path):
         (pretraining, {}, "labels"),
         (pretraining, {"batching": "clusters"}, "labels"),
         (pretraining, {"batching": "datapoints"}, "train"),
+        (pretraining, {"batching": "datapoint_clusters"}, "train"),
         (finetuning, {}, "train"),
     ],
 )
@@ -317,24 +329,65 @@ def test_a_step_of_module_one_knows_the_truth(tmp_path):
         assert {datapoints[i] for i in picks[there]} <= set(by_label[label].tolist())
 
 
-@pytest.mark.parametrize("total, warmup", [(100, 10), (500, 37), (2000, 200)])
-def test_one_cycle_is_torchs(total, warmup):
-    p = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([p], lr=1.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 1.0, total_steps=total, pct_start=(warmup + 1) / total, cycle_momentum=False
-    )
+SCHEDULES = [(n, w) for n in (20, 21, 33, 100, 257, 1000) for w in (2, 3, n // 10, n // 3, n - 1)]
+
+
+def rates_of(schedule_of, total: int) -> list[float]:
+    """The rate at each of `total` steps under a scheduler of torch whose peak is 1."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, rates = schedule_of(optimiser), []
     for step in range(total):
-        assert one_cycle(step, total, warmup) == pytest.approx(
-            optimiser.param_groups[0]["lr"], abs=1e-6
-        )
+        rates.append(optimiser.param_groups[0]["lr"])
         optimiser.step()
         if step + 1 < total:
             schedule.step()
+    return rates
 
 
-def test_warm_up_takes_at_most_a_tenth():
-    assert max(range(200), key=lambda s: one_cycle(s, 200, 1000)) == 20
+@pytest.mark.parametrize("total, warmup", SCHEDULES)
+def test_one_cycle_is_torchs_at_every_step(total, warmup):
+    def torchs(optimiser):
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, 1.0, total_steps=total, pct_start=warmup / total, cycle_momentum=False
+        )
+
+    ours = [one_cycle(step, total, warmup) for step in range(total)]
+    assert ours == pytest.approx(rates_of(torchs, total), abs=1e-12)
+
+
+@pytest.mark.parametrize("total, warmup", [*SCHEDULES, (1, 0), (5, 0), (7, 1)])
+def test_linear_is_that_of_transformers_at_every_step(total, warmup):
+    def theirs(optimiser):
+        return transformers.get_linear_schedule_with_warmup(optimiser, warmup, total)
+
+    ours = [linear(step, total, warmup) for step in range(total)]
+    assert ours == pytest.approx(rates_of(theirs, total), abs=1e-12)
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+@pytest.mark.parametrize("total", [1, 2, 9])
+def test_without_warm_up_one_cycle_starts_at_the_peak(total, warmup):
+    rates = [one_cycle(step, total, warmup) for step in range(total)]
+    assert rates[0] == 1.0 and rates == sorted(rates, reverse=True)
+    assert total == 1 or rates[-1] == pytest.approx(1e-4 / 25)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "linear"])
+def test_warm_up_takes_at_most_a_tenth(schedule):
+    rates = [rate_factor(schedule, step, 200, 1000) for step in range(200)]
+    assert rates.index(max(rates)) == {"one_cycle": 19, "linear": 20}[schedule]
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "linear"])
+@pytest.mark.parametrize("warmup", [3, "epoch"])
+def test_a_run_follows_its_schedule(schedule, warmup, tmp_path):
+    job, optimisers = pretraining(machine(tmp_path / "a", 1e9), epochs=20)
+    factors, step = [], optimisers.step
+    optimisers.step = lambda factor: (factors.append(factor), step(factor))[1]
+    train(job, optimisers, 1, warmup, machine(tmp_path / "a", 1e9), schedule=schedule)
+    total = job.steps * job.epochs
+    batches = job.steps if warmup == "epoch" else warmup
+    assert factors == [rate_factor(schedule, at, total, batches) for at in range(total)]
 
 
 def test_ridge_free_vectors_are_ridge_regression():
