@@ -183,7 +183,7 @@ def test_a_changed_learning_rate_schedule_reruns_training_alone():
     users = {
         s for s in ORDER if ROOT / "mufin/training/loop.py" in files_of(ROOT / f"pipeline/{s}.py")
     }
-    assert users == {"pretrain", "finetune"}
+    assert users == {"precompute", "pretrain", "finetune"}  # precompute: the start of E_V
 
 
 def test_attention_code_does_not_rerun_precompute_and_search_code_not_finetune():
