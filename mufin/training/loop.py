@@ -24,7 +24,7 @@ from mufin.training import distributed
 from mufin.training.checkpoints import Updates, load_checkpoint, save_checkpoint
 from mufin.training.curves import Curve
 from mufin.training.machine import Machine
-from mufin.training.optimisers import rate_factor
+from mufin.training.schedules import rate_factor
 
 
 class OnDevice(Protocol):

@@ -23,7 +23,8 @@ from mufin.training.checkpoints import save_checkpoint
 from mufin.training.free_vectors import ridge_classifiers
 from mufin.training.loop import train
 from mufin.training.machine import Machine
-from mufin.training.optimisers import Optimisers, linear, one_cycle, rate_factor
+from mufin.training.optimisers import Optimisers
+from mufin.training.schedules import linear, one_cycle, rate_factor
 from tests.support.bags import random_graph
 from tests.support.training import (
     RATES,
