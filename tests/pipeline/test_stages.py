@@ -146,6 +146,23 @@ def methods(home: Path) -> dict[tuple[str, str], dict[str, float]]:
             "finetune.train_encoders": False,
             "members": 2,
         },
+        {
+            "encoder.modalities": ["image", "lexical"],
+            "encoder.image.name": "test_resnet",
+            "encoder.image.options": {},
+            "encoder.image.self_supervised_epochs": 1,
+            "attention.pool": "means",
+            "pretrain.lexical_weight_decay": 1.0,
+            "transfer.classifier": "directed",
+            "finetune.lexical_weight_decay": 1.0,
+        },
+        {  # a ViT whose last block trains on after its start
+            "encoder.image.self_supervised_epochs": 1,
+            "encoder.image.trainable_blocks": 1,
+            "transfer.classifier": "directed",
+            "transfer.a_c": "none",
+            "finetune.train_encoders": True,
+        },
     ],
     ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()),
 )
