@@ -29,7 +29,7 @@ def values(predictions: np.ndarray, evaluator: Evaluator) -> dict[str, np.ndarra
     out["nDCG@5"] = _ndcg(hits, truth, 5)
     out |= {f"R@{k}": hits[:, :k].sum(1) / sizes for k in (10, 100)}
     out["PSP@5"] = of_ratio(*_propensity_scored(top, hits, truth, weights, 5))
-    out["AUC@100"] = _auc(top[:, :100], hits[:, :100])
+    out["AUC@100"] = metrics.auc_of_each(hits, 100)
     out["tail R@10"] = _recall_of_labels(top, truth, evaluator.frequency < evaluator.tail, 10)
     return {name: 100 * value for name, value in out.items()}
 
@@ -58,15 +58,6 @@ def _propensity_scored(
     place = np.arange(len(rows)) - truth.offsets[:-1][rows]
     best = np.bincount(rows, weight[order] * (place < k), len(truth))
     return achieved, best
-
-
-def _auc(top: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Correctly ordered pairs over all pairs; without a pair 1 for positives alone, 0 for none."""
-    negative = ~positive & (top >= 0)
-    behind = negative.sum(1, keepdims=True) - negative.cumsum(1)  # negatives after each place
-    pairs = positive.sum(1) * negative.sum(1)
-    ordered = (positive * behind).sum(1) / np.maximum(pairs, 1)
-    return np.where(pairs > 0, ordered, positive.any(1) & (pairs == 0))
 
 
 def _recall_of_labels(top: np.ndarray, truth: Lists, chosen: np.ndarray, k: int) -> np.ndarray:

@@ -95,12 +95,12 @@ def psndcg_at_k(
 def auc_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
     """AUC@k: the share of positive-negative pairs in the top k that are in the right order.
 
-    It is computed per datapoint and averaged over all. Missing predictions form no pairs. A
-    datapoint whose top k forms no pair counts 0 without a positive (nothing was found) and 100 with
-    positives only (no negative is ranked before one). One without truth therefore counts 0.
+    It is computed per datapoint and averaged over all, as in pyxclib: missing predictions count as
+    negatives, and a datapoint whose top k forms no pair counts 0, also one whose k predictions are
+    all positive.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    return _auc(predictions, is_in(predictions[:, :k], truth), k)
+    return _mean(auc_of_each(is_in(predictions[:, :k], truth), k))
 
 
 def inverse_propensity(train_counts: np.ndarray, num_train: int, a: float, b: float) -> np.ndarray:
@@ -203,7 +203,7 @@ def evaluate(
         out[f"PSnDCG@{k}"] = _psndcg(predictions, hits, truth, k, weights)
     for k in recall_ks:
         out[f"R@{k}"] = _recall(hits, truth, k)
-    out[f"AUC@{auc_k}"] = _auc(predictions, hits, auc_k)
+    out[f"AUC@{auc_k}"] = _mean(auc_of_each(hits, auc_k))
     return out
 
 
@@ -264,15 +264,15 @@ def _propensity_scored(
     return 100 * float(achieved.sum() / best.sum()) if best.sum() > 0 else 0.0
 
 
-def _auc(predictions: np.ndarray, hits: np.ndarray, k: int) -> float:
-    top, positive = predictions[:, :k], hits[:, :k]
-    negative = ~positive & (top >= 0)  # a missing prediction is neither
+def auc_of_each(hits: np.ndarray, k: int) -> np.ndarray:
+    """(n,) `auc_at_k` of each datapoint, in [0, 1], of its `hits` (n, width) after the filter."""
+    positive = hits[:, :k]
+    missing = k - positive.shape[1]  # negatives after the last prediction
     # A positive is in the right order with every negative that comes after it.
-    behind = negative.sum(1, keepdims=True) - negative.cumsum(1)  # negatives after each place
+    negatives = k - positive.sum(1)
+    behind = (~positive).sum(1, keepdims=True) - (~positive).cumsum(1) + missing
     right = (positive * behind).sum(1)
-    pairs = positive.sum(1) * negative.sum(1)
-    without_pairs = positive.any(1) & (pairs == 0)  # 1 with positives only, 0 with none
-    return _mean(np.where(pairs > 0, right / np.maximum(pairs, 1), without_pairs))
+    return right / np.maximum(positive.sum(1) * negatives, 1)
 
 
 def _discounts(k: int) -> np.ndarray:

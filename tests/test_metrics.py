@@ -99,8 +99,9 @@ def test_auc_is_the_share_of_correctly_ordered_pairs(n, labels, width, k, seed):
 
     def area(i: int) -> float:
         gains = p.gains(i, k)
+        gains = [*gains, *[False] * (k - len(gains))]  # missing predictions are negatives
         pairs = [(a, b) for a, x in enumerate(gains) if x for b, y in enumerate(gains) if not y]
-        return sum(a < b for a, b in pairs) / len(pairs) if pairs else float(any(gains))
+        return sum(a < b for a, b in pairs) / len(pairs) if pairs else 0.0
 
     assert xc.auc_at_k(p.predictions, p.truth, k, p.excluded) == pytest.approx(p.mean(area))
 
@@ -170,8 +171,9 @@ def test_inverse_propensities_equal_napkinxc_and_the_formula():
 
 def test_a_datapoint_without_truth_stays_in_the_mean():
     predictions, truth = np.array([[0, 1], [0, 1]]), Lists.of_rows([[0, 1], []])
-    for figure in (xc.precision_at_k, xc.recall_at_k, xc.ndcg_at_k, xc.auc_at_k):
+    for figure in (xc.precision_at_k, xc.recall_at_k, xc.ndcg_at_k):
         assert figure(predictions, truth, 2) == 50
+    assert xc.auc_at_k(predictions, truth, 3) == 50  # the missing third is a negative
     for figure in (xc.psp_at_k, xc.psndcg_at_k):  # ratios of sums: such a datapoint adds to neither
         assert figure(predictions, truth, 2, np.ones(2)) == 100
 
@@ -191,7 +193,7 @@ def test_missing_predictions_are_misses_and_padding_is_no_label():
     assert xc.precision_at_k(predictions, truth, 5) == pytest.approx(20)  # k is past the width
     assert xc.recall_at_k(predictions, truth, 5) == pytest.approx(50)
     assert xc.ndcg_at_k(predictions, truth, 5) == pytest.approx(100 / (1 + 1 / log2(3)))
-    assert xc.auc_at_k(predictions, truth, 3) == 100  # a padding forms no pair
+    assert xc.auc_at_k(predictions, truth, 3) == 100  # a padding is a negative
     assert xc.recall_by_bin(predictions, truth, None, np.zeros(4, int), 3, 1).tolist() == [50]
     assert xc.precision_at_k(np.full((1, 3), -1), truth, 3) == 0
 
@@ -207,9 +209,10 @@ def test_filter_pairs_leave_predictions_and_truth_before_the_cut():
     assert xc.filtered(predictions, truth, None)[0] is predictions
 
 
-def test_auc_without_a_pair_is_full_for_hits_alone():
+def test_auc_without_a_pair_is_zero():
     truth = Lists.of_rows([[0, 1]])
-    assert xc.auc_at_k(np.array([[0, 1]]), truth, 2) == 100
+    assert xc.auc_at_k(np.array([[0, 1]]), truth, 2) == 0  # as in pyxclib
+    assert xc.auc_at_k(np.array([[0, 1]]), truth, 3) == 100
     assert xc.auc_at_k(np.array([[2, 3]]), truth, 2) == 0
     assert xc.auc_at_k(np.array([[2, 0, 3, 1]]), truth, 4) == 25  # of four pairs, only 0 before 3
 

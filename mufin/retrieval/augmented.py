@@ -13,12 +13,13 @@ def augmented_rows(rows: np.ndarray, offsets: np.ndarray, centroids: np.ndarray)
 
     `rows` (R, D) and `offsets` (L + 1,) are the bag rows of the labels, as `joint_rows` returns
     them. `centroids` is (L, D), or (0, D) for labels without train datapoints. All get unit norm
-    (MUFIN Sec. 3.1, Module II). A label without bag rows has no descriptor, so it is no
-    answer: its centroid is left out too.
+    (MUFIN Sec. 3.1, Module II). A label without train datapoints has a centroid of zeros, which is
+    left out: its cosine would be 0, and that of a bag row can be negative. A label without bag rows
+    has no descriptor, so it is no answer: its centroid is left out too.
     """
     num_labels, sizes = len(offsets) - 1, np.diff(offsets)
     of_rows = np.repeat(np.arange(num_labels), sizes)
-    own = np.flatnonzero(sizes[: len(centroids)] > 0)
+    own = np.flatnonzero((sizes[: len(centroids)] > 0) & centroids.any(1))
     label = np.concatenate([of_rows, own])
     vectors = np.concatenate([rows, unit_rows(centroids[own])]).astype(np.float32, copy=False)
     return LabelRows(vectors, label.astype(np.int64), num_labels)

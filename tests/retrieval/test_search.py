@@ -377,6 +377,9 @@ def test_augmented_rows_are_bag_rows_and_their_centroids():
     np.testing.assert_allclose(
         rows.rows, np.concatenate([bags, -np.full((2, 2), np.sqrt(0.5))]), rtol=1e-6
     )
+    # Label 0 has no train datapoint, so that its centroid is zero
+    some = augmented_rows(bags, offsets, np.array([[0, 0], [1, 1], [1, 1]], np.float32))
+    assert some.label.tolist() == [0, 2, 2, 2, 2]
     assert augmented_rows(bags, offsets, np.zeros((0, 2), np.float32)).label.tolist() == [
         0,
         2,
