@@ -401,6 +401,13 @@ def _check_hnsw(section: str, hnsw: Hnsw) -> None:
 class Retrieve:
     """Module II (MUFIN Sec. 3.1)."""
 
+    model: Annotated[
+        Literal["pretrain", "finetune"],
+        "networks that find candidates and give the similarity in predictions (stages index and "
+        "evaluate) "
+        "| pretrain (paper): those of Module I "
+        "| finetune: those of Module IV",
+    ]
     vectors: Annotated[
         Literal["bag", "vec"],
         "what a label is found by "

@@ -1,4 +1,4 @@
-"""Builds the label side of prediction: bags, classifiers and search of the fine-tuned networks.
+"""Builds the label side of prediction: bags and classifiers of the fine-tuned networks, and search.
 
 python -m pipeline.index
 """
@@ -30,7 +30,7 @@ MEASURED = 100  # nearest labels for which the recall of the search is measured
 
 
 def main(home: runtime.Home = Path(".")) -> None:
-    """Embed all labels with the fine-tuned networks, and build the search over them."""
+    """Embed all labels, and build the search over them."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     device, precision, s = devices.device(), devices.precision(), params.index
     precomputed = Precomputed(home / "data/precomputed")
@@ -39,9 +39,20 @@ def main(home: runtime.Home = Path(".")) -> None:
     store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
     with runtime.measured("index", home) as report:
         labels = embed_members(networks, store, data.labels, device, precision)
-        train = joint_vectors(embed_members(networks, store, data.train.product, device, precision))
-        mu = centroids(train, data.train.labels.transpose(len(data.labels)))
-        rows = augmented_rows(joint_rows(labels), labels[0].offsets, mu)
+        found, retrievers, sources = None, networks, ["models/finetune", "data/curated"]
+        if params.retrieve.model == "pretrain":
+            of_module_one = load_members(home / "models/pretrain", precomputed, whole=False)
+            retrievers = [member.network for member in of_module_one]
+            found = embed_members(retrievers, store, data.labels, device, precision)
+            sources.append("models/pretrain")
+        train = joint_vectors(
+            embed_members(retrievers, store, data.train.product, device, precision)
+        )
+        mu, searched = (
+            centroids(train, data.train.labels.transpose(len(data.labels))),
+            found or labels,
+        )
+        rows = augmented_rows(joint_rows(searched), searched[0].offsets, mu)
         neighbours = build_neighbours(
             rows,
             s.search,
@@ -60,8 +71,9 @@ def main(home: runtime.Home = Path(".")) -> None:
             frequency=frequency.astype(np.int64),
             neighbours=neighbours,
             ridge=_ridge(s.title_ridge, home, data) if s.title_ridge else None,
+            found=found,
         )
-        made_from = {n: contents_of(home / n).id for n in ("models/finetune", "data/curated")}
+        made_from = {n: contents_of(home / n).id for n in sources}
         save_index(index, home / "models/index", made_from)
         report.items = len(rows.label)
         report.facts = {

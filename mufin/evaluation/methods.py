@@ -15,7 +15,7 @@ from mufin.artifacts.curated import Curated, Split
 from mufin.artifacts.embeddings import PretrainEmbeddings
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
 from mufin.evaluation.evaluator import Evaluator, rounded
-from mufin.nn.embedding import Embedded, joint_rows, joint_vectors
+from mufin.nn.embedding import Embedded, joint_rows, search_vectors
 from mufin.ranking.mix import Candidates, Mix, choose_mix, rank
 from mufin.ranking.order import Ranking, top
 from mufin.ranking.popularity_mix import LabelFacts, fit
@@ -217,10 +217,13 @@ def unseen_labels(
         return {}
     labels = predictor.embed(np.concatenate([predictor.index.products, unseen]))
     x = predictor.embed(split.product)
-    num_labels, rows = len(labels[0].vectors), joint_rows(labels)
-    augmented = augmented_rows(rows, labels[0].offsets, np.zeros((0, rows.shape[1]), np.float32))
+    found = labels
+    if predictor.retrievers is not None:
+        found = predictor.embed_for_search(np.concatenate([predictor.index.products, unseen]))
+    num_labels, rows = len(labels[0].vectors), joint_rows(found)
+    augmented = augmented_rows(rows, found[0].offsets, np.zeros((0, rows.shape[1]), np.float32))
     neighbours = build_neighbours(augmented, device=predictor.device)
-    ids, similarity = neighbours.search(joint_vectors(x), min(k, num_labels), split.excluded)
+    ids, similarity = neighbours.search(search_vectors(x), min(k, num_labels), split.excluded)
     sides = label_sides(predictor.networks, labels, predictor.device, alpha_one=True)
     candidates = Candidates(ids, classifier_scores(sides, x, ids, predictor.device), similarity)
     ranked, _ = rank(candidates, Mix(beta), split.excluded, width=width)

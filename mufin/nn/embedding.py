@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ class Embedded:
     modality: np.ndarray  # (R,) int8
     offsets: np.ndarray  # (n + 1,) int64
     vectors: np.ndarray  # (n, D) float32, unit norm
+    search: np.ndarray | None = None  # (n, D) vectors for the search, if another network makes them
 
     @property
     def sizes(self) -> np.ndarray:
@@ -117,6 +118,13 @@ def joint_vectors(embedded: list[Embedded]) -> np.ndarray:
     """(n, members x D) float32: the vectors of all members side by side, unit norm."""
     vectors = np.concatenate([e.vectors for e in embedded], 1)
     return vectors / np.sqrt(len(embedded), dtype=np.float32)
+
+
+def search_vectors(embedded: list[Embedded]) -> np.ndarray:
+    """`joint_vectors` of the vectors that the search of labels compares."""
+    return joint_vectors(
+        [e if e.search is None else replace(e, vectors=e.search) for e in embedded]
+    )
 
 
 def joint_rows(embedded: list[Embedded]) -> np.ndarray:

@@ -32,11 +32,12 @@ class LabelIndex:
 
     labels: list[Embedded]  # by each member
     classifiers: list[np.ndarray]  # w by each member, (L, D)
-    centroids: np.ndarray  # (L, members x D)
+    centroids: np.ndarray  # (L, members x D), of the networks that search
     products: np.ndarray  # (L,) int64
     frequency: np.ndarray  # (L,) int64, train datapoints per label
     neighbours: ExactNeighbours | HnswNeighbours
     ridge: TitleRidge | None  # None if index.title_ridge is off
+    found: list[Embedded] | None = None  # labels by the networks of Module I, if these search
 
     def __len__(self) -> int:
         return len(self.products)
@@ -71,6 +72,8 @@ def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | N
     for m, (embedded, w) in enumerate(zip(index.labels, index.classifiers)):
         tensors |= {f"{m}/{name}": getattr(embedded, name) for name in FIELDS}
         tensors[f"{m}/w"] = w
+    for m, embedded in enumerate(index.found or []):
+        tensors |= {f"found/{m}/{name}": getattr(embedded, name) for name in FIELDS}
     with publish(folder, made_from) as scratch:
         scratch.mkdir()
         contiguous = {n: np.ascontiguousarray(t) for n, t in tensors.items()}
@@ -79,6 +82,7 @@ def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | N
             "members": len(index.labels),
             "search": type(index.neighbours).__name__,
             "ridge": index.ridge is not None,
+            "retrieve_model": "finetune" if index.found is None else "pretrain",
         }
         write_json(facts, scratch / "index.json")
         index.neighbours.save(scratch / "neighbours")
@@ -94,7 +98,11 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
     try:
         tensors, members = load_file(path), range(facts["members"])
         labels = [Embedded(*(tensors[f"{m}/{name}"] for name in FIELDS)) for m in members]
-        rows = augmented_rows(joint_rows(labels), labels[0].offsets, tensors["centroids"])
+        found = None
+        if facts["retrieve_model"] == "pretrain":
+            found = [Embedded(*(tensors[f"found/{m}/{n}"] for n in FIELDS)) for m in members]
+        searched = found or labels
+        rows = augmented_rows(joint_rows(searched), searched[0].offsets, tensors["centroids"])
         return LabelIndex(
             labels=labels,
             classifiers=[tensors[f"{m}/w"] for m in members],
@@ -103,6 +111,7 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
             frequency=tensors["frequency"],
             neighbours=load_neighbours(folder / "neighbours", rows, device),
             ridge=TitleRidge.load(folder) if facts["ridge"] else None,
+            found=found,
         )
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(

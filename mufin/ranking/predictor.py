@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from mufin.corpus.descriptors import DescriptorStore
-from mufin.nn.embedding import Embedded, embed_members, joint_vectors
+from mufin.nn.embedding import Embedded, embed_members, search_vectors
 from mufin.nn.mufin import Mufin
 from mufin.ragged import Lists
 from mufin.ranking.label_index import LabelIndex
@@ -23,7 +23,11 @@ from mufin.ranking.train_pairs import TrainPairs
 
 @dataclass(frozen=True)
 class Predictor:
-    """The fine-tuned networks with the index of their labels."""
+    """The fine-tuned networks with the index of their labels.
+
+    Candidates and similarities come from them too, or from the networks of Module I
+    (`retrieve.model`), as in the paper: its search structure is built after Module I.
+    """
 
     networks: list[Mufin]
     store: DescriptorStore  # of the products in the catalog
@@ -31,6 +35,7 @@ class Predictor:
     device: torch.device
     precision: torch.dtype
     pairs: TrainPairs | None = None  # of the products in the catalog
+    retrievers: list[Mufin] | None = None  # of Module I; None: the fine-tuned networks search
 
     def embed(
         self,
@@ -43,8 +48,25 @@ class Predictor:
         With `modalities` (codes) only descriptors of these are used. `store` replaces that of the
         catalog, for other products.
         """
+        embedded = self._embedded(self.networks, products, modalities, store)
+        if self.retrievers is None:
+            return embedded
+        found = self._embedded(self.retrievers, products, modalities, store)
+        return [replace(e, search=f.vectors) for e, f in zip(embedded, found)]
+
+    def embed_for_search(self, products: np.ndarray) -> list[Embedded]:
+        """`products` as each of the networks that search embeds them."""
+        return self._embedded(self.retrievers or self.networks, products, None, None)
+
+    def _embedded(
+        self,
+        networks: list[Mufin],
+        products: np.ndarray,
+        modalities: set[int] | None,
+        store: DescriptorStore | None,
+    ) -> list[Embedded]:
         return embed_members(
-            self.networks, store or self.store, products, self.device, self.precision, modalities
+            networks, store or self.store, products, self.device, self.precision, modalities
         )
 
     def retrieve(
@@ -56,7 +78,7 @@ class Predictor:
         with fewer labels.
         """
         return self.index.neighbours.search(
-            joint_vectors(datapoints), min(k, len(self.index)), excluded
+            search_vectors(datapoints), min(k, len(self.index)), excluded
         )
 
     def score(

@@ -30,7 +30,11 @@ def load_predictor(
     check_made_from(precomputed.folder, "data/curated", home / "data/curated")
     for name in ("models/finetune", "data/curated"):
         check_made_from(index, name, home / name)
-    labels = load_index(index, device)
+    labels, retrievers = load_index(index, device), None
+    if labels.found is not None:
+        check_made_from(index, "models/pretrain", home / "models/pretrain")
+        found_by = load_members(home / "models/pretrain", precomputed, whole=False)
+        retrievers = [member.network for member in found_by]
     return Predictor(
         [member.network for member in members],
         DescriptorStore(precomputed.folder, list(modalities), device),
@@ -38,4 +42,5 @@ def load_predictor(
         device,
         precision,
         TrainPairs(read_split(home / "data/curated/train.parquet"), len(labels)),
+        retrievers,
     )
