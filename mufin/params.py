@@ -412,7 +412,7 @@ class Retrieve:
         Literal["bag", "vec"],
         "what a label is found by "
         "| bag (paper): its descriptors and the mean x of its datapoints "
-        "| vec: its one vector z (Table 4)",
+        "| vec (released code): its one vector z (Table 4)",
     ]
     shortlist: Annotated[int, "K, labels found per datapoint, >= 1; paper 100"]
     search: Search

@@ -17,12 +17,11 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
-from mufin.nn.embedding import Embedded, centroids, embed_members, joint_rows, joint_vectors
+from mufin.nn.embedding import Embedded, centroids, embed_members, joint_vectors
 from mufin.nn.mufin import Mufin
 from mufin.params import load_params
-from mufin.ranking.label_index import LabelIndex, save_index
+from mufin.ranking.label_index import LabelIndex, label_rows, save_index
 from mufin.ranking.title_ridge import TitleRidge
-from mufin.retrieval.augmented import augmented_rows
 from mufin.retrieval.neighbours import build_neighbours
 from mufin.retrieval.recall import recall_facts
 
@@ -48,11 +47,8 @@ def main(home: runtime.Home = Path(".")) -> None:
         train = joint_vectors(
             embed_members(retrievers, store, data.train.product, device, precision)
         )
-        mu, searched = (
-            centroids(train, data.train.labels.transpose(len(data.labels))),
-            found or labels,
-        )
-        rows = augmented_rows(joint_rows(searched), searched[0].offsets, mu)
+        mu = centroids(train, data.train.labels.transpose(len(data.labels)))
+        rows = label_rows(params.retrieve.vectors, found or labels, mu)
         neighbours = build_neighbours(
             rows,
             s.search,
@@ -72,6 +68,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             neighbours=neighbours,
             ridge=_ridge(s.title_ridge, home, data) if s.title_ridge else None,
             found=found,
+            vectors=params.retrieve.vectors,
         )
         made_from = {n: contents_of(home / n).id for n in sources}
         save_index(index, home / "models/index", made_from)

@@ -163,7 +163,8 @@ def _images(
     out.write_image_rows(images)
     if start is not None:
         assert isinstance(encoder, ImageEncoder)
-        shards = _self_supervised(encoder, s, shards, images.take(known), out, *start)
+        learnt = images.only(np.isin(images.rows(), known))
+        shards = _self_supervised(encoder, s, shards, learnt, out, *start)
     save_encoder(encoder, out.encoder("image"))
     if encoder.kind == "descriptors":
         used = np.unique(images.take(known).values)
@@ -184,8 +185,14 @@ def _self_supervised(
 ) -> list[str]:
     """Gives E_V its self-supervised start; the names of the arrays that it then reads.
 
-    `pixels` are the names of the arrays of pixels, `pictures` the rows of each product there.
+    `pixels` are the names of the arrays of pixels, `pictures` the rows there of each product, none
+    of those that are not known in training.
     """
+    if not len(pictures.values):
+        raise MufinError(
+            "no product of train has a picture that could be decoded, so E_V cannot learn from "
+            "them; set encoder.image.self_supervised_epochs to 0"
+        )
     shards = [np.load(out.folder / name, mmap_mode="r") for name in pixels]
     epochs, lr = s.self_supervised_epochs, s.self_supervised_lr
     curve = self_supervise(encoder, shards, pictures, epochs, lr, seed, machine)

@@ -21,7 +21,7 @@ from mufin.nn.embedding import centroids, embed_members, joint_rows, joint_vecto
 from mufin.nn.mufin import Mufin
 from mufin.params import load_params
 from mufin.ragged import Lists, is_in
-from mufin.retrieval.augmented import augmented_rows
+from mufin.retrieval.augmented import searched_rows
 from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.neighbours import build_neighbours
 from mufin.retrieval.recall import recall_facts
@@ -75,10 +75,8 @@ def _embeddings(networks: list[Mufin], store: DescriptorStore, data: Curated) ->
 
 def _rows(embeddings: PretrainEmbeddings, kind: str) -> LabelRows:
     """The vectors that are searched: bag rows and centroids (`bag`), or z^1 (`vec`)."""
-    if kind == "vec":
-        z = embeddings.label_vectors
-        return LabelRows(z, np.arange(len(z)), len(z))
-    return augmented_rows(embeddings.label_rows, embeddings.label_offsets, embeddings.centroids)
+    e = embeddings
+    return searched_rows(kind, e.label_rows, e.label_offsets, e.label_vectors, e.centroids)
 
 
 def _recall(labels: np.ndarray, truth: Lists) -> float:

@@ -15,7 +15,8 @@ from mufin.artifacts.curated import Curated, Split
 from mufin.artifacts.embeddings import PretrainEmbeddings
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
 from mufin.evaluation.evaluator import Evaluator, rounded
-from mufin.nn.embedding import Embedded, joint_rows, search_vectors
+from mufin.nn.embedding import Embedded, search_vectors
+from mufin.ranking.label_index import label_rows
 from mufin.ranking.mix import Candidates, Mix, choose_mix, rank
 from mufin.ranking.order import Ranking, top
 from mufin.ranking.popularity_mix import LabelFacts, fit
@@ -195,8 +196,8 @@ def module_one_rows(
     bags = augmented_rows(embeddings.label_rows, embeddings.label_offsets, embeddings.centroids)
     searched = {"module_1_bag": bags, "module_1_vec": LabelRows(z, np.arange(len(z)), len(z))}
     out: dict[str, BySplit] = {}
-    for row, label_rows in searched.items():
-        neighbours, out[row] = build_neighbours(label_rows, device=device, seed=seed), {}
+    for row, rows in searched.items():
+        neighbours, out[row] = build_neighbours(rows, device=device, seed=seed), {}
         for name in ("valid", "test"):
             excluded = data.splits[name].excluded
             found = neighbours.search(embeddings.datapoints(name), min(k, len(z)), excluded)
@@ -220,9 +221,10 @@ def unseen_labels(
     found = labels
     if predictor.retrievers is not None:
         found = predictor.embed_for_search(np.concatenate([predictor.index.products, unseen]))
-    num_labels, rows = len(labels[0].vectors), joint_rows(found)
-    augmented = augmented_rows(rows, found[0].offsets, np.zeros((0, rows.shape[1]), np.float32))
-    neighbours = build_neighbours(augmented, device=predictor.device)
+    num_labels = len(labels[0].vectors)
+    no_centroids = np.zeros((0, predictor.index.centroids.shape[1]), np.float32)
+    rows = label_rows(predictor.index.vectors, found, no_centroids)
+    neighbours = build_neighbours(rows, device=predictor.device)
     ids, similarity = neighbours.search(search_vectors(x), min(k, num_labels), split.excluded)
     sides = label_sides(predictor.networks, labels, predictor.device, alpha_one=True)
     candidates = Candidates(ids, classifier_scores(sides, x, ids, predictor.device), similarity)

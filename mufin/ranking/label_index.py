@@ -15,11 +15,11 @@ from mufin.artifacts.contents import check, checked
 from mufin.artifacts.files import artifact_json, write_json
 from mufin.artifacts.publication import publish
 from mufin.errors import ArtifactError, shown
-from mufin.nn.embedding import Embedded, joint_rows
+from mufin.nn.embedding import Embedded, joint_rows, joint_vectors
 from mufin.ragged import Lists, offsets_of
 from mufin.ranking.title_ridge import TitleRidge
-from mufin.retrieval.augmented import augmented_rows
-from mufin.retrieval.exact import ExactNeighbours
+from mufin.retrieval.augmented import searched_rows
+from mufin.retrieval.exact import ExactNeighbours, LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours
 from mufin.retrieval.neighbours import load_neighbours
 
@@ -38,6 +38,7 @@ class LabelIndex:
     neighbours: ExactNeighbours | HnswNeighbours
     ridge: TitleRidge | None  # None if index.title_ridge is off
     found: list[Embedded] | None = None  # labels by the networks of Module I, if these search
+    vectors: str = "bag"  # what a label is found by: bag or vec
 
     def __len__(self) -> int:
         return len(self.products)
@@ -57,6 +58,12 @@ class LabelIndex:
         found = order[place]
         there = self.products[found] == products
         return Lists(offsets_of(there.astype(np.int64)), found[there])
+
+
+def label_rows(kind: str, labels: list[Embedded], centroids: np.ndarray) -> LabelRows:
+    """The vectors of all members by which `labels` are found; `kind` is bag or vec."""
+    rows, vectors = joint_rows(labels), joint_vectors(labels)
+    return searched_rows(kind, rows, labels[0].offsets, vectors, centroids)
 
 
 def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | None = None) -> None:
@@ -82,6 +89,7 @@ def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | N
             "members": len(index.labels),
             "search": type(index.neighbours).__name__,
             "ridge": index.ridge is not None,
+            "retrieve_vectors": index.vectors,
             "retrieve_model": "finetune" if index.found is None else "pretrain",
         }
         write_json(facts, scratch / "index.json")
@@ -101,8 +109,7 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
         found = None
         if facts["retrieve_model"] == "pretrain":
             found = [Embedded(*(tensors[f"found/{m}/{n}"] for n in FIELDS)) for m in members]
-        searched = found or labels
-        rows = augmented_rows(joint_rows(searched), searched[0].offsets, tensors["centroids"])
+        rows = label_rows(facts["retrieve_vectors"], found or labels, tensors["centroids"])
         return LabelIndex(
             labels=labels,
             classifiers=[tensors[f"{m}/w"] for m in members],
@@ -112,6 +119,7 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
             neighbours=load_neighbours(folder / "neighbours", rows, device),
             ridge=TitleRidge.load(folder) if facts["ridge"] else None,
             found=found,
+            vectors=facts["retrieve_vectors"],
         )
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(

@@ -8,6 +8,18 @@ from mufin.nn.embedding import unit_rows
 from mufin.retrieval.exact import LabelRows
 
 
+def searched_rows(
+    kind: str, rows: np.ndarray, offsets: np.ndarray, vectors: np.ndarray, centroids: np.ndarray
+) -> LabelRows:
+    """The vectors by which labels are found, by `retrieve.vectors`: of `augmented_rows` (bag), or
+    the one vector z^1 of each label that has a descriptor (vec), `vectors` (L, D).
+    """
+    if kind == "bag":
+        return augmented_rows(rows, offsets, centroids)
+    own = np.flatnonzero(np.diff(offsets) > 0)
+    return LabelRows(vectors[own], own, len(vectors))
+
+
 def augmented_rows(rows: np.ndarray, offsets: np.ndarray, centroids: np.ndarray) -> LabelRows:
     """The sum(m_l + 1) vectors of augmented retrieval: bag rows and centroids of all labels.
 

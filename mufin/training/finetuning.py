@@ -85,7 +85,7 @@ class Finetuning:
     drawn more often, and have a larger share of the softmax's target.
     """
 
-    name = "finetune"
+    name, lr = "finetune", "finetune.lr"
 
     def __init__(
         self,

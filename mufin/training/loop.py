@@ -40,6 +40,7 @@ class Job(Protocol[S]):
     """What differs between Module I and Module IV. Anchors are the rows that a step is about."""
 
     name: str  # the section of its settings
+    lr: str  # the setting of its learning rate
     epochs: int
     steps: int  # per epoch
 
@@ -72,7 +73,7 @@ def train(
     A row holds epoch, loss, seconds, steps_per_second, part and what `end_epoch` returns. `part` is
     how much of the epoch this process ran; it is 0 for epochs before the checkpoint. `on_epoch` is
     called with the curve after each epoch, and once at the start of a resumed run. `warmup` is in
-    steps, or `epoch` for those of one epoch; `schedule` is one of `optimisers.rate_factor`.
+    steps, or `epoch` for those of one epoch; `schedule` is as in `schedules.rate_factor`.
     """
     run = _Run(job, optimisers, seed, warmup, machine, schedule)
     if on_epoch is not None and run.curve:
@@ -193,7 +194,7 @@ class _Run(Generic[S]):
         return (
             f"the loss of {job.name} is {value} at epoch {epoch + 1}, step {step + 1} of "
             f"{job.steps}, whose batch begins with {_first_rows(job, job.plan(epoch)[step])}; look "
-            f"at these products, and lower {job.name}.lr{fp32}"
+            f"at these products, and lower {job.lr}{fp32}"
         )
 
 

@@ -98,7 +98,7 @@ class Pretraining:
     the softmax's target.
     """
 
-    name = "pretrain"
+    name, lr = "pretrain", "pretrain.lr"
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ TEMPERATURE = 0.15  # divides the cosines
 HEAD = 64  # numbers of the vectors that are compared; E_V itself ends before the head
 WEIGHT_DECAY = 0.01
 # The largest changes of a picture. A flip or other colours would make another product of it.
-ZOOM, TURN, SHIFT, LIGHT = 0.25, 0.3, 0.2, 0.15  # factor, radians, half widths, and half of white
+ZOOM, TURN, SHIFT, LIGHT = 0.25, 0.3, 0.2, 0.15  # factor, radians, half widths, factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ class SelfSupervision:
     """The job of `loop.train` that gives E_V its start.
 
     `shards` are the (n, S, S, 3) uint8 pictures, in files of one after the other. `pictures` are
-    the rows of the pictures of each product to learn from; products without one are left out.
+    the rows of the pictures of each product, none of those that are not to be learnt from.
     """
 
-    name = "encoder.image.self_supervised"
+    name, lr = "the start of E_V", "encoder.image.self_supervised_lr"
 
     def __init__(
         self, model: Contrasted, shards: list[np.ndarray], pictures: Lists, epochs: int, seed: int

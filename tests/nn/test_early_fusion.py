@@ -30,9 +30,7 @@ from tests.support.stages import (
     made,
     pictures_of,
     products,
-    run_stages,
     stage,
-    write_products,
 )
 
 CPU, VOCABULARY, PICTURE, MOST = torch.device("cpu"), 60, 10, 3
@@ -276,21 +274,6 @@ def test_without_titles_or_images_nothing_is_fused(modalities, tmp_path):
 
 
 # In the network
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory) -> Path:
-    """Of the sample, product 4 without a title, 5 without a picture, 9 with neither."""
-    folder = tmp_path_factory.mktemp("catalog")
-    with inside(folder, **{"download.sample.products": 120}):
-        run_stages(folder, "download", "curate")
-    table = products(folder)
-    titles, images = table["title"].to_pylist(), table["images"].to_pylist()
-    every = sorted(k for row in images for k in row)
-    titles[3:10] = ["mug", "", "blue kettle", "a", "b", "c", ""]
-    images[3:10] = [every[:4], every[:1], [], *images[6:9], []]
-    write_products(folder, titles, images)
-    return folder
 
 
 SETTINGS = {

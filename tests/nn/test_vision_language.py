@@ -45,9 +45,7 @@ from tests.support.stages import (
     made,
     pictures_of,
     products,
-    run_stages,
     stage,
-    write_products,
 )
 
 CPU, VOCABULARY, WIDTH = torch.device("cpu"), 60, 10
@@ -462,23 +460,6 @@ def test_settings_that_do_not_go_together_are_refused(changes, message, tmp_path
 
 
 # In the network
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory) -> Path:
-    """Of the sample, product 4 without a title, 5 without a picture, 9 with neither."""
-    folder = tmp_path_factory.mktemp("catalog")
-    with inside(folder, **{"download.sample.products": 120}):
-        run_stages(folder, "download", "curate")
-    table = products(folder)
-    titles, images = table["title"].to_pylist(), table["images"].to_pylist()
-    every = sorted(k for row in images for k in row)
-    titles[3:10], images[3:10] = (
-        ["mug", "", "blue kettle", "a", "b", "c", ""],
-        [every[:4], every[:1], [], *images[6:9], []],
-    )
-    write_products(folder, titles, images)
-    return folder
 
 
 def network_of(precomputed: Path, params: Params, seed: int) -> Member:

@@ -60,6 +60,44 @@ def test_similarity_is_module_one_s_by_a_slow_loop(run):
         np.testing.assert_allclose(slow[ids[row]], similarity[row], atol=1e-5)
 
 
+def test_similarity_is_the_fine_tuned_networks_by_a_slow_loop(finished):
+    made, data = predictor(finished), read_curated(finished / "data/curated")
+    x = made.embed(data.splits["test"].product[:10])
+    ids, similarity = made.retrieve(x, 20, None)
+    labels, width = made.index.labels, x[0].vectors.shape[1]
+    for row in range(10):
+        slow = np.full(len(data.labels), -np.inf)
+        for label in range(len(data.labels)):
+            first, end = labels[0].offsets[label : label + 2]
+            found = [
+                np.mean([unit_rows(e.rows)[n] @ q.vectors[row] for e, q in zip(labels, x)])
+                for n in range(first, end)
+            ]
+            centroid = unit_rows(made.index.centroids)[label]
+            if len(found) and centroid.any():
+                parts = [centroid[m * width : (m + 1) * width] for m in range(len(x))]
+                halves = [p @ q.vectors[row] for p, q in zip(parts, x)]
+                found.append(sum(halves) / np.sqrt(len(x)))
+            slow[label] = max(found, default=-np.inf)
+        np.testing.assert_allclose(similarity[row], np.sort(slow)[::-1][:20], atol=1e-5)
+        np.testing.assert_allclose(slow[ids[row]], similarity[row], atol=1e-5)
+
+
+def test_vec_finds_labels_by_z_alone_also_in_predictions(run, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(run, home)
+    changes = {"retrieve.model": "pretrain", "retrieve.vectors": "vec", "members": 2}
+    with inside(home, **QUICK | changes):
+        run_stages(home, "index", "evaluate")
+    made, data = predictor(home), read_curated(home / "data/curated")
+    of_module_one = read_embeddings(home / "data/embeddings/pretrain.safetensors")
+    ids, similarity = made.retrieve(made.embed(data.splits["test"].product[:10]), 20, None)
+    slow = of_module_one.datapoints("test")[:10] @ of_module_one.label_vectors.T
+    slow[:, np.diff(of_module_one.label_offsets) == 0] = -np.inf
+    np.testing.assert_allclose(similarity, -np.sort(-slow, 1)[:, :20], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(slow, ids, 1), similarity, atol=1e-5)
+
+
 def test_scores_stay_those_of_the_fine_tuned_networks(run):
     made, data = predictor(run), read_curated(run / "data/curated")
     x = made.embed(data.splits["test"].product[:5])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mufin.errors import MufinError
 from mufin.nn.image_encoder import ImageEncoder, create_image_encoder
 from mufin.ragged import Lists
 from mufin.training.machine import Machine
@@ -15,6 +16,7 @@ from mufin.training.self_supervision import (
     changed,
     self_supervise,
 )
+from pipeline import precompute
 
 SIDE = 32
 
@@ -153,3 +155,19 @@ def test_a_killed_start_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     self_supervise(resumed, [pictures], rows, 4, 0.002, 0, often)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values()):
         assert torch.equal(a, b), name
+
+
+def test_a_loss_that_is_not_finite_names_products_and_the_setting(tmp_path):
+    pictures, _ = squares(4, 1)
+    rows = Lists(np.array([0, 0, 0, 1, 2]), np.array([2, 3]))  # products 2 and 3 are known
+    with pytest.raises(MufinError) as error:
+        self_supervise(encoder(), [pictures], rows, 30, 1e30, 0, machine(tmp_path))
+    said = str(error.value)
+    assert "lower encoder.image.self_supervised_lr" in said and "products.parquet" in said
+    assert "datapoints 3, 2" in said or "datapoints 2, 3" in said
+
+
+def test_a_start_without_any_picture_is_one_sentence(tmp_path):
+    empty = Lists(np.zeros(4, np.int64), np.zeros(0, np.int64))
+    with pytest.raises(MufinError, match="set encoder.image.self_supervised_epochs to 0"):
+        precompute._self_supervised(encoder(), None, [], empty, None, machine(tmp_path), 0)
