@@ -176,6 +176,12 @@ class EncoderParams:
     standardise: Annotated[bool, "true: centre and scale what frozen encoders give; paper false"]
     input_dropout: Annotated[float, "dropout on what E_T gives, [0, 1); paper 0"]
     image_dropout: Annotated[float, "dropout on what E_V gives, [0, 1); paper 0"]
+    lexical_dropout: Annotated[float, "dropout on the descriptors of title words, [0, 1)"]
+    descriptor_norm: Annotated[
+        bool,
+        "true: a LayerNorm per modality on the descriptors of a bag, before A_S, which else mixes",
+        "descriptors of different length; paper false",
+    ]
     modality_dropout: Annotated[
         float,
         "chance in training that a product with several modalities loses one, [0, 1); paper 0",
@@ -203,7 +209,7 @@ class EncoderParams:
             "name at least one of text, image, lexical, each once",
         )
         check_at_least(self, "encoder", 1, "dim", "fused_images")
-        check_below_one(self, "encoder", "input_dropout", "image_dropout", "modality_dropout")
+        check_below_one(self, "encoder", "input_dropout", "image_dropout", "lexical_dropout", "modality_dropout")
         if self.text.kind == "visualbert":
             check(
                 set(self.modalities) == {"text", "image"},

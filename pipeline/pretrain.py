@@ -80,6 +80,8 @@ def _architecture(params: Params) -> Architecture:
         standardise=encoder.standardise,
         text_dropout=encoder.input_dropout,
         image_dropout=encoder.image_dropout,
+        lexical_dropout=encoder.lexical_dropout,
+        descriptor_norm=encoder.descriptor_norm,
         modality_dropout=encoder.modality_dropout,
         gates=attention.gates,
         image_gate=attention.image_gate,

@@ -41,6 +41,8 @@ class Architecture:
     standardise: bool  # whether frozen descriptors are scaled by train statistics
     text_dropout: float  # on the descriptors of titles
     image_dropout: float
+    lexical_dropout: float = 0.0  # on the descriptors of title words
+    descriptor_norm: bool = False  # whether each modality has a LayerNorm before A_S
     modality_dropout: float  # probability that a bag loses a modality in a training step
     gates: bool  # whether the pooling has a weight per modality
     image_gate: float  # initial log weight of images
@@ -89,7 +91,7 @@ def assemble(
     for name in a.modalities:
         if name == "lexical":
             encoders[name] = LexicalBag(len(precomputed.lexical_terms()), a.dim)
-            projections[name] = nn.Identity()
+            projections[name] = _of_terms(a)
         else:
             light = None if whole else _light(precomputed, name)
             encoder = light or load_encoder(precomputed.stored_encoder(name), seed)
@@ -132,10 +134,19 @@ def _light(precomputed: Precomputed, name: str) -> Encoder | None:
 
 def _projection(
     a: Architecture, precomputed: Precomputed, name: str, encoder: Encoder
-) -> Projection:
+) -> nn.Module:
     dropout = a.text_dropout if name == "text" else a.image_dropout
     mean, std = _statistics(a, precomputed, name, encoder)
-    return Projection(encoder.width, a.dim, a.projection, dropout, mean, std)
+    projection = Projection(encoder.width, a.dim, a.projection, dropout, mean, std)
+    return nn.Sequential(projection, nn.LayerNorm(a.dim)) if a.descriptor_norm else projection
+
+
+def _of_terms(a: Architecture) -> nn.Module:
+    """What the mean vectors of title words, which have D numbers already, go through."""
+    steps: list[nn.Module] = [nn.LayerNorm(a.dim)] if a.descriptor_norm else []
+    if a.lexical_dropout:
+        steps.append(nn.Dropout(a.lexical_dropout))
+    return nn.Sequential(*steps) if steps else nn.Identity()
 
 
 def _full_width(a: Architecture, precomputed: Precomputed, encoder: Encoder) -> Projection:
