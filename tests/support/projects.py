@@ -16,7 +16,49 @@ ROOT = Path(__file__).parents[2]
 # Public data sets; a test that needs one is skipped where it is missing
 REAL_DATA = Path(os.environ.get("MUFIN_REAL_DATA", ROOT.parent / "shared/data"))
 LEFT_OUT = ("tests", "benchmarks", "docs", "data", "models", "metrics")  # of a copy
-SMALL = {
+# The modules of the paper, with encoders of a laptop: what the tests run, whatever the sample's
+# profile runs.
+PUBLISHED = {
+    "encoder.modalities": ["text", "image"],
+    "encoder.dim": 96,
+    "encoder.image_dropout": 0.3,
+    "encoder.lexical_dropout": 0.0,
+    "encoder.descriptor_norm": False,
+    "encoder.modality_dropout": 0.2,
+    "encoder.image.name": "vit_tiny_patch16_224",
+    "encoder.image.options": {
+        "img_size": 48,
+        "patch_size": 16,
+        "embed_dim": 384,
+        "depth": 1,
+        "num_heads": 6,
+    },
+    "encoder.image.self_supervised_epochs": 0,
+    "encoder.lexical.ngrams": 2,
+    "attention.a_s": "attention",
+    "attention.pool": "sum",
+    "pretrain.temperature": 0.15,
+    "pretrain.epochs": 50,
+    "pretrain.lr": 0.002,
+    "pretrain.lexical_lr_factor": 10.0,
+    "pretrain.lexical_weight_decay": 0.0,
+    "transfer.a_c": "attention",
+    "transfer.classifier": "mufin",
+    "finetune.loss": "hinge",
+    "finetune.candidates": "shortlist",
+    "finetune.temperature": 0.05,
+    "finetune.batch_size": 200,
+    "finetune.epochs": 20,
+    "finetune.lr": 0.0005,
+    "finetune.free_lr_factor": 10.0,
+    "finetune.free_update": "rows",
+    "finetune.lexical_lr_factor": 10.0,
+    "finetune.lexical_weight_decay": 0.0,
+    "evaluate.mix": "fixed",
+    "evaluate.candidates": "shortlist",
+    "evaluate.frequency_weights": [0.0],
+}
+SMALL = PUBLISHED | {
     "download.sample.products": 240,
     "encoder.dim": 32,
     "encoder.image.options": {

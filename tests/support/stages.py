@@ -17,7 +17,7 @@ from mufin.nn.assembly import new_member
 from mufin.nn.mufin import Mufin
 from mufin.params import Params
 from tests.support.artifacts import sealed
-from tests.support.projects import ROOT, changed
+from tests.support.projects import PUBLISHED, ROOT, changed
 
 STAGES = (
     "download",
@@ -31,7 +31,7 @@ STAGES = (
     "evaluate",
 )
 SIZE, TOKENS = 32, 16
-SMALL = {
+SMALL = PUBLISHED | {
     "download.sample.products": 200,
     "encoder.modalities": ["text", "image", "lexical"],
     "encoder.dim": 16,
