@@ -158,8 +158,8 @@ VALUES: dict[str, bytes] = {
     "options too deep for Python": edited("seed", 1)[:-1] + b', "x": ' + b"[" * 100_000,
     "options a list": edited("encoder.image.options", [1]),
     "options with a NUL name": edited("encoder.image.options", {"\0": 1}),
-    "options with a number as name": in_yaml("img_size: 48", "1: 48"),
-    "options with a date": in_yaml("img_size: 48", "img_size: 2001-01-01"),
+    "options with a number as name": in_yaml("hidden_size: 96", "1: 48"),
+    "options with a date": in_yaml("hidden_size: 96", "hidden_size: 2001-01-01"),
     "a section a text": edited("finetune", "x" * 100_000),
     "a section null": edited("download.columns", None),
 }
