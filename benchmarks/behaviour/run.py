@@ -63,15 +63,55 @@ SETTINGS = {
             "half_life": None,
         },
     },
-    "encoder": {"modalities": ["text", "image", "lexical"]},
-    "pretrain": {"epochs": 30},
-    "transfer": {"free_vectors": "centroid", "alpha": 0.2},
+    "encoder": {
+        "modalities": ["text", "image", "lexical"],
+        "dim": 96,
+        "image_dropout": 0.3,
+        "lexical_dropout": 0.0,
+        "descriptor_norm": False,
+        "modality_dropout": 0.2,
+        "image": {
+            "kind": "timm",
+            "name": "vit_tiny_patch16_224",
+            "weights": "random",
+            "options": {
+                "img_size": 48,
+                "patch_size": 16,
+                "embed_dim": 384,
+                "depth": 1,
+                "num_heads": 6,
+            },
+            "size": 48,
+            "trainable_blocks": 0,
+            "self_supervised_epochs": 0,
+            "self_supervised_lr": 0.002,
+        },
+        "lexical": {"ngrams": 2, "min_count": 2, "max_terms": 50_000},
+    },
+    "attention": {"a_s": "attention", "pool": "sum"},
+    "pretrain": {
+        "temperature": 0.15,
+        "epochs": 30,
+        "lexical_lr_factor": 10.0,
+        "lexical_weight_decay": 0.0,
+    },
+    "transfer": {
+        "a_c": "attention",
+        "free_vectors": "centroid",
+        "classifier": "mufin",
+        "alpha": 0.2,
+    },
     "finetune": {
         "loss": "softmax",
         "candidates": "all",
+        "temperature": 0.05,
+        "batch_size": 200,
         "epochs": 8,
         "lr": 0.001,
         "free_lr_factor": 1.0,
+        "free_update": "rows",
+        "lexical_lr_factor": 10.0,
+        "lexical_weight_decay": 0.0,
     },
     "evaluate": {
         "mix": "chosen",
@@ -167,7 +207,7 @@ def _frozen(folder: Path, seed: int) -> Figures:
 
 
 def _write_settings(path: Path, seed: int) -> None:
-    """params.yaml: the profile sample with SETTINGS."""
+    """params.yaml: SETTINGS, and all others as in the profile sample."""
     shutil.copy(ROOT / "params/sample.yaml", path)
     yaml = YAML()
     content = yaml.load(path.read_text(encoding="utf-8"))
