@@ -283,7 +283,7 @@ def test_every_missing_setting_is_named(tmp_path, section):
 def test_exponents_as_dvc_writes_them_are_numbers(tmp_path):
     path = tmp_path / "params.yaml"
     text = (ROOT / "params.yaml").read_text()
-    path.write_text(text.replace("  lr: 0.0005 ", "  lr: 1e-05 "))
+    path.write_text(text.replace("  lr: 0.01 ", "  lr: 1e-05 "))
     assert load_params(path).finetune.lr == 1e-5
 
 
