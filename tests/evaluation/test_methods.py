@@ -60,7 +60,7 @@ def test_without_valid_datapoints_the_fixed_mix_is_chosen():
     chosen = choose(scored(0), SWEEP, FIXED, frequency())
     assert chosen.fixed == chosen.chosen == FIXED
     assert chosen.without_ridge == replace(FIXED, ridge_weight=0.0)
-    assert [Mix(m["beta"], m["frequency_weight"], m["ridge_weight"]) for m in chosen.on_valid] == [
+    assert [Mix(m["beta"], m["frequency_weight"], m["ridge_weight"]) for m in chosen.tried] == [
         FIXED
     ]
 
@@ -71,7 +71,7 @@ def test_the_best_mix_on_valid_is_chosen(seed):
     chosen = choose(valid, SWEEP, FIXED, frequency())
     merits = [merit(valid, mix) for mix in SWEEP]
     assert chosen.chosen == SWEEP[merits.index(max(merits))] and chosen.fixed == FIXED
-    assert [sum(row[m] for m in ("P@1", "P@5", "R@10")) for row in chosen.on_valid] == (
+    assert [sum(row[m] for m in ("P@1", "P@5", "R@10")) for row in chosen.tried] == (
         pytest.approx(merits)
     )
     alone = [mix for mix in SWEEP if not mix.ridge_weight]
