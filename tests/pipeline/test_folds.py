@@ -209,3 +209,34 @@ def test_folds_of_other_data_are_refused(home, tmp_path):
         write_out_of_fold([], folder / "data/folds", {"data/curated": "0" * 64})
         with pytest.raises(ArtifactError, match="are of different runs"):
             stage("evaluate").main(folder)
+
+
+def test_warm_folds_without_a_ridge_choose_too(tmp_path):
+    """Also where an epoch is chosen on valid, which a fold does not have."""
+    changes = {
+        "members": 1,
+        "curate.split": "warm",
+        "finetune.select": "valid",
+        "index.title_ridge": 0.0,
+        "evaluate.ridge_weights": [0.0],
+        "evaluate.candidates": "all",
+        "evaluate.folds": 2,
+    }
+    with inside(tmp_path, **CHOSEN | changes):
+        run_stages(tmp_path)
+    data, found = read_curated(tmp_path / "data/curated"), read_out_of_fold(tmp_path / "data/folds")
+    assert sum(map(len, found)) > 0.5 * len(data.train)
+    for fold in found:
+        asked = set(data.train.product[fold.datapoints].tolist())
+        assert asked & set(data.labels[fold.candidates.values].tolist())  # they may be labels
+        rest = np.setdiff1d(np.arange(len(data.train)), fold.datapoints)
+        for i, row in enumerate(fold.datapoints):
+            own = np.flatnonzero(data.labels == data.train.product[row])
+            back = [q for q in rest if np.isin(own, data.train.labels[q]).any()]
+            reverse = np.flatnonzero(np.isin(data.labels, data.train.product[back]))
+            known = set(reverse[fold.counts[reverse] > 0].tolist())
+            assert known <= set(fold.excluded[i].tolist())
+            assert not known & set(fold.candidates[i].tolist())
+    told = read_json(tmp_path / "metrics/folds.json")
+    assert "ridge" not in told and told["chosen"]["P@1"] > 0
+    assert read_json(tmp_path / "models/mix.json")["ridge_weight"] == 0
