@@ -70,25 +70,25 @@ def read_out_of_fold(folder: Path) -> list[OutOfFold]:
 
 def _joined(folds: list[OutOfFold]) -> dict:
     """The columns of all folds, one below the other."""
-    schema: dict[str, list] = {
+    columns: dict[str, list] = {
         name: [] for name in ("fold", "datapoint", "labels", "truth", "excluded")
     }
-    schema |= {name: [] for name in SCORES}
+    columns |= {name: [] for name in SCORES}
     for number, fold in enumerate(folds):
-        schema["fold"].append(pa.array(np.full(len(fold), number), pa.int32()))
-        schema["datapoint"].append(pa.array(fold.datapoints, pa.int32()))
+        columns["fold"].append(pa.array(np.full(len(fold), number), pa.int32()))
+        columns["datapoint"].append(pa.array(fold.datapoints, pa.int32()))
         for name, lists in (
             ("labels", fold.candidates),
             ("truth", fold.truth),
             ("excluded", fold.excluded),
         ):
-            schema[name].append(lists.to_arrow(pa.int32()))
+            columns[name].append(lists.to_arrow(pa.int32()))
         nothing = Lists(np.zeros(len(fold) + 1, np.int64), np.zeros(0, np.float32))
         for name in SCORES:
             there = name in fold.scores
             lists = Lists(fold.candidates.offsets, fold.scores[name]) if there else nothing
-            schema[name].append(lists.to_arrow(pa.float32()))
-    return {name: pa.chunked_array(parts) if parts else [] for name, parts in schema.items()}
+            columns[name].append(lists.to_arrow(pa.float32()))
+    return {name: pa.chunked_array(parts) if parts else [] for name, parts in columns.items()}
 
 
 def _fold(rows: pa.Table, counts: np.ndarray) -> OutOfFold:

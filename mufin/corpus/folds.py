@@ -6,10 +6,11 @@ left-out datapoints as its test split. The rule is that of the split itself:
 
 - `cold`: the products that are left out leave the fold's labels too, as those of test do. A label
   of the fold has a train datapoint in it.
-- `time`: a left-out product stays a label if a train datapoint of the fold has it. The left-out
-  datapoints are as the cold products of a later period; of known ones a fold tells nothing.
-- `warm`: the same, and the train datapoints that have a left-out product as a label are its filter
-  pairs, so that the reverse relation does not tell the answer.
+- `time`: the same, since most relations hold in both directions and the reverse one would tell the
+  answer. So the left-out datapoints are as the cold products of a later period; of known products a
+  fold tells nothing.
+- `warm`: a left-out product stays a label if a train datapoint of the fold has it. These train
+  datapoints are its filter pairs, so that the reverse relation does not tell the answer.
 - `released`: all labels stay, with or without train datapoints, and so do the filter pairs.
 """
 
@@ -70,7 +71,7 @@ def _labels(data: Curated, rest: np.ndarray, held: np.ndarray, kind: str) -> np.
         return np.arange(len(data.labels))
     counts = np.bincount(data.train.labels.take(rest).values, minlength=len(data.labels))
     there = counts > 0
-    if kind == "cold":
+    if kind in ("cold", "time"):
         there &= ~np.isin(data.labels, held)
     return np.flatnonzero(there)
 

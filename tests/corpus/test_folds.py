@@ -65,7 +65,7 @@ def test_a_fold_is_what_a_loop_over_its_relations_gives(n, degree, kind, folds, 
         before = pairs(data.train, data.labels)
         rest = {p: found for p, found in before.items() if p not in held}
         known = set().union(*rest.values()) if rest else set()
-        if kind == "cold":
+        if kind in ("cold", "time"):
             known -= held
         if kind == "released":
             known = set(data.labels.tolist())
@@ -92,15 +92,21 @@ def test_a_fold_is_what_a_loop_over_its_relations_gives(n, degree, kind, folds, 
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(6, 60), st.integers(1, 6), st.integers(2, 6), st.integers(0, 999))
-def test_no_left_out_product_takes_part_in_a_cold_fold(n, degree, folds, seed):
+@given(
+    st.integers(6, 60),
+    st.integers(1, 6),
+    st.sampled_from(["cold", "time"]),
+    st.integers(2, 6),
+    st.integers(0, 999),
+)
+def test_no_left_out_product_takes_part_in_a_cold_fold(n, degree, kind, folds, seed):
     try:
-        data = curated(n, degree, "cold", seed)
+        data = curated(n, degree, kind, seed)
     except MufinError:
         return
     number = draw_folds(data.train.product, folds, seed)
     for fold in range(folds):
-        part, labels, _ = fold_of(data, number == fold, "cold")
+        part, labels, _ = fold_of(data, number == fold, kind)
         held = set(data.train.product[number == fold].tolist())
         assert not held & (set(part.train.product.tolist()) | set(part.labels.tolist()))
         trained = set(part.train.labels.values.tolist())
