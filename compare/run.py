@@ -1,4 +1,4 @@
-"""Runs the study: the nine stages, then every row at every seed, the table and the report.
+"""Runs the study: the ten stages, then every row at every seed, the table and the report.
 
 python -m compare.run                               the seeds of compare/variants.yaml
 python -m compare.run --seeds 0 1 2                 these seeds: the table has means and spread

@@ -29,7 +29,11 @@ OF_MUFIN = {  # rows that `evaluate` makes beside what it predicts with: its own
     "module_1_vec": "module_1_vec",
     "alpha_1_at_prediction": "alpha_1",
 }
-PREDICTS = {"fixed": "mufin_fixed", "chosen": "mufin_chosen"}  # evaluate.mix: what `mufin` is then
+PREDICTS = {  # evaluate.mix: what `mufin` is then
+    "fixed": "mufin_fixed",
+    "chosen": "mufin_chosen",
+    "cross_validated": "mufin_chosen",
+}
 
 
 @dataclass(frozen=True, slots=True)

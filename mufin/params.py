@@ -591,12 +591,20 @@ class Evaluate:
         float, "score = beta * classifier score + (1 - beta) * similarity, [0, 1]; paper 0.7"
     ]
     mix: Annotated[
-        Literal["fixed", "chosen"],
+        Literal["fixed", "chosen", "cross_validated"],
         "fixed (paper): predictions use beta "
         "| chosen: the best of betas x frequency_weights x ridge_weights x pair_weights by P@1 + "
-        "P@5 + R@10 on valid",
+        "P@5 + R@10 on valid "
+        "| cross_validated: the best of these, and of each part alone, on scores of all train "
+        "datapoints by networks that have not seen them; for small catalogs, whose valid chooses "
+        "badly",
     ]
-    betas: Annotated[list[float], "values of beta tried on valid, each in [0, 1]"]
+    folds: Annotated[
+        int,
+        "cross_validated: parts of train, each left out once, >= 2; every one trains a network, "
+        "as long as a member does | others: not used",
+    ]
+    betas: Annotated[list[float], "values of beta that are tried, each in [0, 1]"]
     candidates: Annotated[
         Literal["shortlist", "all"],
         "shortlist (paper): score the nearest labels | all: score all labels, for small catalogs",
@@ -604,10 +612,10 @@ class Evaluate:
     shortlist: Annotated[int, "nearest labels per datapoint, >= 100; paper 100"]
     frequency_weights: Annotated[
         list[float],
-        "weights of log(1 + train datapoints of the label), tried on valid; paper [0.0]",
+        "weights of log(1 + train datapoints of the label) that are tried; paper [0.0]",
     ]
     ridge_weights: Annotated[
-        list[float], "weights of index.title_ridge's score, tried on valid; paper [0.0]"
+        list[float], "weights of index.title_ridge's score that are tried; paper [0.0]"
     ]
     pair_weights: Annotated[
         list[float],
@@ -623,6 +631,7 @@ class Evaluate:
             check(0 <= beta <= 1, "evaluate.betas", beta, "each must lie in [0, 1]")
         for name in ("betas", "frequency_weights", "ridge_weights", "pair_weights"):
             check(bool(getattr(self, name)), f"evaluate.{name}", [], "it needs at least one value")
+        check_at_least(self, "evaluate", 2, "folds")
         check_at_least(self, "evaluate", 100, "shortlist")  # as wide as predictions are
         check_at_least(self, "evaluate", 1, "tail")
 

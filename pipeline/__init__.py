@@ -1,4 +1,4 @@
-"""The nine stages of MUFIN as scripts that DVC runs."""
+"""The ten stages of MUFIN as scripts that DVC runs."""
 
 import sys
 

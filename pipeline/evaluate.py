@@ -8,16 +8,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from mufin import devices, runtime
+from mufin.artifacts.contents import check_made_from
 from mufin.artifacts.curated import Curated, read_curated, read_labels, read_split
 from mufin.artifacts.embeddings import read_embeddings
 from mufin.artifacts.files import artifact_json, write_csv, write_json
+from mufin.artifacts.out_of_fold import read_out_of_fold
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table, write_ranking
 from mufin.evaluation.breakdowns import FIGURES, of_known_and_new
@@ -29,6 +30,7 @@ from mufin.evaluation.methods import (
     alpha_one_row,
     alpha_one_scores,
     choose,
+    choose_by_folds,
     mixed_rows,
     module_one_rows,
     part_rows,
@@ -38,6 +40,7 @@ from mufin.evaluation.methods import (
 from mufin.evaluation.reference import reference_rows, train_pairs_row
 from mufin.params import Evaluate, Params, load_params
 from mufin.ranking.mix import Mix
+from mufin.ranking.mix_choice import Fold, out_of_fold_metrics
 from mufin.ranking.mix_file import save_mix
 from mufin.ranking.predictor import Predictor
 from mufin.ranking.trained import load_predictor
@@ -49,7 +52,9 @@ Figures = dict[str, dict[str, dict[str, float]]]  # method, split, metric
 
 
 def main(home: runtime.Home = Path(".")) -> None:
-    """Predict and evaluate; beta and all other weights are chosen on valid, never on test."""
+    """Predict and evaluate; beta and all other weights are chosen on valid, or on folds of train,
+    never on test.
+    """
     for line in evaluate(home):
         print(line)
 
@@ -66,7 +71,8 @@ def evaluate(home: Path) -> list[str]:
         )
         titles = np.array(products["title"].to_pylist(), dtype=object)
         scored, seconds = _scored(predictor, data, titles, _shortlist(e, predictor))
-        mixes = choose(scored["valid"], _sweep(e), Mix(e.beta), predictor.index.log_frequency)
+        folds = _folds(home) if e.mix == "cross_validated" else None
+        mixes = _chosen(folds, scored["valid"], e, predictor.index.log_frequency)
         rows, learnt = _mufin_rows(predictor, params, scored, mixes, evaluator)
         embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
         rows |= module_one_rows(data, embeddings, e.shortlist, predictor.device, params.seed, WIDTH)
@@ -75,12 +81,13 @@ def evaluate(home: Path) -> list[str]:
             row: {split: evaluator.metrics(by_split[split][0], split) for split in SPLITS}
             for row, by_split in rows.items()
         }
-        predicts = "mufin_chosen" if e.mix == "chosen" else "mufin"
+        predicts = "mufin" if e.mix == "fixed" else "mufin_chosen"
         report.items = sum(len(data.splits[split]) for split in SPLITS)
         report.facts = _summary(figures[predicts])
         count = max(len(data.splits["test"]), 1)
         report.costs["milliseconds_per_datapoint"] = round(1000 * seconds / count, 3)
         _write_choices(home, predictor, scored, mixes, learnt, e)
+        _write_folds(home, folds, mixes)
         _write_tables(home, figures, rows, evaluator, products, data)
         _write_predictions(home, rows, predicts)
     kind = artifact_json(home / "data/curated/split.json")["split"]
@@ -108,6 +115,23 @@ def _scored(
         seconds = time.perf_counter() - start  # test comes last
         out[name] = Scored(split, datapoints, candidates)
     return out, seconds
+
+
+def _folds(home: Path) -> list[Fold]:
+    """The out-of-fold scores of train."""
+    folder = home / "data/folds"
+    check_made_from(folder, "data/curated", home / "data/curated")
+    return [Fold.of(scores) for scores in read_out_of_fold(folder)]
+
+
+def _chosen(
+    folds: list[Fold] | None, valid: Scored, e: Evaluate, log_frequency: np.ndarray
+) -> Chosen:
+    """The mixes of the run: chosen on folds of train if there are any, else on valid."""
+    sweep, fixed = _sweep(e), Mix(e.beta)
+    if folds is None:
+        return choose(valid, sweep, fixed, log_frequency)
+    return choose_by_folds(folds, valid, sweep, fixed, log_frequency)
 
 
 def _sweep(e: Evaluate) -> list[Mix]:
@@ -139,7 +163,7 @@ def _mufin_rows(
 
 def _predicting(mixes: Chosen, e: Evaluate) -> Mix:
     """The mix that makes the predictions."""
-    return mixes.chosen if e.mix == "chosen" else mixes.fixed
+    return mixes.fixed if e.mix == "fixed" else mixes.chosen
 
 
 def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> Rows:
@@ -177,12 +201,18 @@ def _write_choices(
 ) -> None:
     """Writes what was chosen on valid, and the mix that prediction uses."""
     choices = _without_descriptor(scored) | {
-        "chosen": asdict(mixes.chosen) | {"on_valid": mixes.on_valid},
+        "chosen": mixes.chosen.weights() | {"on": mixes.on, f"on_{mixes.on}": mixes.tried},
         "popularity_mix": learnt,
         "unseen": {split: _unseen(predictor, home, split, e) for split in SPLITS},
     }
     write_json(choices, home / "metrics/choices.json")
     save_mix(_predicting(mixes, e), home / "models/mix.json", home / "models/index")
+
+
+def _write_folds(home: Path, folds: list[Fold] | None, mixes: Chosen) -> None:
+    """Writes the figures on the folds of train, by which a person can choose other settings."""
+    figures = {} if folds is None else out_of_fold_metrics(folds, mixes.fixed, mixes.chosen)
+    write_json(figures, home / "metrics/folds.json")
 
 
 def _unseen(predictor: Predictor, home: Path, name: str, e: Evaluate) -> dict:

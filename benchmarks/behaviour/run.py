@@ -2,7 +2,7 @@
 
 python -m benchmarks.behaviour.run --seeds 0,1,2 --out benchmarks/results/behaviour.json
 
-Each seed invents a catalog and its ratings (`benchmarks.behaviour.ratings`), runs the nine stages
+Each seed invents a catalog and its ratings (`benchmarks.behaviour.ratings`), runs the ten stages
 on them, and evaluates on the latest ratings. Known products take part in training; cold ones are
 first rated later. The network's settings are those of the profile small-catalog, with the encoders
 of the profile sample, which need no weights from a hub.
@@ -30,7 +30,7 @@ from mufin.errors import MufinError
 from mufin.evaluation.breakdowns import FIGURES, of_known_and_new
 
 ROOT = Path(__file__).parents[2]
-STAGES = "download curate precompute pretrain retrieve transfer finetune index evaluate".split()
+STAGES = "download curate precompute pretrain retrieve transfer finetune index folds evaluate".split()
 SETTINGS = {
     "download": {
         "source": "catalog",

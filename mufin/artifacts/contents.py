@@ -36,13 +36,20 @@ class Contents:
     files: dict[str, tuple[int, str]]  # path below the folder -> bytes and SHA-256 in hex
 
 
-def seal(folder: Path, made_from: Mapping[str, str] | None = None) -> None:
+def seal(
+    folder: Path,
+    made_from: Mapping[str, str] | None = None,
+    known: Mapping[str, tuple[int, str]] | None = None,
+) -> None:
     """Writes `contents.json` for the files that are in `folder` now.
 
-    `made_from` names the artifacts that it belongs together with, and their ids.
+    `made_from` names the artifacts that it belongs together with, and their ids. Files whose size
+    and SHA-256 are `known` are not hashed.
     """
+    known = known or {}
     files = {
-        name: (path.stat().st_size, hash_of(path)) for name, path in sorted(_files(folder).items())
+        name: known[name] if name in known else (path.stat().st_size, hash_of(path))
+        for name, path in sorted(_files(folder).items())
     }
     said = {"made_from": dict(made_from or {}), "files": files}
     content = {"written_by": WRITER, "id": _id(said), **said}

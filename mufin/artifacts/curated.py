@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mufin.artifacts.contents import checked
+from mufin.artifacts.files import write_json
 from mufin.artifacts.tables import read_table, write_table
 from mufin.errors import ArtifactError
 from mufin.ragged import Lists
@@ -64,6 +65,22 @@ def write_split(split: Split, path: Path) -> None:
 def _weights_of(path: Path) -> Path:
     """The file of the weights of a split: `data/curated/train_weights.parquet`."""
     return path.with_name(f"{path.stem}_weights.parquet")
+
+
+def write_curated(data: Curated, kind: str, products: Path, folder: Path) -> None:
+    """Writes `data` into a new `folder` as the stage curate does; `kind` is that of the split.
+
+    The table of products is a link to `products`. There are no unseen labels.
+    """
+    folder.mkdir()
+    (folder / "products.parquet").symlink_to(products)
+    for sub, labels in (("", data.labels), ("unseen/", data.labels[:0])):
+        write_table({"product": labels.astype(np.int32)}, "labels", folder / f"{sub}labels.parquet")
+    for name, split in data.splits.items():
+        write_split(split, folder / f"{name}.parquet")
+        if name != "train":
+            write_split(split, folder / f"unseen/{name}.parquet")
+    write_json({"split": kind}, folder / "split.json")
 
 
 def read_split(path: Path) -> Split:

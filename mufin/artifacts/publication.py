@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mufin.artifacts.contents import NAME, contents_of, foreign, seal
+from mufin.artifacts.contents import NAME, checked, contents_of, foreign, seal
 from mufin.errors import ArtifactError
 
 WRITING = "while writing "  # the note that `publish` adds to an error; libraries name no file
@@ -20,13 +20,18 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 @contextlib.contextmanager
-def publish(target: Path, made_from: Mapping[str, str] | None = None) -> Iterator[Path]:
+def publish(
+    target: Path,
+    made_from: Mapping[str, str] | None = None,
+    known: Mapping[str, tuple[int, str]] | None = None,
+) -> Iterator[Path]:
     """Yields a temporary path beside `target` that replaces `target` on success only.
 
     The caller creates a file or a folder at that path. A folder gets a `contents.json`, in which
-    `made_from` (name of an input -> its id) is written down. All bytes are on the disk before the
-    rename, and the rename is on the disk when this returns. Temporary folders that killed processes
-    left beside `target` are removed.
+    `made_from` (name of an input -> its id) is written down; files with a `known` size and SHA-256
+    are not hashed for it. All bytes are on the disk before the rename, and the rename is on the
+    disk when this returns. Temporary folders that killed processes left beside `target` are
+    removed.
 
     An error in the block is raised again, with a note that names `target`. Raises FileNotFoundError
     if nothing was created. Raises ArtifactError if `target` is a folder that the pipeline did not
@@ -40,7 +45,7 @@ def publish(target: Path, made_from: Mapping[str, str] | None = None) -> Iterato
     scratch, lock = _temporary(target)
     try:
         yield scratch / target.name
-        _replace(scratch / target.name, target, made_from)
+        _replace(scratch / target.name, target, made_from, known or {})
     except Exception as error:
         error.add_note(f"{WRITING}{target}")
         raise
@@ -49,13 +54,32 @@ def publish(target: Path, made_from: Mapping[str, str] | None = None) -> Iterato
         os.close(lock)
 
 
-def _replace(made: Path, target: Path, made_from: Mapping[str, str] | None) -> None:
+def publish_links(source: Path, target: Path, made_from: Mapping[str, str]) -> None:
+    """Publishes at `target` the artifact in `source` by links to its files, made from others.
+
+    Its files are those of `source`, whose hashes are taken over; `made_from` replaces entries of
+    the same name. So an artifact that does not depend on what differs can serve several runs.
+    """
+    source = Path(source).resolve()
+    contents = checked(source)
+    with publish(target, contents.made_from | dict(made_from), contents.files) as folder:
+        for name in contents.files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(source / name)
+
+
+def _replace(
+    made: Path,
+    target: Path,
+    made_from: Mapping[str, str] | None,
+    known: Mapping[str, tuple[int, str]],
+) -> None:
     """Puts `made` in the place of `target`, whose last state is in the folder of `made` then."""
     folder = made.is_dir()
     made.lstat()  # raises if nothing was made
     _check_kind(folder, target)
     if folder:
-        seal(made, made_from)
+        seal(made, made_from, known)
     _sync_all(made)
     if folder:
         _rename_folder(made, target)

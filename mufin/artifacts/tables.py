@@ -51,6 +51,19 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
     "weights": pa.schema([("weights", FLOATS)]),
     "shortlist": pa.schema([("labels", INTS), ("similarity", FLOATS)]),
     "predictions": pa.schema([("labels", INTS), ("score", FLOATS)]),
+    "out_of_fold": pa.schema(
+        [
+            ("fold", INT),
+            ("datapoint", INT),
+            ("labels", INTS),
+            ("classifier", FLOATS),
+            ("similarity", FLOATS),
+            ("ridge", FLOATS),  # empty lists if there is no title ridge
+            ("truth", INTS),
+            ("excluded", INTS),
+        ]
+    ),
+    "fold_counts": pa.schema([("counts", INTS)]),
 }
 
 

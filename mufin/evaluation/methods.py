@@ -18,6 +18,7 @@ from mufin.evaluation.evaluator import Evaluator, rounded
 from mufin.nn.embedding import Embedded, search_vectors
 from mufin.ranking.label_index import label_rows
 from mufin.ranking.mix import Candidates, Mix, choose_mix, rank
+from mufin.ranking.mix_choice import Fold, choose_on_folds
 from mufin.ranking.order import Ranking, top
 from mufin.ranking.popularity_mix import LabelFacts, fit
 from mufin.ranking.predictor import Predictor
@@ -44,10 +45,11 @@ class Chosen:
     """The mixes of scores that a run reports."""
 
     fixed: Mix  # evaluate.beta only: the paper's score
-    chosen: Mix  # the best of the sweep on valid
+    chosen: Mix  # the best of the sweep on valid, or what the folds choose
     without_ridge: Mix | None  # the best without a title ridge, None if there is no ridge
     without_pairs: Mix | None  # the best without pairs of train, None if valid has none of them
-    on_valid: list[dict]  # weights and figures of each mix in the sweep
+    tried: list[dict]  # weights and figures of each mix in the sweep
+    on: str = "valid"  # where the mixes were tried: valid or folds
 
 
 def choose(valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarray) -> Chosen:
@@ -72,6 +74,30 @@ def choose(valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarra
         best_without(best.pair_weight > 0, pair_weight=0.0),
         table,
     )
+
+
+def choose_by_folds(
+    folds: list[Fold], valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarray
+) -> Chosen:
+    """The best mixes of `sweep` on `folds` of train.
+
+    A left-out product has no pairs in train, so folds tell nothing of `pair_weight`. It is chosen
+    on valid, for the mix of the folds, where valid has products of train (`curate.split: time`).
+    """
+    alone = list(dict.fromkeys(replace(mix, pair_weight=0.0) for mix in sweep))
+    choice, without_ridge = choose_on_folds(folds, alone, fixed), None
+    best = choice.mix
+    if valid.candidates.ridge is not None:
+        own = [f.without_ridge() for f in folds]
+        mixes = list(dict.fromkeys(replace(mix, ridge_weight=0.0) for mix in alone))
+        without_ridge = choose_on_folds(own, mixes, fixed).mix
+    if valid.candidates.pairs is not None:
+        weights = dict.fromkeys([0.0, *(mix.pair_weight for mix in sweep)])
+        pairs = [replace(best, pair_weight=weight) for weight in weights]
+        truth, excluded = valid.split.labels, valid.split.excluded
+        best, _ = choose_mix(valid.candidates, truth, excluded, pairs, log_frequency)
+    without_pairs = choice.mix if best.pair_weight > 0 else None
+    return Chosen(fixed, best, without_ridge, without_pairs, choice.tried, "folds")
 
 
 def mixed_rows(
@@ -123,7 +149,7 @@ def alpha_one_row(
         )
         for name, s in scored.items()
     }
-    return _ranked(replaced, mix, log_frequency, width)
+    return _ranked(replaced, mix.of_network(), log_frequency, width)
 
 
 def rare_and_popular_row(
@@ -175,7 +201,11 @@ def part_rows(
             datapoints = predictor.embed(s.split.product, modalities)
             candidates = predictor.candidates(datapoints, k, s.split.excluded)
             out[row][name] = rank(
-                candidates, mix, s.split.excluded, predictor.index.log_frequency, width
+                candidates,
+                mix.of_network(),
+                s.split.excluded,
+                predictor.index.log_frequency,
+                width,
             )
     return out
 

@@ -1,4 +1,7 @@
-"""The mix of classifier score and similarity (MUFIN Sec. 3.1, Prediction), chosen on valid."""
+"""The mix of classifier score and similarity (MUFIN Sec. 3.1, Prediction), chosen on valid.
+
+`mufin.ranking.mix_choice` chooses one on folds of train.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """s = beta c + (1 - beta) a + frequency_weight f + ridge_weight r + pair_weight p.
+    """s = n (beta c + (1 - beta) a) + frequency_weight f + ridge_weight r + pair_weight p.
 
     c is the classifier score, a the similarity, f = log(1 + train datapoints of the label), r the
-    score of the title ridge and p the strength of the pair in train. The paper only has beta.
+    score of the title ridge and p the strength of the pair in train. n, the network weight, is 1;
+    with 0 the ridge ranks alone. The paper only has beta.
     """
 
     beta: float
     frequency_weight: float = 0.0
     ridge_weight: float = 0.0
     pair_weight: float = 0.0
+    network_weight: float = 1.0
+
+    def weights(self) -> dict[str, float]:
+        """The weights by name; that of the network only if it is not 1."""
+        named = asdict(self)
+        if self.network_weight == 1:
+            del named["network_weight"]
+        return named
+
+    def of_network(self) -> Mix:
+        """The same mix where there is no ridge, which may have been all of it."""
+        return replace(self, network_weight=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +66,11 @@ class Candidates:
         and scores with weight 0 are not read, so they may be NaN.
         """
         there, out = self.ids[rows] >= 0, np.zeros((len(rows), self.ids.shape[1]))
-        if mix.beta > 0:
-            out += mix.beta * np.where(there, self.classifier[rows], 0)
-        if mix.beta < 1:
-            out += (1 - mix.beta) * np.where(there, self.similarity[rows], 0)
+        network = mix.network_weight
+        if network and mix.beta > 0:
+            out += network * mix.beta * np.where(there, self.classifier[rows], 0)
+        if network and mix.beta < 1:
+            out += network * (1 - mix.beta) * np.where(there, self.similarity[rows], 0)
         if mix.frequency_weight and frequency is not None:
             out += (mix.frequency_weight * frequency)[np.maximum(self.ids[rows], 0)]
         if mix.ridge_weight and self.ridge is not None:
@@ -113,4 +130,4 @@ def choose_mix(
         return rank(candidates, mix, excluded, frequency, 10)[0]
 
     best, figures = best_on_valid(mixes, labels_of, truth, excluded)
-    return best, [asdict(mix) | row for mix, row in zip(mixes, figures)]
+    return best, [mix.weights() | row for mix, row in zip(mixes, figures)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from mufin.artifacts.contents import check_id, contents_of
@@ -16,7 +15,7 @@ INDEX = "models/index"
 def save_mix(mix: Mix, path: Path, index: Path) -> None:
     """Publishes the mix for the index in the folder `index`."""
     made_from = {INDEX: contents_of(index).id}
-    write_sealed_json(asdict(mix) | {"made_from": made_from}, path)
+    write_sealed_json(mix.weights() | {"made_from": made_from}, path)
 
 
 def load_mix(path: Path, index: Path) -> Mix:

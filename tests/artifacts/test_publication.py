@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mufin.artifacts import publication
-from mufin.artifacts.contents import NAME, contents_of
-from mufin.artifacts.publication import publish
+from mufin.artifacts.contents import NAME, check, checked, contents_of
+from mufin.artifacts.publication import publish, publish_links
 from mufin.errors import ArtifactError
 from tests.support.artifacts import sealed
 from tests.support.projects import ROOT
@@ -52,6 +52,30 @@ def test_publishing_replaces_the_old_and_leaves_no_temporary_files(tmp_path, fol
             make(scratch, text, folder)
         assert content(target.parent) == made(name, text, folder)
         assert [p.name for p in target.parent.iterdir()] == [name]
+
+
+def test_linked_artifacts_are_whole_and_made_from_others(tmp_path):
+    with publish(tmp_path / "one", {"data/a": "1", "data/b": "2"}) as folder:
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep/file").write_text("first")
+        (folder / "large").write_text("second")
+    publish_links(tmp_path / "one", tmp_path / "home/two", {"data/b": "3"})
+    one, two = contents_of(tmp_path / "one"), checked(tmp_path / "home/two")
+    assert two.made_from == {"data/a": "1", "data/b": "3"}
+    assert two.files == one.files and two.id != one.id
+    assert content(tmp_path / "home/two") == content(tmp_path / "one")
+    check(tmp_path / "home/two/deep/file")
+    shutil.rmtree(tmp_path / "home")
+    assert content(tmp_path / "one") == {"deep/file": "first", "large": "second"}
+
+
+def test_a_damaged_artifact_is_not_linked(tmp_path):
+    with publish(tmp_path / "one") as folder:
+        make(folder, "text", folder=True)
+    (tmp_path / "one/deep/text").write_text("longer text")
+    with pytest.raises(ArtifactError, match="text is damaged"):
+        publish_links(tmp_path / "one", tmp_path / "two", {})
+    assert not (tmp_path / "two").exists()
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])

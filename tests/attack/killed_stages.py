@@ -1,4 +1,4 @@
-"""Runs the nine stages twice, the second time with kill -9 at random; prints what differs.
+"""Runs the ten stages twice, the second time with kill -9 at random; prints what differs.
 
 python -m tests.attack.killed_stages <folder> <seed> <kills>
 

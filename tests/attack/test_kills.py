@@ -1,4 +1,4 @@
-"""Forty kills (SIGKILL) over all nine stages: the end is as if there had been none."""
+"""Forty kills (SIGKILL) over all ten stages: the end is as if there had been none."""
 
 from __future__ import annotations
 

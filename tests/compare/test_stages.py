@@ -17,7 +17,7 @@ COMPARE = YAML(typ="safe").load((ROOT / "compare/dvc.yaml").read_text())["stages
 STAGES = read_stages(ROOT / "dvc.yaml")
 SHARED = ["download", "curate"]
 BASE = ["precompute", "pretrain", "retrieve"]
-ROW = ["transfer", "finetune", "index", "evaluate"]
+ROW = ["transfer", "finetune", "index", "folds", "evaluate"]
 
 
 def names(stages) -> list[str]:

@@ -16,6 +16,7 @@ from mufin.evaluation.methods import (
     Scored,
     alpha_one_row,
     choose,
+    choose_by_folds,
     mixed_rows,
     module_one_rows,
     unseen_labels,
@@ -24,6 +25,7 @@ from mufin.evaluation.reference import reference_rows, train_pairs_row
 from mufin.metrics import precision_at_k, recall_at_k
 from mufin.ragged import Lists
 from mufin.ranking.mix import Candidates, Mix, rank
+from mufin.ranking.mix_choice import Fold, choose_on_folds
 from mufin.ranking.title_ridge import TitleRidge
 
 FIXED = Mix(0.3)
@@ -60,7 +62,7 @@ def test_without_valid_datapoints_the_fixed_mix_is_chosen():
     chosen = choose(scored(0), SWEEP, FIXED, frequency())
     assert chosen.fixed == chosen.chosen == FIXED
     assert chosen.without_ridge == replace(FIXED, ridge_weight=0.0)
-    assert [Mix(m["beta"], m["frequency_weight"], m["ridge_weight"]) for m in chosen.on_valid] == [
+    assert [Mix(m["beta"], m["frequency_weight"], m["ridge_weight"]) for m in chosen.tried] == [
         FIXED
     ]
 
@@ -71,7 +73,7 @@ def test_the_best_mix_on_valid_is_chosen(seed):
     chosen = choose(valid, SWEEP, FIXED, frequency())
     merits = [merit(valid, mix) for mix in SWEEP]
     assert chosen.chosen == SWEEP[merits.index(max(merits))] and chosen.fixed == FIXED
-    assert [sum(row[m] for m in ("P@1", "P@5", "R@10")) for row in chosen.on_valid] == (
+    assert [sum(row[m] for m in ("P@1", "P@5", "R@10")) for row in chosen.tried] == (
         pytest.approx(merits)
     )
     alone = [mix for mix in SWEEP if not mix.ridge_weight]
@@ -82,6 +84,44 @@ def test_the_best_mix_on_valid_is_chosen(seed):
 def test_without_a_ridge_no_second_mix_is_chosen():
     chosen = choose(scored(9, ridge=False), SWEEP, FIXED, frequency())
     assert chosen.without_ridge is None
+
+
+def folds_of(*several: Scored) -> list[Fold]:
+    return [Fold(s.candidates, s.split.labels, s.split.excluded, frequency()) for s in several]
+
+
+def test_folds_choose_instead_of_valid():
+    folds, valid = folds_of(scored(40, seed=1), scored(40, seed=2)), scored(9, seed=3)
+    chosen = choose_by_folds(folds, valid, SWEEP, FIXED, frequency())
+    choice = choose_on_folds(folds, SWEEP, FIXED)
+    assert (chosen.chosen, chosen.tried, chosen.on) == (choice.mix, choice.tried, "folds")
+    alone = [mix for mix in SWEEP if not mix.ridge_weight]
+    own = [fold.without_ridge() for fold in folds]
+    assert chosen.without_ridge == choose_on_folds(own, alone, FIXED).mix
+    assert chosen.without_ridge.network_weight == 1 and chosen.without_pairs is None
+
+
+def test_the_weight_of_pairs_is_chosen_on_valid():
+    """The pairs of valid name its truth, of which folds know nothing."""
+    folds, valid = folds_of(scored(40, seed=1)), scored(30, seed=3)
+    pairs = np.zeros(valid.candidates.ids.shape, np.float32)
+    for row, true in enumerate(valid.split.labels[i] for i in range(30)):
+        pairs[row, np.isin(valid.candidates.ids[row], true)] = 1
+    valid = replace(valid, candidates=replace(valid.candidates, pairs=pairs))
+    sweep = [replace(mix, pair_weight=weight) for mix in SWEEP for weight in (0.0, 5.0)]
+    chosen = choose_by_folds(folds, valid, sweep, FIXED, frequency())
+    without = choose_on_folds(folds, SWEEP, FIXED).mix
+    assert chosen.chosen == replace(without, pair_weight=5.0)
+    assert chosen.without_pairs == without
+
+
+def test_the_ridge_alone_leaves_the_network_to_rows_without_it():
+    both = {"test": scored(6)}
+    scores = {"test": np.random.default_rng(5).normal(size=(6, 12)).astype(np.float32)}
+    alone = Mix(0.5, ridge_weight=1.0, network_weight=0.0)
+    found = alpha_one_row(both, scores, alone, frequency(), 8)["test"]
+    expected = alpha_one_row(both, scores, Mix(0.5), frequency(), 8)["test"]
+    assert all(map(np.array_equal, found, expected))
 
 
 def test_mixed_rows_are_the_rankings_of_their_mixes():

@@ -1,4 +1,4 @@
-"""All nine stages: labels that are texts for products with pictures, and orders split by time."""
+"""All ten stages: labels that are texts for products with pictures, and orders split by time."""
 
 from __future__ import annotations
 

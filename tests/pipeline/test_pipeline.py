@@ -79,11 +79,11 @@ def test_a_second_repro_is_a_no_op(project):
     assert run(project, "git", "status", "--porcelain").stdout == ""
 
 
-def test_another_gamma_reruns_finetune_index_and_evaluate(project):
+def test_another_gamma_reruns_finetune_and_what_follows(project):
     done = run(project, "dvc", "exp", "run", "-S", "finetune.gamma=0.3")
     try:
         assert done.returncode == 0, done.stderr[-2000:]
-        assert ran(done.stdout + done.stderr) == ["finetune", "index", "evaluate"]
+        assert ran(done.stdout + done.stderr) == ["finetune", "index", "folds", "evaluate"]
         assert "WARNING" not in done.stdout + done.stderr
         shown = run(project, "dvc", "metrics", "diff")
         assert shown.returncode == 0, shown.stderr

@@ -74,14 +74,21 @@ def test_answers_of_test_products_are_the_predictions(finished, served):
         assert [answer["title"] for answer in asked] == titles
 
 
-@pytest.mark.parametrize("beta, part", [(0.0, "similarity"), (1.0, "classifier")])
-def test_the_mix_file_decides_the_order(finished, tmp_path, beta, part):
-    mix = {"beta": beta, "frequency_weight": 0.0, "ridge_weight": 0.0}
+@pytest.mark.parametrize(
+    "mix, part",
+    [
+        ({"beta": 0.0}, "similarity"),
+        ({"beta": 1.0}, "classifier"),
+        ({"beta": 1.0, "ridge_weight": 1.0, "network_weight": 0.0}, "ridge"),
+    ],
+)
+def test_the_mix_file_decides_the_order(finished, tmp_path, mix, part):
     assert Mix(**mix) != load_mix(finished / "models/mix.json", finished / "models/index")
     served = with_mix(finished, tmp_path / "home", mix)
     test, predictor = products_of(finished, "test")[:12], served.predictor
     wide, own = served.params.evaluate.shortlist, predictor.index.labels_of(np.array(test))
-    candidates = predictor.candidates(predictor.embed(np.array(test)), wide, own)
+    titles = [served.titles[product] for product in test]
+    candidates = predictor.candidates(predictor.embed(np.array(test)), wide, own, titles)
     for row, answers in enumerate(served.recommend([served.uids[p] for p in test], k=20)):
         order = np.lexsort((candidates.ids[row], -getattr(candidates, part)[row]))[:20]
         best = candidates.ids[row][order]

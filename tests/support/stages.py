@@ -28,6 +28,7 @@ STAGES = (
     "transfer",
     "finetune",
     "index",
+    "folds",
     "evaluate",
 )
 SIZE, TOKENS = 32, 16
