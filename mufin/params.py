@@ -77,10 +77,10 @@ class ImageEncoderParams:
         check_at_least(self, "encoder.image", 0, "self_supervised_epochs")
         check_positive(self, "encoder.image", "self_supervised_lr")
         check(
-            self.kind == "timm" or not self.self_supervised_epochs,
+            self.kind != "clip" or not self.self_supervised_epochs,
             "encoder.image.self_supervised_epochs",
             self.self_supervised_epochs,
-            f"with encoder.image.kind: {self.kind} it must be 0",
+            "with encoder.image.kind: clip it must be 0",
         )
         check(
             self.trainable_blocks == "all" or self.trainable_blocks >= 0,
@@ -209,7 +209,9 @@ class EncoderParams:
             "name at least one of text, image, lexical, each once",
         )
         check_at_least(self, "encoder", 1, "dim", "fused_images")
-        check_below_one(self, "encoder", "input_dropout", "image_dropout", "lexical_dropout", "modality_dropout")
+        check_below_one(
+            self, "encoder", "input_dropout", "image_dropout", "lexical_dropout", "modality_dropout"
+        )
         if self.text.kind == "visualbert":
             check(
                 set(self.modalities) == {"text", "image"},

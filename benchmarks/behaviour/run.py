@@ -30,7 +30,9 @@ from mufin.errors import MufinError
 from mufin.evaluation.breakdowns import FIGURES, of_known_and_new
 
 ROOT = Path(__file__).parents[2]
-STAGES = "download curate precompute pretrain retrieve transfer finetune index folds evaluate".split()
+STAGES = (
+    "download curate precompute pretrain retrieve transfer finetune index folds evaluate"
+).split()
 SETTINGS = {
     "download": {
         "source": "catalog",

@@ -67,10 +67,20 @@ COMPARED = (
         GENERAL,
     ),
     ("Modules III and IV (the ranker) improve on Module I.", "mufin", "module_1_bag", GENERAL),
-    ("Concatenation in place of cross-attention (ConCat) is worse.", "published", "concat", GENERAL),
+    (
+        "Concatenation in place of cross-attention (ConCat) is worse.",
+        "published",
+        "concat",
+        GENERAL,
+    ),
     ("Without self-attention (no A_S) it is worse.", "published", "no_a_s", GENERAL),
     ("Without cross-attention (no A_C) it is worse.", "published", "no_a_c", GENERAL),
-    ("Without free vectors (alpha = 1) it is worse over all labels.", "published", "alpha_1", GENERAL),
+    (
+        "Without free vectors (alpha = 1) it is worse over all labels.",
+        "published",
+        "alpha_1",
+        GENERAL,
+    ),
     (
         "Without free vectors (alpha = 1) it is better on rare labels.",
         "alpha_1",

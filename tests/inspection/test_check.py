@@ -121,8 +121,7 @@ def test_what_no_product_has_must_not_be_encoded(column, modalities, rest):
 
 def test_vectors_stand_for_pictures():
     written([row | {"images": []} for row in ROWS])
-    image = replace(SAMPLE.encoder.image, kind="vectors", self_supervised_epochs=0)
-    encoder = replace(SAMPLE.encoder, image=image)
+    encoder = replace(SAMPLE.encoder, image=replace(SAMPLE.encoder.image, kind="vectors"))
     vectors = replace(SAMPLE.download.image_vectors, location="a.npy", ids="a.txt")
     download = replace(of().download, image_vectors=vectors)
     with_vectors = replace(SAMPLE, download=download, encoder=encoder)

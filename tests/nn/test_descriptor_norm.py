@@ -9,9 +9,7 @@ import torch
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
 from mufin.params import load_params
-from tests.support.stages import inside, made, new_network
-
-WITH = {"encoder.descriptor_norm": True}
+from tests.support.stages import made, new_network
 
 
 @pytest.fixture(scope="module")
