@@ -36,6 +36,7 @@ from mufin.evaluation.evaluator import Evaluator
 from mufin.params import load_params
 
 PLACE = "compare/splits"
+TABLE = "metrics/splits.json"
 METRICS = ("P@1", "P@5", "R@10", "R@100")
 SHARED = {
     "curate": "data/curated",
@@ -60,7 +61,7 @@ def main(
         run_missing(place, seed, study)
         by_split.append(of_split(place, study))
     report = compared(study, by_split) | {"splits": splits, "seed": seed}
-    write_json(report, home / "metrics/splits.json")
+    write_json(report, home / TABLE)
     print("\n".join(markdown(report)))
 
 

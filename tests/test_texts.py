@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 from ruamel.yaml import YAML
 
+from compare import splits
 from mufin import cli
 from mufin.code import ROOT
 from mufin.params import Params
@@ -158,6 +159,7 @@ def test_a_named_file_exists_or_is_an_out(path):
     if path.startswith(PRODUCED):
         stem = re.split(r"[<*{]", path)[0]
         known = [*outs(), "scratch/", "benchmarks/results/", "compare/results", "compare/plots"]
+        known += [splits.PLACE, splits.TABLE]
         assert any(stem.startswith(k) or k.startswith(stem) for k in known), paths()[path]
         return
     options = [
