@@ -31,6 +31,7 @@ PRODUCED = (
     "scratch/",
     "benchmarks/results/",
     "compare/results/",
+    "compare/splits/",
     "compare/plots/",
 )
 SUFFIXES = (
