@@ -264,7 +264,9 @@ def attempts(monkeypatch) -> Counter:
 
 
 def dead_ports(count: int) -> list[int]:
-    """Ports of servers that are gone."""
+    """Ports of servers that are gone. Ask for them while the servers of the test are up: one that
+    starts later may get such a port.
+    """
     with contextlib.ExitStack() as stack:
         return [stack.enter_context(Server()).server_address[1] for _ in range(count)]
 
@@ -328,9 +330,9 @@ def test_a_network_lost_midway_keeps_what_was_fetched(tmp_path, attempts):
 
 
 def test_a_dead_host_costs_few_requests_and_is_asked_again(tmp_path, attempts, capsys):
-    (dead,), shop = dead_ports(1), tmp_path / "shop"
+    shop = tmp_path / "shop"
     with serving(Server()) as server:
-        alive = server.server_address[1]
+        (dead,), alive = dead_ports(1), server.server_address[1]
         urls = pictures([dead, alive], 500)
         shop_of(shop, urls, max_failed=0.6)
         run(shop)
@@ -357,8 +359,8 @@ def test_a_dead_host_costs_few_requests_and_is_asked_again(tmp_path, attempts, c
 
 def test_an_unreachable_part_of_the_catalog_does_not_end_the_run(tmp_path, attempts):
     """More dead hosts in a row than a lost network would need, before the first live one."""
-    ports = dead_ports(LOST // 5)
     with serving(Server()) as server:
+        ports = dead_ports(LOST // 5)
         urls = pictures([*ports, server.server_address[1]], 10)
         shop_of(tmp_path / "shop", urls, max_failed=0.95)
         run(tmp_path / "shop")
