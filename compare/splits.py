@@ -26,6 +26,7 @@ from compare.per_datapoint import values
 from compare.rows import results, title
 from compare.run import write_study
 from compare.study import BASE, FOLDER, Study, read_study
+from compare.table import mean_and_spread
 from compare.variant import changed
 from mufin import code, runtime
 from mufin.artifacts.curated import read_curated
@@ -38,10 +39,8 @@ from mufin.params import load_params
 PLACE = "compare/splits"
 TABLE = "metrics/splits.json"
 METRICS = ("P@1", "P@5", "R@10", "R@100")
-SHARED = {
-    "curate": "data/curated",
-    "precompute": "data/precomputed",
-}  # what all rows of a split read
+# what all rows of a split read
+SHARED = {"curate": "data/curated", "precompute": "data/precomputed"}
 Values = dict[str, np.ndarray]  # metric: (n,) of each test datapoint, in percent
 
 
@@ -149,9 +148,7 @@ def compared(study: Study, by_split: list[tuple[np.ndarray, dict[str, Values]]])
     for name in names:
         row: dict = {"row": name, "title": title(study, name)[1], "metrics": {}, "lead": {}}
         for m in METRICS:
-            means = np.array([rows[name][m].mean() for _, rows in by_split])
-            spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
-            row["metrics"][m] = [round(float(means.mean()), 4), round(spread, 4)]
+            row["metrics"][m] = mean_and_spread([float(r[name][m].mean()) for _, r in by_split])
             if name == "mufin":
                 continue
             gains = [rows["mufin"][m] - rows[name][m] for _, rows in by_split]
