@@ -13,6 +13,7 @@ MUFIN = {  # name: (group, the paper's name) of MUFIN and its variants, in the o
     "mufin_fixed": ("MUFIN", "MUFIN, the paper's score"),
     "mufin_chosen": ("MUFIN", "MUFIN, mix chosen on valid"),
     "mufin_without_ridge": ("MUFIN", "MUFIN, mix chosen without the title ridge"),
+    "mufin_without_votes": ("MUFIN", "MUFIN, mix chosen without votes of train datapoints"),
     "mufin_without_pairs": ("MUFIN", "MUFIN, mix chosen without pairs of train"),
     "mufin_rare_and_popular": ("MUFIN", "MUFIN, rare and popular labels scored differently"),
     "no_self_supervision": ("Recipe", "MUFIN, E_V as drawn at random"),

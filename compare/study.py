@@ -23,6 +23,7 @@ OF_MUFIN = {  # rows that `evaluate` makes beside what it predicts with: its own
     "mufin_fixed": "mufin",
     "mufin_chosen": "mufin_chosen",
     "mufin_without_ridge": "mufin_without_ridge",
+    "mufin_without_votes": "mufin_without_votes",
     "mufin_without_pairs": "mufin_without_pairs",
     "mufin_rare_and_popular": "mufin_rare_and_popular",
     "module_1_bag": "module_1_bag",

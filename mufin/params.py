@@ -568,10 +568,20 @@ class Index:
         "evaluate.ridge_weights adds its score "
         "| 0: none (paper)",
     ]
+    voters: Annotated[
+        int,
+        "nearest train datapoints of a datapoint, which vote for their labels, >= 0; "
+        "evaluate.vote_weights adds the votes "
+        "| 0: none (paper)",
+    ]
+    vote_temperature: Annotated[
+        float, "the cosine to a voter is divided by it, before a softmax over the voters, > 0"
+    ]
 
     def __post_init__(self):
         _check_hnsw("index", self.hnsw)
-        check_at_least(self, "index", 0, "title_ridge")
+        check_at_least(self, "index", 0, "title_ridge", "voters")
+        check_positive(self, "index", "vote_temperature")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -595,8 +605,8 @@ class Evaluate:
     mix: Annotated[
         Literal["fixed", "chosen", "cross_validated"],
         "fixed (paper): predictions use beta "
-        "| chosen: the best of betas x frequency_weights x ridge_weights x pair_weights by P@1 + "
-        "P@5 + R@10 on valid "
+        "| chosen: the best of betas x frequency_weights x ridge_weights x vote_weights x "
+        "pair_weights by P@1 + P@5 + R@10 on valid "
         "| cross_validated: the best of these, and of each part alone, on scores of all train "
         "datapoints by networks that have not seen them; for small catalogs, whose valid chooses "
         "badly",
@@ -619,6 +629,9 @@ class Evaluate:
     ridge_weights: Annotated[
         list[float], "weights of index.title_ridge's score that are tried; paper [0.0]"
     ]
+    vote_weights: Annotated[
+        list[float], "weights of the votes of index.voters that are tried; paper [0.0]"
+    ]
     pair_weights: Annotated[
         list[float],
         "weights of the strength of a pair in train, in [0, 1], tried on valid; for products that "
@@ -631,7 +644,13 @@ class Evaluate:
         check_in(self, "evaluate", 0, 1, "beta")
         for beta in self.betas:
             check(0 <= beta <= 1, "evaluate.betas", beta, "each must lie in [0, 1]")
-        for name in ("betas", "frequency_weights", "ridge_weights", "pair_weights"):
+        for name in (
+            "betas",
+            "frequency_weights",
+            "ridge_weights",
+            "vote_weights",
+            "pair_weights",
+        ):
             check(bool(getattr(self, name)), f"evaluate.{name}", [], "it needs at least one value")
         check_at_least(self, "evaluate", 2, "folds")
         check_at_least(self, "evaluate", 100, "shortlist")  # as wide as predictions are
@@ -718,6 +737,12 @@ class Params:
             "evaluate.ridge_weights",
             self.evaluate.ridge_weights,
             "without index.title_ridge it must be [0.0]",
+        )
+        check(
+            self.index.voters > 0 or self.evaluate.vote_weights == [0.0],
+            "evaluate.vote_weights",
+            self.evaluate.vote_weights,
+            "without index.voters it must be [0.0]",
         )
 
     def _check_vectors(self) -> None:

@@ -136,8 +136,10 @@ def _chosen(
 
 def _sweep(e: Evaluate) -> list[Mix]:
     """All mixes of the weights in the settings."""
-    weights = itertools.product(e.betas, e.frequency_weights, e.ridge_weights, e.pair_weights)
-    return [Mix(*four) for four in weights]
+    weights = itertools.product(
+        e.betas, e.frequency_weights, e.ridge_weights, e.vote_weights, e.pair_weights
+    )
+    return [Mix(*five) for five in weights]
 
 
 def _mufin_rows(

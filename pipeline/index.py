@@ -19,9 +19,12 @@ from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
 from mufin.nn.embedding import Embedded, centroids, embed_members, joint_vectors
 from mufin.nn.mufin import Mufin
-from mufin.params import load_params
+from mufin.params import Params, load_params
 from mufin.ranking.label_index import LabelIndex, label_rows, save_index
+from mufin.ranking.neighbour_votes import NeighbourVotes
 from mufin.ranking.title_ridge import TitleRidge
+from mufin.retrieval.exact import ExactNeighbours, LabelRows
+from mufin.retrieval.hnsw import HnswNeighbours
 from mufin.retrieval.neighbours import build_neighbours
 from mufin.retrieval.recall import recall_facts
 
@@ -44,20 +47,11 @@ def main(home: runtime.Home = Path(".")) -> None:
             retrievers = [member.network for member in of_module_one]
             found = embed_members(retrievers, store, data.labels, device, precision)
             sources.append("models/pretrain")
-        train = joint_vectors(
-            embed_members(retrievers, store, data.train.product, device, precision)
-        )
+        embedded = embed_members(retrievers, store, data.train.product, device, precision)
+        train, there = joint_vectors(embedded), embedded[0].sizes > 0
         mu = centroids(train, data.train.labels.transpose(len(data.labels)))
         rows = label_rows(params.retrieve.vectors, found or labels, mu)
-        neighbours = build_neighbours(
-            rows,
-            s.search,
-            device=device,
-            m=s.hnsw.m,
-            ef_construction=s.hnsw.ef_construction,
-            ef=s.hnsw.ef,
-            seed=params.seed,
-        )
+        neighbours = _search(rows, params, device)
         frequency = np.bincount(data.train.labels.values, minlength=len(data.labels))
         index = LabelIndex(
             labels=labels,
@@ -67,6 +61,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             frequency=frequency.astype(np.int64),
             neighbours=neighbours,
             ridge=_ridge(s.title_ridge, home, data) if s.title_ridge else None,
+            votes=_votes(params, data, train, there, device) if s.voters else None,
             found=found,
             vectors=params.retrieve.vectors,
         )
@@ -88,6 +83,36 @@ def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:
     titles = read_table(home / "data/curated/products.parquet", "products")["title"].to_pylist()
     of_train = [titles[p] for p in data.train.product]
     return TitleRidge.fit(of_train, data.train.labels, len(data.labels), penalty)
+
+
+def _votes(
+    params: Params, data: Curated, train: np.ndarray, there: np.ndarray, device: torch.device
+) -> NeighbourVotes:
+    """The votes of the train datapoints, whose vectors are `train` (N, D').
+
+    Those without a descriptor, where `there` (N,) is false, do not vote.
+    """
+    datapoint = np.flatnonzero(there)
+    rows = LabelRows(train[datapoint], datapoint, len(train))
+    search, s = _search(rows, params, device), params.index
+    labels = data.train.labels
+    return NeighbourVotes(search, data.train.product, labels, s.voters, s.vote_temperature)
+
+
+def _search(
+    rows: LabelRows, params: Params, device: torch.device
+) -> ExactNeighbours | HnswNeighbours:
+    """The search over `rows` that the settings ask for."""
+    s = params.index
+    return build_neighbours(
+        rows,
+        s.search,
+        device=device,
+        m=s.hnsw.m,
+        ef_construction=s.hnsw.ef_construction,
+        ef=s.hnsw.ef,
+        seed=params.seed,
+    )
 
 
 @torch.inference_mode()

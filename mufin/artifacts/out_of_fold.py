@@ -18,7 +18,7 @@ from mufin.artifacts.tables import read_table, write_table
 from mufin.errors import ArtifactError
 from mufin.ragged import Lists
 
-SCORES = ("classifier", "similarity", "ridge")
+SCORES = ("classifier", "similarity", "ridge", "votes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
             ("classifier", FLOATS),
             ("similarity", FLOATS),
             ("ridge", FLOATS),  # empty lists if there is no title ridge
+            ("votes", FLOATS),  # likewise, without voters
             ("truth", INTS),
             ("excluded", INTS),
         ]

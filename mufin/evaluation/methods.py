@@ -6,6 +6,7 @@ A row is the name of a method; it has a ranking of valid and one of test. Table 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ class Chosen:
     fixed: Mix  # evaluate.beta only: the paper's score
     chosen: Mix  # the best of the sweep on valid, or what the folds choose
     without_ridge: Mix | None  # the best without a title ridge, None if there is no ridge
+    without_votes: Mix | None  # the best without votes of train datapoints, None if there are none
     without_pairs: Mix | None  # the best without pairs of train, None if valid has none of them
     tried: list[dict]  # weights and figures of each mix in the sweep
     on: str = "valid"  # where the mixes were tried: valid or folds
@@ -71,6 +73,7 @@ def choose(valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarra
         fixed,
         best,
         best_without(valid.candidates.ridge is not None, ridge_weight=0.0),
+        best_without(valid.candidates.votes is not None, vote_weight=0.0),
         best_without(best.pair_weight > 0, pair_weight=0.0),
         table,
     )
@@ -85,32 +88,44 @@ def choose_by_folds(
     on valid, for the mix of the folds, where valid has products of train (`curate.split: time`).
     """
     alone = list(dict.fromkeys(replace(mix, pair_weight=0.0) for mix in sweep))
-    choice, without_ridge = choose_on_folds(folds, alone, fixed), None
+    choice = choose_on_folds(folds, alone, fixed)
     best = choice.mix
-    if valid.candidates.ridge is not None:
-        own = [f.without_ridge() for f in folds]
-        mixes = list(dict.fromkeys(replace(mix, ridge_weight=0.0) for mix in alone))
-        without_ridge = choose_on_folds(own, mixes, fixed).mix
+
+    def best_without(part: Literal["ridge", "votes"], **term: float) -> Mix | None:
+        if getattr(valid.candidates, part) is None:
+            return None
+        mixes = list(dict.fromkeys(replace(mix, **term) for mix in alone))
+        return choose_on_folds([f.without(part) for f in folds], mixes, fixed).mix
+
     if valid.candidates.pairs is not None:
         weights = dict.fromkeys([0.0, *(mix.pair_weight for mix in sweep)])
         pairs = [replace(best, pair_weight=weight) for weight in weights]
         truth, excluded = valid.split.labels, valid.split.excluded
         best, _ = choose_mix(valid.candidates, truth, excluded, pairs, log_frequency)
-    without_pairs = choice.mix if best.pair_weight > 0 else None
-    return Chosen(fixed, best, without_ridge, without_pairs, choice.tried, "folds")
+    return Chosen(
+        fixed,
+        best,
+        best_without("ridge", ridge_weight=0.0),
+        best_without("votes", vote_weight=0.0),
+        choice.mix if best.pair_weight > 0 else None,
+        choice.tried,
+        "folds",
+    )
 
 
 def mixed_rows(
     scored: dict[str, Scored], mixes: Chosen, log_frequency: np.ndarray, width: int
 ) -> dict[str, BySplit]:
-    """`mufin` (the paper's score), `mufin_chosen`, and the best without what is not the network.
+    """`mufin` (the paper's score), `mufin_chosen`, and the best without one of the other terms.
 
-    The latter are `mufin_without_ridge` and `mufin_without_pairs`, if the mix has these parts.
+    The latter are `mufin_without_ridge`, `mufin_without_votes` and `mufin_without_pairs`, if the
+    mix has these parts.
     """
     rows = {
         "mufin": mixes.fixed,
         "mufin_chosen": mixes.chosen,
         "mufin_without_ridge": mixes.without_ridge,
+        "mufin_without_votes": mixes.without_votes,
         "mufin_without_pairs": mixes.without_pairs,
     }
     return {
@@ -142,13 +157,16 @@ def alpha_one_row(
     log_frequency: np.ndarray,
     width: int,
 ) -> BySplit:
-    """The rankings by alpha = 1 `scores` instead of classifier scores, without ridge and pairs."""
-    replaced = {
-        name: replace(
-            s, candidates=replace(s.candidates, classifier=scores[name], ridge=None, pairs=None)
-        )
-        for name, s in scored.items()
-    }
+    """The rankings by alpha = 1 `scores` instead of classifier scores, and by similarity.
+
+    Without ridge, votes and pairs.
+    """
+
+    def replaced_in(s: Scored, classifier: np.ndarray) -> Scored:
+        own = replace(s.candidates, classifier=classifier, ridge=None, votes=None, pairs=None)
+        return replace(s, candidates=own)
+
+    replaced = {name: replaced_in(s, scores[name]) for name, s in scored.items()}
     return _ranked(replaced, mix.of_network(), log_frequency, width)
 
 

@@ -17,6 +17,7 @@ from mufin.artifacts.publication import publish
 from mufin.errors import ArtifactError, shown
 from mufin.nn.embedding import Embedded, joint_rows, joint_vectors
 from mufin.ragged import Lists, offsets_of
+from mufin.ranking.neighbour_votes import NeighbourVotes
 from mufin.ranking.title_ridge import TitleRidge
 from mufin.retrieval.augmented import searched_rows
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
@@ -37,6 +38,7 @@ class LabelIndex:
     frequency: np.ndarray  # (L,) int64, train datapoints per label
     neighbours: ExactNeighbours | HnswNeighbours
     ridge: TitleRidge | None  # None if index.title_ridge is off
+    votes: NeighbourVotes | None = None  # None if index.voters is 0
     found: list[Embedded] | None = None  # labels by the networks of Module I, if these search
     vectors: str = "bag"  # what a label is found by: bag or vec
 
@@ -67,7 +69,7 @@ def label_rows(kind: str, labels: list[Embedded], centroids: np.ndarray) -> Labe
 
 
 def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | None = None) -> None:
-    """Publishes `index.safetensors`, `index.json`, the graph of HNSW and the ridge, if any.
+    """Publishes `index.safetensors`, `index.json`, the graphs of HNSW and the ridge, if any.
 
     `made_from` has the ids of the artifacts that the index belongs together with.
     """
@@ -81,6 +83,8 @@ def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | N
         tensors[f"{m}/w"] = w
     for m, embedded in enumerate(index.found or []):
         tensors |= {f"found/{m}/{name}": getattr(embedded, name) for name in FIELDS}
+    if index.votes is not None:
+        tensors |= {f"votes/{name}": array for name, array in index.votes.tensors().items()}
     with publish(folder, made_from) as scratch:
         scratch.mkdir()
         contiguous = {n: np.ascontiguousarray(t) for n, t in tensors.items()}
@@ -89,6 +93,7 @@ def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | N
             "members": len(index.labels),
             "search": type(index.neighbours).__name__,
             "ridge": index.ridge is not None,
+            "votes": None if index.votes is None else index.votes.facts(),
             "retrieve_vectors": index.vectors,
             "retrieve_model": "finetune" if index.found is None else "pretrain",
         }
@@ -96,6 +101,8 @@ def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | N
         index.neighbours.save(scratch / "neighbours")
         if index.ridge is not None:
             index.ridge.save(scratch)
+        if index.votes is not None:
+            index.votes.search.save(scratch / "voters")
 
 
 def load_index(folder: Path, device: torch.device) -> LabelIndex:
@@ -118,6 +125,7 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
             frequency=tensors["frequency"],
             neighbours=load_neighbours(folder / "neighbours", rows, device),
             ridge=TitleRidge.load(folder) if facts["ridge"] else None,
+            votes=_load_votes(facts["votes"], tensors, folder, device),
             found=found,
             vectors=facts["retrieve_vectors"],
         )
@@ -125,3 +133,14 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
         raise ArtifactError(
             f"{path} cannot be read ({shown(str(error))}); run `dvc repro index`"
         ) from None
+
+
+def _load_votes(
+    facts: dict | None, tensors: dict[str, np.ndarray], folder: Path, device: torch.device
+) -> NeighbourVotes | None:
+    if facts is None:
+        return None
+    products, labels = tensors["votes/products"], tensors["votes/labels"]
+    rows = LabelRows(tensors["votes/vectors"], tensors["votes/datapoint"], len(products))
+    search = load_neighbours(folder / "voters", rows, device)
+    return NeighbourVotes(search, products, Lists(tensors["votes/offsets"], labels), **facts)

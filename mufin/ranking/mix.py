@@ -20,16 +20,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """s = n (beta c + (1 - beta) a) + frequency_weight f + ridge_weight r + pair_weight p.
+    """s = n (beta c + (1 - beta) a) + frequency_weight f + ridge_weight r + vote_weight v
+    + pair_weight p.
 
     c is the classifier score, a the similarity, f = log(1 + train datapoints of the label), r the
-    score of the title ridge and p the strength of the pair in train. n, the network weight, is 1;
-    with 0 the ridge ranks alone. The paper only has beta.
+    score of the title ridge, v the votes of the nearest train datapoints and p the strength of the
+    pair in train. n, the network weight, is 1; with 0 the ridge or the votes rank alone. The paper
+    only has beta.
     """
 
     beta: float
     frequency_weight: float = 0.0
     ridge_weight: float = 0.0
+    vote_weight: float = 0.0
     pair_weight: float = 0.0
     network_weight: float = 1.0
 
@@ -41,7 +44,7 @@ class Mix:
         return named
 
     def of_network(self) -> Mix:
-        """The same mix where there is no ridge, which may have been all of it."""
+        """The same mix where there is no ridge and no votes, which may have been all of it."""
         return replace(self, network_weight=1.0)
 
 
@@ -53,6 +56,7 @@ class Candidates:
     classifier: np.ndarray  # (n, K) c = <w_l, x^{2,l}>
     similarity: np.ndarray  # (n, K) a, from retrieval
     ridge: np.ndarray | None = None  # (n, K) r, scores of `TitleRidge`
+    votes: np.ndarray | None = None  # (n, K) v, of `NeighbourVotes`
     pairs: np.ndarray | None = None  # (n, K) p, of `TrainPairs`
 
     def only(self, rows: np.ndarray) -> Candidates:
@@ -75,6 +79,8 @@ class Candidates:
             out += (mix.frequency_weight * frequency)[np.maximum(self.ids[rows], 0)]
         if mix.ridge_weight and self.ridge is not None:
             out += np.where(there, mix.ridge_weight * self.ridge[rows], 0)
+        if mix.vote_weight and self.votes is not None:
+            out += np.where(there, mix.vote_weight * self.votes[rows], 0)
         if mix.pair_weight and self.pairs is not None:
             out += mix.pair_weight * self.pairs[rows]
         return out

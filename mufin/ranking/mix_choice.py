@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -43,9 +44,11 @@ class Fold:
         frequency = np.log1p(scores.counts).astype(np.float32)
         return cls(Candidates(ids, **padded), scores.truth, scores.excluded, frequency)
 
-    def without_ridge(self) -> Fold:
-        """The same without scores of the title ridge."""
-        return replace(self, candidates=replace(self.candidates, ridge=None))
+    def without(self, part: Literal["ridge", "votes"]) -> Fold:
+        """The same without the scores of the title ridge, or without the votes."""
+        c = self.candidates
+        less = replace(c, ridge=None) if part == "ridge" else replace(c, votes=None)
+        return replace(self, candidates=less)
 
     def figures(self, mix: Mix, width: int = 100) -> Figures:
         """P@1, P@5, R@10 and R@100 of each left-out datapoint by `mix`, in percent.
@@ -70,12 +73,18 @@ class MixChoice:
     tried: list[dict[str, float]]
 
 
-def parts_alone(ridge: bool) -> dict[str, Mix]:
-    """The mixes in which one part ranks alone; `ridge` says whether there is a title ridge."""
+def parts_alone(ridge: bool, votes: bool) -> dict[str, Mix]:
+    """The mixes in which one part ranks alone, with or without a title ridge and votes."""
     parts = {"classifier": Mix(1.0), "similarity": Mix(0.0)}
     if ridge:
         parts["ridge"] = Mix(1.0, ridge_weight=1.0, network_weight=0.0)
+    if votes:
+        parts["votes"] = Mix(1.0, vote_weight=1.0, network_weight=0.0)
     return parts
+
+
+def _have(folds: Sequence[Fold], part: str) -> bool:
+    return all(getattr(fold.candidates, part) is not None for fold in folds)
 
 
 def choose_on_folds(folds: Sequence[Fold], mixes: Sequence[Mix], plain: Mix) -> MixChoice:
@@ -94,8 +103,7 @@ def choose_on_folds(folds: Sequence[Fold], mixes: Sequence[Mix], plain: Mix) -> 
     folds = [fold for fold in folds if len(fold.truth)]
     if not folds:
         return MixChoice(plain, [])
-    ridge = all(fold.candidates.ridge is not None for fold in folds)
-    parts = list(parts_alone(ridge).values())
+    parts = list(parts_alone(_have(folds, "ridge"), _have(folds, "votes")).values())
     options = list(dict.fromkeys([plain, *parts, *mixes]))
     figures = [pooled(folds, mix, width=10) for mix in options]
     merits = np.stack([np.sum([each[name] for name in MERIT], 0) for each in figures])
@@ -136,7 +144,9 @@ def _central(options: Sequence[Mix], merits: np.ndarray) -> int:
     behind = [paired(merits[best], merit) for merit in merits]
     near = [i for i, (lead, error) in enumerate(behind) if lead <= NEAR * error + LEVEL]
     near = [i for i in near if options[i].network_weight] or [best]
-    weights = np.array([(m.beta, m.frequency_weight, m.ridge_weight) for m in options])
+    weights = np.array(
+        [(m.beta, m.frequency_weight, m.ridge_weight, m.vote_weight) for m in options]
+    )
     spread = weights.std(0)
     scaled = weights / np.where(spread > 0, spread, 1)
     distance = ((scaled[near] - scaled[near].mean(0)) ** 2).sum(1)
@@ -165,9 +175,8 @@ def out_of_fold_metrics(folds: Sequence[Fold], plain: Mix, chosen: Mix) -> dict:
     out: dict = {"folds": len(folds), "datapoints": sum(len(fold.truth) for fold in folds)}
     if not folds:
         return out
-    ridge = all(fold.candidates.ridge is not None for fold in folds)
-    errors = {}
-    for name, mix in ({"plain": plain, "chosen": chosen} | parts_alone(ridge)).items():
+    parts, errors = parts_alone(_have(folds, "ridge"), _have(folds, "votes")), {}
+    for name, mix in ({"plain": plain, "chosen": chosen} | parts).items():
         out[name], errors[name] = mean_and_error(pooled(folds, mix))
     return out | {"standard_errors": errors}
 

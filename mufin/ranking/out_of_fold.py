@@ -31,8 +31,8 @@ def scored_out_of_fold(
     `titles` (P,) are those of all products. `labels` (L',) and `datapoints` (n,) are the numbers of
     the fold's labels and of its left-out datapoints in `data/curated`, which has `num_labels`.
     Candidates are the `keep` nearest labels, or with `every` all labels. Of all labels, those stay
-    that are among the `keep` best by one of the scores (classifier, similarity, ridge): at most
-    three times `keep` per datapoint, however many labels there are. The first ten of a mix lie
+    that are among the `keep` best by one of the scores (classifier, similarity, ridge, votes): at
+    most four times `keep` per datapoint, however many labels there are. The first ten of a mix lie
     among them, but for a label that no score ranks among its first `keep`. There are no strengths
     of pairs in train: a product that is left out has none.
     """
@@ -73,6 +73,7 @@ def _scores(candidates: Candidates) -> dict[str, np.ndarray]:
         "classifier": candidates.classifier,
         "similarity": candidates.similarity,
         "ridge": candidates.ridge,
+        "votes": candidates.votes,
     }
     return {name: values for name, values in named.items() if values is not None}
 

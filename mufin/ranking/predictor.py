@@ -99,16 +99,19 @@ class Predictor:
         """The k nearest labels of each datapoint, with all their scores.
 
         Scores of the title ridge need `titles`, one per datapoint, and an index with a ridge. The
-        strengths of pairs in train need `products`, the rows of the datapoints in the catalog.
+        strengths of pairs in train need `products`, the rows of the datapoints in the catalog; with
+        them, a datapoint of train does not vote for its own labels.
         """
         ids, similarity = self.retrieve(datapoints, k, excluded)
         ridge = None
         if self.index.ridge is not None and titles is not None:
             ridge = np.take_along_axis(self.index.ridge.scores(titles), np.maximum(ids, 0), 1)
-        pairs = None
+        votes, pairs = None, None
+        if self.index.votes is not None:
+            votes = self.index.votes.scores(search_vectors(datapoints), ids, products)
         if self.pairs is not None and products is not None and self.pairs.known(products).any():
             pairs = self.pairs.of(products, ids)
-        return Candidates(ids, self.score(datapoints, ids), similarity, ridge, pairs)
+        return Candidates(ids, self.score(datapoints, ids), similarity, ridge, votes, pairs)
 
     @cached_property
     def _sides(self) -> LabelSides:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,8 @@ from mufin.ranking.mix_choice import Fold, choose_on_folds
 from mufin.ranking.title_ridge import TitleRidge
 
 FIXED = Mix(0.3)
-SWEEP = [Mix(b, f, r) for b in (0.0, 0.5, 1.0) for f in (0.0, 0.2) for r in (0.0, 0.7)]
+WEIGHTS = itertools.product((0.0, 0.5, 1.0), (0.0, 0.2), (0.0, 0.7), (0.0, 0.5))
+SWEEP = [Mix(*weights) for weights in WEIGHTS]
 CPU = torch.device("cpu")
 
 
@@ -37,13 +39,13 @@ def scored(n: int, labels: int = 30, k: int = 12, ridge: bool = True, seed: int 
     """n datapoints with k random candidates each, and truth that the classifier half knows."""
     rng = np.random.default_rng(seed)
     ids = np.array([rng.permutation(labels)[:k] for _ in range(n)]).reshape(n, k)
-    scores = [rng.normal(size=(n, k)).astype(np.float32) for _ in range(3)]
+    scores = [rng.normal(size=(n, k)).astype(np.float32) for _ in range(4)]
     truth = [row[rng.permutation(k)[:3]] for row in ids]
     for row, (found, true) in enumerate(zip(ids, truth)):
         scores[0][row, np.isin(found, true)] += 1
     excluded = [row[:1] for row in truth]
     split = Split(np.arange(n), Lists.of_rows(truth), Lists.of_rows(excluded))
-    return Scored(split, [], Candidates(ids, scores[0], scores[1], scores[2] if ridge else None))
+    return Scored(split, [], Candidates(ids, *scores[:2], scores[2] if ridge else None, scores[3]))
 
 
 def frequency(labels: int = 30) -> np.ndarray:
@@ -96,9 +98,12 @@ def test_folds_choose_instead_of_valid():
     choice = choose_on_folds(folds, SWEEP, FIXED)
     assert (chosen.chosen, chosen.tried, chosen.on) == (choice.mix, choice.tried, "folds")
     alone = [mix for mix in SWEEP if not mix.ridge_weight]
-    own = [fold.without_ridge() for fold in folds]
+    own = [fold.without("ridge") for fold in folds]
     assert chosen.without_ridge == choose_on_folds(own, alone, FIXED).mix
     assert chosen.without_ridge.network_weight == 1 and chosen.without_pairs is None
+    alone = [mix for mix in SWEEP if not mix.vote_weight]
+    own = [fold.without("votes") for fold in folds]
+    assert chosen.without_votes == choose_on_folds(own, alone, FIXED).mix
 
 
 def test_the_weight_of_pairs_is_chosen_on_valid():
@@ -126,10 +131,15 @@ def test_the_ridge_alone_leaves_the_network_to_rows_without_it():
 
 def test_mixed_rows_are_the_rankings_of_their_mixes():
     both = {"valid": scored(5, seed=1), "test": scored(6, seed=2)}
-    chosen = Chosen(FIXED, SWEEP[7], SWEEP[4], None, [])
+    chosen = Chosen(FIXED, SWEEP[7], SWEEP[4], SWEEP[2], None, [])
     rows = mixed_rows(both, chosen, frequency(), 8)
-    assert list(rows) == ["mufin", "mufin_chosen", "mufin_without_ridge"]
-    for name, mix in zip(rows, (FIXED, SWEEP[7], SWEEP[4])):
+    assert list(rows) == [
+        "mufin",
+        "mufin_chosen",
+        "mufin_without_ridge",
+        "mufin_without_votes",
+    ]
+    for name, mix in zip(rows, (FIXED, SWEEP[7], SWEEP[4], SWEEP[2])):
         for split_name, one in both.items():
             slow = rank(one.candidates, mix, one.split.excluded, frequency(), 8)
             assert all(map(np.array_equal, rows[name][split_name], slow))
@@ -138,10 +148,10 @@ def test_mixed_rows_are_the_rankings_of_their_mixes():
     )
 
 
-def test_the_alpha_one_row_has_no_ridge():
+def test_the_alpha_one_row_has_no_ridge_and_no_votes():
     both = {"test": scored(6)}
     scores = {"test": np.random.default_rng(5).normal(size=(6, 12)).astype(np.float32)}
-    mix = Mix(0.5, 0.2, 0.7)
+    mix = Mix(0.5, 0.2, 0.7, 0.3)
     labels, values = alpha_one_row(both, scores, mix, frequency(), 8)["test"]
     one = both["test"]
     candidates = Candidates(one.candidates.ids, scores["test"], one.candidates.similarity)

@@ -36,10 +36,11 @@ def test_the_log_frequency_counts_train_datapoints():
     assert len(INDEX) == LABELS
 
 
+@pytest.mark.parametrize("votes", [False, True])
 @pytest.mark.parametrize("ridge", [False, True])
 @pytest.mark.parametrize("search", ["exact", "hnsw"])
-def test_a_saved_index_loads_as_it_was(search, ridge, tmp_path):
-    index = label_index(networks(), search, ridge)
+def test_a_saved_index_loads_as_it_was(search, ridge, votes, tmp_path):
+    index = label_index(networks(), search, ridge, votes)
     save_index(index, tmp_path / "index")
     again = load_index(tmp_path / "index", CPU)
     assert isinstance(again.neighbours, {"exact": ExactNeighbours, "hnsw": HnswNeighbours}[search])
@@ -56,6 +57,11 @@ def test_a_saved_index_loads_as_it_was(search, ridge, tmp_path):
     assert (again.ridge is not None) == ridge
     if ridge:
         assert np.array_equal(again.ridge.scores(TITLES), index.ridge.scores(TITLES))
+    assert (again.votes is not None) == votes
+    if votes:
+        queries, ids = index.votes.search.source.rows[:9], np.tile(np.arange(LABELS), (9, 1))
+        found = again.votes.scores(queries, ids)
+        assert found.any() and np.array_equal(found, index.votes.scores(queries, ids))
 
 
 def test_a_missing_index_is_one_sentence(tmp_path):

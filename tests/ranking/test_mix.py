@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,8 @@ from mufin.ranking import order
 from mufin.ranking.mix import Candidates, Mix, best_on_valid, choose_mix, merit, rank
 
 LABELS = 15
-MIXES = [Mix(b, f, r) for b in (0.0, 0.5, 1.0) for f in (0.0, 0.25) for r in (0.0, 1.0)]
+WEIGHTS = itertools.product((0.0, 0.5, 1.0), (0.0, 0.25), (0.0, 1.0), (0.0, 0.5))
+MIXES = [Mix(*weights) for weights in WEIGHTS]
 
 
 def quarters(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -29,7 +31,7 @@ def problem(n: int, k: int, seed: int) -> tuple[Candidates, Lists, np.ndarray]:
     rng = np.random.default_rng(seed)
     ids = np.array([rng.permutation(LABELS)[:k] for _ in range(n)], np.int64).reshape(n, k)
     ids[rng.random((n, k)) < 0.2] = -1
-    candidates = Candidates(ids, *(quarters(rng, n, k) for _ in range(3)))
+    candidates = Candidates(ids, *(quarters(rng, n, k) for _ in range(4)))
     excluded = Lists.of_rows([rng.permutation(LABELS)[: rng.integers(0, 5)] for _ in range(n)])
     return candidates, excluded, quarters(rng, LABELS)
 
@@ -50,6 +52,8 @@ def slow_rank(
                 score += mix.frequency_weight * float(frequency[label])
             if candidates.ridge is not None:
                 score += mix.ridge_weight * float(candidates.ridge[i, j])
+            if candidates.votes is not None:
+                score += mix.vote_weight * float(candidates.votes[i, j])
             found.append((-score, label))
         found = sorted(found)[:width]
         labels.append([label for _, label in found] + [-1] * (width - len(found)))
@@ -133,7 +137,7 @@ def test_the_chosen_mix_is_the_first_best_on_valid(n, k, seed):
             "R@10": recall_at_k(labels, truth, 10, excluded),
         }
         assert [line[m] for m in figures] == pytest.approx(list(figures.values()), abs=1e-4)
-        assert Mix(line["beta"], line["frequency_weight"], line["ridge_weight"]) == mix
+        assert Mix(**{name: line[name] for name in mix.weights()}) == mix
         totals.append(sum(line[m] for m in figures))
     assert best == MIXES[totals.index(max(totals))]
 

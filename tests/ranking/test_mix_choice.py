@@ -42,7 +42,8 @@ def total(folds: list[Fold], mix: Mix) -> float:
         if mix.network_weight == 0:
             alone = replace(
                 f.candidates,
-                classifier=mix.ridge_weight * f.candidates.ridge,
+                classifier=mix.ridge_weight * f.candidates.ridge
+                + mix.vote_weight * f.candidates.votes,
                 similarity=np.zeros_like(f.candidates.similarity),
             )
             ranked, _ = slow_rank(alone, Mix(1.0), f.excluded, None, 100)
@@ -59,7 +60,7 @@ def total(folds: list[Fold], mix: Mix) -> float:
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(0, 9999))
 def test_pooled_merits_are_those_of_a_loop(sizes, seed):
     folds = [fold(n, seed + i) for i, n in enumerate(sizes)]
-    for mix in (PLAIN, Mix(0.5, 0.25, 1.0), *parts_alone(True).values()):
+    for mix in (PLAIN, Mix(0.5, 0.25, 1.0), *parts_alone(True, True).values()):
         figures = pooled(folds, mix)
         found = sum(float(figures[name].mean()) for name in MERIT)
         assert found == pytest.approx(total(folds, mix), abs=1e-9)
@@ -83,13 +84,13 @@ def test_pooled_figures_of_one_fold_are_the_metrics():
 def test_the_choice_is_never_behind_a_part_alone_or_plain(sizes, ridge, mixes, seed):
     folds = [fold(n, seed + i) for i, n in enumerate(sizes)]
     if not ridge:
-        folds = [f.without_ridge() for f in folds]
+        folds = [f.without("ridge") for f in folds]
     choice = choose_on_folds(folds, mixes, PLAIN)
     merits = {
         mix: sum(float(pooled(folds, mix)[name].mean()) for name in MERIT)
-        for mix in (PLAIN, choice.mix, *parts_alone(ridge).values(), *mixes)
+        for mix in (PLAIN, choice.mix, *parts_alone(ridge, True).values(), *mixes)
     }
-    for mix in (PLAIN, *parts_alone(ridge).values()):
+    for mix in (PLAIN, *parts_alone(ridge, True).values()):
         assert merits[choice.mix] >= merits[mix] - 1e-9
     if choice.mix != PLAIN:  # near the best
         each = {m: sum(pooled(folds, m)[name] for name in MERIT) for m in merits}
@@ -142,7 +143,7 @@ def test_a_lead_within_its_error_keeps_the_plain_mix():
 @given(st.integers(2, 30), st.integers(0, 9999))
 def test_the_central_mix_is_that_of_a_loop(n, seed):
     rng = np.random.default_rng(seed)
-    options = [*MIXES, parts_alone(True)["ridge"]]
+    options = [*MIXES, parts_alone(True, True)["ridge"], parts_alone(True, True)["votes"]]
     merits = rng.integers(0, 4, (len(options), n)) * 20.0
     best = max(range(len(options)), key=lambda i: merits[i].sum())
     near = []
@@ -156,7 +157,7 @@ def test_the_central_mix_is_that_of_a_loop(n, seed):
     if not near:
         assert found == best
         return
-    fields = ("beta", "frequency_weight", "ridge_weight")
+    fields = ("beta", "frequency_weight", "ridge_weight", "vote_weight")
     distances = dict.fromkeys(near, 0.0)
     for field in fields:
         values = [getattr(mix, field) for mix in options]
@@ -194,7 +195,7 @@ def test_one_datapoint_has_no_finite_error():
 def test_metrics_have_each_part_with_its_error():
     folds = [fold(30, 1), fold(20, 2)]
     told = out_of_fold_metrics(folds, PLAIN, Mix(0.5, 0.25, 1.0))
-    names = ["plain", "chosen", "classifier", "similarity", "ridge"]
+    names = ["plain", "chosen", "classifier", "similarity", "ridge", "votes"]
     assert list(told) == ["folds", "datapoints", *names, "standard_errors"]
     assert told["folds"] == 2 and told["datapoints"] == 50
     first = pooled(folds, Mix(1.0, 0.0, 1.0, network_weight=0.0))["P@1"]
@@ -211,7 +212,7 @@ def test_the_ridge_alone_does_not_read_the_network():
         classifier=np.full_like(f.candidates.classifier, np.nan),
         similarity=np.full_like(f.candidates.similarity, np.nan),
     )
-    alone = parts_alone(True)["ridge"]
+    alone = parts_alone(True, False)["ridge"]
     labels, scores = rank(broken, alone, f.excluded, f.log_frequency, 5)
     by_ridge = Candidates(f.candidates.ids, f.candidates.ridge, f.candidates.ridge)
     expected, _ = rank(by_ridge, Mix(1.0), f.excluded, None, 5)

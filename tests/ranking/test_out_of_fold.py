@@ -17,15 +17,24 @@ from tests.support.indexes import CPU, LABELS, TITLES, label_index, networks, st
 
 ASKED = np.array([3, 29, 0, 14])
 LABEL_OF = np.arange(LABELS) * 2 + 1  # of the fold -> of the whole
-MIXES = [Mix(0.7), Mix(0.5, 0.1), Mix(1.0), Mix(0.0, 0.0, 1.0), Mix(1.0, 0.1, 0.5, 0.0, 0.0)]
+MIXES = [
+    Mix(0.7),
+    Mix(0.5, 0.1),
+    Mix(1.0),
+    Mix(0.0, 0.0, 1.0),
+    Mix(1.0, 0.1, 0.5, network_weight=0.0),
+    Mix(0.5, 0.1, 0.5, vote_weight=2.0),
+    Mix(1.0, vote_weight=1.0, network_weight=0.0),
+]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["no ridge", "ridge"])
+@pytest.fixture(
+    scope="module", params=[(False, False), (True, False), (True, True)], ids=["-", "r", "r, v"]
+)
 def predictor(request) -> Predictor:
-    members = networks()
-    return Predictor(
-        members, store(), label_index(members, ridge=request.param), CPU, torch.float32
-    )
+    members, (ridge, votes) = networks(), request.param
+    index = label_index(members, ridge=ridge, votes=votes)
+    return Predictor(members, store(), index, CPU, torch.float32)
 
 
 def asked() -> Split:

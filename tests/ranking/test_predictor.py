@@ -143,6 +143,18 @@ def test_candidates_are_retrieved_labels_with_all_scores(predictor):
     assert np.array_equal(found.ridge[there], scores[there])
 
 
+def test_candidates_have_votes_where_the_index_has_voters():
+    members = networks()
+    predictor = Predictor(members, store(), label_index(members, votes=True), CPU, torch.float32)
+    datapoints = predictor.embed(ASKED)
+    found = predictor.candidates(datapoints, LABELS, None)
+    vectors = joint_vectors(datapoints)
+    assert np.array_equal(found.votes, predictor.index.votes.scores(vectors, found.ids))
+    known = predictor.candidates(datapoints, LABELS, None, products=ASKED)
+    assert np.array_equal(known.votes, predictor.index.votes.scores(vectors, found.ids, ASKED))
+    assert not np.array_equal(known.votes, found.votes)  # all products are train datapoints
+
+
 def test_candidates_without_titles_have_no_ridge(predictor):
     assert predictor.candidates(predictor.embed(ASKED), 4, None).ridge is None
 

@@ -62,12 +62,12 @@ def test_without_train_pairs_all_strengths_are_zero():
 def candidates(pairs: np.ndarray) -> Candidates:
     ids = np.tile(np.arange(3), (2, 1))
     scores = np.array([[0.3, 0.2, 0.1]] * 2)
-    return Candidates(ids, scores, scores, None, pairs)
+    return Candidates(ids, scores, scores, pairs=pairs)
 
 
 def test_a_pair_of_train_comes_first_by_its_weight():
     some = candidates(np.array([[0, 0, 1.0], [0, 0, 0]], np.float32))
-    labels, scores = rank(some, Mix(1.0, 0.0, 0.0, 0.5), None, None, 3)
+    labels, scores = rank(some, Mix(1.0, pair_weight=0.5), None, None, 3)
     assert labels.tolist() == [[2, 0, 1], [0, 1, 2]]
     np.testing.assert_allclose(scores[0], [0.6, 0.3, 0.2], rtol=1e-6)
 

@@ -9,8 +9,10 @@ from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.embedding import centroids, embed_members, joint_rows, joint_vectors
 from mufin.nn.mufin import Mufin
 from mufin.ranking.label_index import LabelIndex
+from mufin.ranking.neighbour_votes import NeighbourVotes
 from mufin.ranking.title_ridge import TitleRidge
 from mufin.retrieval.augmented import augmented_rows
+from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.neighbours import build_neighbours
 from tests.support.bags import GivenStore, random_graph, shaken, tiny_mufin
 
@@ -34,13 +36,17 @@ def store() -> GivenStore:
     return GivenStore(PRODUCTS, WIDTH)
 
 
-def label_index(members: list[Mufin], search: str = "exact", ridge: bool = False) -> LabelIndex:
+def label_index(
+    members: list[Mufin], search: str = "exact", ridge: bool = False, votes: bool = False
+) -> LabelIndex:
     """What the stage index makes of these networks; all products are train datapoints."""
     labels = embed_members(members, store(), LABEL_PRODUCTS, CPU, torch.float32)
     train = embed_members(members, store(), np.arange(PRODUCTS), CPU, torch.float32)
     truth = random_graph(PRODUCTS, LABELS)
     mu = centroids(joint_vectors(train), truth.transpose(LABELS))
     rows = augmented_rows(joint_rows(labels), labels[0].offsets, mu)
+    search_options = {"device": CPU, "m": 8, "ef_construction": 40, "ef": 40}
+    voters = LabelRows(joint_vectors(train), np.arange(PRODUCTS), PRODUCTS)
     with torch.no_grad():
         classifiers = [
             m.classifier(torch.arange(LABELS), torch.from_numpy(e.vectors)).numpy()
@@ -52,6 +58,11 @@ def label_index(members: list[Mufin], search: str = "exact", ridge: bool = False
         mu,
         LABEL_PRODUCTS,
         np.bincount(truth.values, minlength=LABELS).astype(np.int64),
-        build_neighbours(rows, search, device=CPU, m=8, ef_construction=40, ef=40),
+        build_neighbours(rows, search, **search_options),
         TitleRidge.fit(TITLES, truth, LABELS, 1.0) if ridge else None,
+        NeighbourVotes(
+            build_neighbours(voters, search, **search_options), np.arange(PRODUCTS), truth, 5, 0.1
+        )
+        if votes
+        else None,
     )
