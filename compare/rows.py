@@ -18,6 +18,8 @@ MUFIN = {  # name: (group, the paper's name) of MUFIN and its variants, in the o
     "mufin_rare_and_popular": ("MUFIN", "MUFIN, rare and popular labels scored differently"),
     "no_self_supervision": ("Recipe", "MUFIN, E_V as drawn at random"),
     "no_direction": ("Recipe", "MUFIN, classifiers of the paper (z and eta by alpha)"),
+    "bigrams": ("Recipe", "MUFIN, pairs of title words too"),
+    "no_word_dropout": ("Recipe", "MUFIN, no dropout on title words"),
     "no_norm": ("Recipe", "MUFIN, descriptors not normalised"),
     "no_decay": ("Recipe", "MUFIN, no weight decay of title words"),
     "sums": ("Recipe", "MUFIN, a bag is the sum of all its descriptors"),
