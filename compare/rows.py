@@ -25,6 +25,7 @@ MUFIN = {  # name: (group, the paper's name) of MUFIN and its variants, in the o
     "sums": ("Recipe", "MUFIN, a bag is the sum of all its descriptors"),
     "with_a_s": ("Recipe", "MUFIN with A_S"),
     "with_a_c": ("Recipe", "MUFIN with A_C"),
+    "attention": ("Recipe", "MUFIN with A_S and A_C, descriptors not normalised"),
     "prime": ("Recipe", "MUFIN, classifiers of z, eta and centroid (PRIME)"),
     "e_t": ("Recipe", "MUFIN, E_T in place of a vector per title word"),
     "early": ("Recipe", "MUFIN, E_T, early fusion"),

@@ -2,6 +2,7 @@
 
 python -m compare.splits 0 1 2 3 4                         these values of curate.seed
 python -m compare.splits 0 1 --rows bonsai --rows ridge    MUFIN and these rows of variants.yaml
+python -m compare.splits 0 1 --of mufin_without_ridge      the leads of this row instead of MUFIN's
 
 One split of a small catalog says little: its test datapoints are few, and labels differ from split
 to split. Each split has a home of its own, compare/splits/<curate.seed>/, where the stages and the
@@ -48,6 +49,7 @@ def main(
     splits: list[int],
     rows: Annotated[list[str] | None, typer.Option(help="default: all")] = None,
     home: runtime.Home = Path("."),
+    of: Annotated[str, typer.Option(help="the row whose leads are told")] = "mufin",
 ) -> None:
     """Run what is missing, and print the table; metrics/splits.json has its figures."""
     if len(set(splits)) < len(splits) or min(splits) < 0:
@@ -59,7 +61,7 @@ def main(
         place = prepared(home, split, study)
         run_missing(place, seed, study)
         by_split.append(of_split(place, study))
-    report = compared(study, by_split) | {"splits": splits, "seed": seed}
+    report = compared(study, by_split, of) | {"splits": splits, "seed": seed}
     write_json(report, home / TABLE)
     print("\n".join(markdown(report)))
 
@@ -136,27 +138,33 @@ def of_split(place: Path, study: Study) -> tuple[np.ndarray, dict[str, Values]]:
     return ids[data.splits["test"].product], rows
 
 
-def compared(study: Study, by_split: list[tuple[np.ndarray, dict[str, Values]]]) -> dict:
-    """The table: of each row that ran on every split, its means and MUFIN's lead over it.
+def compared(
+    study: Study, by_split: list[tuple[np.ndarray, dict[str, Values]]], of: str = "mufin"
+) -> dict:
+    """The table: of each row that ran on every split, its means and the lead of row `of` over it.
 
     Means are over splits, with their standard deviation. A lead is a mean over the test datapoints
-    of all splits, with its standard error and the number of splits in which it is positive.
+    of all splits, with its standard error and the number of splits in which it is positive. Raises
+    MufinError if `of` is not among these rows.
     """
     products = np.concatenate([p for p, _ in by_split])
     names = [n for n in by_split[0][1] if all(n in rows for _, rows in by_split)]
+    if of not in names:
+        raise MufinError(f"--of {of} is no row of these runs; there are {', '.join(names)}")
     out = []
     for name in names:
         row: dict = {"row": name, "title": title(study, name)[1], "metrics": {}, "lead": {}}
         for m in METRICS:
             row["metrics"][m] = mean_and_spread([float(r[name][m].mean()) for _, r in by_split])
-            if name == "mufin":
+            if name == of:
                 continue
-            gains = [rows["mufin"][m] - rows[name][m] for _, rows in by_split]
+            gains = [rows[of][m] - rows[name][m] for _, rows in by_split]
             lead, error = clustered(np.concatenate(gains), products)
             won = sum(bool(gain.mean() > 0) for gain in gains)
             row["lead"][m] = [round(lead, 4), round(error, 4), won]
         out.append(row)
-    return {"datapoints": len(products), "products": len(np.unique(products)), "rows": out}
+    counts = {"datapoints": len(products), "products": len(np.unique(products))}
+    return counts | {"leads_of": title(study, of)[1], "rows": out}
 
 
 def clustered(gains: np.ndarray, products: np.ndarray) -> tuple[float, float]:
@@ -180,8 +188,9 @@ def markdown(report: dict) -> list[str]:
     lines = [
         f"Test of curate.seed {', '.join(map(str, report['splits']))}, seed {report['seed']}: "
         f"{report['datapoints']} datapoints, {report['products']} products. First, in percent, the "
-        f"mean{' ± standard deviation over splits' if several else ''}; then MUFIN's lead over the "
-        "row ± its standard error (a product is one cluster), and the splits that it wins.",
+        f"mean{' ± standard deviation over splits' if several else ''}; then the lead of "
+        f"{report['leads_of']} over the row ± its standard error (a product is one cluster), and "
+        "the splits that it wins.",
         "",
         "| | " + " | ".join(METRICS) + " | " + " | ".join(f"lead {m}" for m in METRICS) + " |",
         "|---|" + "---|" * (2 * len(METRICS)),

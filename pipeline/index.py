@@ -47,8 +47,9 @@ def main(home: runtime.Home = Path(".")) -> None:
             retrievers = [member.network for member in of_module_one]
             found = embed_members(retrievers, store, data.labels, device, precision)
             sources.append("models/pretrain")
-        embedded = embed_members(retrievers, store, data.train.product, device, precision)
-        train, there = joint_vectors(embedded), embedded[0].sizes > 0
+        train, there = _datapoints(
+            embed_members(retrievers, store, data.train.product, device, precision)
+        )
         mu = centroids(train, data.train.labels.transpose(len(data.labels)))
         rows = label_rows(params.retrieve.vectors, found or labels, mu)
         neighbours = _search(rows, params, device)
@@ -83,6 +84,14 @@ def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:
     titles = read_table(home / "data/curated/products.parquet", "products")["title"].to_pylist()
     of_train = [titles[p] for p in data.train.product]
     return TitleRidge.fit(of_train, data.train.labels, len(data.labels), penalty)
+
+
+def _datapoints(embedded: list[Embedded]) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors (N, D') for the search, and (N,) bool where there is any descriptor.
+
+    The bags, which are much larger, can go.
+    """
+    return joint_vectors(embedded), embedded[0].sizes > 0
 
 
 def _votes(

@@ -4,8 +4,8 @@ python -m benchmarks.behaviour.run --seeds 0,1,2 --out benchmarks/results/behavi
 
 Each seed invents a catalog and its ratings (`benchmarks.behaviour.ratings`), runs the ten stages
 on them, and evaluates on the latest ratings. Known products take part in training; cold ones are
-first rated later. The network's settings are those of the profile small-catalog, with the encoders
-of the profile sample, which need no weights from a hub.
+first rated later. The network's settings are those that the profile small-catalog first had, with
+the encoders of the profile sample, which need no weights from a hub.
 """
 
 from __future__ import annotations

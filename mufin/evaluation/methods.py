@@ -212,12 +212,13 @@ def rare_and_popular_row(
 def part_rows(
     predictor: Predictor, scored: dict[str, Scored], k: int, mix: Mix, width: int
 ) -> dict[str, BySplit]:
-    """`text_only` and `image_only`: one modality at prediction time, without a ridge."""
+    """`text_only` and `image_only`: one modality at prediction time, without ridge and votes."""
     out: dict[str, BySplit] = {row: {} for row in PARTS}
     for row, modalities in PARTS.items():
         for name, s in scored.items():
             datapoints = predictor.embed(s.split.product, modalities)
             candidates = predictor.candidates(datapoints, k, s.split.excluded)
+            candidates = replace(candidates, votes=None)
             out[row][name] = rank(
                 candidates,
                 mix.of_network(),

@@ -1,1 +1,1 @@
-"""From candidate labels to a final order: classifier scores, mixes, title ridge, tie-breaking."""
+"""From candidate labels to a final order: scores, mixes, title ridge, votes, tie-breaking."""

@@ -10,7 +10,7 @@ from mufin.ragged import Lists, offsets_of
 from mufin.retrieval.exact import ExactNeighbours
 from mufin.retrieval.hnsw import HnswNeighbours
 
-BUDGET = 2**22  # votes held at once; they and their sorted copies take 200 MB
+BUDGET = 2**21  # votes held at once; they and their sorted copies take 150 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,47 +42,47 @@ class NeighbourVotes:
         (n,) a datapoint of train does not vote for its own labels.
         """
         out = np.zeros(ids.shape, np.float32)
-        if not len(ids) or not len(self.labels.values):
+        if not ids.size or not len(self.labels.values):
             return out
-        step = max(1, BUDGET // max(self.count * int(self.labels.lengths().max()), 1))
+        own = None if products is None else self._own(products)
+        voices = self.count * len(self.labels.values) / len(self.labels)  # of a query, in the mean
+        step = max(1, int(BUDGET / max(voices, 1)))
         num_labels = int(max(ids.max(), self.labels.values.max())) + 1
         for start in range(0, len(ids), step):
-            rows = slice(start, start + step)
-            own = None if products is None else self._own(products[rows])
-            near, similarity = self.search.search(queries[rows], self.count, own)
-            share = shares(similarity, self.temperature)
-            keys, votes = self._summed(near, share, num_labels)
-            wanted = np.arange(len(near))[:, None] * num_labels + ids[rows]
-            place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-            if len(keys):
-                there = (keys[place] == wanted) & (ids[rows] >= 0)
-                out[rows] = np.where(there, votes[place], 0)
+            rows = np.arange(start, min(start + step, len(ids)))
+            mine = None if own is None else own.take(rows)
+            near, similarity = self.search.search(queries[rows], self.count, mine)
+            keys, votes = self._summed(near, shares(similarity, self.temperature), num_labels)
+            if not len(keys):
+                continue
+            wanted = np.arange(len(rows))[:, None] * num_labels + ids[rows]
+            place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            out[rows] = np.where((keys[place] == wanted) & (ids[rows] >= 0), votes[place], 0)
         return out
 
     def _own(self, products: np.ndarray) -> Lists:
         """The train datapoints that each of `products` is."""
         order = np.argsort(self.products, kind="stable")
-        mine = self.products[order]
-        first, last = (np.searchsorted(mine, products, side) for side in ("left", "right"))
-        lengths = last - first
-        offsets = offsets_of(lengths)
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        return Lists(offsets, order[np.repeat(first, lengths) + within])
+        first, last = (
+            np.searchsorted(self.products, products, side, sorter=order)
+            for side in ("left", "right")
+        )
+        offsets = offsets_of(last - first)
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], last - first)
+        return Lists(offsets, order[np.repeat(first, last - first) + within])
 
     def _summed(
         self, near: np.ndarray, share: np.ndarray, num_labels: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """(V,) ascending row * num_labels + label, and (V,) float64 the votes for each."""
-        voter = near.reshape(-1)
-        row = np.repeat(np.arange(len(near)), near.shape[1])
-        kept = voter >= 0
-        theirs = self.labels.take(voter[kept])
-        voices = theirs.rows()
-        keys = row[kept][voices] * num_labels + theirs.values
+        row, column = np.nonzero(near >= 0)
+        theirs = self.labels.take(near[row, column])
+        voice = theirs.rows()
+        keys = row[voice] * num_labels + theirs.values
         order = np.argsort(keys, kind="stable")
-        distinct, first = np.unique(keys[order], return_index=True)
-        votes = share.reshape(-1)[kept][voices][order]
-        return distinct, np.add.reduceat(votes, first) if len(first) else votes
+        keys, votes = keys[order], share[row, column][voice][order]
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        return keys[first], np.add.reduceat(votes, first) if len(first) else votes
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What `models/index` keeps of it, but for the graph of the search."""

@@ -61,7 +61,26 @@ def test_leads_are_those_of_mufin_over_each_row():
     mufin, popular = report["rows"]
     assert mufin["metrics"]["P@1"] == [25.0, round(math.sqrt(1250), 4)] and mufin["lead"] == {}
     assert popular["lead"]["P@1"][0] == 0.0 and popular["lead"]["P@1"][2] == 1
-    assert (report["datapoints"], report["products"]) == (4, 2)
+    assert (report["datapoints"], report["products"], report["leads_of"]) == (4, 2, "MUFIN")
+
+
+def test_leads_of_another_row_are_those_of_mufin_turned_round():
+    rng = np.random.default_rng(1)
+    by_split = [
+        (
+            np.arange(9),
+            {row: {m: rng.random(9) for m in splits.METRICS} for row in ("mufin", "popular")},
+        )
+        for _ in range(3)
+    ]
+    study = Study(**STUDY)
+    mine, theirs = splits.compared(study, by_split), splits.compared(study, by_split, "popular")
+    assert theirs["leads_of"] == "best" and theirs["rows"][1]["lead"] == {}
+    for m in splits.METRICS:
+        lead, error, won = mine["rows"][1]["lead"][m]
+        assert theirs["rows"][0]["lead"][m] == [-lead, error, 3 - won]
+    with pytest.raises(MufinError, match="--of narrow is no row of these runs; there are mufin"):
+        splits.compared(study, by_split, "narrow")
 
 
 @pytest.fixture(scope="module")

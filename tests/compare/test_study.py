@@ -38,12 +38,13 @@ WANTED = {  # the settings of the paper's ablations, by the names that they have
     "no_word_dropout": {"encoder.lexical_dropout"},
     "with_a_s": {"attention.a_s"},
     "with_a_c": {"transfer.a_c"},
+    "attention": {"encoder.descriptor_norm", "attention.a_s", "transfer.a_c"},
     "prime": {"transfer.classifier"},
     "e_t": {"encoder.modalities"},
     "early": {"encoder.modalities", "encoder.fusion"},
     "both": {"encoder.modalities", "encoder.fusion"},
 }
-ELSEWHERE = {"bigrams", "no_word_dropout"}  # rows of small-catalog, not of the sample
+ELSEWHERE = {"bigrams", "no_word_dropout", "attention"}  # rows of small-catalog, not of the sample
 SAMPLING = {"no_hard_positives", "no_hard_negatives"}
 TABLE_4 = {"concat", "no_a_s", "no_a_c", "alpha_1", "datapoint_batches", "cluster_batches"}
 READ_TITLES = {"index.title_ridge", "evaluate.ridge_weights"}  # not for pictures alone
@@ -100,7 +101,8 @@ def base_of(name: str, there: Collection[str]) -> str:
     """The row that `name` differs from in the settings that it is about."""
     if name in SAMPLING and "soft_triplet" in there:
         return "soft_triplet"
-    return "published" if name in TABLE_4 and "published" in there else "mufin"
+    paper = next((row for row in ("published", "attention") if row in there), "mufin")
+    return paper if name in TABLE_4 else "mufin"
 
 
 def test_published_has_the_modules_and_losses_of_the_paper(tmp_path):

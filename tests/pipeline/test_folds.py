@@ -69,7 +69,7 @@ def test_no_candidate_or_truth_is_a_left_out_product(home):
             assert not held & set(data.labels[lists.values].tolist())
         known = ~np.isin(data.labels, list(held))
         assert (fold.counts == counts * known).all()
-        assert fold.scores.keys() == {"classifier", "similarity", "ridge"}
+        assert fold.scores.keys() == {"classifier", "similarity", "ridge", "votes"}
         for i, row in enumerate(fold.datapoints):
             truth = set(data.train.labels[row].tolist())
             assert set(fold.truth[i].tolist()) == {t for t in truth if fold.counts[t]}
@@ -85,7 +85,7 @@ def test_predictions_use_what_the_folds_choose(home):
         figures = pooled(mixes, mix)
         return sum(float(figures[name].mean()) for name in MERIT)
 
-    for mix in (Mix(0.7), *parts_alone(True, False).values()):
+    for mix in (Mix(0.7), *parts_alone(True, True).values()):
         assert merit(chosen) >= merit(mix) - 1e-9
     folder = home / "data/predictions"
     assert (folder / "test.parquet").read_bytes() == (

@@ -249,6 +249,7 @@ def test_methods_csv_has_each_method_and_split(finished):
         "mufin",
         "mufin_chosen",
         "mufin_without_ridge",
+        "mufin_without_votes",
         "mufin_rare_and_popular",
         "alpha_1",
         "text_only",
@@ -306,15 +307,17 @@ def test_choices_json_holds_the_sweep_and_what_was_learnt(finished):
     choices = read_json(finished / "metrics/choices.json")
     assert set(choices) == {"chosen", "popularity_mix", "unseen"}
     sweep, e = choices["chosen"]["on_valid"], load_params(finished / "params.yaml").evaluate
-    weights = [(row["beta"], row["frequency_weight"], row["ridge_weight"]) for row in sweep]
+    names = ("beta", "frequency_weight", "ridge_weight", "vote_weight")
+    weights = [tuple(row[name] for name in names) for row in sweep]
     assert weights == [
-        (beta, frequency, ridge)
+        (beta, frequency, ridge, votes)
         for beta in e.betas
         for frequency in e.frequency_weights
         for ridge in e.ridge_weights
+        for votes in e.vote_weights
     ]
     merits = [row["P@1"] + row["P@5"] + row["R@10"] for row in sweep]
-    chosen = tuple(choices["chosen"][n] for n in ("beta", "frequency_weight", "ridge_weight"))
+    chosen = tuple(choices["chosen"][name] for name in names)
     assert chosen == weights[merits.index(max(merits))]
     labels = pq.read_table(finished / "data/curated/labels.parquet").num_rows
     unseen = pq.read_table(finished / "data/curated/unseen/labels.parquet").num_rows
@@ -453,4 +456,4 @@ def test_only_evaluate_prints(finished, tmp_path, capsys):
         run_stages(home, "index", "index")
         assert capsys.readouterr().out == ""
         lines = evaluate.evaluate(home)
-        assert capsys.readouterr().out == "" and len(lines) == 14
+        assert capsys.readouterr().out == "" and len(lines) == 15

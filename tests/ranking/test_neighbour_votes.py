@@ -94,14 +94,31 @@ def test_a_small_temperature_leaves_the_labels_of_the_nearest():
 
 
 def test_hnsw_finds_the_same_voters():
+    """Also where several datapoints are one product, which does not vote for itself."""
     rng = np.random.default_rng(3)
     labels = Lists.of_rows([rng.permutation(LABELS)[:2] for _ in range(300)])
     vectors, queries, ids = unit(rng, 300), unit(rng, 30), np.tile(np.arange(LABELS), (30, 1))
-    exact, hnsw = (
-        voting(vectors, labels, np.arange(300), 10, search=kind).scores(queries, ids)
-        for kind in ("exact", "hnsw")
-    )
-    np.testing.assert_allclose(hnsw, exact, atol=1e-5)
+    products, asked = rng.integers(0, 90, 300), rng.integers(0, 95, 30)
+    for known in (None, asked):
+        exact, hnsw = (
+            voting(vectors, labels, products, 10, search=kind).scores(queries, ids, known)
+            for kind in ("exact", "hnsw")
+        )
+        np.testing.assert_allclose(hnsw, exact, atol=1e-5)
+        np.testing.assert_allclose(
+            exact, slow(voting(vectors, labels, products, 10), queries, ids, known), atol=1e-5
+        )
+
+
+def test_datapoints_without_a_row_do_not_vote():
+    rng = np.random.default_rng(5)
+    labels = Lists.of_rows([[0], [1], [2], [3]])
+    rows = LabelRows(unit(rng, 2), np.array([1, 3]), 4)
+    search = build_neighbours(rows, "exact", device=torch.device("cpu"))
+    votes = NeighbourVotes(search, np.arange(4), labels, 4, 1.0)
+    found = votes.scores(rows.rows, np.tile(np.arange(4), (2, 1)))
+    assert not found[:, [0, 2]].any()
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
 
 
 def test_shares_of_nobody_are_zero():
@@ -118,3 +135,5 @@ def test_nothing_to_vote_for_gives_zeros():
     unlabelled = voting(unit(rng, 2), Lists(np.zeros(3, np.int64), none), np.arange(2))
     assert not unlabelled.scores(unit(rng, 1), np.array([[0]])).any()
     assert unlabelled.scores(unit(rng, 0), np.zeros((0, 3), np.int64)).shape == (0, 3)
+    labelled = voting(unit(rng, 2), Lists.of_rows([[0], [1]]), np.arange(2))
+    assert labelled.scores(unit(rng, 2), np.zeros((2, 0), np.int64)).shape == (2, 0)

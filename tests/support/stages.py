@@ -62,8 +62,10 @@ QUICK = {
 FINISHED = QUICK | {  # the settings of the fixture `finished`
     "members": 2,
     "index.title_ridge": 1.0,
+    "index.voters": 5,
     "evaluate.mix": "chosen",
     "evaluate.ridge_weights": [0.0, 0.5],
+    "evaluate.vote_weights": [0.0, 0.25],
     "evaluate.frequency_weights": [0.0, 0.05],
 }
 
