@@ -96,7 +96,8 @@ def estimate(train: int, more: bool) -> Estimate:
             "small-catalog",
             f"{train:,} train datapoints; it is for up to {SMALL:,}, on a CPU",
             f"about {_duration(minutes)} on 2 cores and {memory:.1f} GB of memory"
-            f" (scaled from {MEASURED_SECONDS:.0f} s and {MEASURED_GB} GB measured on 2,191 products)",
+            f" (scaled from {MEASURED_SECONDS:.0f} s and {MEASURED_GB} GB measured on 2,191 "
+            "products)",
         )
     if train <= SMALL:
         return Estimate(
