@@ -26,7 +26,7 @@ from tests.support.projects import commit, environment, run
 
 BASELINES, REFERENCE = {"bonsai": "Bonsai", "xt": "XT"}, {"ridge": "ridge", "popular": "popular"}
 # `mufin` predicts as one of these rows; pairs of train have no part in a cold split
-ABSENT = {"mufin_chosen", "mufin_without_pairs"}
+ABSENT = {"mufin_chosen", "mufin_without_votes", "mufin_without_pairs"}
 VARIANT = "no_a_c: {transfer.a_c: none}"
 NEW = '''"""The labels in their order: a baseline that a user adds."""
 

@@ -108,6 +108,6 @@ def test_a_baseline_depends_on_its_own_file_and_no_other(stage):
 def test_every_variant_of_a_profile_has_a_first_stage(profile):
     study: Study = variants_of(profile)
     first = {name: run(settings)[0] for name, settings in study.variants.items()}
-    same = "with_a_c" if profile == "sample" else "no_a_c"  # Modules I and II as in `mufin`
+    same = "no_a_c" if profile == "paper" else "with_a_c"  # Modules I and II as in `mufin`
     assert first[same] == first["mufin"] == "transfer"
     assert first["no_a_s"] == "pretrain" and first["text_only"] == "precompute"

@@ -332,10 +332,10 @@ def test_costs_are_in_metrics_runtime_alone(finished):
     for name in STAGES:
         told = read_json(finished / f"metrics/runtime/{name}.json")
         assert costs - {"machine"} <= set(told), name
-        assert told["seconds"] > 0 and told["peak_memory_mb"] > 10
+        assert told["peak_memory_mb"] > 10
         facts = read_json(finished / f"metrics/{name}.json")
-        # another mix does not need folds
-        assert name == "folds" or facts and told["items"] > 0, name
+        # another mix does not need folds: nothing to do, in less than the 0.01 s that are told
+        assert name == "folds" or facts and told["items"] > 0 and told["seconds"] > 0, name
         assert not set(told) & set(keys_of(facts)), name
         assert not any(word in key for key in keys_of(facts) for word in ("second", "_mb"))
     assert read_json(finished / "metrics/runtime/evaluate.json")["milliseconds_per_datapoint"] > 0
