@@ -13,9 +13,9 @@ from mufin.corpus import splits
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 
-# Measured with profile small-catalog on 2 cores (docs/real-products.md): 330 s and 1.9 GB for 1,367
+# Measured with profile small-catalog on 2 cores (docs/real-products.md): 204 s and 1.5 GB for 1,367
 # train datapoints and 2,187 pictures.
-MEASURED_SECONDS, MEASURED_GB, MEASURED_TRAIN = 330.0, 1.9, 1367
+MEASURED_SECONDS, MEASURED_GB, MEASURED_TRAIN = 204.0, 1.5, 1367
 # Counted for an H200 in params/mm-amazontitles-300k.yaml: 4 to 6 hours for these.
 COUNTED_HOURS, COUNTED_TRAIN = 6.0, 586_781
 SMALL = 20_000  # train datapoints of profile small-catalog, at most
