@@ -63,7 +63,7 @@ $(VENV)/ready: pyproject.toml constraints/runtime.txt constraints/test.txt
 	  "$(PYTHON)" -I mufin/check_machine.py && "$(PYTHON)" -m venv --clear $(VENV); }
 	rm -f $(VENV)/whole
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/test.txt uv
-	$(INSTALL) -e '.[test]'
+	$(INSTALL) -e '.[serve,export,test]'
 	@for package in omikuji napkinxc; do \
 	  $(INSTALL) --only-binary $$package $$package || \
 	    echo "$$package cannot be installed here: make compare reports its row as failed" >&2; done
