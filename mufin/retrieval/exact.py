@@ -90,8 +90,9 @@ class ExactNeighbours:
 
         Ties are broken by label id. If fewer than k labels have rows, -1 and -inf fill the row.
         `excluded` are labels that a query must not get (its filter pairs), and with `allowed` (L,)
-        bool no query gets a label where it is false. All products are in full float32, also on a GPU. Equal vectors can get scores that differ in the last bit, as a
-        matrix product may sum in another order in another place; ties are those of the scores.
+        bool no query gets a label where it is false. All products are in full float32, also on a
+        GPU. Equal vectors can get scores that differ in the last bit, as a matrix product may sum
+        in another order in another place; ties are those of the scores.
 
         Raises MufinError if the queries have another width or are not finite.
         """
