@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -39,8 +39,9 @@ class Live:
 class Catalog:
     """Products by uid and label. Not for several threads at once."""
 
-    def __init__(self, model: Model):
-        self.model = model
+    def __init__(self, model: Model, stored: Callable[[str], bytes | None] | None = None):
+        """`stored` returns a picture of a live product by its key; None: they are kept here."""
+        self.model, self.stored = model, stored
         self.labels, self.datapoints = Labels(model.predictor), Datapoints(model)
         rows = pa.array(model.predictor.index.products)
         self.attributes = Attributes(
@@ -108,7 +109,7 @@ class Catalog:
 
     def picture(self, key: str) -> bytes | None:
         """The bytes of a picture, None for an unknown key."""
-        content = self.contents.get(key)
+        content = self.contents.get(key) if self.stored is None else self.stored(key)
         return self.model.pictures.get(key) if content is None else content
 
     def find(self, text: str, limit: int) -> list[Product]:
@@ -176,17 +177,22 @@ class Catalog:
 
     # Changes
 
-    def prepared(self, products: Sequence[LiveProduct]) -> list[tuple[LiveProduct, Embedding]]:
+    def prepared(
+        self, products: Sequence[LiveProduct], known: Mapping[str, Embedding] | None = None
+    ) -> list[tuple[LiveProduct, Embedding]]:
         """The products with what the networks make of them; changes nothing.
 
         A product of which only category and attributes change is not embedded again. Of several
-        with one uid the last counts. Raises QueryError for a picture that cannot be read.
+        with one uid the last counts. `known`: what the networks made of some, by uid. Raises
+        QueryError for a picture that cannot be read.
         """
         last = {product.uid: product for product in products}
         for product in last.values():
             self.attributes.check(product.attributes)
-        fresh = [product for product in last.values() if not self._same(product)]
-        out: dict[str, Embedding] = dict.fromkeys(last)
+        out: dict[str, Embedding] = dict.fromkeys(last) | {
+            uid: embedding for uid, embedding in (known or {}).items() if uid in last
+        }
+        fresh = [p for uid, p in last.items() if out[uid] is None and not self._same(p)]
         if fresh:
             new = [NewProduct(p.title, p.pictures, p.category) for p in fresh]
             embedded = found = self.datapoints.embed_new(new)
@@ -224,7 +230,8 @@ class Catalog:
 
     def _keep(self, product: LiveProduct) -> None:
         keys = tuple(map(key_of, product.pictures))
-        self.contents |= zip(keys, product.pictures)
+        if self.stored is None:
+            self.contents |= zip(keys, product.pictures)
         self.uses.update(keys)
         self._forget(product.uid)
         self.live[product.uid] = Live(
@@ -236,7 +243,8 @@ class Catalog:
         for key in live.pictures if live is not None else ():
             self.uses[key] -= 1
             if not self.uses[key]:
-                del self.uses[key], self.contents[key]
+                del self.uses[key]
+                self.contents.pop(key, None)
 
     def remove(self, uid: str) -> None:
         """Removes a product; an unknown one is passed over."""

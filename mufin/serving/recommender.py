@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,9 +25,10 @@ class Recommender:
     wrote. A product is never among the answers to a question about it.
     """
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, stored: Callable[[str], bytes | None] | None = None):
+        """`stored` returns a picture of a product that was added, by its key; see `Catalog`."""
         self.model = model
-        self.catalog = Catalog(model)
+        self.catalog = Catalog(model, stored)
         self.questions = Questions(self.catalog)
         self.ranker = Ranker(self.catalog)
 

@@ -66,7 +66,11 @@ def test_an_added_product_has_the_scores_of_alpha_one(finished, served):
     served.upsert(
         [
             LiveProduct(
-                f"copy {row}", table[row]["title"], (), {}, tuple(content[k] for k in table[row]["images"])
+                f"copy {row}",
+                table[row]["title"],
+                (),
+                {},
+                tuple(content[k] for k in table[row]["images"]),
             )
             for row in others
         ]
@@ -140,7 +144,9 @@ def test_a_price_changes_without_encoding(served, monkeypatch):
 
 
 def test_conditions_hold_exactly_whenever_enough_qualify(served):
-    served.upsert([live(f"n{i}", f"thing {i}", price=float(i), fresh=i % 2 == 0) for i in range(30)])
+    served.upsert(
+        [live(f"n{i}", f"thing {i}", price=float(i), fresh=i % 2 == 0) for i in range(30)]
+    )
     asked = served.model.uids[4]
     got = served.recommend(asked, k=8, where={"price": {"gte": 10}, "fresh": True})
     assert len(got) == 8
@@ -203,7 +209,9 @@ def test_a_live_product_may_be_asked_about_by_one_modality(served):
 def test_variants_of_live_products_are_folded(served):
     asked = served.model.uids[4]
     assert served.recommend(asked, fold=True)  # the groups are made before the products come
-    served.upsert([live(f"v{i}", f"Quibble lamp {c}") for i, c in enumerate(["red", "blue", "tan"])])
+    served.upsert(
+        [live(f"v{i}", f"Quibble lamp {c}") for i, c in enumerate(["red", "blue", "tan"])]
+    )
     whole = served.recommend(asked, k=ALL)
     folded = served.recommend(asked, k=ALL, fold=True)
     first = next(a.uid for a in whole if a.uid.startswith("v"))
@@ -245,6 +253,7 @@ def test_random_changes_end_where_a_fresh_start_ends(finished, served):
     a, b = ({x.uid: x.score for x in r.recommend(asked, k=ALL)} for r in (served, fresh))
     assert a == pytest.approx(b, abs=1e-5)
     a, b = (
-        set(uids_of(r.recommend(asked, k=ALL, where={"price": {"gte": 2}}))) for r in (served, fresh)
+        set(uids_of(r.recommend(asked, k=ALL, where={"price": {"gte": 2}})))
+        for r in (served, fresh)
     )
     assert a == b == {uid for uid, p in state.items() if p.attributes["price"] >= 2}
