@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from mufin.catalog_params import WITH_ATTRIBUTES, Download, ImageVectors, Interactions, LabelTexts
 from mufin.catalog_params import Columns as Names
-from mufin.catalog_params import Download, ImageVectors, Interactions, LabelTexts
 from mufin.catalogs.cells import at
 from mufin.catalogs.forms import FORMS
 from mufin.errors import MufinError, shown
@@ -125,9 +125,13 @@ def _of_form(form: str, origins: list[tuple[Look, Origin | None]], empty: Downlo
         raise MufinError(
             f"no file has products of {form}, only orders or ratings; name the products' file too"
         )
+    columns = empty.columns
+    if form not in WITH_ATTRIBUTES:
+        columns = replace(columns, attributes=[])
     download = replace(
         empty,
         source=form,  # type: ignore[arg-type] # checked
+        columns=columns,
         location=located_at([look.path for look in products]),
         encoding=next((look.setting for look in products if look.setting), None),
     )
@@ -165,12 +169,14 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
     if not best.score:
         raise _no_products(best)
     found = best.found
+    there = {column.name for column in best.columns}
     names = Names(
         id=found.id,
         title=found.title,
         images=found.images[0] if len(found.images) == 1 else found.images,
         related=found.related[0] if len(found.related) == 1 else found.related,
         category=found.category,
+        attributes=[name for name in empty.columns.attributes if name in there],
     )
     download = replace(
         empty,
