@@ -5,6 +5,7 @@ A value says what it could be; what a whole column is, `raw_attributes` decides 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -78,8 +79,10 @@ def attribute_of(value: object, column: str, notes: Notes) -> Value:
 
 def _of_text(text: str, column: str, notes: Notes) -> Value:
     text = text.strip()
-    if text[:1] == "[" and len(text) <= LONGEST * MOST and (found := parts(text, "text")):
-        return _of_list(found, column, notes)
+    if text[:1] == "[" and len(text) <= LONGEST * MOST:
+        found = parts(text, "text")
+        if found is not None:
+            return _of_list(found, column, notes)
     if "|" in text:
         return _of_list(text.split("|", MOST + 1), column, notes)
     return _item(text, column, notes)
@@ -103,10 +106,11 @@ def _item(text: str, column: str, notes: Notes) -> str | None:
 def _of_number(value: int | float | Decimal, column: str, notes: Notes) -> Value:
     if value != value:  # NaN, which tools write for an empty cell
         return None
+    large = EXACT <= value < math.inf or -math.inf < value <= -EXACT
+    if large and not isinstance(value, float):
+        return _item(str(value), column, notes)  # a float would lose digits of what may be an id
     if isinstance(value, int):
         return value
-    if isinstance(value, Decimal) and abs(value) >= EXACT and value.is_finite():
-        return _item(str(value), column, notes)  # a float would lose digits of what may be an id
     number = float(value)
     if number - number != 0:
         notes.add(f"numbers in {column} that are not finite, left out", str(value))
@@ -150,11 +154,8 @@ def reading(value: bool | int | float | str | list[str]) -> Reading:
         return Reading(LIST)
     if isinstance(value, bool):
         return Reading(FLAG, float(value))
-    if isinstance(value, float):
-        return Reading(NUMBER, value)
-    if isinstance(value, int):
-        # Whole numbers that floats cannot tell apart are ids
-        return Reading(NUMBER, float(value)) if abs(value) < EXACT else Reading(TEXT)
+    if isinstance(value, int | float):
+        return Reading(NUMBER, float(value))
     return reading_of_text(value)
 
 

@@ -16,6 +16,7 @@ from mufin.inspection.candidates import Column, columns_of, text_of_item
 from mufin.inspection.files import Given, Origin, located_at, origin_of
 from mufin.inspection.look import Look, alike
 from mufin.inspection.reading import known_ids
+from mufin.profiles import scalar
 
 NOTHING = Interactions(location=None, basket=None, item=None, time=None, weight=None)
 NO_LABELS = LabelTexts(location=None, id="id", text="text", prefix="")
@@ -190,6 +191,12 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
         guess.remarks.append(
             f"{name} has related ids too; to use both, set download.columns.related: "
             f"{{{', '.join([f'{related}: 1.0' for related in found.related])}, {name}: 0.3}}"
+        )
+    more = [n for n in own.for_filters(best.columns, found) if n not in names.attributes]
+    if more:
+        kept = scalar([*names.attributes, *more])
+        guess.remarks.append(
+            f"to limit recommendations by {', '.join(more)}: download.columns.attributes: {kept}"
         )
     if rest := [table for table in tables if table is not best]:
         _add_tables(guess, rest, empty)
