@@ -46,12 +46,13 @@ class Columns:
             if isinstance(value, list | dict):
                 texts = all(isinstance(column, str) and column for column in value)
                 check(texts, f"download.columns.{name}", value, "it must name columns")
-        distinct = set(self.attributes) - {"", "uid"}  # uid is a column of attributes.parquet
+        # uid is a column of attributes.parquet, and filters always know category
+        distinct = set(self.attributes) - {"", "uid", "category"}
         check(
             len(distinct) == len(self.attributes),
             "download.columns.attributes",
             self.attributes,
-            "it must name columns, each once, and none that is called uid",
+            "it must name columns, each once, and none that is called uid or category",
         )
         if isinstance(self.related, dict):
             weights = self.related.values()

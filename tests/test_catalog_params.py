@@ -35,7 +35,8 @@ def loaded(folder: Path, settings: dict[str, object]) -> Params:
         ({"download.columns.related": {"a": "x"}}, "weights must be above 0"),
         ({"download.columns.related": {"a": True}}, "weights must be above 0"),
         (CATALOG | {"download.columns.attributes": ["a", "a"]}, "it must name columns, each once"),
-        (CATALOG | {"download.columns.attributes": ["uid"]}, "none that is called uid"),
+        (CATALOG | {"download.columns.attributes": ["uid"]}, "none that is called uid or category"),
+        (CATALOG | {"download.columns.attributes": ["a", "category"]}, "called uid or category"),
         (CATALOG | {"download.columns.attributes": [""]}, "it must name columns, each once"),
         (CATALOG | {"download.columns.attributes": "price"}, "download.columns.attributes is"),
         (
