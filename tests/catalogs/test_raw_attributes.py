@@ -189,7 +189,6 @@ scalars = st.none() | st.booleans() | st.integers(-100, 100) | st.sampled_from([
 def test_no_value_is_lost_or_moved(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
     writer = AttributeWriter(["x", "y"], folder / "waiting", Notes())
-    products = (Product(str(i), attributes=row) for i, row in enumerate(rows))
     cleaned = [(x, y if not isinstance(y, list) else (y if len(y) > 1 else None)) for x, y in rows]
     products = (Product(str(i), attributes=row) for i, row in enumerate(cleaned))
     write_products(products, folder / "products", writer)
