@@ -8,33 +8,12 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mufin.corpus.image_store import key_of
 from mufin.errors import MufinError, shown
 from mufin.serving import store_file
-from mufin.serving.live_product import LiveProduct, check_uid
-
-
-@dataclass(frozen=True, slots=True)
-class Upsert:
-    """A product that is added, or replaces the one of the same uid."""
-
-    product: LiveProduct
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """The product of this uid is deleted, whether the store or the catalog has it."""
-
-    uid: str
-
-    def __post_init__(self) -> None:
-        check_uid(self.uid)
-
-
-Change = Upsert | Delete
+from mufin.serving.live_product import Change, Delete, LiveProduct, Upsert
 
 
 class ProductStore:

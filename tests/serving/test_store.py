@@ -18,9 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from mufin.corpus.image_store import key_of
 from mufin.errors import MufinError
-from mufin.serving.live_product import LiveProduct
+from mufin.serving.live_product import Change, Delete, LiveProduct, Upsert
 from mufin.serving.query import QueryError
-from mufin.serving.store import Change, Delete, ProductStore, Upsert
+from mufin.serving.store import ProductStore
 from tests.support.projects import ROOT, environment
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)

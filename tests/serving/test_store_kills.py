@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mufin.serving import store_file
-from mufin.serving.live_product import LiveProduct
-from mufin.serving.store import Change, Delete, ProductStore, Upsert
+from mufin.serving.live_product import Change, Delete, LiveProduct, Upsert
+from mufin.serving.store import ProductStore
 from tests.serving.test_store import Model
 
 TRANSACTIONS = 40  # of a process that nobody kills
