@@ -59,9 +59,10 @@ class FakeService:
         for number, content in enumerate(query.new.pictures if query.new else ()):
             if len(content) < 100:
                 return QueryError(f"images.{number}", f"image {number} is not a picture")
-        names = [uid for uid in self.order if uid not in query.uids][: query.k]
+        names = [uid for uid in self.order if uid not in query.uids]
         if query.new and query.new.pictures:
-            names = names[::-1]
+            names.reverse()
+        names = names[: query.k]
         why = (Reason(Descriptor(None, "title", 0), Descriptor("p1", "picture", 0), 0.5, "cosine"),)
         return [
             Answer(

@@ -47,9 +47,10 @@ class Api:
         """Recommends products for products of the catalog, a new product, or both together."""
         start = time.monotonic()
         with self.body(request) as body:
-            parsed = await body.parsed("query")
-            question = validated(schemas.Question, parsed.content)
-            query = await query_of(question, self.pictures, parsed.files)
+            with self.engine.expecting():
+                parsed = await body.parsed("query")
+                question = validated(schemas.Question, parsed.content)
+                query = await query_of(question, self.pictures, parsed.files)
             deadline = request.scope[DEADLINE]
             [result], model = await asyncio.wrap_future(self.engine.ask([query], deadline))
         if isinstance(result, (QueryError, Refusal)):
@@ -61,8 +62,9 @@ class Api:
         """Answers many questions at once; a bad one has its error in place of answers."""
         start = time.monotonic()
         with self.body(request) as body:
-            questions = validated(schemas.Questions, (await body.parsed()).content).queries
-            found = await asyncio.gather(*(self._query(q) for q in questions))
+            with self.engine.expecting():
+                questions = validated(schemas.Questions, (await body.parsed()).content).queries
+                found = await asyncio.gather(*(self._query(q) for q in questions))
             good = [query for query in found if not isinstance(query, Refusal)]
             deadline = request.scope[DEADLINE]
             results, model = ([], self.engine.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
@@ -78,10 +78,11 @@ class Body:
         if length.isdecimal() and (len(length) > 18 or int(length) > most + DISCARDED):
             raise self._too_large()
         chunks = bytearray()
+        stream = self.request.stream()
         try:
-            async for chunk in self.request.stream():
+            async for chunk in stream:
                 if len(chunks) + len(chunk) > most:
-                    await self._discard()
+                    await _discard(stream)
                     raise self._too_large()
                 if self.held.now + len(chunk) > self.held.most:
                     raise busy("too many bytes of other requests are held; try again later")
@@ -92,16 +93,17 @@ class Body:
             raise Refusal(400, "the connection ended inside of the body") from None
         return bytes(chunks)
 
-    async def _discard(self) -> None:
-        size, end = 0, time.monotonic() + DISCARDING
-        async for chunk in self.request.stream():
-            size += len(chunk)
-            if size > DISCARDED or time.monotonic() > end:
-                return
-
     def _too_large(self) -> Refusal:
         text = f"the body has more than {self.settings.body_bytes:,} bytes; send fewer pictures"
         return Refusal(413, text, headers={"Connection": "close"})
+
+
+async def _discard(stream: AsyncIterator[bytes]) -> None:
+    size, end = 0, time.monotonic() + DISCARDING
+    async for chunk in stream:
+        size += len(chunk)
+        if size > DISCARDED or time.monotonic() > end:
+            return
 
 
 async def _aside(function: Callable[..., T], content: bytes, *args: Any) -> T:

@@ -37,6 +37,7 @@ class Engine:
         self.model = ""  # its id
         self.jobs: deque[Job] = deque()
         self.waiting = 0  # questions and changes in `jobs`
+        self.expected = 0  # requests whose questions will come; of the event loop alone
         self.draining = False  # /readyz says 503, so that others send no more questions here
         self.stopping = False  # nothing more is accepted
         self.since: Applied | None = None  # changes since a model began to load, if one does
@@ -57,6 +58,15 @@ class Engine:
     @property
     def ready(self) -> bool:
         return self.service is not None and not self.draining and self.thread.is_alive()
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """A block that reads a question: a batch waits for it for a moment."""
+        self.expected += 1
+        try:
+            yield
+        finally:
+            self.expected -= 1
 
     def ask(self, queries: Sequence[Query], deadline: float) -> Future:
         """(results, id of the model): a result per question; all of them by the same model."""
@@ -121,7 +131,7 @@ class Engine:
         return job
 
     def _batch(self) -> Batch:
-        """The questions at the head of the queue; a batch that is not full waits a moment."""
+        """The questions at the head of the queue; waits a moment for those that are being read."""
         end = time.monotonic() + self.settings.max_wait_ms / 1000
         batch: Batch = []
         free = self.settings.max_batch
@@ -130,7 +140,8 @@ class Engine:
                 while free and self.jobs and isinstance(asked := self.jobs[0], Asked):
                     free -= self._take(asked, free, batch)
                 left = end - time.monotonic()
-                if not free or not batch or self.jobs or self.stopping or left <= 0:
+                full = not free or self.jobs or self.stopping
+                if full or not batch or not self.expected or left <= 0:
                     return batch
                 self.condition.wait(left)
 

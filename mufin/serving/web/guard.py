@@ -53,7 +53,6 @@ class Guard:
 
     async def _answered(self, scope: Scope, receive: Receive, reply: _Reply, start: float) -> None:
         """The route's answer, or that of what went wrong."""
-        seconds = self.settings.seconds
         try:
             headers = dict(scope["headers"])
             auth.check(scope["method"], scope["path"], headers, self.settings.key)
@@ -64,7 +63,7 @@ class Guard:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + seconds):
                 await self.app(scope, receive, reply)
         except TimeoutError:
-            await self._refuse(late(seconds), scope, receive, reply)
+            await self._refuse(late(), scope, receive, reply)
         except Refusal as refusal:
             await self._refuse(refusal, scope, receive, reply)
         except Exception:

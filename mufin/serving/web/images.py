@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import warnings
 from importlib.util import find_spec
 
 from PIL import Image
@@ -40,31 +39,26 @@ def check_picture(content: bytes, field: str, most: int) -> None:
         )
     if reason := refusal(content):
         raise Refusal(422, f"{field} is not used ({reason}); send a JPEG, PNG or WebP", field)
-    size = _extent(content)
+    size = _pixels(content)
     if size is None:
         raise Refusal(422, f"{field} is not used ({pixels.BROKEN}); send a whole picture", field)
-    if size[0] * size[1] > PIXELS:
-        raise Refusal(
-            422,
-            f"{field} has {size[0]} x {size[1]} pixels, more than {PIXELS:,}; send a smaller one",
-            field,
-        )
+    if size > PIXELS:
+        text = f"{field} has more than {PIXELS:,} pixels; send a smaller picture"
+        raise Refusal(422, text, field)
 
 
-def _extent(content: bytes) -> tuple[int, int] | None:
-    """(width, height) by the header, None if it is broken; decodes no pixels."""
+def _pixels(content: bytes) -> int | None:
+    """The number of pixels by the header, None if it is broken; decodes none."""
     name = format_of(content)
     if name == "HEIF" and find_spec("pillow_heif"):
         import pillow_heif
 
         pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of an extent that is refused here
-            with Image.open(io.BytesIO(content), formats=[name]) as image:
-                return image.size if min(image.size) > 0 else None
+        with Image.open(io.BytesIO(content), formats=[name]) as image:
+            return image.width * image.height or None
     except Image.DecompressionBombError:
-        return PIXELS, PIXELS
+        return PIXELS + 1
     except Exception:  # Pillow's plugins raise many classes, also struct.error
         return None
 

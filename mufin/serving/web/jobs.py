@@ -12,7 +12,7 @@ from typing import Any
 from mufin.serving.answers import Answer, Product
 from mufin.serving.live_product import LiveProduct
 from mufin.serving.query import Query, QueryError
-from mufin.serving.web.refusals import Refusal
+from mufin.serving.web.refusals import Refusal, late
 from mufin.serving.web.service import Service
 
 Products = dict[str, Product | None]  # of all answers of a question, by uid
@@ -26,6 +26,16 @@ def settle(future: Future, result: Any) -> None:
             future.set_exception(result)
         else:
             future.set_result(result)
+
+
+def _begun(future: Future, deadline: float) -> bool:
+    """Whether a job is still worth its time: not cancelled, and not late, which the future says."""
+    if not future.set_running_or_notify_cancel():
+        return False
+    if time.monotonic() > deadline:
+        settle(future, late())
+        return False
+    return True
 
 
 @dataclass(eq=False)
@@ -44,11 +54,7 @@ class Asked:
 
     def dropped(self) -> bool:
         """Whether nobody waits for the answers any more. Once begun, all are answered."""
-        if self.taken:
-            return False
-        if time.monotonic() > self.deadline:
-            self.future.cancel()
-        return not self.future.set_running_or_notify_cancel()
+        return not self.taken and not _begun(self.future, self.deadline)
 
     def take(self, most: int) -> list[Query]:
         """The next questions, at most so many."""
@@ -82,9 +88,7 @@ class Change:
     size = 1
 
     def dropped(self) -> bool:
-        if time.monotonic() > self.deadline:
-            self.future.cancel()
-        return not self.future.set_running_or_notify_cancel()
+        return not _begun(self.future, self.deadline)
 
 
 @dataclass(eq=False)
@@ -97,9 +101,7 @@ class Look:
     size = 1
 
     def dropped(self) -> bool:
-        if time.monotonic() > self.deadline:
-            self.future.cancel()
-        return not self.future.set_running_or_notify_cancel()
+        return not _begun(self.future, self.deadline)
 
 
 @dataclass(eq=False)

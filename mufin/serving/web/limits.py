@@ -42,7 +42,7 @@ class Settings:
     seconds: float = 30.0  # per request, from its headers to the end of the answer
     load_seconds: float = 1800.0  # per request that loads a model
     max_batch: int = 32  # questions per call of the recommender
-    max_wait_ms: float = 1.0  # that the first question of a batch waits for others
+    max_wait_ms: float = 2.0  # that a batch waits for questions that are being read
     max_queue: int = 512  # questions and changes that wait
     fetch_threads: int = 16  # image URLs fetched at once
     fetch_seconds: float = 10.0  # per image URL, all redirects together

@@ -21,8 +21,8 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # asyncio does it for sockets of protocol TCP alone, and that of `create_server` is 0. Without
-        # it, an answer waits 40 ms for the caller's acknowledgement of its first part.
+        # asyncio does it for sockets of protocol TCP alone, and that of `create_server` is 0.
+        # Without it, an answer waits 40 ms for the caller's acknowledgement of its first part.
         with contextlib.suppress(OSError):
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watch()

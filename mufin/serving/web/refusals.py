@@ -36,8 +36,8 @@ def busy(text: str) -> Refusal:
     return Refusal(503, text, headers=LATER)
 
 
-def late(seconds: float) -> Refusal:
-    return Refusal(504, f"the request took longer than {seconds:g} seconds; try again later")
+def late() -> Refusal:
+    return Refusal(504, "the request was not answered in its time; try again later")
 
 
 def failed() -> Refusal:
