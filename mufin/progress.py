@@ -23,10 +23,14 @@ def progress(
     On a terminal it draws a bar. Otherwise it prints a line every `every` seconds, so a shorter
     loop prints none. `start` counts the items that a resumed run has done before; `total` includes
     them. By default `total` is taken from the length of `items`, if it has one. What is left is
-    estimated from the items of this run alone, and not without a total.
+    estimated from the items of this run alone, and not without a total. A single item is not
+    reported.
     """
     if total is None and (length := getattr(items, "__len__", None)) is not None:
         total = start + length()
+    if total == 1:
+        yield from items
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 

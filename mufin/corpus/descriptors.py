@@ -88,6 +88,33 @@ class DescriptorStore:
         if "lexical" in modalities:
             self.lexical = stored.lexical_rows()
 
+    @classmethod
+    def of_arrays(
+        cls,
+        num_products: int,
+        *,
+        text: tuple[np.ndarray, np.ndarray] | None = None,
+        lexical: Lists | None = None,
+        images: tuple[Lists, np.ndarray] | None = None,
+    ) -> DescriptorStore:
+        """A store of arrays in memory, with the modalities that are not None.
+
+        `text`: the inputs of E_T and their (P,) lengths. `lexical`: (P,) rows of term ids.
+        `images`: (P,) rows of pictures of each product, and the inputs of E_V.
+        """
+        store = cls.__new__(cls)
+        store.device, store.fused, store.num_products = torch.device("cpu"), None, num_products
+        named = {"text": text, "image": images, "lexical": lexical}
+        store.modalities = [name for name, given in named.items() if given is not None]
+        store.with_images = images is not None
+        if images is not None:
+            store.image_lists, store.images = images[0], store._held([images[1]])
+        if text is not None:
+            store.text, store.lengths = store._held([text[0]]), text[1]
+        if lexical is not None:
+            store.lexical = lexical
+        return store
+
     @property
     def num_images(self) -> int:
         """The number of distinct pictures: rows of the image arrays."""

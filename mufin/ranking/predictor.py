@@ -54,9 +54,11 @@ class Predictor:
         found = self._embedded(self.retrievers, products, modalities, store)
         return [replace(e, search=f.vectors) for e, f in zip(embedded, found)]
 
-    def embed_for_search(self, products: np.ndarray) -> list[Embedded]:
+    def embed_for_search(
+        self, products: np.ndarray, store: DescriptorStore | None = None
+    ) -> list[Embedded]:
         """`products` as each of the networks that search embeds them."""
-        return self._embedded(self.retrievers or self.networks, products, None, None)
+        return self._embedded(self.retrievers or self.networks, products, None, store)
 
     def _embedded(
         self,

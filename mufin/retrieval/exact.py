@@ -80,14 +80,19 @@ class ExactNeighbours:
 
     @torch.inference_mode()
     def search(
-        self, queries: np.ndarray, k: int, excluded: Lists | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        excluded: Lists | None = None,
+        allowed: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(n, D) queries -> labels (n, k) int64 and similarities (n, k) float32, best first.
 
         Ties are broken by label id. If fewer than k labels have rows, -1 and -inf fill the row.
-        `excluded` are labels that a query must not get (its filter pairs). All products are in full
-        float32, also on a GPU. Equal vectors can get scores that differ in the last bit, as a
-        matrix product may sum in another order in another place; ties are those of the scores.
+        `excluded` are labels that a query must not get (its filter pairs), and with `allowed` (L,)
+        bool no query gets a label where it is false. All products are in full float32, also on a
+        GPU. Equal vectors can get scores that differ in the last bit, as a matrix product may sum
+        in another order in another place; ties are those of the scores.
 
         Raises MufinError if the queries have another width or are not finite.
         """
@@ -96,10 +101,13 @@ class ExactNeighbours:
         labels, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
         # A chunk of queries makes a score per row and a maximum per label.
         step = max(1, self._budget() // max(len(self.rows) + self.source.num_labels, 1))
+        barred = None if allowed is None else torch.from_numpy(~allowed).to(self.device)
         with _full_float32():
             for start in range(0, n, step):
                 rows = np.arange(start, min(start + step, n))
                 best = self._best(torch.from_numpy(queries[rows]).to(self.device))  # (q, L)
+                if barred is not None:
+                    best.masked_fill_(barred, -torch.inf)
                 if excluded is not None:
                     mine = excluded.take(rows)
                     row = torch.from_numpy(mine.rows())

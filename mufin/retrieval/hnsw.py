@@ -13,9 +13,11 @@ import torch
 from mufin.ragged import Lists, is_in
 from mufin.retrieval.exact import ExactNeighbours, LabelRows, checked
 from mufin.retrieval.graph_file import check_graph, clear_norms, size_by_head
+from mufin.retrieval.within import search_within
 
 OVER_FETCH = 7  # rows per wanted label at first; real bags need 4.7 (median), at most 6.7
 WIDEST = 64  # fetching more than 1/64 of the rows from the graph costs more than exact search
+FEW = 16  # where at most 1/16 of the labels are allowed, exact search among these is faster
 FETCHED = 2**22  # rows fetched at once, which takes about 200 MB
 
 
@@ -58,33 +60,48 @@ class HnswNeighbours:
         self._set_source(rows)
 
     def search(
-        self, queries: np.ndarray, k: int, excluded: Lists | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        excluded: Lists | None = None,
+        allowed: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `ExactNeighbours.search`, but the labels are only approximately the nearest.
 
-        Every query gets k distinct labels, or as many as have rows and are not excluded.
+        Every query gets k distinct labels, or as many as have rows, are allowed and are not
+        excluded. Where few are allowed, the search is exact.
         """
         queries = checked(queries, self.source.rows.shape[1])
+        if allowed is not None and allowed[self.present].sum() * FEW <= len(self.present):
+            return search_within(self.source, queries, k, excluded, allowed)
         n, step = len(queries), max(1, FETCHED // max(OVER_FETCH * k, 1))
         labels, values = _empty(n, k)
         for start in range(0, n, step):
             rows = np.arange(start, min(start + step, n))
             mine = excluded.take(rows) if excluded is not None else None
-            labels[rows], values[rows] = self._search(queries[rows], k, mine)
+            labels[rows], values[rows] = self._search(queries[rows], k, mine, allowed)
         return labels, values
 
     def _search(
-        self, queries: np.ndarray, k: int, excluded: Lists | None
+        self, queries: np.ndarray, k: int, excluded: Lists | None, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         labels, values = _empty(len(queries), k)
-        goal, fetch = self._goals(len(queries), k, excluded), OVER_FETCH * k
+        goal, fetch = self._goals(len(queries), k, excluded, allowed), OVER_FETCH * k
         short = np.flatnonzero(goal > 0)  # the queries that still lack labels
         while len(short):
             mine = excluded.take(short) if excluded is not None else None
             found = self._fetch(queries[short], fetch) if fetch <= self._widest(k) else None
             if found is None:  # exact search answers all that are left
-                labels[short], values[short] = self._exact().search(queries[short], k, mine)
+                if allowed is None:
+                    labels[short], values[short] = self._exact().search(queries[short], k, mine)
+                else:
+                    rows = self.source
+                    labels[short], values[short] = search_within(
+                        rows, queries[short], k, mine, allowed
+                    )
                 break
+            if allowed is not None:
+                found[0][~allowed[found[0]]] = -1
             if mine is not None:
                 found[0][is_in(found[0], mine)] = -1  # filter pairs are no results
             labels[short], values[short] = _unique(*found, k)
@@ -114,14 +131,17 @@ class HnswNeighbours:
             return None
         return self.source.label[rows.astype(np.int64)], 1 - distances  # hnswlib's 1 - <q, x>
 
-    def _goals(self, n: int, k: int, excluded: Lists | None) -> np.ndarray:
+    def _goals(
+        self, n: int, k: int, excluded: Lists | None, allowed: np.ndarray | None
+    ) -> np.ndarray:
         """(n,) the number of distinct labels that each query can get, at most k."""
-        goal = np.full(n, len(self.present))
+        present = self.present if allowed is None else self.present[allowed[self.present]]
+        goal = np.full(n, len(present))
         if excluded is not None:
             # One integer per (query, label) pair; a pair that is listed twice counts once.
             pairs = np.unique(excluded.rows() * np.int64(self.source.num_labels) + excluded.values)
             rows, ids = np.divmod(pairs, max(self.source.num_labels, 1))
-            goal -= np.bincount(rows[np.isin(ids, self.present)], minlength=n)
+            goal -= np.bincount(rows[np.isin(ids, present)], minlength=n)
         return np.minimum(goal, k)
 
     def _set_source(self, rows: LabelRows) -> None:

@@ -3,131 +3,128 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from mufin import devices
-from mufin.artifacts.contents import seal
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.decoding import decode_each
 from mufin.corpus.descriptors import DescriptorStore
-from mufin.corpus.tokens import Tokenizer, load_tokenizer, terms_of, tokenise
-from mufin.errors import MufinError
+from mufin.corpus.image_store import key_of
+from mufin.corpus.tokens import load_tokenizer, terms_of, tokenise
 from mufin.nn.encoder import Encoder
 from mufin.nn.frozen import frozen_inputs
 from mufin.nn.given_vectors import GivenVectors
 from mufin.nn.vision_language import load_encoder
 from mufin.params import EncoderParams
 from mufin.ragged import Lists
+from mufin.serving.query import NewProduct, QueryError
+from mufin.serving.remembered import Remembered
+
+KEPT = 2**28  # bytes of the inputs of E_V that are kept, by the content of their picture
+TOGETHER = 64  # pictures in a pass of the frozen part of E_V
 
 
-@dataclass(frozen=True, slots=True)
-class NewProductEncoders:
-    """The encoders that the stage precompute saved; None for a modality that is not in use."""
+class NewProducts:
+    """Makes stores of new products, by the encoders that the stage precompute saved.
 
-    image: Encoder | None
-    text: Encoder | None
-    tokenizer: Tokenizer | None
-    terms: dict[str, int] | None  # the id of each lexical term
-
-
-def load_encoders(
-    precomputed: Precomputed, modalities: Sequence[str], device: torch.device
-) -> NewProductEncoders:
-    """The encoders in `data/precomputed`; raises ArtifactError if one is missing."""
-    image = (
-        load_encoder(precomputed.stored_encoder("image")).to(device)
-        if "image" in modalities
-        else None
-    )
-    text, tokenizer, terms = None, None, None
-    if "text" in modalities:
-        text = load_encoder(precomputed.stored_encoder("text")).to(device)
-        tokenizer = load_tokenizer(str(precomputed.stored_encoder("text")))
-    if "lexical" in modalities:
-        terms = {term: i for i, term in enumerate(precomputed.lexical_terms())}
-    return NewProductEncoders(image, text, tokenizer, terms)
-
-
-def new_product_store(
-    titles: list[str],
-    pictures: list[list[bytes]],
-    encoders: NewProductEncoders,
-    settings: EncoderParams,
-    folder: Path,
-) -> DescriptorStore:
-    """A store of these products, written to `folder`; raises MufinError for a broken picture.
-
-    `titles` holds '' for products without one, `pictures` the encoded pictures of each product.
+    Raises ArtifactError if one is missing.
     """
-    out, image, text = Precomputed(folder), None, None
-    if encoders.image is not None:
-        if isinstance(encoders.image, GivenVectors):
-            image = {"shards": _no_pictures(pictures, encoders.image, out)}
-        else:
-            image = {"shards": _pictures(pictures, encoders.image, settings.image.size, out)}
-    if encoders.text is not None:
-        text = {"array": _titles(titles, encoders, settings.text.max_tokens, out)}
-    if (ids := encoders.terms) is not None:
-        terms = [terms_of(title, settings.lexical.ngrams) for title in titles]
-        rows = [[ids[t] for t in of_title if t in ids] for of_title in terms]
-        out.write_lexical(list(ids), Lists.of_rows(rows, np.int32))
-    out.write_manifest(len(titles), list(settings.modalities), image, text)
-    seal(folder)
-    return DescriptorStore(folder, list(settings.modalities))
 
+    def __init__(
+        self,
+        precomputed: Precomputed,
+        settings: EncoderParams,
+        device: torch.device,
+        precision: torch.dtype,
+    ):
+        self.settings, self.device, self.precision = settings, device, precision
+        names = settings.modalities
+        self.image, self.text, self.tokenizer, self.terms = None, None, None, None
+        if "image" in names:
+            self.image = load_encoder(precomputed.stored_encoder("image")).to(device)
+        if "text" in names:
+            self.text = load_encoder(precomputed.stored_encoder("text")).to(device)
+            self.tokenizer = load_tokenizer(str(precomputed.stored_encoder("text")))
+        if "lexical" in names:
+            self.terms = {term: i for i, term in enumerate(precomputed.lexical_terms())}
+        self.kept: Remembered[np.ndarray] = Remembered(KEPT, lambda row: row.nbytes)
 
-def _no_pictures(pictures: list[list[bytes]], encoder: GivenVectors, out: Precomputed) -> list[str]:
-    """Writes the inputs of an E_V that cannot encode pictures; returns the names of the arrays."""
-    if any(pictures):
-        raise MufinError(
-            "E_V is not available: the vectors of images were given (download.image_vectors), so "
-            "a new image cannot be encoded; ask by title alone"
-        )
-    empty = Lists(np.zeros(len(pictures) + 1, np.int64), np.zeros(0, np.int64))
-    out.write_image_rows(empty)
-    writer = out.image_input_writer()
-    writer.add(np.zeros((1, encoder.width), np.float32))  # so that the array has a shape
-    return writer.close()
+    def check(self, product: NewProduct) -> None:
+        """Raises QueryError for a picture that cannot be read; what was read is kept."""
+        if self.image is not None:
+            self._picture_rows(product.pictures)
 
+    def store(self, products: Sequence[NewProduct]) -> DescriptorStore:
+        """A store of these products, row for row; raises QueryError for a broken picture."""
+        text = None if self.text is None else self._titles([p.title for p in products])
+        lexical = None if self.terms is None else self._words([p.title for p in products])
+        images = None if self.image is None else self._pictures([p.pictures for p in products])
+        return DescriptorStore.of_arrays(len(products), text=text, lexical=lexical, images=images)
 
-def _pictures(
-    pictures: list[list[bytes]], encoder: Encoder, size: int, out: Precomputed
-) -> list[str]:
-    """Writes the inputs of E_V; returns the names of their arrays."""
-    decoded = decode_each((content for product in pictures for content in product), size)
-    if broken := [reason for reason in decoded if isinstance(reason, str)]:
-        raise MufinError(f"a picture cannot be read ({broken[0]}); give another one or none")
-    # Without pictures one blank image is encoded, so that the arrays have a shape.
-    pixels = np.stack(decoded) if decoded else np.zeros((1, size, size, 3), np.uint8)
-    counts = [len(product) for product in pictures]
-    owners = np.repeat(np.arange(len(pictures)), counts)
-    out.write_image_rows(Lists.of_pairs(owners, np.arange(len(decoded)), len(pictures)))
-    if encoder.kind == "inputs":
-        writer = out.pixel_writer()
-        writer.add(pixels)
-    else:
-        writer = out.image_input_writer()
-        writer.add(_frozen(encoder, torch.from_numpy(pixels)))
-    return writer.close()
+    def _words(self, titles: list[str]) -> Lists:
+        """(n,) rows: the ids of the lexical terms of each title."""
+        ids, ngrams = self.terms, self.settings.lexical.ngrams
+        assert ids is not None
+        rows = [[ids[t] for t in terms_of(title, ngrams) if t in ids] for title in titles]
+        return Lists.of_rows(rows, np.int32)
 
+    def _titles(self, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of E_T and their lengths."""
+        assert self.text is not None and self.tokenizer is not None
+        tokens, lengths = tokenise(self.tokenizer, titles, self.settings.text.max_tokens)
+        if self.text.kind == "inputs":
+            return tokens, lengths.astype(np.int64)
+        counts = torch.from_numpy(np.maximum(lengths, 1).astype(np.int64))
+        return self._frozen(self.text, torch.from_numpy(tokens), counts), lengths.astype(np.int64)
 
-def _titles(
-    titles: list[str], encoders: NewProductEncoders, max_tokens: int, out: Precomputed
-) -> str:
-    """Writes the inputs of E_T; returns the name of their array."""
-    assert encoders.text is not None and encoders.tokenizer is not None
-    tokens, lengths = tokenise(encoders.tokenizer, titles, max_tokens)
-    out.write_tokens(tokens, lengths)
-    if encoders.text.kind == "inputs":
-        return "tokens.npy"
-    counts = torch.from_numpy(np.maximum(lengths, 1).astype(np.int64))
-    out.write_text_inputs(_frozen(encoders.text, torch.from_numpy(tokens), counts))
-    return "text_inputs.npy"
+    def _pictures(self, pictures: list[tuple[bytes, ...]]) -> tuple[Lists, np.ndarray]:
+        """The rows of each product, and the inputs of E_V."""
+        rows = self._picture_rows([content for product in pictures for content in product])
+        counts = [len(product) for product in pictures]
+        owners = np.repeat(np.arange(len(pictures)), counts)
+        lists = Lists.of_pairs(owners, np.arange(len(rows)), len(pictures))
+        return lists, np.stack(rows) if rows else self._no_picture()
 
+    def _picture_rows(self, contents: Sequence[bytes]) -> list[np.ndarray]:
+        """The input of E_V of each picture."""
 
-def _frozen(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
-    return frozen_inputs(encoder, inputs, devices.device(), devices.precision())
+        def make(positions: list[int]) -> list[np.ndarray]:
+            return list(self._read([contents[i] for i in positions]))
+
+        return self.kept.all([key_of(content) for content in contents], make)
+
+    def _read(self, contents: list[bytes]) -> np.ndarray:
+        """(n, ...) inputs of E_V of these pictures; raises QueryError for one that is broken."""
+        assert self.image is not None
+        if isinstance(self.image, GivenVectors):
+            raise QueryError(
+                "images",
+                "E_V is not available: the vectors of images were given (download.image_vectors), "
+                "so a new image cannot be encoded; ask by title alone",
+            )
+        decoded = decode_each(contents, self.settings.image.size)
+        if broken := [reason for reason in decoded if isinstance(reason, str)]:
+            text = f"a picture cannot be read ({broken[0]}); give another one or none"
+            raise QueryError("images", text)
+        return self._inputs(np.stack(decoded))
+
+    def _inputs(self, pixels: np.ndarray) -> np.ndarray:
+        assert self.image is not None
+        if self.image.kind == "inputs":
+            return pixels
+        parts = [
+            self._frozen(self.image, torch.from_numpy(pixels[start : start + TOGETHER]))
+            for start in range(0, len(pixels), TOGETHER)
+        ]
+        return np.concatenate(parts)
+
+    def _no_picture(self) -> np.ndarray:
+        """(0, ...): the inputs of no picture, of the shape and type of those of a picture."""
+        if isinstance(self.image, GivenVectors):
+            return np.zeros((0, self.image.width), np.float32)
+        size = self.settings.image.size
+        return self._inputs(np.zeros((1, size, size, 3), np.uint8))[:0]
+
+    def _frozen(self, encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
+        return frozen_inputs(encoder, inputs, self.device, self.precision)

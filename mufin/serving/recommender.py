@@ -1,113 +1,163 @@
-"""The trained recommender: answers for products in the catalog and for new products."""
+"""The trained recommender: answers for products of the catalog, for new ones, and for baskets."""
 
 from __future__ import annotations
 
-import difflib
-import tempfile
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
+from mufin.serving.answers import Answer, Product
+from mufin.serving.catalog import Catalog
+from mufin.serving.live_product import LiveProduct
+from mufin.serving.model import Model, load_model
+from mufin.serving.query import NewProduct, Query, QueryError, Where
+from mufin.serving.questions import Question, Questions
+from mufin.serving.ranking import Ranker
+from mufin.serving.reasons import has_attention
 
-from mufin import devices
-from mufin.artifacts.precomputed import Precomputed
-from mufin.artifacts.tables import read_table
-from mufin.corpus.descriptors import DescriptorStore
-from mufin.errors import MufinError
-from mufin.params import Params
-from mufin.ragged import Lists
-from mufin.ranking.mix import rank
-from mufin.ranking.mix_file import load_mix
-from mufin.ranking.trained import load_predictor
-from mufin.serving.new_products import NewProductEncoders, load_encoders, new_product_store
-
-CHUNK = 4096  # products scored at once
+TOGETHER = 1024  # questions answered at once
 
 
 class Recommender:
-    """Loads what `dvc repro` made in the folder `home` and answers with uids, titles and scores.
+    """Answers questions by what `dvc repro` made in a folder.
 
-    Scores are mixed by `models/mix.json`, which the stage evaluate wrote. Raises ArtifactError if a
-    file is not as it was written, or if the files are of different runs.
+    Not for several threads at once. Scores are mixed by `models/mix.json`, which the stage evaluate
+    wrote. A product is never among the answers to a question about it.
     """
 
-    def __init__(self, params: Params, home: Path = Path(".")):
-        self.params, self.precomputed = params, Precomputed(home / "data/precomputed")
-        products = read_table(home / "data/curated/products.parquet", "products")
-        self.uids: list[str] = products["uid"].to_pylist()
-        self.titles: list[str] = products["title"].to_pylist()
-        self.row_of = {uid: row for row, uid in enumerate(self.uids)}
-        device, precision = devices.device(), devices.precision()
-        self.predictor = load_predictor(home, params.encoder.modalities, device, precision)
-        self.mix = load_mix(home / "models/mix.json", home / "models/index")
+    def __init__(self, model: Model, stored: Callable[[str], bytes | None] | None = None):
+        """`stored` returns a picture of a product that was added, by its key; see `Catalog`."""
+        self.model = model
+        self.catalog = Catalog(model, stored)
+        self.questions = Questions(self.catalog)
+        self.ranker = Ranker(self.catalog)
 
-    @cached_property
-    def encoders(self) -> NewProductEncoders:
-        """The encoders for new products, loaded at the first question about one."""
-        return load_encoders(
-            self.precomputed, self.params.encoder.modalities, self.predictor.device
-        )
+    @classmethod
+    def load(cls, folder: str | Path = ".") -> Recommender:
+        """The recommender in the folder of a finished `dvc repro`.
 
-    def recommend(self, uids: list[str], k: int = 10) -> list[list[dict]]:
-        """The k best labels of each product in the catalog, never the product itself.
-
-        Each is {"uid", "title", "score"}, best first. A product without a descriptor gets none,
-        as no score of it would mean anything. Raises MufinError for an unknown uid.
+        Raises MufinError if something is missing, damaged or of another run.
         """
-        rows = np.array([self._row(uid) for uid in uids], np.int64)
-        out: list[list[dict]] = []
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            own = self.predictor.index.labels_of(part)
-            out += self._best(self.predictor.store, part, [self.titles[r] for r in part], k, own)
+        return cls(load_model(Path(folder)))
+
+    def recommend(
+        self,
+        uids: str | Sequence[str] = (),
+        *,
+        title: str = "",
+        images: Sequence[bytes | str | Path] = (),
+        category: Sequence[str] = (),
+        k: int = 10,
+        avoid: Sequence[str] = (),
+        candidates: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        where: Where | None = None,
+        fold: bool = False,
+        modalities: Sequence[str] | None = None,
+        mix: Mapping[str, float] | None = None,
+        reasons: bool = False,
+    ) -> list[Answer]:
+        """The k best products for the products `uids` and one that has `title` and `images`.
+
+        Several products are one basket: an answer's score is its mean over them. `images` are
+        paths, or the bytes of picture files. The other arguments are those of `Query`. Raises
+        QueryError for what cannot be asked.
+        """
+        new = None
+        if title or len(images) or len(category):
+            new = NewProduct(title, tuple(_content(image) for image in images), tuple(category))
+        query = Query(
+            uids=(uids,) if isinstance(uids, str) else tuple(uids),
+            new=new,
+            avoid=tuple(avoid),
+            k=k,
+            candidates=None if candidates is None else tuple(candidates),
+            exclude=tuple(exclude),
+            where=where,
+            fold=fold,
+            modalities=None if modalities is None else tuple(modalities),
+            mix=mix,
+            reasons=reasons,
+        )
+        return self.recommend_batch([query])[0]
+
+    def recommend_batch(self, queries: Sequence[Query]) -> list[list[Answer]]:
+        """The answers to each question; raises the QueryError of the first that has one."""
+        results = self.answers(queries)
+        for result in results:
+            if isinstance(result, QueryError):
+                raise result
+        return [result for result in results if isinstance(result, list)]
+
+    def answers(self, queries: Sequence[Query]) -> list[list[Answer] | QueryError]:
+        """The answers to each question, or what is wrong with it."""
+        out: list[list[Answer] | QueryError] = []
+        for start in range(0, len(queries), TOGETHER):
+            out += self._answers(queries[start : start + TOGETHER])
         return out
 
-    def recommend_new(
-        self, titles: list[str], pictures: list[list[bytes]], k: int = 10
-    ) -> list[list[dict]]:
-        """The k best labels of new products, as `recommend` returns them.
+    def _answers(self, queries: Sequence[Query]) -> list[list[Answer] | QueryError]:
+        results: dict[int, list[Answer] | QueryError] = {}
+        questions: dict[int, Question] = {}
+        for i, query in enumerate(queries):
+            try:
+                questions[i] = self.questions.checked(query)
+            except QueryError as error:
+                results[i] = error
+        if questions:
+            results |= zip(questions, self.ranker.answers(list(questions.values())))
+        return [results[i] for i in range(len(queries))]
 
-        A product has a title ('' for none) and encoded pictures, such as the bytes of JPEG files.
-        Raises MufinError for a broken picture.
+    # The catalog
+
+    def product(self, uid: str) -> Product | None:
+        """What is known of a product, None for an unknown one."""
+        return self.catalog.product(uid)
+
+    def picture(self, key: str) -> bytes | None:
+        """The bytes of a picture, None for an unknown key."""
+        return self.catalog.picture(key)
+
+    def find(self, text: str, limit: int = 20) -> list[Product]:
+        """Products whose title or uid contains the text, in the order of the catalog."""
+        return self.catalog.find(text, limit)
+
+    def upsert(self, products: Sequence[LiveProduct]) -> None:
+        """Adds products, or changes them; they can be answers at once (alpha = 1).
+
+        Raises QueryError for a picture that cannot be read, and then changes nothing.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            store = new_product_store(
-                titles, pictures, self.encoders, self.params.encoder, Path(folder)
-            )
-            return self._best(store, np.arange(len(titles)), titles, k, None)
+        self.catalog.apply(self.catalog.prepared(products))
 
-    def _row(self, uid: str) -> int:
-        if uid not in self.row_of:
-            near = difflib.get_close_matches(uid, self.uids, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise MufinError(f"{uid} is not a product of the catalog{hint}")
-        return self.row_of[uid]
+    def delete(self, uids: Sequence[str]) -> None:
+        """Removes products from the catalog; unknown ones are passed over."""
+        for uid in uids:
+            self.catalog.remove(uid)
 
-    def _best(
-        self,
-        store: DescriptorStore,
-        rows: np.ndarray,
-        titles: list[str],
-        k: int,
-        excluded: Lists | None,
-    ) -> list[list[dict]]:
-        e, predictor = self.params.evaluate, self.predictor
-        wide = len(predictor.index) if e.candidates == "all" else max(e.shortlist, k)
-        datapoints = predictor.embed(rows, store=store)
-        known = rows if store is predictor.store else None  # others are no products of train
-        candidates = predictor.candidates(datapoints, wide, excluded, titles, known)
-        candidates = candidates.only(datapoints[0].sizes > 0)
-        ranking = rank(candidates, self.mix, excluded, predictor.index.log_frequency, k)
-        return [self._answers(labels, scores) for labels, scores in zip(*ranking)]
-
-    def _answers(self, labels: np.ndarray, scores: np.ndarray) -> list[dict]:
-        """The answers for one product; labels below 0 are none."""
-        return [self._answer(*pair) for pair in zip(labels, scores) if pair[0] >= 0]
-
-    def _answer(self, label: int, score: float) -> dict:
-        product = self.predictor.index.products[label]
+    def info(self) -> dict:
+        """What the model is, for a person or a page."""
+        model, catalog = self.model, self.catalog
+        settings = model.params.evaluate
         return {
-            "uid": self.uids[product],
-            "title": self.titles[product],
-            "score": round(float(score), 4),
+            "id": model.id,
+            "products": len(catalog),
+            "labels": int(catalog.labels.answerable().sum()),
+            "live": len(catalog.live),
+            "modalities": list(model.params.encoder.modalities),
+            "members": len(model.predictor.networks),
+            "mix": {name: value for name, value in asdict(model.mix).items()},
+            "candidates": "all" if settings.candidates == "all" else settings.shortlist,
+            "attention": has_attention(model.predictor.networks),
+            "attributes": catalog.attributes.facts(catalog.labels.answerable()),
         }
+
+
+def _content(image: bytes | str | Path) -> bytes:
+    """The bytes of a picture, from its file if it is a path."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        text = f"{image} cannot be read: {error.strerror}; give another picture file"
+        raise QueryError("images", text) from None

@@ -24,7 +24,8 @@ from mufin.nn.mufin import Mufin, Projection
 from mufin.nn.stored import StoredDescriptors
 from mufin.nn.text_encoder import TextEncoder, TextSpec, create_text_encoder
 from mufin.params import Params, ParamsError, load_params
-from mufin.serving.new_products import load_encoders, new_product_store
+from mufin.serving.new_products import NewProducts
+from mufin.serving.query import NewProduct
 from tests.support.stages import (
     inside,
     made,
@@ -424,15 +425,16 @@ def test_a_saved_network_loads_as_it_was(member_and_store, whole, tmp_path):
     assert np.array_equal(one.rows, two.rows) and np.array_equal(one.vectors, two.vectors)
 
 
-def test_new_products_have_the_vectors_of_catalog_products(catalog, member_and_store, tmp_path):
+def test_new_products_have_the_vectors_of_catalog_products(catalog, member_and_store):
     precomputed, params, member, store = member_and_store
     table, content = products(catalog), pictures_of(catalog)
     asked = [3, 4, 5, 20, 21]
     titles = [table["title"][p].as_py() for p in asked]
     pictures = [[content[k] for k in table["images"][p].as_py()] for p in asked]
     with inside(catalog):
-        encoders = load_encoders(Precomputed(precomputed), params.encoder.modalities, device())
-        anew = new_product_store(titles, pictures, encoders, params.encoder, tmp_path)
+        new = [NewProduct(*pair) for pair in zip(titles, map(tuple, pictures))]
+        encoders = NewProducts(Precomputed(precomputed), params.encoder, CPU, torch.float32)
+        anew = encoders.store(new)
         one, two = (
             embed(member.network, s, np.array(rows), CPU, torch.float32)
             for s, rows in ((store, asked), (anew, range(5)))

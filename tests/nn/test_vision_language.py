@@ -39,7 +39,8 @@ from mufin.nn.vision_language import (
     load_encoder,
 )
 from mufin.params import Params, ParamsError, load_params
-from mufin.serving.new_products import load_encoders, new_product_store
+from mufin.serving.new_products import NewProducts
+from mufin.serving.query import NewProduct
 from tests.support.stages import (
     inside,
     made,
@@ -610,7 +611,7 @@ def test_a_saved_network_with_visualbert_loads_as_it_was(fused_member, tmp_path)
     ],
     ids=["clip", "clip image trains", "visualbert"],
 )
-def test_new_products_have_the_vectors_of_catalog_products(catalog, tmp_path, changes):
+def test_new_products_have_the_vectors_of_catalog_products(catalog, changes):
     precomputed = made(catalog, "anew", **changes)
     table, content = products(catalog), pictures_of(catalog)
     asked = [3, 4, 5, 20, 21]
@@ -619,8 +620,9 @@ def test_new_products_have_the_vectors_of_catalog_products(catalog, tmp_path, ch
     with inside(catalog, **changes):
         params = load_params()
         model, store = network_of(precomputed, params, 0).network, store_of(precomputed, params)
-        encoders = load_encoders(Precomputed(precomputed), params.encoder.modalities, device())
-        anew = new_product_store(titles, pictures, encoders, params.encoder, tmp_path)
+        new = [NewProduct(*pair) for pair in zip(titles, map(tuple, pictures))]
+        encoders = NewProducts(Precomputed(precomputed), params.encoder, CPU, torch.float32)
+        anew = encoders.store(new)
         one, two = (
             embed(model, s, np.array(rows), CPU, torch.float32)
             for s, rows in ((store, asked), (anew, range(5)))
