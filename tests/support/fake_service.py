@@ -90,7 +90,7 @@ class FakeService:
 
     def info(self) -> dict[str, Any]:
         live = sum(product.live for product in self.products.values())
-        return {"id": self.name, "products": len(self.products), "live": {"products": live}}
+        return {"id": self.name, "products": len(self.products), "live": live}
 
     def refusals(self, products: Sequence[LiveProduct]) -> list[QueryError | None]:
         self._called()

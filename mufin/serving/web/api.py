@@ -142,6 +142,8 @@ class Api:
                     products.append(await product_of(product.uid, product, self.pictures))
                 except Refusal as refusal:
                     raise refusal.at(f"upsert.{number}") from None
+                except QueryError as error:
+                    raise QueryError(f"upsert.{number}.{error.field}", str(error)) from None
             try:
                 changed = await self._change(request, products, given.delete)
             except QueryError as error:

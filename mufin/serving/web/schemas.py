@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from mufin.errors import shown
+from mufin.serving.live_product import LONGEST_UID
 from mufin.serving.web import limits
 from mufin.serving.web.refusals import Refusal
 
@@ -162,7 +163,7 @@ class ProductIn(_Strict):
 
 
 class NamedProductIn(ProductIn):
-    uid: Uid
+    uid: Uid = Field(max_length=LONGEST_UID)
 
 
 class ChangesIn(_Strict):

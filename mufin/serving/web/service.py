@@ -26,7 +26,7 @@ class Service(Protocol):
         """Products whose title or uid contains the text."""
 
     def info(self) -> dict[str, Any]:
-        """What GET /v1/model says; `id` names the model, `live` has the number of `products`."""
+        """What GET /v1/model says; `id` names the model, `live` counts live products."""
 
     def refusals(self, products: Sequence[LiveProduct]) -> list[QueryError | None]:
         """What speaks against each product; called before the store keeps any of them."""
@@ -44,8 +44,8 @@ class Keeper(Protocol):
     def commit(self, upserts: Sequence[LiveProduct], deletes: Sequence[str]) -> None:
         """Keep all of these changes, or none and raise; no uid is in both."""
 
-    def restore(self, service: Service) -> None:
-        """Apply all kept changes to a recommender that was just loaded."""
+    def restore(self, service: Any) -> None:
+        """Apply all kept changes to a Service that was just loaded."""
 
 
 class NoKeeper:
@@ -54,5 +54,5 @@ class NoKeeper:
     def commit(self, upserts: Sequence[LiveProduct], deletes: Sequence[str]) -> None:
         pass
 
-    def restore(self, service: Service) -> None:
+    def restore(self, service: Any) -> None:
         pass

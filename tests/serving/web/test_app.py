@@ -300,7 +300,7 @@ def test_products_are_found_and_shown(client):
     refused(client.get("/v1/products", params={"text": "x" * 501}), 422, "text")
 
 
-@pytest.mark.parametrize("uid", ["new", "a/b", "ä ö", "50%", "batch", "..%2f", "a?b#c", "x" * 500])
+@pytest.mark.parametrize("uid", ["new", "a/b", "ä ö", "50%", "batch", "..%2f", "a?b#c", "x" * 256])
 def test_a_product_is_added_changed_and_deleted(client, uid):
     path = "/v1/products/" + "".join(f"%{byte:02x}" for byte in uid.encode())
     content = {"title": "Jug", "category": ["Kitchen"], "attributes": {"price": 5, "new": True}}
@@ -330,7 +330,7 @@ def test_a_product_is_added_changed_and_deleted(client, uid):
         ("n", {"attributes": {"": 1}}, None),
         ("n", {"images": [{"data": "aGk="}]}, "images.0"),
         ("%00", {}, "uid"),
-        ("x" * 501, {}, "uid"),
+        ("x" * 257, {}, "uid"),
     ],
 )
 def test_a_bad_product_is_refused(client, uid, content, field):
