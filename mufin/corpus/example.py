@@ -1,4 +1,4 @@
-"""An example of a shop's catalog: products of the built-in sample as JSON lines and picture files."""
+"""An example of a catalog: products of the built-in sample as JSON lines and picture files."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from mufin.nn.embedding import Embedded
 from mufin.serving.answers import Answer, Product
 from mufin.serving.catalog import Embedding
 from mufin.serving.embedded import One
-from mufin.serving.live_product import LiveProduct
+from mufin.serving.live_product import Delete, LiveProduct, Upsert
 from mufin.serving.model import load_model
 from mufin.serving.query import Query, QueryError
 from mufin.serving.recommender import Recommender
-from mufin.serving.store import Delete, ProductStore, Upsert
+from mufin.serving.store import ProductStore
 
 TOGETHER = 256  # products of the store that are applied at once at the start
 FIELDS = ("rows", "modality", "offsets", "vectors")

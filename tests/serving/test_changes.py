@@ -135,24 +135,24 @@ def test_a_price_changes_without_encoding(served, monkeypatch):
 
     pictures = tuple(served.picture(key) for key in product.pictures)
     monkeypatch.setattr(served.catalog.datapoints, "embed_new", fail)
-    served.upsert([LiveProduct(uid, product.title, product.category, {"price": 3.5}, pictures)])
+    served.upsert([LiveProduct(uid, product.title, product.category, {"cost": 3.5}, pictures)])
     asked = next(u for u in served.model.uids if u != uid)
-    assert uids_of(served.recommend(asked, where={"price": {"lte": 4}})) == [uid]
-    assert served.product(uid).attributes == {"price": 3.5}
+    assert uids_of(served.recommend(asked, where={"cost": {"lte": 4}})) == [uid]
+    assert served.product(uid).attributes == {"cost": 3.5}
 
 
 def test_conditions_hold_exactly_whenever_enough_qualify(served):
     served.upsert(
-        [live(f"n{i}", f"thing {i}", price=float(i), fresh=i % 2 == 0) for i in range(30)]
+        [live(f"n{i}", f"thing {i}", cost=float(i), fresh=i % 2 == 0) for i in range(30)]
     )
     asked = served.model.uids[4]
-    got = served.recommend(asked, k=8, where={"price": {"gte": 10}, "fresh": True})
+    got = served.recommend(asked, k=8, where={"cost": {"gte": 10}, "fresh": True})
     assert len(got) == 8
-    assert all(served.product(u).attributes["price"] >= 10 for u in uids_of(got))
+    assert all(served.product(u).attributes["cost"] >= 10 for u in uids_of(got))
     some = [f"n{i}" for i in range(5)] + label_uids(served)[:5]
     got = served.recommend(asked, k=ALL, candidates=some, exclude=["n1"])
     assert set(uids_of(got)) == set(some) - {"n1", asked}
-    assert served.recommend(asked, where={"price": 5, "fresh": True}) == []
+    assert served.recommend(asked, where={"cost": 5, "fresh": True}) == []
 
 
 def test_a_restricted_question_is_the_whole_one_filtered(served):
@@ -246,7 +246,7 @@ def test_random_changes_end_where_a_fresh_start_ends(finished, served):
             state.pop(uid, None)
             gone.add(uid)
         else:
-            product = live(uid, f"thing {rng.integers(5)}", price=float(rng.integers(5)))
+            product = live(uid, f"thing {rng.integers(5)}", cost=float(rng.integers(5)))
             served.upsert([product])
             state[uid] = product
             gone.discard(uid)
@@ -259,7 +259,7 @@ def test_random_changes_end_where_a_fresh_start_ends(finished, served):
     a, b = ({x.uid: x.score for x in r.recommend(asked, k=ALL)} for r in (served, fresh))
     assert a == pytest.approx(b, abs=1e-5)
     a, b = (
-        set(uids_of(r.recommend(asked, k=ALL, where={"price": {"gte": 2}})))
+        set(uids_of(r.recommend(asked, k=ALL, where={"cost": {"gte": 2}})))
         for r in (served, fresh)
     )
-    assert a == b == {uid for uid, p in state.items() if p.attributes["price"] >= 2}
+    assert a == b == {uid for uid, p in state.items() if p.attributes["cost"] >= 2}
