@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+from PIL import Image
 
 from mufin.serving.answers import Answer, Product
 from mufin.serving.catalog import Catalog
@@ -107,6 +111,14 @@ class Recommender:
         if questions:
             results |= zip(questions, self.ranker.answers(list(questions.values())))
         return [results[i] for i in range(len(queries))]
+
+    def warm(self) -> None:
+        """Loads what else questions need, so that the first one takes no longer than others."""
+        self.recommend(title="warm", k=1)
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(picture, "png")
+        with contextlib.suppress(QueryError):  # a model without an encoder of pictures
+            self.recommend(images=[picture.getvalue()], k=1)
 
     # The catalog
 

@@ -36,12 +36,14 @@ class Service:
 
     @classmethod
     def load(cls, folder: str | Path, store: ProductStore | None = None) -> Service:
-        """The model in a folder, without the changes in the store; see `restore`.
+        """The model in a folder, ready to answer, without the changes in the store; see `restore`.
 
         Raises MufinError if the model is incomplete, damaged or of several runs.
         """
         stored = None if store is None else store.picture
-        return cls(Recommender(load_model(Path(folder)), stored), store)
+        recommender = Recommender(load_model(Path(folder)), stored)
+        recommender.warm()
+        return cls(recommender, store)
 
     def answers(self, queries: Sequence[Query]) -> list[list[Answer] | QueryError]:
         """The answers to each question, or what is wrong with it."""
