@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mufin.serving.web import protocol
+from mufin.serving.web import protocol, serve
 from tests.support.web import SECONDS, eventually, running
 
 QUESTION = b'{"uids": ["p1"], "k": 1}'
@@ -210,6 +210,37 @@ def test_a_long_answer_outlives_the_time_of_a_head(monkeypatch):
     with running() as now, now.client() as client:
         now.service.slow = 0.6
         assert ask(client).status_code == 200
+
+
+def test_an_answer_that_is_not_read_ends_the_connection(monkeypatch):
+    monkeypatch.setattr(protocol, "UNREAD_MS", 500)
+    with running(seconds=1.0) as now:
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", now.port))
+            for _ in range(8):
+                connection.sendall(
+                    b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                )
+            eventually(lambda: now.server.server_state.connections)
+            eventually(lambda: not now.server.server_state.connections)
+        with now.client() as client:
+            assert ask(client).status_code == 200
+
+
+def test_a_connection_too_many_is_503(monkeypatch):
+    monkeypatch.setattr(serve, "CONNECTIONS", 3)
+    with running() as now:
+        idle = [socket.create_connection(("127.0.0.1", now.port)) for _ in range(3)]
+        eventually(lambda: len(now.server.server_state.connections) == 3)
+        found = now.raw(b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert found.startswith(b"HTTP/1.1 503") and b'"error":"there are too many' in found
+        assert b"retry-after: 1" in found.lower()
+        for connection in idle:
+            connection.close()
+        eventually(lambda: not now.server.server_state.connections)
+        with now.client() as client:
+            assert ask(client).status_code == 200
 
 
 @pytest.mark.parametrize(
