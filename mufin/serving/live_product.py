@@ -1,4 +1,4 @@
-"""A product that is added or changed while the server runs."""
+"""Products that are added, changed or deleted while the server runs."""
 
 from __future__ import annotations
 
@@ -51,6 +51,26 @@ class LiveProduct:
                     f"picture {number} is {shown(picture)}; give the bytes of a picture, such as a "
                     "JPEG file",
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """A product that is added, or replaces the one of the same uid."""
+
+    product: LiveProduct
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The product of this uid is deleted, whether the store or the catalog has it."""
+
+    uid: str
+
+    def __post_init__(self) -> None:
+        check_uid(self.uid)
+
+
+Change = Upsert | Delete
 
 
 def check_uid(uid: object) -> None:

@@ -129,6 +129,14 @@ class Recommender:
         """
         self.catalog.apply(self.catalog.prepared(products))
 
+    def refusal(self, product: LiveProduct) -> QueryError | None:
+        """Why `upsert` would refuse the product, None if it would not."""
+        try:
+            self.catalog.check(product)
+        except QueryError as error:
+            return error
+        return None
+
     def delete(self, uids: Sequence[str]) -> None:
         """Removes products from the catalog; unknown ones are passed over."""
         for uid in uids:
