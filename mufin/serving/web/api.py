@@ -24,7 +24,6 @@ from mufin.serving.web.guard import DEADLINE
 from mufin.serving.web.limits import Settings
 from mufin.serving.web.questions import Pictures, product_of, query_of
 from mufin.serving.web.refusals import Refusal, json_response
-from mufin.serving.web.schemas import validated
 from mufin.serving.web.swap import Swaps
 
 MANY = 100  # answers whose JSON is made outside of the event loop
@@ -49,7 +48,7 @@ class Api:
         with self.body(request) as body:
             with self.engine.expecting():
                 parsed = await body.parsed("query")
-                question = validated(schemas.Question, parsed.content)
+                question = await body.valid(schemas.Question, parsed.content)
                 query = await query_of(question, self.pictures, parsed.files)
             deadline = request.scope[DEADLINE]
             [result], model = await asyncio.wrap_future(self.engine.ask([query], deadline))
@@ -63,7 +62,8 @@ class Api:
         start = time.monotonic()
         with self.body(request) as body:
             with self.engine.expecting():
-                questions = validated(schemas.Questions, (await body.parsed()).content).queries
+                parsed = await body.parsed()
+                questions = (await body.valid(schemas.Questions, parsed.content)).queries
                 found = await asyncio.gather(*(self._query(q) for q in questions))
             good = [query for query in found if not isinstance(query, Refusal)]
             deadline = request.scope[DEADLINE]
@@ -110,7 +110,7 @@ class Api:
                 if "uid" in content:
                     raise Refusal(422, "'uid' is not a field here; it is in the path", "uid")
                 content = content | {"uid": uid}
-            given = validated(schemas.NamedProductIn, content)
+            given = await body.valid(schemas.NamedProductIn, content)
             product = await product_of(uid, given, self.pictures, parsed.files)
             try:
                 changed = await self._change(request, [product], [])
@@ -131,7 +131,7 @@ class Api:
     async def change_products(self, request: Request) -> Response:
         """Adds, replaces and deletes products in one transaction."""
         with self.body(request) as body:
-            given = validated(schemas.ChangesIn, (await body.parsed()).content)
+            given = await body.valid(schemas.ChangesIn, (await body.parsed()).content)
             upserts = [product.uid for product in given.upsert]
             if twice := [uid for uid in upserts if uid in set(given.delete)]:
                 text = f"{shown(twice[0])} is in upsert and in delete; leave one out"
@@ -169,7 +169,7 @@ class Api:
         Questions are answered by the present model until then, also if the folder cannot be loaded.
         """
         with self.body(request) as body:
-            folder = validated(schemas.ModelIn, (await body.parsed()).content).folder
+            folder = (await body.valid(schemas.ModelIn, (await body.parsed()).content)).folder
         future: Future = self.swaps.begin(folder)
         return json_response(await asyncio.wrap_future(future))
 

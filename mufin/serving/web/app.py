@@ -111,6 +111,10 @@ def _add_pages(app: FastAPI) -> None:
     async def docs(request: Request) -> Response:
         return pages.docs_file("", request)
 
+    @app.get("/docs/openapi.json", include_in_schema=False)
+    async def docs_description() -> Response:
+        return json_response(description.for_swagger(app.openapi()))
+
     @app.get("/docs/{name:path}", include_in_schema=False)
     async def docs_file(name: str, request: Request) -> Response:
         return pages.docs_file(name, request)

@@ -14,8 +14,9 @@ from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from mufin.errors import shown
-from mufin.serving.web.limits import IMAGES, Settings
+from mufin.serving.web.limits import IMAGES, VALUES_OF_BODY, Settings
 from mufin.serving.web.refusals import Refusal, busy
+from mufin.serving.web.schemas import M, validated
 
 LARGE = 2**16  # bytes that are parsed outside of the event loop
 # Bytes and seconds that are read and thrown away behind a body that is too large: a client that
@@ -69,8 +70,12 @@ class Body:
             raise Refusal(415, f"the Content-Encoding is {shown(encoding)}; send the body as it is")
         content = await self._content()
         if name == JSON:
-            return Parsed(await _aside(parse_json, content, "the body"))
-        return await _aside(_parse_form, content, options.get(b"boundary"), part)
+            return Parsed(await _aside(len(content), parse_json, content, "the body"))
+        return await _aside(len(content), _parse_form, content, options.get(b"boundary"), part)
+
+    async def valid(self, model: type[M], content: object) -> M:
+        """The JSON of this body as a model; raises Refusal (422)."""
+        return await _aside(self.size, validated, model, content)
 
     async def _content(self) -> bytes:
         most = self.settings.body_bytes
@@ -106,15 +111,20 @@ async def _discard(stream: AsyncIterator[bytes]) -> None:
             return
 
 
-async def _aside(function: Callable[..., T], content: bytes, *args: Any) -> T:
+async def _aside(size: int, function: Callable[..., T], *args: Any) -> T:
     """The function's result; what takes long does not stop other requests."""
-    if len(content) > LARGE:
-        return await asyncio.to_thread(function, content, *args)
-    return function(content, *args)
+    if size > LARGE:
+        return await asyncio.to_thread(function, *args)
+    return function(*args)
 
 
 def parse_json(content: bytes, name: str) -> object:
-    """The value; raises Refusal (400) if these bytes are no JSON of RFC 8259 in UTF-8."""
+    """The value; raises Refusal (400) if these bytes are no JSON of RFC 8259 in UTF-8.
+
+    And 413 if they are JSON of too many values for the memory.
+    """
+    if sum(map(content.count, b",[{")) > VALUES_OF_BODY:
+        raise Refusal(413, f"{name} has more than {VALUES_OF_BODY:,} values; send fewer")
     try:
         return json.loads(content.decode(), parse_constant=_no_constant)
     except UnicodeDecodeError as error:

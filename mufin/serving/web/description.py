@@ -17,13 +17,15 @@ ABOUT = (
     "pictures. Every error is one sentence with the field that is wrong. The header "
     "X-Request-Timeout bounds the seconds of a request."
 )
-BODIES = (
-    schemas.Question,
-    schemas.Questions,
-    schemas.ProductIn,
-    schemas.ChangesIn,
-    schemas.ModelIn,
-)
+QUESTION = {"uids": ["B000000000"], "k": 5}
+PRODUCT = {"title": "Mug, small", "category": ["Kitchen", "Mugs"], "attributes": {"price": 9.5}}
+EXAMPLES: dict[type[BaseModel], dict] = {
+    schemas.Question: QUESTION,
+    schemas.Questions: {"queries": [QUESTION, {"title": "Mug, small", "k": 5}]},
+    schemas.ProductIn: PRODUCT,
+    schemas.ChangesIn: {"upsert": [{"uid": "new-1"} | PRODUCT], "delete": ["B000000001"]},
+    schemas.ModelIn: {"folder": "."},
+}
 WHY = {
     400: "The body cannot be read.",
     401: "The API key is missing or wrong.",
@@ -46,7 +48,8 @@ REFERENCE = "#/components/schemas/{model}"
 def json_body(model: type[BaseModel]) -> dict:
     """An OpenAPI body of JSON."""
     schema = {"$ref": REFERENCE.format(model=model.__name__)}
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+    content = {"schema": schema, "example": EXAMPLES[model]}
+    return {"required": True, "content": {"application/json": content}}
 
 
 def or_form(model: type[BaseModel], part: str) -> dict:
@@ -83,7 +86,7 @@ def _described(app: FastAPI, keyed: bool) -> dict:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     _, bodies = models_json_schema(
-        [(model, "validation") for model in BODIES], ref_template=REFERENCE
+        [(model, "validation") for model in EXAMPLES], ref_template=REFERENCE
     )
     components = found.setdefault("components", {})
     components.setdefault("schemas", {}).update(bodies["$defs"])
@@ -94,3 +97,25 @@ def _described(app: FastAPI, keyed: bool) -> dict:
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     return found
+
+
+def for_swagger(content: dict) -> dict:
+    """The description in OpenAPI 3.0, the newest that the packaged Swagger UI shows."""
+    return _older(content) | {"openapi": "3.0.3"}
+
+
+def _older(value: Any) -> Any:
+    """Schemas of 3.1 as those of 3.0: no type null, and one example."""
+    if isinstance(value, list):
+        return [_older(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    out = {name: _older(item) for name, item in value.items()}
+    if isinstance(kinds := out.get("anyOf"), list) and {"type": "null"} in kinds:
+        rest = [kind for kind in kinds if kind != {"type": "null"}]
+        del out["anyOf"]
+        out |= (rest[0] if len(rest) == 1 else {"anyOf": rest}) | {"nullable": True}
+    if isinstance(examples := out.get("examples"), list) and examples:
+        del out["examples"]
+        out["example"] = examples[0]
+    return out

@@ -18,6 +18,7 @@ IMAGES = 16  # per question or product
 URL = 2000  # characters
 QUERIES = 64  # questions per batch
 CHANGES = 100  # products per batch of changes, upserted and deleted together
+VALUES_OF_BODY = 2_000_000  # brackets and commas of JSON: a list takes 20 times its characters
 COLUMNS = 50  # conditions of `where`, attributes of a product
 VALUES = 1000  # of one condition
 TEXT = 500  # characters of a value or of a search text

@@ -28,6 +28,7 @@ DOCS = """<!doctype html>
 <meta charset="utf-8">
 <title>MUFIN API</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="/docs/favicon-32x32.png">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 </head>
 <body>
@@ -37,7 +38,7 @@ DOCS = """<!doctype html>
 </body>
 </html>
 """
-START = """SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", validatorUrl: null});
+START = """SwaggerUIBundle({url: "/docs/openapi.json", dom_id: "#ui", validatorUrl: null});
 """
 # Swagger UI writes style attributes, and has its icons as data URLs
 DOCS_POLICY = (

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 with a bound on the time that the head of a request may take."""
+"""uvicorn's HTTP/1.1 with bounds on idle callers: a head that does not come, an unread answer."""
 
 from __future__ import annotations
 
@@ -8,23 +8,43 @@ import json
 import socket
 
 import h11
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mufin.serving.web.refusals import answer, busy
+
 HEAD_SECONDS = 15.0  # from the connection, or the first byte of a request, to the end of its head
+UNREAD_MS = 30_000  # that a caller may leave an answer unread
 BROKEN = json.dumps({"error": "this is no HTTP request", "field": None}).encode()
 
 
+async def _full(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of a connection beyond the limit."""
+    refusal = busy("there are too many connections; try again later")
+    refusal.headers["Connection"] = "close"
+    await answer(refusal)(scope, receive, send)
+
+
 class Protocol(H11Protocol):
-    """Closes a connection whose request does not come; uvicorn waits for ever."""
+    """Closes a connection whose request does not come, or whose answer is not read.
+
+    uvicorn waits for ever. Beyond `limit_concurrency` connections it answers with a text; here it
+    is JSON with Retry-After.
+    """
 
     head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
+            self.app = _full
+        self.limit_concurrency = None
         # asyncio does it for sockets of protocol TCP alone, and that of `create_server` is 0.
         # Without it, an answer waits 40 ms for the caller's acknowledgement of its first part.
-        with contextlib.suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: not Linux
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         self._watch()
 
     def data_received(self, data: bytes) -> None:

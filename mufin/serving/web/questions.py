@@ -35,6 +35,8 @@ class Pictures:
         finally:
             for task in tasks:
                 task.cancel()
+                # asyncio logs an error that nobody asked for
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _one(self, image: str | ImageData | bytes, field: str) -> bytes:
         most = self.settings.image_bytes

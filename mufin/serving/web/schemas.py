@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,13 +23,14 @@ from mufin.serving.live_product import LONGEST_UID
 from mufin.serving.web import limits
 from mufin.serving.web.refusals import Refusal
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 BOUNDS = ("gt", "gte", "lt", "lte")
 SCALAR = {"anyOf": [{"type": "string", "maxLength": limits.TEXT}, {"type": "number"}]}
 SCALAR["anyOf"].append({"type": "boolean"})
 
 
 def _plain(text: str) -> str:
-    if any(c < " " or c == "\x7f" for c in text):
+    if CONTROL.search(text):
         raise ValueError("it must not have control characters")
     return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -25,7 +26,7 @@ from mufin.serving.web.service import Keeper, NoKeeper
 from mufin.serving.web.swap import Load, Swaps
 
 logger = logging.getLogger("mufin.serve")
-CONNECTIONS = 4096  # at once; beyond, a connection gets HTTP 503
+CONNECTIONS = 4096  # at once, at most; beyond, a connection gets HTTP 503
 KEEP_ALIVE = 15  # seconds that a connection may be idle
 
 
@@ -71,7 +72,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
+                limit_concurrency=connections(),
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=int(settings.seconds) + 1,
             )
@@ -131,6 +132,12 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
         else:
             self.stop()
+
+
+def connections() -> int:
+    """How many may be open at once: half of the files that this process may open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS if files == resource.RLIM_INFINITY else min(CONNECTIONS, files // 2)
 
 
 def _log() -> None:

@@ -8,9 +8,11 @@ from schemathesis import GenerationMode, openapi
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from mufin.serving.web.app import create_app
+from mufin.serving.web.description import EXAMPLES
 from mufin.serving.web.engine import Engine
 from mufin.serving.web.limits import Settings
 from mufin.serving.web.metrics import Metrics
+from mufin.serving.web.schemas import validated
 from mufin.serving.web.swap import Swaps
 from tests.support.fake_service import FakeKeeper, FakeModels, FakeService
 from tests.support.web import running
@@ -95,6 +97,8 @@ def test_bounds_and_examples_are_in_the_description(served):
     assert question["where"]["examples"]
     body = content["paths"]["/v1/recommend"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
+    for model, example in EXAMPLES.items():
+        validated(model, example)
     assert "security" not in content
     for path in content["paths"].values():
         for operation in path.values():

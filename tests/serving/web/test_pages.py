@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from mufin.serving.web import pages
-from tests.support.web import running
+from tests.support.web import SECONDS, running
+
+CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="module")
@@ -77,4 +82,32 @@ def test_the_documentation_needs_no_network(client):
         assert name in index.text
         assert client.get(f"/docs/{name}").status_code == 200
     assert len(client.get("/docs/swagger-ui-bundle.js").content) > 100_000
-    assert "/openapi.json" in client.get("/docs/start.js").text
+    assert "/docs/openapi.json" in client.get("/docs/start.js").text
+    content = client.get("/docs/openapi.json").json()
+    assert content["openapi"] == "3.0.3" and '"null"' not in json.dumps(content)
+    question = content["components"]["schemas"]["Question"]["properties"]
+    assert question["candidates"]["nullable"] and question["candidates"]["type"] == "array"
+    assert set(content["paths"]) == set(client.get("/openapi.json").json()["paths"])
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium")
+def test_the_documentation_works_in_a_browser_under_its_policy():
+    api = pytest.importorskip("playwright.sync_api")
+    with running() as now, api.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        page, said, asked = browser.new_page(), [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{now.url}/docs")
+        page.get_by_text("/v1/recommend/batch").first.wait_for(timeout=SECONDS * 1000)
+        page.locator("#operations-default-recommend_v1_recommend_post").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.locator("textarea").fill('{"uids": ["p1"], "k": 1}')
+        page.get_by_role("button", name="Execute").click()
+        status = page.locator(".live-responses-table .response .response-col_status")
+        status.first.wait_for(timeout=SECONDS * 1000)
+        assert status.first.inner_text().startswith("200")
+        browser.close()
+    assert not said
+    assert all(url.startswith((now.url, "data:", "blob:")) for url in asked)

@@ -107,6 +107,13 @@ def test_health_is_answered_while_the_model_loads(folder):
         assert ask(client).status_code == 200
 
 
+def test_a_signal_while_the_model_loads_ends_it(folder):
+    with process(folder, loading=60, ready=False) as (server, client):
+        assert client.get("/healthz").status_code == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0 and "Traceback" not in server.stderr.read()
+
+
 def test_sighup_loads_the_folder_again(folder):
     with process(folder) as (server, client):
         (folder / "name").write_text("second")
