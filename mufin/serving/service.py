@@ -61,6 +61,10 @@ class Service:
         """Products whose title or uid contains the text."""
         return self.recommender.find(text, limit)
 
+    def live_products(self) -> int:
+        """How many products were added or changed since training."""
+        return len(self.recommender.catalog.live)
+
     def info(self) -> dict:
         """What the model is, for a person or a page."""
         return self.recommender.info()

@@ -88,6 +88,9 @@ class FakeService:
         self._called()
         return [p for p in self.products.values() if text in p.title or text in p.uid][:limit]
 
+    def live_products(self) -> int:
+        return self.info()["live"]
+
     def info(self) -> dict[str, Any]:
         live = sum(product.live for product in self.products.values())
         return {"id": self.name, "products": len(self.products), "live": live}

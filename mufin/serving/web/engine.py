@@ -237,10 +237,7 @@ class Engine:
 
     def _count_live(self) -> None:
         assert self.service is not None
-        try:
-            self.metrics.live.set(self.service.info()["live"])
-        except Exception:
-            logger.exception("the live products could not be counted")
+        self.metrics.live.set(self.service.live_products())
 
     @contextmanager
     def _busy(self, work: str) -> Iterator[None]:

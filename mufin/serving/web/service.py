@@ -25,6 +25,9 @@ class Service(Protocol):
     def find(self, text: str, limit: int) -> list[Product]:
         """Products whose title or uid contains the text."""
 
+    def live_products(self) -> int:
+        """How many products were added or changed since training; called after each change."""
+
     def info(self) -> dict[str, Any]:
         """What GET /v1/model says; `id` names the model, `live` counts live products."""
 
