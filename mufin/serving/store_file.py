@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -132,18 +133,18 @@ def sentences(path: Path, done: str) -> Iterator[None]:
     """Turns errors of SQLite and of the system into MufinError: `path` cannot be `done`."""
     try:
         yield
-    except sqlite3.Error as error:
-        # Messages of Python's module alone, such as of a text that is too long, have no name
+    except (sqlite3.Error, OverflowError) as error:  # the latter for texts of over 2 GB
+        # Errors of Python's module alone have no name
         name = getattr(error, "sqlite_errorname", "")
         undecodable = str(error).startswith("Could not decode")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or undecodable:
             raise damaged(path, str(error)) from None
         raise MufinError(f"{path} cannot be {done} ({str(error)[:100]}); {_remedy(name)}") from None
     except OSError as error:
-        raise MufinError(
-            f"{path} cannot be {done} ({error.strerror or error}); give the name of a "
-            "file in a folder of a local disk that you may write to"
-        ) from None
+        remedy = "give the name of a file in a folder of a local disk that you may write to"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free space on its disk"
+        raise MufinError(f"{path} cannot be {done} ({error.strerror or error}); {remedy}") from None
 
 
 def damaged(path: Path, what: str) -> ArtifactError:
@@ -159,6 +160,8 @@ def _remedy(name: str) -> str:
         return "nothing was changed: free space on its disk, or look for errors of the disk"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return "another program has locked it: end that one, and try again"
+    if name.startswith("SQLITE_TOOBIG"):
+        return "nothing was changed: a title, a picture or another value is too large, shorten it"
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return "make the file and its folder writable"
     return "nothing was changed"

@@ -79,6 +79,30 @@ def test_a_full_disk_is_a_sentence_and_the_store_works_on(tmp_path):
             assert list(store.products()) == [*done, LiveProduct("last")]
 
 
+def test_a_store_on_a_full_disk_names_the_remedy_and_opens_later(tmp_path):
+    with small_disk(tmp_path / "disk", 2**21) as place:
+        with ProductStore(place / "store.sqlite") as store:
+            store.upsert([LiveProduct("a")])
+        with contextlib.suppress(OSError), open(place / "filler", "wb", buffering=0) as file:
+            while True:
+                file.write(b"0" * 4096)
+        with pytest.raises(MufinError, match=r"cannot be opened \(.*\); .*free space on its disk"):
+            ProductStore(place / "store.sqlite")
+        (place / "filler").unlink()
+        with ProductStore(place / "store.sqlite") as store:
+            assert list(store.products()) == [LiveProduct("a")]
+
+
+def test_a_value_larger_than_sqlite_takes_is_a_sentence(tmp_path):
+    with ProductStore(tmp_path / "store.sqlite") as store:
+        store._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)  # in place of a gigabyte
+        for product in (LiveProduct("b", "x" * 2000), LiveProduct("b", pictures=(b"x" * 2000,))):
+            with pytest.raises(MufinError, match="too large, shorten it"):
+                store.upsert([LiveProduct("a"), product])
+        assert len(store) == 0
+        store.upsert([LiveProduct("a")])
+
+
 def test_no_store_is_left_half_created_on_a_full_disk(tmp_path):
     with small_disk(tmp_path / "disk", 2**16) as place:
         (place / "filler").write_bytes(b"0" * (2**16 - 4096 * 3))
