@@ -61,6 +61,13 @@ class Service:
         """Products whose title or uid contains the text."""
         return self.recommender.find(text, limit)
 
+    def settle(self) -> bool:
+        """Moves some added rows into the graph of their search, or frees the memory of removed
+        ones; whether there is more to do.
+        """
+        added = self.recommender.catalog.labels.added
+        return added.compact() or added.settle() > 0
+
     def live_products(self) -> int:
         """How many products were added or changed since training."""
         return len(self.recommender.catalog.live)

@@ -142,9 +142,7 @@ def test_a_price_changes_without_encoding(served, monkeypatch):
 
 
 def test_conditions_hold_exactly_whenever_enough_qualify(served):
-    served.upsert(
-        [live(f"n{i}", f"thing {i}", cost=float(i), fresh=i % 2 == 0) for i in range(30)]
-    )
+    served.upsert([live(f"n{i}", f"thing {i}", cost=float(i), fresh=i % 2 == 0) for i in range(30)])
     asked = served.model.uids[4]
     got = served.recommend(asked, k=8, where={"cost": {"gte": 10}, "fresh": True})
     assert len(got) == 8
@@ -259,7 +257,6 @@ def test_random_changes_end_where_a_fresh_start_ends(finished, served):
     a, b = ({x.uid: x.score for x in r.recommend(asked, k=ALL)} for r in (served, fresh))
     assert a == pytest.approx(b, abs=1e-5)
     a, b = (
-        set(uids_of(r.recommend(asked, k=ALL, where={"cost": {"gte": 2}})))
-        for r in (served, fresh)
+        set(uids_of(r.recommend(asked, k=ALL, where={"cost": {"gte": 2}}))) for r in (served, fresh)
     )
     assert a == b == {uid for uid, p in state.items() if p.attributes["cost"] >= 2}

@@ -28,6 +28,7 @@ class FakeService:
         self.threads: set[int] = set()  # that called it
         self.batches: list[int] = []  # questions of each call
         self.deleted: list[str] = []
+        self.unsettled = 0  # calls of `settle` until there is nothing to do
         self.slow = 0.0  # seconds per call of `answers`
         self.blocked = threading.Event()
         self.blocked.set()  # clear it to hold the device thread in `answers`
@@ -87,6 +88,10 @@ class FakeService:
     def find(self, text: str, limit: int) -> list[Product]:
         self._called()
         return [p for p in self.products.values() if text in p.title or text in p.uid][:limit]
+
+    def settle(self) -> bool:
+        self.unsettled = max(self.unsettled - 1, 0)
+        return self.unsettled > 0
 
     def live_products(self) -> int:
         return self.info()["live"]

@@ -40,6 +40,7 @@ class Engine:
         self.expected = 0  # requests whose questions will come; of the event loop alone
         self.draining = False  # /readyz says 503, so that others send no more questions here
         self.stopping = False  # nothing more is accepted
+        self.unsettled = False  # whether the service has work that can wait
         self.since: Applied | None = None  # changes since a model began to load, if one does
         self.condition = threading.Condition()
         self.thread = threading.Thread(target=self._work, name="device", daemon=True)
@@ -111,12 +112,14 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self.condition:
-                while not self.jobs and not self.stopping:
+                while not (self.jobs or self.stopping or self.unsettled):
                     self.condition.wait()
-                if not self.jobs:
+                if not self.jobs and self.stopping:
                     return
-                first = self.jobs[0]
-            if isinstance(first, Asked):
+                first = self.jobs[0] if self.jobs else None
+            if first is None:
+                self._settle()
+            elif isinstance(first, Asked):
                 self._answer(self._batch())
             elif isinstance(first, Change):
                 self._change(self._changes())
@@ -207,6 +210,17 @@ class Engine:
         with self._busy("changes"):
             change_all(group, self.service, self.keeper, lambda: self.since)
             self._count_live()
+        self.unsettled = True
+
+    def _settle(self) -> None:
+        """Do some of what can wait until nobody asks."""
+        assert self.service is not None
+        try:
+            with self._busy("settle"):
+                self.unsettled = self.service.settle()
+        except Exception:
+            logger.exception("the search could not be settled")
+            self.unsettled = False
 
     def _other(self, job: Job) -> None:
         if job.dropped():
@@ -233,6 +247,7 @@ class Engine:
         self.service, self.model = job.service, str(info["id"])
         self.metrics.model.info({"id": self.model})
         self._count_live()
+        self.unsettled = True
         return info
 
     def _count_live(self) -> None:

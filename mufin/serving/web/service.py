@@ -25,6 +25,9 @@ class Service(Protocol):
     def find(self, text: str, limit: int) -> list[Product]:
         """Products whose title or uid contains the text."""
 
+    def settle(self) -> bool:
+        """Does a few milliseconds of work that changes no answer; whether there is more."""
+
     def live_products(self) -> int:
         """How many products were added or changed since training; called after each change."""
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from mufin.serving.live_product import LiveProduct
 from mufin.serving.query import NewProduct, Query, QueryError
 from mufin.serving.web.engine import Engine
 from mufin.serving.web.limits import Settings
@@ -194,3 +195,11 @@ def test_nothing_is_asked_before_a_model_is_loaded():
     with pytest.raises(Refusal, match="being loaded"):
         engine.ask([Query(uids=("p1",))], soon())
     assert not engine.ready
+
+
+def test_work_that_can_wait_is_done_when_nobody_asks(engine, service):
+    service.unsettled = 5
+    live = LiveProduct("new", "a mug")
+    engine.change([live], [], soon()).result(SECONDS)
+    eventually(lambda: service.unsettled == 0)
+    assert engine.ask([Query(uids=("p0",))], soon()).result(SECONDS)
