@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from mufin import switching
-from mufin.artifacts.publication import publish
-from mufin.errors import ArtifactError, MufinError, escaped, sentence, shown
-from mufin.outputs import checked_target
-from mufin.params import load_params
-from mufin.settings_file import regular_bytes
+# The bodies of the commands are in mufin/commands/. Each is imported when its command runs, so that
+# --help and completion take a tenth of a second.
+from mufin.commands.console import guarded, say_all
 
-if TYPE_CHECKING:
-    from mufin.serving.recommender import Recommender
+EXITS = """\b
+Exit codes:
+  0    done
+  1    an error that you can correct; a sentence on stderr says what and how
+  2    the command line is wrong
+  130  interrupted by SIGINT (Ctrl-C)
+  143  ended by SIGTERM
+
+docs/command-line.md has an example of each command."""
 
 # readable=False: typer does not look at the files; the commands do, and say it in a sentence
 SettingsFile = Annotated[
@@ -32,16 +33,14 @@ Home = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="write over a file that this command did not make")
 ]
-ANSWER = ["uid", "title", "recommended"]  # the names in a line of answers
-# The `reason` in a line without answers
-NOTHING = "the product has no descriptor that encoder.modalities uses, or there is no other label"
-LINE = 2**24  # bytes of the first line of a file of answers, at most
-ALWAYS = 1000  # a number of answers that may be asked for, however few labels there are
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+K = Annotated[int, typer.Option(min=1, help="recommended products per product")]
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to import than all else here
     help=__doc__,
+    epilog=EXITS,
 )
 
 
@@ -90,7 +89,9 @@ def use(
     \b
     mufin use small-catalog
     """
-    _guarded(_say_all, switching.use, profile, params, everything, force)
+    from mufin import switching
+
+    guarded(say_all, switching.use, profile, params, everything, force)
 
 
 @app.command(short_help="Say what files hold, and write the settings that read them.")
@@ -118,7 +119,9 @@ def inspect(
     \b
     mufin inspect products.csv orders.csv --write params.yaml
     """
-    _guarded(_inspect, files, write, form, encoding, fetch)
+    from mufin.commands import catalog
+
+    guarded(catalog.inspect, files, write, form, encoding, fetch)
 
 
 @app.command("import", short_help="Write a catalog from the export of a shop or a data set.")
@@ -142,7 +145,9 @@ def import_(
     \b
     mufin import shopify products_export.csv --interactions orders_export.csv -o catalog.parquet
     """
-    _guarded(_import, form, files, interactions or [], out, encoding, bad_rows, force)
+    from mufin.commands import catalog
+
+    guarded(catalog.import_files, form, files, interactions or [], out, encoding, bad_rows, force)
 
 
 @app.command(short_help="Check params.yaml, and look at the beginning of the catalog.")
@@ -150,35 +155,162 @@ def check(params: SettingsFile = Path("params.yaml")) -> None:
     """Check that params.yaml has all settings, with names that exist and values in range.
 
     Then look at the first products of its catalog: are the columns there, are related ids found?
+
+    \b
+    mufin check
     """
-    _guarded(_check, params)
+    from mufin.commands import catalog
+
+    guarded(catalog.check, params)
 
 
-@app.command(short_help="Print recommendations, one line of JSON per product.")
+@app.command(short_help="Check this machine: packages, GPU, memory, disk, DVC, encoders.")
+def doctor(home: Home = Path("."), json: Json = False) -> None:
+    """Check what a run needs of this machine, and say what to do where something is missing.
+
+    A line per check: ok, warning or fails. The exit code is 1 if a check fails, else 0. It needs no
+    network, ends after two minutes at most, and also works where packages are broken.
+
+    \b
+    mufin doctor
+    mufin doctor --json
+    """
+    from mufin.commands.doctor import doctor as body
+
+    guarded(body, home, json)
+
+
+@app.command(short_help="Say what a trained model is: data, networks, mix, metrics, sizes.")
+def info(
+    folder: Annotated[
+        Path, typer.Argument(help="the folder that holds data/ and models/", readable=False)
+    ] = Path("."),
+    json: Json = False,
+) -> None:
+    """Say what the folder of a run holds: data, settings, networks, mix, metrics, sizes, ids.
+
+    What is missing is named; something damaged is an error.
+
+    \b
+    mufin info
+    mufin info ../other-run --json
+    """
+    from mufin.commands.info import info as body
+
+    guarded(body, folder, json)
+
+
+@app.command(short_help="Print recommendations: lines of JSON, or a table on a terminal.")
 def recommend(
     uid: Annotated[list[str] | None, typer.Argument(help="ids of products of the catalog")] = None,
     every: Annotated[bool, typer.Option("--all", help="every product of the catalog")] = False,
+    basket: Annotated[
+        bool, typer.Option("--basket", help="all that is given is one question, a basket")
+    ] = False,
     title: Annotated[str, typer.Option(help="title of a product that is not in the catalog")] = "",
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="a picture file; may be given more than once", readable=False),
+        typer.Option(help="its picture, a file; may be given more than once", readable=False),
     ] = None,
-    k: Annotated[int, typer.Option(min=1, help="recommended products per product")] = 10,
-    out: Annotated[
-        Path | None, typer.Option(help="file for the answers; else standard output", readable=False)
+    category: Annotated[
+        list[str] | None, typer.Option(help="its category; once per level, the widest first")
     ] = None,
+    k: K = 10,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="only products with these values: 'price<=20', in_stock=true, category=Mugs,Cups; "
+            "may be given more than once",
+        ),
+    ] = None,
+    avoid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="UID", help="a product whose like is not wanted; repeatable"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="UID", help="a product that is no answer; repeatable"),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="a file with one product id per line: no others", readable=False),
+    ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="only the best of the variants of one product")
+    ] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="parts of the scores, and the pictures and titles behind")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="lines of JSON, also on a terminal")] = False,
+    out: Annotated[Path | None, typer.Option(help="file for lines of JSON", readable=False)] = None,
+    home: Home = Path("."),
     force: Force = False,
 ) -> None:
-    """Print recommendations for products: one line of JSON per product, after `dvc repro`.
+    """Print recommendations for products, after `dvc repro`.
 
-    A line has uid, title and recommended: uids with titles and scores, the best first.
+    On a terminal it prints a table; to a file or a pipe, one line of JSON per product, which has
+    uid, title and recommended: uids with titles and scores, the best first.
 
     \b
     mufin recommend B000000000 --k 5
-    mufin recommend --title "Mug, small" --image front.jpg
+    mufin recommend B000000000 B000000004 --basket --where 'price<=20' --where in_stock=true
+    mufin recommend --title "Mug, small" --image front.jpg --why
     mufin recommend --all --out related.jsonl
     """
-    _guarded(_recommend, uid or [], every, title, image or [], k, out, force)
+    from mufin.commands.recommend import Request
+    from mufin.commands.recommend import recommend as body
+
+    request = Request(
+        uids=uid or (),
+        every=every,
+        basket=basket,
+        title=title,
+        images=image or (),
+        category=category or (),
+        k=k,
+        where=where or (),
+        avoid=avoid or (),
+        exclude=exclude or (),
+        candidates=candidates,
+        fold=fold,
+        why=why,
+        json=json,
+        out=out,
+        home=home,
+        force=force,
+    )
+    guarded(body, request)
+
+
+@app.command(short_help="Answer a file of products (JSON lines) into a Parquet file.")
+def predict(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN.jsonl", help="one JSON object per line", readable=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="the answers", readable=False)],
+    k: K = 10,
+    batch: Annotated[int, typer.Option(min=1, max=1_000_000, help="lines at once")] = 1024,
+    bad_lines: Annotated[
+        Literal["fail", "skip"],
+        typer.Option(help="fail: a bad line ends the command; skip: it gets a row without answers"),
+    ] = "fail",
+    home: Home = Path("."),
+    force: Force = False,
+) -> None:
+    """Answer all products of a file, one row per line; after a kill, the same command continues.
+
+    A line is {"uid": ...} for a product of the catalog, or a new product: {"id": any text, "title":
+    ..., "images": [paths relative to the file], "category": [...]}. The columns of the answers are
+    id, labels (uids, the best first), score and fallback.
+
+    \b
+    mufin predict products.jsonl related.parquet --k 20
+    mufin predict products.jsonl related.parquet --bad-lines skip
+    """
+    from mufin.commands.predict import predict as body
+
+    guarded(body, source, out, home=home, k=k, batch=batch, skip=bad_lines == "skip", force=force)
 
 
 @app.command(short_help="Draw a test product and its answers (PNG).")
@@ -192,14 +324,26 @@ def showcase(
     home: Home = Path("."),
     force: Force = False,
 ) -> None:
-    """Draw a test product and its first five answers as a picture (PNG)."""
-    _guarded(_showcase, uid, out, home, force)
+    """Draw a test product and its first five answers as a picture (PNG).
+
+    \b
+    mufin showcase --out answers.png
+    """
+    from mufin.commands import artifacts
+
+    guarded(artifacts.showcase, uid, out, home, force)
 
 
 @app.command(short_help="Look for artifacts that are damaged or of other runs.")
 def verify(home: Home = Path(".")) -> None:
-    """Read all artifacts of the pipeline again: is each byte as written, and all of one run?"""
-    _guarded(_verify, home)
+    """Read all artifacts of the pipeline again: is each byte as written, and all of one run?
+
+    \b
+    mufin verify
+    """
+    from mufin.commands import artifacts
+
+    guarded(artifacts.verify, home)
 
 
 @app.command(short_help="Accept an artifact that you changed on purpose.")
@@ -208,188 +352,14 @@ def seal(
         Path, typer.Argument(help="an artifact, such as models/finetune", readable=False)
     ],
 ) -> None:
-    """Accept the files of an artifact as they are now, where you changed some on purpose."""
-    _guarded(_seal, folder)
+    """Accept the files of an artifact as they are now, where you changed some on purpose.
 
+    \b
+    mufin seal models/finetune
+    """
+    from mufin.commands import artifacts
 
-def _check(params: Path) -> None:
-    settings = load_params(params)
-    _say(f"{params} is valid")
-    from mufin.inspection.check import check_catalog
-
-    _say_all(check_catalog, settings)
-
-
-def _inspect(
-    files: list[str], write: Path | None, form: str | None, encoding: str | None, fetch: bool
-) -> None:
-    from mufin.inspection.inspecting import inspect
-
-    for line in inspect(files, write, form, encoding=encoding, fetch=fetch):
-        _say(line)
-
-
-def _import(
-    form: str,
-    files: list[str],
-    interactions: list[str],
-    out: Path,
-    encoding: str | None,
-    bad_rows: float,
-    force: bool,
-) -> None:
-    from mufin.catalogs.importing import import_catalog, interactions_file, is_import
-
-    target = checked_target(out, is_import, "a catalog of this command", force)
-    checked_target(interactions_file(target), is_import, "a file of this command", force)
-    for line in import_catalog(
-        form, files, interactions, target, encoding=encoding, bad_rows=bad_rows
-    ):
-        _say(line)
-
-
-def _recommend(
-    uids: list[str],
-    every: bool,
-    title: str,
-    images: list[Path],
-    k: int,
-    out: Path | None,
-    force: bool,
-) -> None:
-    if not (uids or every or title or images):
-        raise MufinError("no product is given; give product ids, or --all, --title or --image")
-    if not _encodes(title):
-        raise MufinError(f"--title is {shown(title)}, which is not UTF-8; write it in UTF-8")
-    target = out and checked_target(out, _is_answers, "a file of answers", force)
-    params = load_params()
-    pictures = [_picture(path, params.download.max_bytes) for path in images]
-    from mufin.serving.recommender import Recommender  # torch takes seconds to import
-
-    served = Recommender(params)
-    most = max(len(served.predictor.index), ALWAYS)
-    if k > most:
-        raise MufinError(
-            f"--k is {shown(k)}; it must be at most {most:,}, there are no more labels"
-        )
-    ascii = target is None and not _prints_utf8()
-    lines = _answers(served, served.uids if every else uids, title, pictures, k, ascii)
-    if target is None:
-        for line in lines:
-            typer.echo(line)
-        return
-    with publish(target) as scratch, open(scratch, "w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
-
-
-def _answers(
-    served: Recommender, uids: list[str], title: str, pictures: list[bytes], k: int, ascii: bool
-) -> Iterator[str]:
-    """A line of JSON per product: those of the catalog, then the one given by title and images."""
-    for uid, best in zip(uids, served.recommend(uids, k)):
-        yield _line(uid, served.titles[served.row_of[uid]], best, ascii)
-    if title or pictures:
-        yield _line(None, title, served.recommend_new([title], [pictures], k)[0], ascii)
-
-
-def _line(uid: str | None, title: str, best: list[dict], ascii: bool) -> str:
-    """JSON on one line; a terminal that prints it obeys no control character of a title."""
-    line = dict(zip(ANSWER, (uid, title, best))) | ({} if best else {"reason": NOTHING})
-    text = json.dumps(line, ensure_ascii=ascii)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-
-
-def _prints_utf8() -> bool:
-    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-
-
-def _is_answers(path: Path) -> bool:
-    """Whether the file was written by `mufin recommend --out`."""
-    with open(path, "rb") as file:
-        first = file.readline(LINE)
-    try:
-        content = json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and list(content) in (ANSWER, [*ANSWER, "reason"])
-
-
-def _picture(path: Path, most: int) -> bytes:
-    """The bytes of a picture file; raises MufinError where it is none, or larger than `most`."""
-    try:
-        return regular_bytes(path, most)
-    except FileNotFoundError:
-        raise MufinError(f"{path} does not exist; give the path of a picture file") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MufinError(f"{path} cannot be read: {reason}; give another picture file") from None
-
-
-def _encodes(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-def _showcase(uid: str | None, out: Path, home: Path, force: bool) -> None:
-    from mufin.reporting.showcase import is_showcase, write_showcase
-
-    _check_folder(home, "the one that holds data/")
-    target = checked_target(out, is_showcase, "a picture of this command", force)
-    _say(write_showcase(home, target, uid))
-
-
-def _verify(home: Path) -> None:
-    from mufin.artifacts.verification import verify
-
-    _check_folder(home, "the one that holds data/ and models/")
-    _say_all(verify, home)
-
-
-def _check_folder(folder: Path, which: str) -> None:
-    if not os.path.isdir(folder):
-        raise MufinError(f"{folder} is not a folder; name {which}")
-
-
-def _seal(folder: Path) -> None:
-    from mufin.artifacts.contents import NAME, contents_of, seal
-    from mufin.artifacts.verification import PLACES
-
-    _check_folder(folder, "an artifact, such as models/finetune")
-    if not (folder / NAME).is_file() and folder.resolve().parent.name not in PLACES:
-        raise MufinError(
-            f"{folder} is not an artifact of the pipeline; name one, such as models/finetune"
-        )
-    try:
-        made_from = contents_of(folder).made_from
-    except ArtifactError:  # it says nothing that could be kept
-        made_from = {}
-    (folder / NAME).unlink(missing_ok=True)  # it may be a link to DVC's cache
-    seal(folder, made_from)
-    _say(f"{folder} is accepted as it is: {len(contents_of(folder).files)} files")
-
-
-def _say_all(lines: Callable[..., Iterator[str]], *args: object) -> None:
-    for line in lines(*args):
-        _say(line)
-
-
-def _say(text: str) -> None:
-    """Prints lines whose names and values may have control characters."""
-    for line in text.split("\n"):
-        typer.echo(escaped(line))
-
-
-def _guarded(function: Callable, *args: object) -> object:
-    """The function's result; an error that a person can correct becomes one sentence and exit 1."""
-    try:
-        return function(*args)
-    except Exception as error:
-        from mufin import runtime
-
-        text = str(error) if isinstance(error, MufinError) else runtime.refused(error)
-        if text is None:
-            raise
-        typer.echo(f"error: {sentence(text)}", err=True)
-        raise typer.Exit(1) from None
+    guarded(artifacts.seal, folder)
 
 
 def main() -> None:

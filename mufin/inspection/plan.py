@@ -91,7 +91,7 @@ def estimate(train: int, more: bool) -> Estimate:
     if train <= SMALL and not more:
         share = train / MEASURED_TRAIN
         minutes = max(MEASURED_SECONDS * max(share, 0.2) / 60, 1.0)
-        memory = MEASURED_GB + (RIDGE_BYTES * train**2) / 1e9
+        memory = memory_gb(train)
         return Estimate(
             "small-catalog",
             f"{train:,} train datapoints; it is for up to {SMALL:,}, on a CPU",
@@ -112,6 +112,11 @@ def estimate(train: int, more: bool) -> Estimate:
         f"{at_least}{_duration(60 * hours)} on a GPU such as an H200 (scaled from a count of "
         "operations, not measured); too slow without a GPU",
     )
+
+
+def memory_gb(train: int) -> float:
+    """GB of memory that profile small-catalog takes, about, for so many train datapoints."""
+    return MEASURED_GB + (RIDGE_BYTES * train**2) / 1e9
 
 
 def _duration(minutes: float) -> str:

@@ -1,0 +1,1 @@
+"""What the commands of `mufin` do, one file per command."""
