@@ -9,20 +9,19 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from mufin import cli
 from mufin.artifacts.contents import contents_of, seal
 from mufin.cli import app
+from mufin.commands import recommend
 from mufin.params import load_params
 from mufin.profiles import profile_names, read_profile, settings_of, text_of_profile
 from mufin.reporting.showcase import _signed, is_showcase
-from mufin.serving import recommender
+from tests.support.answering import TITLES, Answering, answered_by, catalog
 
 ROOT = Path(__file__).parents[1]
 PROFILES = profile_names()
@@ -301,21 +300,8 @@ def test_recommend_refuses_no_answers(empty):
 @pytest.fixture
 def answering(empty, monkeypatch) -> Path:
     """A folder where `mufin recommend` answers at once, without a trained network."""
-
-    class Answering:
-        def __init__(self, params):
-            self.uids, self.titles = ["a", "b"], ["Mug \x1b[2J\u202e\x9b é", "Jar"]
-            self.row_of = {"a": 0, "b": 1}
-            self.predictor = SimpleNamespace(index=range(3))
-
-        def recommend(self, uids, k):
-            return [[{"uid": "b\u2028", "title": "Jar", "score": 0.5}] for _ in uids]
-
-        def recommend_new(self, titles, pictures, k):
-            return [[{"uid": "b", "title": str(len(pictures[0])), "score": 0.5}] for _ in titles]
-
-    monkeypatch.setattr(recommender, "Recommender", Answering)
-    said("use", "sample")
+    answered_by(Answering(), monkeypatch)
+    catalog(empty)
     return empty
 
 
@@ -325,7 +311,10 @@ def test_titles_are_printed_without_control_characters(answering):
     assert json.loads(printed) == {
         "uid": "a",
         "title": "Mug \x1b[2J\u202e\x9b é",
-        "recommended": [{"uid": "b\u2028", "title": "Jar", "score": 0.5}],
+        "recommended": [
+            {"uid": "b\u2028", "title": "Jar", "score": 0.5},
+            {"uid": "c", "title": "Cup", "score": -0.5},
+        ],
     }
 
 
@@ -335,7 +324,7 @@ def test_recommend_replaces_its_own_answers_alone(answering):
         if content is not None:
             out.write_text(content)
         said("recommend", "--all", "--out", "related.jsonl")
-        assert [json.loads(line)["uid"] for line in out.read_text().splitlines()] == ["a", "b"]
+        assert [json.loads(line)["uid"] for line in out.read_text().splitlines()] == list(TITLES)
     for content in ("my notes", '{"uid": 1}', "[1]", "[" * 100_000, '{"uid": 1, "title": 2}'):
         out.write_text(content)
         assert "--force replaces it" in refused("recommend", "a", "--out", "related.jsonl")
@@ -344,15 +333,14 @@ def test_recommend_replaces_its_own_answers_alone(answering):
     assert json.loads(out.read_text())["uid"] == "a"
 
 
-def test_a_line_without_answers_says_why_and_is_an_answer(answering, monkeypatch):
-    from mufin.serving import recommender
-
-    monkeypatch.setattr(recommender.Recommender, "recommend", lambda _, uids, k: [[] for _ in uids])
-    answer = json.loads(said("recommend", "a"))
+def test_a_line_without_answers_says_why_and_is_an_answer(answering):
+    (answering / "none.txt").write_text("a\n")
+    limits = ["--candidates", "none.txt"]
+    answer = json.loads(said("recommend", "a", *limits))
     assert list(answer) == ["uid", "title", "recommended", "reason"]
-    assert answer["recommended"] == [] and "has no descriptor" in answer["reason"]
-    for uid in ("a", "b"):
-        said("recommend", uid, "--out", "related.jsonl")  # also over the first one
+    assert answer["recommended"] == [] and "look at --where, --candidates" in answer["reason"]
+    for words in (["a", *limits], ["bare"], ["a", "c", "--basket"], ["a"]):
+        said("recommend", *words, "--out", "related.jsonl")  # also over the one before
 
 
 @pytest.mark.parametrize("words", [["recommend", "a"], ["showcase"], ["use", "sample"]], ids=str)
@@ -363,7 +351,7 @@ def test_no_command_replaces_a_folder(answering, words):
     for force in ([], ["--force"]):
         assert "kept is a folder and stays as it is" in refused(*words, option, "kept", *force)
     assert (answering / "kept/file").read_text() == "precious"
-    assert sorted(p.name for p in answering.iterdir()) == ["kept", "params.yaml"]
+    assert sorted(p.name for p in answering.iterdir()) == ["data", "kept", "params.yaml"]
 
 
 def test_showcase_knows_its_own_pictures(answering):
@@ -388,7 +376,7 @@ def test_more_answers_than_labels_are_refused(answering, k):
 
 def test_pictures_are_read_within_bounds(answering):
     (answering / "a.jpg").write_bytes(b"small")
-    assert '"title": "1"' in said("recommend", "--image", "a.jpg")
+    assert '"uid": "c"' in said("recommend", "--image", "a.jpg")
     with open(answering / "huge.jpg", "wb") as file:
         file.truncate(2**40)
     assert "huge.jpg cannot be read: it has more than" in refused(
@@ -399,7 +387,7 @@ def test_pictures_are_read_within_bounds(answering):
 
 
 def test_ascii_terminals_get_ascii(answering, monkeypatch):
-    monkeypatch.setattr(cli, "_prints_utf8", lambda: False)
+    monkeypatch.setattr(recommend, "prints_utf8", lambda: False)
     printed = said("recommend", "a")
     assert printed.isascii() and json.loads(printed)["title"].endswith("é")
     said("recommend", "a", "--out", "a.jsonl")
@@ -462,7 +450,7 @@ def test_license_and_citation_name_one_version_and_license():
 
 
 def test_help_lists_each_command_in_one_whole_sentence():
-    lines = said("--help").partition("Commands:\n")[2].splitlines()
+    lines = said("--help").partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert len(lines) == len(app.registered_commands)
     assert all(line.endswith(".") and not line.endswith("...") for line in lines)
 

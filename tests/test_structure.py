@@ -47,6 +47,7 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
     ("profiles",),
     ("outputs", "switching"),  # of cli
     ("serving", "reporting", "inspection"),
+    ("commands",),
     ("cli", "deps"),
     ("pipeline", "compare"),
 )
@@ -64,6 +65,7 @@ MAY_TOUCH = OF_SCRIPTS | {
     "switching",
     "inspection",
     "serving",
+    "commands",
     "cli",
     "deps",
     "pipeline",

@@ -15,6 +15,7 @@ ANSWER = ["uid", "title", "recommended"]  # the first names in a line of answers
 MORE = {"basket", "fallback", "reason"}  # the others
 LINE = 2**24  # bytes of the first line of a file of answers, at most
 NOTHING = "no other product may be an answer"  # the `reason` in a line without answers
+LIMITS = "; look at --where, --candidates and --exclude"
 REASONS = 3  # that a table shows per answer
 
 
@@ -39,7 +40,7 @@ def line_of(answered: Answered, ascii: bool) -> str:
     if any(answer.fallback for answer in answered.answers):
         line["fallback"] = True
     if not best:
-        line["reason"] = NOTHING
+        line["reason"] = _reason(query)
     text = json.dumps(line, ensure_ascii=ascii)
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
@@ -66,7 +67,7 @@ def table_of(answered: Answered) -> Iterator[str]:
     title = query.new.title if query.new else answered.title
     yield _cut("  ".join([", ".join(asked), *([title] if title else [])]), width)
     if not answered.answers:
-        yield f"  none: {NOTHING}"
+        yield f"  none: {_reason(query)}"
     if any(answer.fallback for answer in answered.answers):
         yield "  the most popular ones, as nothing of the product can be compared:"
     longest = max((len(answer.uid) for answer in answered.answers), default=0)
@@ -77,6 +78,12 @@ def table_of(answered: Answered) -> Iterator[str]:
             pair = f"{_name(reason.query)} -> {_name(reason.answer)}"
             yield _cut(f"{'':16}{reason.weight:.2f} {reason.by}: {pair}", width)
     yield ""
+
+
+def _reason(query: Query) -> str:
+    """Why there is no answer."""
+    limited = query.where or query.candidates is not None or query.exclude
+    return f"{NOTHING}{LIMITS if limited else ''}"
 
 
 def _json(answer: Answer, why: bool) -> dict[str, object]:

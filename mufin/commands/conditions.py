@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -51,24 +52,39 @@ def _check_others(condition: Condition, before: list[Condition]) -> None:
             raise MufinError(f"--where has {condition.column} with = and with a bound; give one")
 
 
-def where_of(conditions: Sequence[Condition], kinds: Mapping[str, str]) -> dict | None:
-    """The `where` of a query; `kinds` has the kind of each column: number, flag or text.
+def where_of(conditions: Sequence[Condition], columns: Mapping[str, Mapping]) -> dict | None:
+    """The `where` of a query; `columns` has what a recommender knows of each column: its kind
+    (number, flag or text), and of texts their `values`, and whether there are `more`.
 
-    Raises MufinError for a value that its column cannot have.
+    Raises MufinError for a value that its column does not have.
     """
     out: dict[str, object] = {}
     for c in conditions:
-        kind = kinds.get(c.column, "text")  # the recommender refuses an unknown column
+        facts = columns.get(c.column, {})  # empty: the recommender refuses an unknown column
+        kind = facts.get("kind", "text")
         if c.bound:
-            if kind != "number" and c.column in kinds:
+            if kind != "number" and facts:
                 raise MufinError(f"--where has a bound of {c.column}, a column of {kind}s; use =")
             bounds = out.setdefault(c.column, {})
             assert isinstance(bounds, dict)
             bounds[c.bound] = _number(c.column, c.value)
         else:
             values = [_value(c.column, kind, text) for text in _listed(c)]
+            _check_known(c.column, values, facts)
             out[c.column] = values if len(values) > 1 else values[0]
     return out or None
+
+
+def _check_known(column: str, values: list[Scalar], facts: Mapping) -> None:
+    """Raises MufinError for a text that no product has, where all texts are known."""
+    known = facts.get("values")
+    if known is None or facts.get("more"):
+        return
+    for value in values:
+        if value not in known:
+            near = difflib.get_close_matches(str(value), known, 1, 0.3) or known[:1]
+            hint = f"; did you mean {shown(near[0])}?" if near else "; no product has a value"
+            raise MufinError(f"--where {column} is {shown(value)}, which no answer has{hint}")
 
 
 def _listed(condition: Condition) -> list[str]:

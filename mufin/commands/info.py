@@ -11,6 +11,8 @@ import typer
 from mufin.commands.console import check_folder, say
 from mufin.commands.run_facts import facts_of
 
+SHOWN = 12  # digits of an id
+
 
 def info(folder: Path, as_json: bool) -> None:
     check_folder(folder, "the one that holds data/ and models/")
@@ -40,6 +42,8 @@ def _lines(facts: dict) -> Iterator[str]:
 def _text(section: str, value: object) -> str:
     if section == "disk" and isinstance(value, int):
         return f"{value / 1e6:,.1f} MB"
+    if section in ("ids", "made_from") and isinstance(value, str):
+        return value[:SHOWN]
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(section, item)}" for key, item in value.items())
     if isinstance(value, list):

@@ -13,7 +13,7 @@ import pyarrow as pa
 from mufin.commands.console import say
 from mufin.commands.loading import Asks, load, uids_of
 from mufin.commands.predict_lines import Line, Reader, Survey
-from mufin.commands.predict_parts import SCHEMA, Parts, is_predictions, run_of
+from mufin.commands.predict_parts import SCHEMA, Parts, is_predictions
 from mufin.errors import MufinError, sentence
 from mufin.outputs import checked_target
 from mufin.params import Params, load_params
@@ -32,13 +32,13 @@ def predict(
     reader = Reader(source, frozenset(uids_of(home)), settings.download.max_bytes)
     survey = reader.survey()
     if survey.bad and not skip:
-        raise MufinError(_bad(source, survey.bad[0]))
+        raise MufinError(f"{_bad(source, survey.bad[0])}, or take --bad-lines skip")
     if not survey.count:
         raise MufinError(f"{source} has no lines; write one JSON object per product")
     recommender = load(home)
-    run = _run(survey, recommender, settings, k, batch, skip)
-    with Parts(target, run, -(-survey.count // batch)) as parts:
-        if run_of(target) == run:
+    run = _run(survey, recommender, settings, k, batch)
+    with Parts(target, run, -(-survey.count // batch), skip) as parts:
+        if parts.has_output():
             parts.remove()
             say(f"{out} has the answers to this file already, by this model")
             return
@@ -48,15 +48,13 @@ def predict(
     say(f"{out} has {rows:,} rows{bad}")
 
 
-def _run(
-    survey: Survey, recommender: Asks, settings: Params, k: int, batch: int, skip: bool
-) -> str:
+def _run(survey: Survey, recommender: Asks, settings: Params, k: int, batch: int) -> str:
     """What decides the answers, as 64 hex digits: input, pictures, model, settings, version."""
     said = (
         survey.digest,
         recommender.info()["id"],
         repr(settings),
-        (k, batch, skip),
+        (k, batch),
         version("mufin-pipeline"),
     )
     return hashlib.sha256(repr(said).encode()).hexdigest()
@@ -124,7 +122,7 @@ class _Answering:
     def _refuse(self, line: Line) -> None:
         text = _bad(self.reader.source, line)
         if not self.skip:
-            raise MufinError(text)
+            raise MufinError(f"{text}, or take --bad-lines skip")
         self.said += 1
         if self.said <= SAID:
             print(f"skipped: {sentence(text)}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -89,7 +90,8 @@ class Reader:
     def _contents(self) -> Iterator[tuple[int, bytes]]:
         """(number, bytes) of each line that is not empty; a longer one ends after LONGEST + 1."""
         try:
-            file = open(self.source, "rb") if self.source.is_file() else None
+            regular = stat.S_ISREG(os.stat(self.source).st_mode)  # opening a pipe would block
+            file = open(self.source, "rb") if regular else None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise MufinError(f"{self.source} cannot be read: {reason}; give another file") from None

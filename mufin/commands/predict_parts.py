@@ -43,6 +43,14 @@ def run_of(path: Path) -> str:
     return metadata.get(RUN, b"").decode("ascii", "replace")
 
 
+def without_answers(path: Path) -> int | None:
+    """The rows of an output or of a part that bad lines have; None if it cannot be read."""
+    try:
+        return pq.read_table(path, columns=["fallback"])["fallback"].null_count
+    except (OSError, pa.ArrowException):
+        return None
+
+
 def is_predictions(path: Path) -> bool:
     """Whether the file was written by `mufin predict`."""
     return run_of(path) != ""
@@ -51,11 +59,12 @@ def is_predictions(path: Path) -> bool:
 class Parts:
     """The parts of the run `run`, `count` in all, of the output `target`; locked for this process.
 
+    Without `skip`, what holds rows of bad lines is made again, so that they are found again.
     Raises MufinError if another process runs in the folder, or if it holds other files.
     """
 
-    def __init__(self, target: Path, run: str, count: int):
-        self.target, self.run, self.count = target, run, count
+    def __init__(self, target: Path, run: str, count: int, skip: bool):
+        self.target, self.run, self.count, self.skip = target, run, count, skip
         self.folder = target.with_name(f"{target.name}.parts")
 
     def __enter__(self) -> Self:
@@ -78,8 +87,16 @@ class Parts:
 
     def done(self) -> int:
         """How many parts are there, from the first one on without a gap."""
-        missing = (n for n in range(self.count) if not self._path(n).exists())
+        missing = (n for n in range(self.count) if not self._good(self._path(n)))
         return next(missing, self.count)
+
+    def has_output(self) -> bool:
+        """Whether the output is there, made by this run."""
+        return run_of(self.target) == self.run and self._good(self.target)
+
+    def _good(self, path: Path) -> bool:
+        bad = without_answers(path)
+        return bad == 0 or bad is not None and self.skip
 
     def write(self, number: int, table: pa.Table) -> None:
         with publish(self._path(number)) as scratch:
@@ -90,7 +107,10 @@ class Parts:
         rows = without = 0
         waiting: list[pa.Table] = []
         schema = SCHEMA.with_metadata({RUN: self.run.encode()})
-        with publish(self.target) as scratch, pq.ParquetWriter(scratch, schema, "zstd") as writer:
+        with (
+            publish(self.target) as scratch,
+            pq.ParquetWriter(scratch, schema, compression="zstd") as writer,
+        ):
             for number in range(self.count):
                 waiting.append(self._read(number))
                 without += waiting[-1]["labels"].null_count

@@ -68,13 +68,12 @@ def recommend(request: Request) -> None:
     recommender = load(request.home)
     info = recommender.info()
     _check_k(request.k, info["labels"])
-    kinds = {name: column["kind"] for name, column in info["attributes"].items()}
     same = Query(
         avoid=tuple(request.avoid),
         k=request.k,
         candidates=candidates,
         exclude=tuple(request.exclude),
-        where=where_of(conditions, kinds),
+        where=where_of(conditions, info["attributes"]),
         fold=request.fold,
         reasons=request.why,
     )

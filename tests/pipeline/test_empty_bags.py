@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-from mufin import cli
 from mufin.artifacts.curated import read_labels, read_split
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_ranking
+from mufin.cli import app
 from mufin.params import load_params
 from mufin.serving.recommender import Recommender
 from tests.support.projects import ROOT, changed
@@ -120,10 +121,10 @@ def test_no_answer_is_of_or_for_an_empty_bag(pictures_alone, empty):
         assert len(served.recommend_new([""], [[jpeg(3)]], 5)[0]) == 5
 
 
-def test_the_command_says_why_there_is_no_answer(pictures_alone, empty, capsys):
+def test_the_command_says_that_answers_are_by_popularity(pictures_alone, empty):
     with inside(pictures_alone, **QUICK | {"encoder.modalities": ["image"]}):
-        served = Recommender(load_params(), pictures_alone)
-        without = served.uids[int(np.flatnonzero(empty)[0])]
-        (line,) = cli._answers(served, [without], "", [], 5, False)
-    answer = json.loads(line)
-    assert answer["recommended"] == [] and "has no descriptor" in answer["reason"]
+        uids = pq.read_table("data/curated/products.parquet")["uid"].to_pylist()
+        without = uids[int(np.flatnonzero(empty)[0])]
+        done = CliRunner().invoke(app, ["recommend", without])
+    answer = json.loads(done.stdout)
+    assert answer["recommended"] and answer["fallback"] is True
