@@ -85,8 +85,8 @@ def unreachable() -> str:
 
 
 def _asked() -> str:
-    request = urllib.request.Request(_endpoint(), method="HEAD")
     try:
+        request = urllib.request.Request(_endpoint(), method="HEAD")
         with urllib.request.urlopen(request, timeout=SECONDS):
             return ""
     except urllib.error.HTTPError:
