@@ -169,7 +169,7 @@ def doctor(home: Home = Path("."), json: Json = False) -> None:
     """Check what a run needs of this machine, and say what to do where something is missing.
 
     A line per check: ok, warning or fails. The exit code is 1 if a check fails, else 0. It needs no
-    network, ends after two minutes at most, and also works where packages are broken.
+    network, also works where packages are broken, and ends within five minutes at worst.
 
     \b
     mufin doctor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,13 +15,16 @@ from mufin.errors import MufinError, escaped, sentence
 
 
 def guarded(function: Callable, *args: object, **options: object) -> None:
-    """Runs a command; an error that a person can correct becomes one sentence and exit code 1.
+    """Runs a command in `sentences`; SIGINT and SIGTERM end it as `mufin.interrupts` says."""
+    with sentences(), interrupts.unwinding():
+        function(*args, **options)
 
-    SIGINT and SIGTERM end it as `mufin.interrupts` says, with 130 and 143.
-    """
+
+@contextlib.contextmanager
+def sentences() -> Iterator[None]:
+    """An error in the block that a person can correct becomes one sentence and exit code 1."""
     try:
-        with interrupts.unwinding():
-            function(*args, **options)
+        yield
     except Exception as error:
         from mufin import runtime
 

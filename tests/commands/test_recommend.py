@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -179,6 +180,19 @@ def test_a_trained_model_answers_the_same_alone_and_in_all(finished):
     words = ["--candidates", str(Path(finished).parent / "one.txt"), "--home", str(finished)]
     [line] = lines(chosen[0], *words)
     assert [best["uid"] for best in line["recommended"]] == [answer]
-    assert "where.'colour' is not a column" in refused(
-        chosen[0], "--where", "colour=red", "--home", str(finished)
+    assert "where.'no' is not a column" in refused(
+        chosen[0], "--where", "no=red", "--home", str(finished)
     )
+
+
+def test_a_trained_model_answers_within_the_conditions(finished):
+    os.environ |= {"MUFIN_DEVICE": "cpu", "MUFIN_WORKERS": "1"}
+    table = pq.read_table(finished / "data/curated/attributes.parquet")
+    colours = dict(zip(table["uid"].to_pylist(), table["colour"].to_pylist()))
+    uid = next(iter(colours))
+    words = ["--where", "colour=red,blue", "--home", str(finished), "--k", "100"]
+    [line] = lines(uid, *words)
+    found = [answer["uid"] for answer in line["recommended"]]
+    [all_of_them] = lines(uid, "--home", str(finished), "--k", "200")
+    expected = [a["uid"] for a in all_of_them["recommended"]]
+    assert found == [u for u in expected if colours[u] in ("red", "blue")] and found

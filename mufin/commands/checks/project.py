@@ -12,7 +12,7 @@ from mufin.commands.checks.finding import FAILS, OK, CannotRun, Finding, output_
 from mufin.errors import MufinError
 from mufin.params import Params, load_params
 
-SECONDS = 60.0  # for a command of DVC, which takes a second or two
+SECONDS = 30.0  # for a command of DVC, which takes a second or two
 DVC = [sys.executable, "-m", "dvc"]
 
 
