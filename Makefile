@@ -12,10 +12,11 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python \
 CODE := mufin pipeline compare tests benchmarks
 
 # `compare` is also a folder: without this line make would take the target for done
-.PHONY: help repro test lint compare deps bench-gpu setup
+.PHONY: help repro demo test lint compare deps bench-gpu setup
 
 help:
 	@echo "make repro       runs the whole pipeline, on the sample or on what params.yaml names"
+	@echo "make demo        serves the trained model on this machine, and prints the address of its page"
 	@echo "make test        runs make lint, then all tests"
 	@echo "make lint        checks style (ruff) and types (mypy)"
 	@echo "make compare     runs MUFIN's variants and other methods: a table, a report; SEEDS='0 1 2'"
@@ -25,6 +26,11 @@ help:
 
 repro: $(VENV)/ready
 	$(IN_VENV) dvc repro
+
+# Trains first where there is no model; one that is older than the settings is served as it is.
+demo: $(VENV)/ready
+	@test -e models/mix.json || $(MAKE) --no-print-directory repro
+	$(IN_VENV) mufin demo
 
 # One process per core, up to four, each with one thread; the tests of a file share a process.
 test: lint

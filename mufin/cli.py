@@ -11,7 +11,7 @@ import typer
 
 # The bodies of the commands are in mufin/commands/. Each is imported when its command runs, so that
 # --help and completion take a tenth of a second.
-from mufin.commands.console import guarded, say_all
+from mufin.commands.console import guarded, say_all, sentences
 
 EXITS = """\b
 Exit codes:
@@ -360,6 +360,65 @@ def seal(
     from mufin.commands import artifacts
 
     guarded(artifacts.seal, folder)
+
+
+@app.command(short_help="Answer over HTTP, with a page to explore the catalog.")
+def serve(
+    folder: Annotated[
+        Path, typer.Argument(help="a folder as `dvc repro` left it", readable=False)
+    ] = Path("."),
+    host: Annotated[str, typer.Option(help="the address to bind")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    store: Annotated[
+        Path, typer.Option(help="file for products that are added or changed", readable=False)
+    ] = Path("store.sqlite"),
+) -> None:
+    """Answer over HTTP: recommendations, products, a page at / and the API's description at /docs.
+
+    Another host than a loopback address needs an API key in the environment variable MUFIN_API_KEY.
+    SIGTERM stops the server when all requests are answered, SIGHUP loads the folder again.
+
+    \b
+    mufin serve
+    MUFIN_API_KEY=secret mufin serve /srv/model --host 0.0.0.0 --store /var/lib/mufin/store.sqlite
+    """
+    from mufin.commands.serve import serve
+
+    with sentences():  # the server has signals of its own
+        serve(folder, host, port, store)
+
+
+@app.command(short_help="Serve the model in this folder on loopback, to look at.")
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(help="a folder as `dvc repro` left it", readable=False)
+    ] = Path("."),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+) -> None:
+    """Serve the model on 127.0.0.1 and print the address of its page; changes are not kept.
+
+    \b
+    mufin demo
+    """
+    from mufin.commands.serve import demo
+
+    with sentences():
+        demo(folder, port)
+
+
+@app.command(short_help="Write a catalog to try the pipeline with.")
+def example(
+    folder: Annotated[Path, typer.Argument(help="the folder to make", readable=False)],
+    products: Annotated[int, typer.Option(min=2, max=100_000, help="how many")] = 300,
+) -> None:
+    """Write products.jsonl and pictures: products of the built-in sample, as a shop has them.
+
+    \b
+    mufin example shop --products 300
+    """
+    from mufin.commands.example import example
+
+    guarded(example, folder, products)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mufin.artifacts.files import read_json
 from mufin.errors import MufinError
-from mufin.params import load_params
+from mufin.serving.query import NewProduct, Query
 from mufin.serving.recommender import Recommender
 from pipeline import download, precompute
 from tests.support.raw import ids, label_ids
@@ -109,18 +109,18 @@ def test_queries_of_text_alone_are_learnt_from_ads_with_pictures(ads):
 
 def test_the_recommender_answers_with_queries(ads, monkeypatch):
     monkeypatch.setenv("MUFIN_DEVICE", "cpu")
-    served = Recommender(load_params(ads / "params.yaml"), ads)
+    served = Recommender.load(ads)
     right = 0
     for row in ids(ads, "test"):
-        answers = served.recommend([row["product"]], 2)[0]
-        assert all(a["title"].split()[0] in ("cheap", "best") for a in answers)
-        right += answers[0]["uid"] in row["labels"]
+        answers = served.recommend(row["product"], k=2)
+        assert all(a.title.split()[0] in ("cheap", "best") for a in answers)
+        right += answers[0].uid in row["labels"]
     assert right / len(ids(ads, "test")) == pytest.approx(methods(ads)["mufin"]["P@1"] / 100)
     rng = np.random.default_rng(7)
-    titles, pictures = zip(*((title(rng, n), [picture(rng, n)]) for n in range(TOPICS)))
-    answers = served.recommend_new(list(titles), list(pictures), 1)
-    assert {answer["uid"] for (answer,) in answers} <= label_ids(ads)
-    named = [answer["title"].split()[1] for (answer,) in answers]
+    new = [NewProduct(title(rng, n), (picture(rng, n),)) for n in range(TOPICS)]
+    answers = served.recommend_batch([Query(new=product, k=1) for product in new])
+    assert {answer.uid for (answer,) in answers} <= label_ids(ads)
+    named = [answer.title.split()[1] for (answer,) in answers]
     assert sum(map(str.__eq__, named, WORDS)) >= TOPICS / 4  # by chance: 1
 
 
@@ -230,15 +230,15 @@ def test_known_and_cold_products_and_new_and_repeated_pairs_are_told_apart(shop)
 
 def test_the_recommender_counts_pairs_of_train_as_the_predictions_do(shop, monkeypatch):
     monkeypatch.setenv("MUFIN_DEVICE", "cpu")
-    served = Recommender(load_params(shop / "params.yaml"), shop)
-    assert served.mix.pair_weight == 0.5
+    served = Recommender.load(shop)
+    assert served.model.mix.pair_weight == 0.5
     labels = pq.read_table(shop / "data/curated/labels.parquet")["product"].to_pylist()
     predicted = pq.read_table(shop / "data/predictions/test.parquet").to_pylist()
     asked = [row["product"] for row in ids(shop, "test")]
-    for row, answers in zip(predicted, served.recommend(asked, 20), strict=True):
-        assert [answer["score"] for answer in answers] == pytest.approx(row["score"][:20], abs=1e-4)
-        assert {a["uid"] for a in answers[:5]} == {
-            served.uids[labels[n]] for n in row["labels"][:5]
-        }
+    every = served.recommend_batch([Query(uids=(uid,), k=20) for uid in asked])
+    uids = served.model.uids
+    for row, answers in zip(predicted, every, strict=True):
+        assert [answer.score for answer in answers] == pytest.approx(row["score"][:20], abs=1e-4)
+        assert {a.uid for a in answers[:5]} == {uids[labels[n]] for n in row["labels"][:5]}
     figures = methods(shop)
     assert figures["mufin_without_pairs"] != figures["mufin_chosen"]

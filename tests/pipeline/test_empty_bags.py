@@ -14,7 +14,6 @@ from mufin.artifacts.curated import read_labels, read_split
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_ranking
 from mufin.cli import app
-from mufin.params import load_params
 from mufin.serving.recommender import Recommender
 from tests.support.projects import ROOT, changed
 from tests.support.servers import jpeg
@@ -113,12 +112,15 @@ def test_no_prediction_is_of_or_for_an_empty_bag(pictures_alone, empty):
 
 def test_no_answer_is_of_or_for_an_empty_bag(pictures_alone, empty):
     with inside(pictures_alone, **QUICK | {"encoder.modalities": ["image"]}):
-        served = Recommender(load_params(), pictures_alone)
-        for uid, answers in zip(served.uids, served.recommend(served.uids, 1000)):
-            assert bool(answers) != empty[served.row_of[uid]]
-            assert not any(empty[served.row_of[answer["uid"]]] for answer in answers)
-        assert served.recommend_new(["a mug"], [[]], 5) == [[]]
-        assert len(served.recommend_new([""], [[jpeg(3)]], 5)[0]) == 5
+        served = Recommender.load(pictures_alone)
+        row_of = served.model.row_of
+        for uid, row in row_of.items():
+            answers = served.recommend(uid, k=1000)
+            assert answers and all(answer.fallback == empty[row] for answer in answers)
+            assert not any(empty[row_of[answer.uid]] for answer in answers)
+        assert all(answer.fallback for answer in served.recommend(title="a mug", k=5))
+        new = served.recommend(images=[jpeg(3)], k=5)
+        assert len(new) == 5 and not new[0].fallback
 
 
 def test_the_command_says_that_answers_are_by_popularity(pictures_alone, empty):

@@ -95,11 +95,11 @@ def read(name: str) -> pl.DataFrame:
 
 
 def test_a_new_image_is_refused_and_a_new_title_is_answered(finished):
-    served = Recommender(load_params(finished / "params.yaml"), finished)
-    assert len(served.recommend_new(["a thing"], [[]], 3)[0]) == 3
+    served = Recommender.load(finished)
+    assert len(served.recommend(title="a thing", k=3)) == 3
     with pytest.raises(MufinError, match="E_V is not available: .* ask by title alone"):
-        served.recommend_new(["a thing"], [[b"an image"]], 3)
-    assert len(served.recommend(["tst00003"], 3)[0]) == 3  # it has no vector
+        served.recommend(title="a thing", images=[b"an image"], k=3)
+    assert len(served.recommend("tst00003", k=3)) == 3  # it has no vector
 
 
 def test_curate_and_precompute_read_data_raw_alone(finished, tmp_path):

@@ -16,6 +16,7 @@ from mufin.errors import ArtifactError
 from mufin.nn.embedding import unit_rows
 from mufin.params import load_params
 from mufin.ranking.trained import load_predictor
+from mufin.serving.query import Query
 from mufin.serving.recommender import Recommender
 from tests.support.stages import QUICK, inside, run_stages
 
@@ -108,13 +109,14 @@ def test_scores_stay_those_of_the_fine_tuned_networks(run):
 
 
 def test_the_recommender_answers_as_evaluate_predicts(run):
-    served = Recommender(load_params(run / "params.yaml"), run)
+    served = Recommender.load(run)
     test = pq.read_table(run / "data/curated/test.parquet")["product"].to_pylist()
     labels = pq.read_table(run / "data/curated/labels.parquet")["product"].to_pylist()
     predicted = pq.read_table(run / "data/predictions/test.parquet").to_pylist()
-    answers = served.recommend([served.uids[p] for p in test], k=100)
+    uids = served.model.uids
+    answers = served.recommend_batch([Query(uids=(uids[p],), k=100) for p in test])
     for row, asked in zip(predicted, answers, strict=True):
-        assert [a["uid"] for a in asked] == [served.uids[labels[n]] for n in row["labels"]]
+        assert [a.uid for a in asked] == [uids[labels[n]] for n in row["labels"]]
 
 
 def test_networks_of_another_module_one_are_refused(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Damaged model folders are refused in a sentence; pictures of any bytes are answered or refused."""
+"""Damaged model folders are a sentence; pictures of any bytes are answered or refused."""
 
 from __future__ import annotations
 

@@ -1,0 +1,13 @@
+"""`mufin example`: a catalog to try the pipeline with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mufin.commands.console import say_all
+
+
+def example(folder: Path, products: int) -> None:
+    from mufin.corpus.example import write_example
+
+    say_all(write_example, folder, products)
