@@ -1,4 +1,4 @@
-"""A small server with the HTTP contract of `mufin serve` and canned products, for tests of the page.
+"""A small server with the HTTP contract of `mufin serve`, for tests of the page.
 
 `python -m tests.support.fake_api` serves the page at a free port of this machine.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from PIL import Image, ImageDraw
 
@@ -80,7 +80,7 @@ class Item:
             "title": self.title,
             "category": self.category,
             "attributes": self.attributes,
-            "pictures": [f"/v1/pictures/{key}" for key in self.pictures],
+            "pictures": [f"/v1/pictures/{quote(key, safe='')}" for key in self.pictures],
             "answerable": True,
             "live": self.live,
         }

@@ -145,7 +145,7 @@ function attributes(values) {
   const given = Object.entries(values).filter(([, value]) => value !== null && value !== "");
   if (!given.length) return null;
   const pairs = given.slice(0, SHOWN).map(([name, value]) => {
-    return el("div", {}, el("dt", {}, plain(name)), el("dd", { dir: "auto" }, inText(value)));
+    return el("div", {}, el("dt", {}, plain(name)), " ", el("dd", { dir: "auto" }, inText(value)));
   });
   return el("dl", { class: "attributes small" }, pairs);
 }

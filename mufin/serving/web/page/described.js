@@ -31,5 +31,8 @@ export function show(state) {
   showThumbnails(byId("thumbnails"), pictures, (kept) => described({ pictures: kept }));
   if (title || pictures.length || category.length) byId("describe").open = true;
   byId("lost").hidden = !lost;
-  byId("lost").textContent = `${lost} pictures of this view were not kept; add them again.`;
+  byId("lost").textContent =
+    lost === 1
+      ? "1 picture of this view was not kept; add it again."
+      : `${lost} pictures of this view were not kept; add them again.`;
 }
