@@ -38,10 +38,14 @@ CONTRAST = """() => {
     if (!(own || field) || !element.checkVisibility({ opacityProperty: true })) continue;
     const ground = behind(element);
     const style = getComputedStyle(element);
-    const svg = element instanceof SVGElement;
-    const [a, b] = [over(channels(svg ? style.fill : style.color), ground), ground].map(light);
+    const ink = element.closest("svg") ? style.fill : style.color;
+    const [red, green, blue, alpha = 1] = channels(ink);
+    let opacity = alpha;
+    for (let e = element; e; e = e.parentElement) opacity *= getComputedStyle(e).opacity;
+    const [a, b] = [over([red, green, blue, opacity], ground), ground].map(light);
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    out.push([ratio, `${element.tagName} ${element.classList} ${element.textContent}`.slice(0, 80)]);
+    const what = `${element.tagName} ${element.classList} ${element.textContent}`;
+    out.push([ratio, what.slice(0, 80)]);
   }
   return out;
 }"""

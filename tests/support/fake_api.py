@@ -36,6 +36,8 @@ THINGS = {
     "Chair": ("Home", "Chairs"),
     "Lamp": ("Home", "Lamps"),
 }
+CATEGORIES = [*dict.fromkeys(name for names in THINGS.values() for name in names)]
+CATEGORIES += [f"Category {number}" for number in range(20)]
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\"><script>document.title=1</script>"
 BETA = 0.4
 
@@ -102,6 +104,9 @@ class FakeApi(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: a page that is closed ends its connections."""
+
     def reset(self) -> None:
         """As it was at the start."""
         self.asked: list[dict] = []  # questions, and "uploads" of each
@@ -144,7 +149,7 @@ class FakeApi(ThreadingHTTPServer):
             "candidates": "all",
             "attention": True,
             "attributes": {
-                "category": {"kind": "text", "values": ["Kitchen", "Home", "Mugs"], "more": True},
+                "category": {"kind": "text", "values": CATEGORIES, "more": True},
                 "price": {"kind": "number", "min": 5.0, "max": 34.0},
                 "in_stock": {"kind": "flag"},
                 "colour": {"kind": "text", "values": list(COLOURS), "more": False},
@@ -248,6 +253,7 @@ def _reasons(asked: Item, item: Item) -> Iterator[dict]:
 
 class _Handler(BaseHTTPRequestHandler):
     server: FakeApi
+    protocol_version = "HTTP/1.1"  # keeps connections, as the page loads many small files
 
     def log_message(self, *args: object) -> None:
         pass

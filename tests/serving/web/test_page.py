@@ -218,6 +218,20 @@ def test_an_answer_is_asked_about_and_back_works(opened):
     heading(page, f"Related to {before[1]}")
 
 
+def test_back_returns_to_the_place_on_the_page(opened):
+    page = opened("/?p=mug-red-large&k=30")
+    title = titles(page)[9]
+    page.evaluate("scrollTo(0, 700)")
+    page.get_by_role("link", name=title, exact=True).click()
+    heading(page, f"Related to {title}")
+    titles(page)
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    heading(page, "Related to Mug, red, large")
+    titles(page)
+    assert page.evaluate("scrollY") > 300
+
+
 def test_several_products_are_a_basket(opened, api):
     page = opened(MUG)
     titles(page)
@@ -373,6 +387,17 @@ def test_filters_are_those_of_the_model(opened, api):
     settled(page)
     assert len(titles(page)) == 12
     assert page.get_by_label("Lowest price").input_value() == ""
+
+
+def test_many_values_of_a_filter_can_be_searched(opened):
+    page = opened(MUG)
+    titles(page)
+    page.get_by_label("Find a value of category").fill("lam")
+    values = page.locator(".values").first.get_by_role("checkbox")
+    assert values.count() == 1
+    values.check()
+    settled(page)
+    assert all(title.startswith("Lamp") for title in titles(page))
 
 
 def test_the_latest_answer_wins(opened, api):
@@ -731,6 +756,16 @@ def test_long_and_right_to_left_titles_keep_the_layout(opened):
     assert max(heights) < 90
     link = page.get_by_role("link", name=re.compile("קרמיקה"))
     assert link.evaluate("e => getComputedStyle(e).direction") == "rtl"
+
+
+def test_the_page_works_where_nothing_may_be_stored(opened, api):
+    page = opened("/healthz")  # any path of this origin
+    page.add_init_script("""for (const name of ["localStorage", "sessionStorage"])
+      Object.defineProperty(window, name, { get() { throw new DOMException("no"); } });""")
+    page.goto(MUG)
+    assert titles(page)
+    page.get_by_role("button", name="Theme: system").click()
+    assert page.get_by_role("button", name="Theme: light").is_visible()
 
 
 def test_nothing_moves_for_those_who_want_that(opened, api):

@@ -1,6 +1,7 @@
 // The HTTP API: every request of the page goes through here.
 
 import { say } from "./dom.js";
+import { keep, kept } from "./storage.js";
 
 const KEY = "mufin-api-key";
 const LONGEST = 10; // seconds that the page waits for a server that is busy
@@ -14,8 +15,8 @@ export class ApiError extends Error {
   }
 }
 
-export const apiKey = () => sessionStorage.getItem(KEY) ?? "";
-export const keepApiKey = (key) => sessionStorage.setItem(KEY, key);
+export const apiKey = () => kept("sessionStorage", KEY);
+export const keepApiKey = (key) => keep("sessionStorage", KEY, key);
 
 /** The response to a request; raises ApiError. A busy server is asked once more. */
 export async function request(path, options = {}, retry = true) {

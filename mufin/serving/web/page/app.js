@@ -55,8 +55,8 @@ async function begin() {
   }
 }
 
-/** Shows a state; what is as before is left alone. */
-function changed(state, before) {
+/** Shows a state; what is as before is left alone. `again`: it was shown before. */
+function changed(state, before, again) {
   const same = (...names) => names.every((name) => state[name] === before[name]);
   controls.show(state);
   filters.show(state);
@@ -70,7 +70,7 @@ function changed(state, before) {
   const some = asked(state) || state.avoid.length > 0;
   byId("work").hidden = byId("question").hidden = !some;
   byId("start").hidden = some;
-  if (!same("uids") && asked(before)) arrive();
+  if (!same("uids") && asked(before)) arrive(again);
   ask(state, results, { now: !same("uids", "avoid") });
   choose(state.why);
 }
@@ -89,9 +89,9 @@ async function name(state) {
   heading();
 }
 
-/** Begins at the top, for eyes and screen readers, when another product is asked about. */
-function arrive() {
-  scrollTo({ top: 0 });
+/** Begins at the heading when another product is asked about; a view seen before, where it was. */
+function arrive(again) {
+  if (!again) scrollTo({ top: 0 });
   if (document.activeElement !== byId("search")) byId("heading").focus({ preventScroll: true });
 }
 
@@ -141,7 +141,7 @@ function startKey() {
     byId("key-field").value = "";
     if (byId("model").textContent) {
       byId("key").hidden = true;
-      ask(current(), results, { anew: true, now: true });
+      catalogChanged();
     } else begin();
   });
 }

@@ -15,6 +15,7 @@ let own = { beta: 0.5, modalities: [] };
 export function start(info) {
   own = { beta: info.mix.beta, modalities: info.modalities };
   byId("modalities").replaceChildren(...info.modalities.map(modality));
+  byId("modality-box").hidden = info.modalities.length < 2;
   byId("mix").hidden = info.mix.network_weight === 0; // there, beta changes nothing
   byId("own-mark").style.setProperty("--part", own.beta);
   byId("own-value").textContent = `The model's own value is ${rounded(own.beta)}.`;

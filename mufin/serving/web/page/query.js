@@ -42,6 +42,7 @@ export function show(state, words) {
     ...state.avoid.map((uid) => item(uid, true, words)),
   ];
   byId("asked").replaceChildren(...items);
+  byId("asked").classList.toggle("many", items.length > 2);
 }
 
 /** The item of a product of the catalog; the server is asked what it is. */
@@ -75,7 +76,7 @@ function newItem(state, words) {
   const pictures = el("span", { class: "nodes" }, pictureNodes(files, ""));
   if (!files.length) pictures.append(picture(null));
   const text = texts(el("span", { class: "title", dir: "auto" }, title), words, "");
-  text.append(el("span", { class: "muted small" }, "not in the catalog: as you describe it"));
+  text.append(el("span", { class: "muted small" }, "as you describe it"));
   const clear = () => change({ title: "", pictures: [], category: [] }, true);
   const actions = el("span", { class: "actions" }, iconButton("cross", `Remove ${title}`, clear));
   return shell(false, pictures, text, actions);

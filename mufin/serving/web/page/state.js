@@ -26,7 +26,7 @@ let timer = 0;
 
 export const current = () => state;
 
-/** Calls `listener(state, before)` after each change. */
+/** Calls `listener(state, before, again)` after each change; `again`: by the address. */
 export const onChange = (listener) => listeners.push(listener);
 
 /** Whether there is a question: anything but settings. */
@@ -116,11 +116,11 @@ function read() {
   const { key, count = 0 } = history.state ?? {};
   const pictures = uploads.get(key) ?? [];
   state = { ...parsed(location.search), pictures, lost: count - pictures.length };
-  tell(before);
+  tell(before, true);
 }
 
-function tell(before) {
-  listeners.forEach((listener) => listener(state, before));
+function tell(before, again = false) {
+  listeners.forEach((listener) => listener(state, before, again));
 }
 
 /** Writes the state into the present entry of the history, if it is not there yet. */

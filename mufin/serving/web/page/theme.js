@@ -1,6 +1,7 @@
 // Light or dark: as the system has it, until a person chooses.
 
 import { byId } from "./dom.js";
+import { keep, kept } from "./storage.js";
 
 const NAME = "mufin-theme";
 const NEXT = { auto: "light", light: "dark", dark: "auto" };
@@ -12,12 +13,12 @@ function show(theme) {
 }
 
 export function start() {
-  let theme = localStorage.getItem(NAME);
+  let theme = kept("localStorage", NAME);
   if (!(theme in NEXT)) theme = "auto";
   show(theme);
   byId("theme").addEventListener("click", () => {
     theme = NEXT[theme];
-    localStorage.setItem(NAME, theme);
+    keep("localStorage", NAME, theme);
     show(theme);
   });
 }
