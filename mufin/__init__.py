@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mufin.serving.recommender import Recommender as Recommender
 
-_LATER = {"Recommender": "mufin.serving.recommender"}  # imported when asked for: torch takes seconds
+_LATER = {
+    "Recommender": "mufin.serving.recommender"
+}  # imported when asked for: torch takes seconds
 
 
 def __getattr__(name: str) -> object:

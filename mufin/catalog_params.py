@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from mufin.errors import shown
 from mufin.param_checks import check, check_at_least, check_below_one, check_in, check_positive
 
+WITH_ATTRIBUTES = ("sample", "catalog", "shopify", "woocommerce", "google-merchant")  # sources
 MATCHES = ("case", "blanks", "zeros", "unicode")  # of download.match_ids
 
 
@@ -33,6 +34,11 @@ class Columns:
         "| []: none, the relations come from download.interactions",
     ]
     category: Annotated[str, "list of category names, broad to narrow; only for reports"]
+    attributes: Annotated[
+        list[str],
+        "list of columns that are kept for filters of recommendations, such as price and brand; "
+        "nothing is trained on them",
+    ]
 
     def __post_init__(self):
         for name in ("images", "related"):
@@ -40,6 +46,14 @@ class Columns:
             if isinstance(value, list | dict):
                 texts = all(isinstance(column, str) and column for column in value)
                 check(texts, f"download.columns.{name}", value, "it must name columns")
+        # uid is a column of attributes.parquet, and filters always know category
+        distinct = set(self.attributes) - {"", "uid", "category"}
+        check(
+            len(distinct) == len(self.attributes),
+            "download.columns.attributes",
+            self.attributes,
+            "it must name columns, each once, and none that is called uid or category",
+        )
         if isinstance(self.related, dict):
             weights = self.related.values()
             good = all(type(w) in (int, float) and 0 < w < 1e6 for w in weights)  # bool is an int
@@ -204,6 +218,12 @@ class Download:
             "download.location",
             self.location,
             f"source {self.source} needs a path, a glob or a URL there",
+        )
+        check(
+            not self.columns.attributes or self.source in WITH_ATTRIBUTES,
+            "download.columns.attributes",
+            self.columns.attributes,
+            f"of source {self.source} no columns are kept for filters; set it to []",
         )
         self._check_interactions()
         vectors = self.image_vectors

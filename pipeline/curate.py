@@ -18,12 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mufin import runtime
+from mufin.artifacts.attributes import NAME
 from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import Split, write_split
 from mufin.artifacts.files import artifact_json, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, read_table, temporary_batches, write_table
 from mufin.corpus import behaviour, splits
+from mufin.corpus.attribute_rows import write_attributes
 from mufin.corpus.catalog import UNKNOWN, Catalog, distinct, related
 from mufin.corpus.clean_rows import clean_rows
 from mufin.corpus.cleaning import clean_relations
@@ -55,7 +57,7 @@ def main(home: runtime.Home = Path(".")):
             make = _released if released else _by_time if s.split == "time" else _own_split
             catalog, made, kind = make(raw, facts, catalog, s)
             _check_not_empty(catalog, made, kind, s)
-            _write(catalog, made, kind, folder)
+            _write(catalog, made, kind, raw, folder)
         report.items = len(catalog.source.tokens)
         dropped = {"dropped": catalog.dropped | made.dropped}
         if catalog.examples:
@@ -289,9 +291,11 @@ def _check_not_empty(catalog: Catalog, made: splits.Splits, kind: str, s: Curate
 # Writing
 
 
-def _write(catalog: Catalog, made: splits.Splits, kind: str, folder: Path) -> None:
+def _write(catalog: Catalog, made: splits.Splits, kind: str, raw: Path, folder: Path) -> None:
     """Write data/curated: products, labels, splits, and what belongs to unseen labels."""
-    _write_products(catalog, folder / "products.parquet")
+    products = folder / "products.parquet"
+    _write_products(catalog, products)
+    write_attributes(raw, catalog.rows, products, folder / NAME)
     for sub, labels, rows in (
         ("", made.labels, made.rows),
         ("unseen/", made.unseen, made.unseen_rows),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mufin import environment, runtime
+from mufin.artifacts.attributes import NAME as ATTRIBUTES
 from mufin.artifacts.files import fingerprint, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, write_table
 from mufin.catalogs import xmlrepo
+from mufin.catalogs.attribute_cells import Values
 from mufin.catalogs.bad_rows import BadRows
 from mufin.catalogs.forms import FORMS, located
 from mufin.catalogs.interactions import Columns as InteractionColumns
@@ -34,6 +36,7 @@ from mufin.catalogs.locations import File, Folders, files_of, name_of
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
+from mufin.catalogs.raw_attributes import AttributeWriter
 from mufin.catalogs.raw_products import first_images, references_of, write_products
 from mufin.catalogs.released_pictures import STORED, stored_picture
 from mufin.catalogs.released_zip import open_source
@@ -43,6 +46,7 @@ from mufin.corpus.fetch_log import FetchLog
 from mufin.corpus.kept_images import KeptImages
 from mufin.corpus.reasons import temporary
 from mufin.corpus.sample import sample_catalog
+from mufin.corpus.sample_shop import NAMES, shop_values
 from mufin.errors import MufinError, sentence, shown
 from mufin.params import Download, load_params
 from mufin.progress import progress
@@ -110,7 +114,9 @@ def main(home: runtime.Home = Path(".")):
             facts["match_ids"] = s.match_ids
         if run.notes.counts:
             facts["notes"] = run.notes.facts()
-        stored = {name: fact for name, fact in facts.items() if name != "failed_examples"}
+        # attributes.parquet itself says what its columns are
+        left_out = ("failed_examples", "attributes")
+        stored = {name: fact for name, fact in facts.items() if name not in left_out}
         write_json({"source": s.source, "released": False} | stored, folder / "source.json")
         report.items = facts["products"]
         report.facts = {name: fact for name, fact in facts.items() if name != "released"}
@@ -157,10 +163,12 @@ def _form_products(
     run: Run, files: list[File], folders: Folders, bad: BadRows
 ) -> Iterator[Product]:
     """The products of a form of `FORMS`; a path of an image is one beside its file."""
-    form = FORMS[run.s.source]
+    form, how = FORMS[run.s.source], {}
+    if run.s.columns.attributes:  # of some forms alone
+        how["attributes"] = run.s.columns.attributes
     for group in [[file] for file in files] if form.local else [files]:
         paths = [file.path for file in group]
-        for product in form.products(paths, run.notes, encoding=run.s.encoding, bad=bad):
+        for product in form.products(paths, run.notes, encoding=run.s.encoding, bad=bad, **how):
             product.images = [folders.reference(image, group[0]) for image in product.images]
             yield product
 
@@ -174,6 +182,7 @@ def _own_products(run: Run, files: list[File], folders: Folders, bad: BadRows) -
         columns.image_columns(),
         columns.related_weights(),
         columns.category,
+        columns.attributes,
     )
     optional = {"related"} if s.interactions.location else set()
     if s.image_vectors.location or not s.max_images:
@@ -263,10 +272,16 @@ def _sample(run: Run) -> dict:
         Product(r["ASIN"], r["title"], r["images"][: s.max_images], r["also_buy"], r["category"])
         for r in rows
     )
-    counts = write_products(products, folder / "products.parquet")
+    values = shop_values([r["ASIN"] for r in rows], s.sample.products, s.sample.seed)
+    counts = _written(run, map(_with_attributes, products, values), NAMES)
     wanted = list(dict.fromkeys(ref for r in rows for ref in r["images"][: s.max_images]))
     got = ((ref, images.get(ref, b""), "" if ref in images else "HTTP 404") for ref in wanted)
     return counts | store_pictures(got, folder) | {"sample": facts}
+
+
+def _with_attributes(product: Product, values: Values) -> Product:
+    product.attributes = values
+    return product
 
 
 def _released(run: Run) -> dict:
@@ -324,7 +339,7 @@ def _catalog(
             s.image_vectors.location, s.image_vectors.ids, rows or {}, run.notes
         )
         products = vectors.put_in(products, s.max_images, run.notes)
-    counts = write_products(first_images(products, s.max_images), references)
+    counts = _written(run, first_images(products, s.max_images), s.columns.attributes)
     where = shown(s.location)
     if not counts["products"]:
         raise MufinError(f"download.location {where} holds no product; look at download.source")
@@ -354,6 +369,17 @@ def _catalog(
         # In the order of the products, not of the answers, so that every run writes the same bytes.
         got = (record_of(ref) or (ref, *given(ref)) for ref in references_of(references))
         return counts | store_pictures(got, run.folder)
+
+
+def _written(run: Run, products: Iterable[Product], attributes: Sequence[str]) -> dict:
+    """Write the products, and their attributes beside them if there are any; counts."""
+    folder = run.folder
+    if not attributes:
+        return write_products(products, folder / "products.parquet")
+    waiting = folder.parent / "attributes.parquet"  # goes when the stage ends
+    writer = AttributeWriter(attributes, waiting, run.notes)
+    counts = write_products(products, folder / "products.parquet", writer)
+    return counts | {"attributes": writer.close(folder / ATTRIBUTES)}
 
 
 def _vectors(run: Run, given: GivenVectors) -> dict:

@@ -43,6 +43,7 @@ SETTINGS = {
             "images": "images",
             "related": [],
             "category": "category",
+            "attributes": [],
         },
         "interactions": {
             "location": "ratings.csv",

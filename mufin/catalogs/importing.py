@@ -315,6 +315,7 @@ def _section(out: Path, counts: Counter[str]) -> Iterator[str]:
     yield "    images: images"
     yield f"    related: {related}"
     yield "    category: category"
+    yield "    attributes: []"
     if counts["interactions"]:
         beside = str(interactions_file(out))
         yield "  interactions:"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mufin.catalogs.attribute_cells import attribute_of
 from mufin.catalogs.bad_rows import BadRow, BadRows, Row
 from mufin.catalogs.cells import getter, ids_of, texts_of, title_of, uid_of
 from mufin.catalogs.column_names import no_column, suggested, top
@@ -29,6 +30,7 @@ class Names:
     images: list[str]
     related: dict[str, float]  # the weight of each column of related ids
     category: str  # '' for none
+    attributes: Sequence[str] = ()  # kept for filters
 
     def keys(self) -> dict[str, str]:
         """{column: its setting}, in their order."""
@@ -36,6 +38,7 @@ class Names:
         pairs += [("images", name) for name in self.images]
         pairs += [("related", name) for name in self.related]
         pairs.append(("category", self.category))
+        pairs += [("attributes", name) for name in self.attributes]
         return {name: key for key, name in reversed(pairs) if name}
 
 
@@ -138,7 +141,7 @@ class OwnCatalog:
     def _missing(self, name: str, where: str, names: list[str]) -> None:
         """Raises MufinError for a column that no file has, or counts it."""
         key = self.keys[name]
-        if key in ("images", "related") and key not in self.optional:
+        if key in ("images", "related", "attributes") and key not in self.optional:
             raise no_column(where, key, name, names, self.keys, True)
         if near := suggested(key, name, names, self.keys):
             if key == "title":
@@ -162,6 +165,7 @@ class _Parser:
         self.get_category = getter(names.category)
         self.images = [(name, getter(name)) for name in names.images]
         self.related = [(name, getter(name), weight) for name, weight in names.related.items()]
+        self.attributes = [(name, getter(name)) for name in names.attributes]
         self.kind: type | None = None  # of the ids
 
     def __call__(self, number: int, row: Row) -> Product:
@@ -182,7 +186,12 @@ class _Parser:
         else:
             related, weights = self._related(number, row)
         category = texts_of(self.get_category(row), path, number, self.category, notes)
-        return Product(uid, title, images, related, category, weights)
+        product = Product(uid, title, images, related, category, weights)
+        if self.attributes:
+            product.attributes = tuple(
+                attribute_of(get(row), name, notes) for name, get in self.attributes
+            )
+        return product
 
     def _check_kind(self, value: object, number: int) -> None:
         """Raises BadRow for an id of another type: 7 and "7" would silently become one product."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mufin.catalogs.attribute_cells import Values
+
 
 @dataclass(slots=True)
 class Product:
@@ -16,3 +18,4 @@ class Product:
     category: list[str] = field(default_factory=list)  # from the most general to the most special
     weights: list[float] = field(default_factory=list)  # of `related`; empty: all 1
     other_ids: list[str] = field(default_factory=list)  # SKUs that relations and orders name it by
+    attributes: Values = ()  # of the columns that are kept for filters, in their order; () for none

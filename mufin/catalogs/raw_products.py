@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from mufin.artifacts.tables import SCHEMAS
 from mufin.catalogs.product import Product
+from mufin.catalogs.raw_attributes import AttributeWriter
 
 
 def first_images(products: Iterable[Product], most: int) -> Iterator[Product]:
@@ -21,14 +22,21 @@ def first_images(products: Iterable[Product], most: int) -> Iterator[Product]:
         yield product
 
 
-def write_products(products: Iterable[Product], path: Path) -> dict:
-    """Write the products as Parquet, ten thousand at a time; counts of what was written."""
+def write_products(
+    products: Iterable[Product], path: Path, attributes: AttributeWriter | None = None
+) -> dict:
+    """Write the products as Parquet, ten thousand at a time; counts of what was written.
+
+    Their attributes go to `attributes`, in the same order.
+    """
     counts, products = Counter(products=0, relations=0, image_references=0), iter(products)
     with pq.ParquetWriter(path, SCHEMAS["raw_products"], compression="zstd") as writer:
         while batch := list(itertools.islice(products, 10_000)):
             names = SCHEMAS["raw_products"].names
             columns = {n: [getattr(p, n, []) for p in batch] for n in names}
             writer.write_table(pa.table(columns, schema=SCHEMAS["raw_products"]))
+            if attributes:
+                attributes.add([p.attributes for p in batch])
             counts["products"] += len(batch)
             counts["relations"] += sum(len(p.related) for p in batch)
             counts["image_references"] += sum(len(p.images) for p in batch)

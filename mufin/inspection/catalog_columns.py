@@ -39,6 +39,9 @@ SIZE = re.compile(
     r"(?<=[-_ ])(xs|s|m|x*l)$"
 )
 LARGE, LITTLE = re.compile(r"[-_ ]x*l$", re.I), re.compile(r"[-_ ](xs|s)$", re.I)
+FILTER = re.compile(r"price|stock|availab|brand|vendor|manufacturer|colou?r$|size$")  # for filters
+LONGEST_VALUE = 60  # characters of a value to filter by
+FILTERS = 6  # columns for filters that are named
 CANDIDATES = 6  # columns of related ids whose items are looked up
 LONG = 5000  # characters of a text that is no list of ids, at least
 DISTINCT = 300_000  # different ids kept per column
@@ -80,6 +83,21 @@ def catalog_columns(looks: list[Look], columns: list[Column], limit: int) -> Col
     out.title = _title(rest)
     out.category = _hinted("category", [c for c in rest if c.name != out.title and not c.nested])
     return out
+
+
+def for_filters(columns: list[Column], found: Columns) -> list[str]:
+    """Columns that people may want to limit recommendations by, such as price and brand."""
+    used = {found.id, found.title, found.category, *found.images, *found.related, *found.views}
+    return [
+        c.name
+        for c in columns
+        if FILTER.search(c.plain)
+        and c.name not in used
+        and not c.nested
+        and c.pictures + c.urls < 0.1
+        and c.longest <= LONGEST_VALUE
+        and c.rows
+    ][:FILTERS]
 
 
 def labels_related(columns: list[Column]) -> list[Column]:

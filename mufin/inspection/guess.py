@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from mufin.catalog_params import WITH_ATTRIBUTES, Download, ImageVectors, Interactions, LabelTexts
 from mufin.catalog_params import Columns as Names
-from mufin.catalog_params import Download, ImageVectors, Interactions, LabelTexts
 from mufin.catalogs.cells import at
 from mufin.catalogs.forms import FORMS
 from mufin.errors import MufinError, shown
@@ -16,6 +16,7 @@ from mufin.inspection.candidates import Column, columns_of, text_of_item
 from mufin.inspection.files import Given, Origin, located_at, origin_of
 from mufin.inspection.look import Look, alike
 from mufin.inspection.reading import known_ids
+from mufin.profiles import scalar
 
 NOTHING = Interactions(location=None, basket=None, item=None, time=None, weight=None)
 NO_LABELS = LabelTexts(location=None, id="id", text="text", prefix="")
@@ -125,9 +126,13 @@ def _of_form(form: str, origins: list[tuple[Look, Origin | None]], empty: Downlo
         raise MufinError(
             f"no file has products of {form}, only orders or ratings; name the products' file too"
         )
+    columns = empty.columns
+    if form not in WITH_ATTRIBUTES:
+        columns = replace(columns, attributes=[])
     download = replace(
         empty,
         source=form,  # type: ignore[arg-type] # checked
+        columns=columns,
         location=located_at([look.path for look in products]),
         encoding=next((look.setting for look in products if look.setting), None),
     )
@@ -165,12 +170,14 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
     if not best.score:
         raise _no_products(best)
     found = best.found
+    there = {column.name for column in best.columns}
     names = Names(
         id=found.id,
         title=found.title,
         images=found.images[0] if len(found.images) == 1 else found.images,
         related=found.related[0] if len(found.related) == 1 else found.related,
         category=found.category,
+        attributes=[name for name in empty.columns.attributes if name in there],
     )
     download = replace(
         empty,
@@ -184,6 +191,12 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
         guess.remarks.append(
             f"{name} has related ids too; to use both, set download.columns.related: "
             f"{{{', '.join([f'{related}: 1.0' for related in found.related])}, {name}: 0.3}}"
+        )
+    more = [n for n in own.for_filters(best.columns, found) if n not in names.attributes]
+    if more:
+        kept = scalar([*names.attributes, *more])
+        guess.remarks.append(
+            f"to limit recommendations by {', '.join(more)}: download.columns.attributes: {kept}"
         )
     if rest := [table for table in tables if table is not best]:
         _add_tables(guess, rest, empty)

@@ -74,8 +74,9 @@ class Reading:
             yield from self._own()
             return
         files = files_of(located(s.source, s.location or ""), _no_url)
-        read = FORMS[s.source].products
-        for product in read([f.path for f in files], self.notes, encoding=s.encoding, bad=self.bad):
+        read, paths = FORMS[s.source].products, [f.path for f in files]
+        how = {"attributes": s.columns.attributes} if s.columns.attributes else {}
+        for product in read(paths, self.notes, encoding=s.encoding, bad=self.bad, **how):
             yield product, files[0]
 
     def _own(self) -> Iterator[tuple[Product, File]]:
@@ -86,6 +87,7 @@ class Reading:
             s.columns.image_columns(),
             s.columns.related_weights(),
             s.columns.category,
+            s.columns.attributes,
         )
         optional = {"related"} if s.interactions.location else set()
         if s.image_vectors.location or not s.max_images:

@@ -145,7 +145,7 @@ class Catalog:
             raise QueryError(field, f"{uid} is not a product of the catalog{hint}")
         live, label = self.live.get(uid), self.label(uid)
         own = None if label is None else self.labels.own.get(label)
-        if live is None or own is None and uid in self.model.row_of:
+        if live is None or self._as_trained(uid, live):
             row = self.model.row_of[uid]
             return Asked(self.title(uid), uid, row, category=self.model.category(row))
         embedded = None
@@ -154,6 +154,13 @@ class Catalog:
         contents = tuple(c for key in live.pictures if (c := self.picture(key)) is not None)
         new = NewProduct(live.title, contents, live.category)
         return Asked(live.title, uid, -1, new, embedded, live.category)
+
+    def _as_trained(self, uid: str, live: Live) -> bool:
+        """Whether the model has the product with this title and these pictures."""
+        row = self.model.row_of.get(uid)
+        if row is None:
+            return False
+        return (live.title, live.pictures) == (self.model.title(row), self.model.picture_keys(row))
 
     @cached_property
     def variants(self) -> Variants:
@@ -176,6 +183,13 @@ class Catalog:
             variants.set(label, live.title, live.pictures[0] if live.pictures else "")
 
     # Changes
+
+    def check(self, product: LiveProduct) -> None:
+        """Raises QueryError if the product cannot be in the catalog; what is read is remembered."""
+        self.attributes.check(product.attributes)
+        if not self._same(product):
+            new = NewProduct(product.title, product.pictures, product.category)
+            self.datapoints.new_products.check(new)
 
     def prepared(
         self, products: Sequence[LiveProduct], known: Mapping[str, Embedding] | None = None

@@ -74,6 +74,7 @@ class Labels:
         self.own[label] = OwnLabel(embedded, found, self._classifiers(label, embedded))
         rows = self._searched(label, found)
         self.added.put(label, rows)
+        self.added.settle(2 * len(rows))  # a search stays fast however many are put
         self.alive[label], self.is_own[label], self.has_rows[label] = True, True, len(rows) > 0
         self.untouched &= label >= self.base
 

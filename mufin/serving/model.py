@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mufin import devices
+from mufin.artifacts.attributes import UID, read_attributes
 from mufin.artifacts.contents import contents_of
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
@@ -83,7 +84,7 @@ def load_model(home: Path, params: Params | None = None) -> Model:
         predictor=predictor,
         mix=mix,
         products=products,
-        attributes=_attributes(home / "data/curated", len(products)),
+        attributes=read_attributes(home / "data/curated").drop_columns([UID]),
         uids=uids,
         row_of={uid: row for row, uid in enumerate(uids)},
         label_of_row=label_of_row,
@@ -95,7 +96,3 @@ def load_model(home: Path, params: Params | None = None) -> Model:
 def _id(index: str, mix: Mix) -> str:
     said = json.dumps([index, mix.weights()])
     return hashlib.sha256(said.encode()).hexdigest()[:12]
-
-
-def _attributes(folder: Path, count: int) -> pa.Table:
-    return pa.table({}) if count >= 0 else pa.table({})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+from PIL import Image
 
 from mufin.serving.answers import Answer, Product
 from mufin.serving.catalog import Catalog
@@ -108,6 +112,14 @@ class Recommender:
             results |= zip(questions, self.ranker.answers(list(questions.values())))
         return [results[i] for i in range(len(queries))]
 
+    def warm(self) -> None:
+        """Loads what else questions need, so that the first one takes no longer than others."""
+        self.recommend(title="warm", k=1)
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(picture, "png")
+        with contextlib.suppress(QueryError):  # a model without an encoder of pictures
+            self.recommend(images=[picture.getvalue()], k=1)
+
     # The catalog
 
     def product(self, uid: str) -> Product | None:
@@ -128,6 +140,14 @@ class Recommender:
         Raises QueryError for a picture that cannot be read, and then changes nothing.
         """
         self.catalog.apply(self.catalog.prepared(products))
+
+    def refusal(self, product: LiveProduct) -> QueryError | None:
+        """Why `upsert` would refuse the product, None if it would not."""
+        try:
+            self.catalog.check(product)
+        except QueryError as error:
+            return error
+        return None
 
     def delete(self, uids: Sequence[str]) -> None:
         """Removes products from the catalog; unknown ones are passed over."""

@@ -57,6 +57,7 @@ def test_an_import_says_what_came_in_and_the_section_to_set(workplace):
             "images": "images",
             "related": [],
             "category": "category",
+            "attributes": [],
         },
         "interactions": {
             "location": "catalog.interactions.parquet",

@@ -13,7 +13,6 @@ from transformers import AutoConfig, AutoModel
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
-from mufin.devices import device
 from mufin.errors import MufinError
 from mufin.nn.assembly import Member, load_members, new_member, save_members
 from mufin.nn.bert import BertTextEncoder

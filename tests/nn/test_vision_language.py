@@ -25,7 +25,6 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.modality import IMAGE, TEXT
 from mufin.corpus.tokens import load_tokenizer, tokenise
-from mufin.devices import device
 from mufin.errors import MufinError
 from mufin.nn.assembly import Member, load_members, new_member, save_members
 from mufin.nn.embedding import embed

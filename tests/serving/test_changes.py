@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from mufin.nn.embedding import search_vectors
@@ -86,14 +87,12 @@ def test_an_added_product_has_the_scores_of_alpha_one(finished, served):
         similarity = float((joint / np.sqrt(len(z)) @ search_vectors(x)[0]).max())
         total = 0.0
         for m, network in enumerate(predictor.networks):
-            import torch
-
             device = torch.device("cpu")
             adapted = network.adapted(
                 x[m].bags(np.array([0]), device), z[m].bags(np.array([place]), device)
             )
             w = network.unseen_classifier(torch.from_numpy(z[m].vectors[place : place + 1]))
-            total += float((adapted * w).sum()) / len(predictor.networks)
+            total += float((adapted * w).sum().detach()) / len(predictor.networks)
         parts = answers[f"copy {row}"].parts
         assert parts["similarity"] == pytest.approx(similarity / 2, abs=2e-3)
         assert parts["classifier"] == pytest.approx(total / 2, abs=2e-3)
@@ -130,31 +129,30 @@ def test_a_changed_label_keeps_its_training(finished, served):
 def test_a_price_changes_without_encoding(served, monkeypatch):
     uid = label_uids(served)[2]
     product = served.product(uid)
-    assert not product.pictures or True
 
     def fail(*_):
         raise AssertionError("encoded")
 
     pictures = tuple(served.picture(key) for key in product.pictures)
     monkeypatch.setattr(served.catalog.datapoints, "embed_new", fail)
-    served.upsert([LiveProduct(uid, product.title, product.category, {"price": 3.5}, pictures)])
+    served.upsert([LiveProduct(uid, product.title, product.category, {"cost": 3.5}, pictures)])
     asked = next(u for u in served.model.uids if u != uid)
-    assert uids_of(served.recommend(asked, where={"price": {"lte": 4}})) == [uid]
-    assert served.product(uid).attributes == {"price": 3.5}
+    assert uids_of(served.recommend(asked, where={"cost": {"lte": 4}})) == [uid]
+    assert served.product(uid).attributes == {"cost": 3.5}
 
 
 def test_conditions_hold_exactly_whenever_enough_qualify(served):
     served.upsert(
-        [live(f"n{i}", f"thing {i}", price=float(i), fresh=i % 2 == 0) for i in range(30)]
+        [live(f"n{i}", f"thing {i}", cost=float(i), fresh=i % 2 == 0) for i in range(30)]
     )
     asked = served.model.uids[4]
-    got = served.recommend(asked, k=8, where={"price": {"gte": 10}, "fresh": True})
+    got = served.recommend(asked, k=8, where={"cost": {"gte": 10}, "fresh": True})
     assert len(got) == 8
-    assert all(served.product(u).attributes["price"] >= 10 for u in uids_of(got))
+    assert all(served.product(u).attributes["cost"] >= 10 for u in uids_of(got))
     some = [f"n{i}" for i in range(5)] + label_uids(served)[:5]
     got = served.recommend(asked, k=ALL, candidates=some, exclude=["n1"])
     assert set(uids_of(got)) == set(some) - {"n1", asked}
-    assert served.recommend(asked, where={"price": 5, "fresh": True}) == []
+    assert served.recommend(asked, where={"cost": 5, "fresh": True}) == []
 
 
 def test_a_restricted_question_is_the_whole_one_filtered(served):
@@ -176,6 +174,14 @@ def test_a_product_without_descriptors_is_no_answer(served):
     assert "empty" not in uids_of(served.recommend(served.model.uids[4], k=ALL))
     served.upsert([live("empty", "red mug")])
     assert served.product("empty").answerable
+
+
+def test_a_product_that_lost_its_descriptors_is_not_asked_about_as_before(served):
+    uid = label_uids(served)[3]
+    assert not any(answer.fallback for answer in served.recommend(uid, k=3))
+    served.upsert([live(uid, "")])
+    assert all(answer.fallback for answer in served.recommend(uid, k=3))
+    assert uid not in uids_of(served.recommend(served.model.uids[4], k=ALL))
 
 
 def test_a_broken_picture_changes_nothing(served):
@@ -240,7 +246,7 @@ def test_random_changes_end_where_a_fresh_start_ends(finished, served):
             state.pop(uid, None)
             gone.add(uid)
         else:
-            product = live(uid, f"thing {rng.integers(5)}", price=float(rng.integers(5)))
+            product = live(uid, f"thing {rng.integers(5)}", cost=float(rng.integers(5)))
             served.upsert([product])
             state[uid] = product
             gone.discard(uid)
@@ -253,7 +259,7 @@ def test_random_changes_end_where_a_fresh_start_ends(finished, served):
     a, b = ({x.uid: x.score for x in r.recommend(asked, k=ALL)} for r in (served, fresh))
     assert a == pytest.approx(b, abs=1e-5)
     a, b = (
-        set(uids_of(r.recommend(asked, k=ALL, where={"price": {"gte": 2}})))
+        set(uids_of(r.recommend(asked, k=ALL, where={"cost": {"gte": 2}})))
         for r in (served, fresh)
     )
-    assert a == b == {uid for uid, p in state.items() if p.attributes["price"] >= 2}
+    assert a == b == {uid for uid, p in state.items() if p.attributes["cost"] >= 2}

@@ -337,7 +337,7 @@ def test_reasons_are_the_strongest_pairs_of_descriptors(served):
         ({"title": "x", "mix": {"alpha": 1.0}}, "mix"),
         ({"title": "x", "mix": {"beta": 1.5}}, "mix"),
         ({"title": "x", "mix": {"beta": float("nan")}}, "mix"),
-        ({"title": "x", "where": {"colour": "red"}}, "where"),
+        ({"title": "x", "where": {"shade": "red"}}, "where"),
         ({"title": "x", "images": ["/no/such/file.jpg"]}, "images"),
     ],
 )

@@ -7,13 +7,23 @@ shop systems write the same feeds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mufin.catalogs.attribute_cells import Values, attribute_of
 from mufin.catalogs.bad_rows import BadRow, BadRows
 from mufin.catalogs.cells import uid_of
+from mufin.catalogs.column_names import no_column
 from mufin.catalogs.forms.feed_xml import begins_as_xml, items_of
-from mufin.catalogs.forms.tables import Table, cell, codes, drop, rows_by_name
+from mufin.catalogs.forms.tables import (
+    ATTRIBUTES,
+    Table,
+    cell,
+    codes,
+    drop,
+    rows_by_name,
+    values_of,
+)
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.opening import Part, parts_of
 from mufin.catalogs.product import Product
@@ -35,12 +45,18 @@ FEED = Table(
 NAMES = (
     "id title image_link additional_image_link product_type google_product_category gtin".split()
 )
+MANY = 200  # names of elements that are remembered for an error text
 # A comma before the next URL; a comma inside a URL stays.
 BETWEEN_URLS = re.compile(r"\s*[,|]\s*(?=https?://|//)")
 
 
 def products(
-    files: list[Path], notes: Notes, *, encoding: str | None = None, bad: BadRows | None = None
+    files: list[Path],
+    notes: Notes,
+    *,
+    encoding: str | None = None,
+    bad: BadRows | None = None,
+    attributes: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The products of feeds, each variant (item_group_id) one of its own, as in the feed.
 
@@ -50,26 +66,45 @@ def products(
         parts = parts_of(path)
         if all(map(begins_as_xml, parts)):
             for part in parts:
-                yield from _xml(part, notes, bad)
+                yield from _xml(part, notes, bad, attributes)
         else:
-            yield from _text(path, notes, encoding, bad)
+            yield from _text(path, notes, encoding, bad, attributes)
 
 
-def _text(path: Path, notes: Notes, encoding: str | None, bad: BadRows | None) -> Iterator[Product]:
-    for _, number, row in rows_by_name([path], FEED, notes, encoding, bad):
+def _text(
+    path: Path,
+    notes: Notes,
+    encoding: str | None,
+    bad: BadRows | None,
+    attributes: Sequence[str],
+) -> Iterator[Product]:
+    rows = rows_by_name([path], FEED, notes, encoding, bad, attributes=attributes)
+    for _, number, row in rows:
+        values = values_of(attributes, row, notes)
+        row.pop(ATTRIBUTES, None)
         more = row.pop("more_images", None)
         cells = {key: cell(value) for key, value in row.items()}
         links = more if isinstance(more, list) else BETWEEN_URLS.split(cell(more))
         images = [cells.get("image", ""), *map(cell, links)]
         types = [cells.get("type", ""), cells.get("google_type", "")]
         try:
-            yield from _product(cells, images, types, path, number, notes)
+            yield from _product(cells, images, types, path, number, notes, values)
         except BadRow as error:
             drop(error, bad)
 
 
-def _xml(part: Part, notes: Notes, bad: BadRows | None) -> Iterator[Product]:
+def _xml(
+    part: Part, notes: Notes, bad: BadRows | None, attributes: Sequence[str]
+) -> Iterator[Product]:
+    unseen = {name: _element(name) for name in attributes}  # those that no item had so far
+    wanted, names = list(unseen.items()), dict[str, None]()
     for number, item in items_of(part):
+        for name, element in list(unseen.items()):
+            if element in item or f"g:{element}" in item:
+                del unseen[name]
+        if unseen and len(names) < MANY:
+            names |= dict.fromkeys(name.removeprefix("g:") for name in item)
+        values = tuple(attribute_of(_texts(item, element), name, notes) for name, element in wanted)
         # Those of Google come first; `title` and `id` without a prefix may be of RSS and Atom.
         found = {name: item.get(f"g:{name}", []) + item.get(name, []) for name in NAMES}
         cells = {name: next(filter(None, texts), "") for name, texts in found.items()}
@@ -78,13 +113,30 @@ def _xml(part: Part, notes: Notes, bad: BadRows | None) -> Iterator[Product]:
         if bad is not None:
             bad.rows += 1
         try:
-            yield from _product(cells, images, types, part.shown, number, notes)
+            yield from _product(cells, images, types, part.shown, number, notes, values)
         except BadRow as error:
             drop(error, bad)
+    for name in unseen:
+        raise no_column(str(part.shown), "attributes", name, names, (), True)
+
+
+def _element(attribute: str) -> str:
+    """The name of the element: `sale_price` for `Sale price` and for `g:sale_price`."""
+    return attribute.lower().removeprefix("g:").replace(" ", "_")
+
+
+def _texts(item: dict[str, list[str]], element: str) -> list[str]:
+    return [text for text in item.get(f"g:{element}", []) or item.get(element, []) if text]
 
 
 def _product(
-    cells: dict[str, str], images: list[str], types: list[str], path: Path, line: int, notes: Notes
+    cells: dict[str, str],
+    images: list[str],
+    types: list[str],
+    path: Path,
+    line: int,
+    notes: Notes,
+    values: Values,
 ) -> Iterator[Product]:
     if not cells.get("id"):
         notes.add("items without an id, dropped", f"{path} line {line}")
@@ -96,6 +148,7 @@ def _product(
         list(dict.fromkeys(image for image in images if image)),
         category=next((names for text in types if (names := category(text))), []),
         other_ids=[code for code in codes([cells.get("gtin", "")], notes) if code != uid],
+        attributes=values,
     )
 
 

@@ -8,13 +8,24 @@ one row per item of an order; only the first one has the order's time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mufin.catalogs.attribute_cells import Values
 from mufin.catalogs.bad_rows import BadRow, BadRows
 from mufin.catalogs.cells import time_of
-from mufin.catalogs.forms.tables import Table, cell, codes, drop, first_look, rows_by_name
+from mufin.catalogs.forms.tables import (
+    ATTRIBUTES,
+    Table,
+    cell,
+    codes,
+    drop,
+    first_look,
+    joined,
+    rows_by_name,
+    values_of,
+)
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.product import Product
 
@@ -74,10 +85,11 @@ class Draft:
     codes: list[str] = field(default_factory=list)  # SKUs and barcodes, as written
     variants: list[str] = field(default_factory=list)  # `Red / XL`
     related: list[str] = field(default_factory=list)
+    attributes: Values = ()
     rows: int = 0
 
-    def add(self, row: dict[str, object], notes: Notes) -> None:
-        """Adds a row, unless there are too many."""
+    def add(self, row: dict[str, object], notes: Notes, values: Values) -> None:
+        """Adds a row and its attributes, unless there are too many."""
         self.rows += 1
         if self.rows > MANY:
             notes.add(f"rows of a Handle after its first {MANY}, dropped", self.handle)
@@ -100,6 +112,7 @@ class Draft:
             self.variants.append(variant)
         for key in ("complementary", "related"):
             self.related += references(cells.get(key, ""))
+        self.attributes = joined(self.attributes, values)
 
     def product(self, notes: Notes) -> Product:
         """The product; orders may name it by SKU, by title, or by `title - variant`."""
@@ -114,33 +127,44 @@ class Draft:
             list(dict.fromkeys(self.related)),
             self.category,
             other_ids=list(others),
+            attributes=self.attributes,
         )
 
 
 def products(
-    files: list[Path], notes: Notes, *, encoding: str | None = None, bad: BadRows | None = None
+    files: list[Path],
+    notes: Notes,
+    *,
+    encoding: str | None = None,
+    bad: BadRows | None = None,
+    attributes: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The products of the files, without drafts and archived ones.
 
     The id is the Handle. Rows of a Handle are together in files of Shopify. Where they are not (a
     sorted or joined file), the product comes last. Memory is bounded by those and by the Handles.
+    Of the columns `attributes` the first value in the rows of a Handle counts, such as the price of
+    the first variant.
     """
     scattered = _scattered(files, encoding, first_look(bad))
     apart: dict[str, Draft] = {}
     draft: Draft | None = None
-    for path, number, row in rows_by_name(files, PRODUCTS, notes, encoding, bad):
+    rows = rows_by_name(files, PRODUCTS, notes, encoding, bad, attributes=attributes)
+    for path, number, row in rows:
+        values = values_of(attributes, row, notes)
+        row.pop(ATTRIBUTES, None)
         handle = cell(row.get("handle"))
         if not handle:
             notes.add("rows without a Handle, dropped", f"{path} line {number}")
             continue
         if handle in scattered:
-            apart.setdefault(handle, Draft(handle)).add(row, notes)
+            apart.setdefault(handle, Draft(handle)).add(row, notes, values)
             continue
         if draft is None or handle != draft.handle:
             if draft is not None:
                 yield from _kept(draft, notes)
             draft = Draft(handle)
-        draft.add(row, notes)
+        draft.add(row, notes, values)
     for last in [*([draft] if draft else []), *apart.values()]:
         yield from _kept(last, notes)
     notes.add("products whose rows are not together", next(iter(apart), None), len(apart))

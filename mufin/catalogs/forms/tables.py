@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from mufin.catalogs.attribute_cells import Values, attribute_of
 from mufin.catalogs.bad_rows import BadRow, BadRows
 from mufin.catalogs.cells import CUT, NULLS, text_of
+from mufin.catalogs.column_names import no_column
 from mufin.catalogs.forms.recognition import folded, recognised
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.rows import rows_of
@@ -17,6 +19,7 @@ from mufin.errors import MufinError
 
 R = TypeVar("R")
 T = TypeVar("T")
+ATTRIBUTES = "attributes"  # the entry of a row with the values of the columns for filters
 Row = tuple[Path, int, dict[str, object]]  # file, line or row number, {our name: value}
 
 # `Label (product.metafields.a.b)`: the label is in the shop's language, the name in brackets is not
@@ -74,23 +77,58 @@ def rows_by_name(
     encoding: str | None = None,
     bad: BadRows | None = None,
     only: Iterable[str] = (),
+    attributes: Sequence[str] = (),
 ) -> Iterator[Row]:
     """The rows of the files by our names for columns; a column that is missing has no entry.
 
-    `only` are the columns that columnar files read; () is all. Raises MufinError if a file lacks a
-    column that the table needs, with what the file looks like.
+    `only` are the columns that columnar files read; () is all. The values of the columns
+    `attributes`, which are named as in the file, have the entry ATTRIBUTES, a list. Raises
+    MufinError if a file lacks one of these, or a column that the table needs, with what the file
+    looks like.
     """
     for path in files:
         names: tuple[object, ...] | None = None
         columns: dict[str, str] = {}
+        kept: list[str] = []
         for number, row in rows_of(path, notes, encoding=encoding, columns=only, bad=bad):
             if tuple(row) != names:  # JSON lines need not all have the same names
                 if names is None:
                     table.check(path, list(row))
+                    kept = columns_of(attributes, path, list(row))
                 names, columns = tuple(row), table.found(row)
             if bad is not None:
                 bad.rows += 1
-            yield path, number, {key: row[column] for key, column in columns.items()}
+            found = {key: row[column] for key, column in columns.items()}
+            if kept:
+                found[ATTRIBUTES] = [row.get(name) for name in kept]
+            yield path, number, found
+
+
+def columns_of(attributes: Sequence[str], where: Path, names: list[object]) -> list[str]:
+    """The columns of a file that `attributes` name, with any case, blanks, hyphens, underscores.
+
+    Raises MufinError for one that the file does not have.
+    """
+    there = {folded(str(name)): str(name) for name in reversed(names)}
+    for name in attributes:
+        if folded(name) not in there:
+            raise no_column(str(where), "attributes", name, list(map(str, names)), (), True)
+    return [there[folded(name)] for name in attributes]
+
+
+def values_of(attributes: Sequence[str], row: Mapping[str, object], notes: Notes) -> Values:
+    """The attributes of a row of `rows_by_name`; () if there are none."""
+    values = row.get(ATTRIBUTES)
+    if not isinstance(values, list):
+        return ()
+    return tuple(attribute_of(value, name, notes) for name, value in zip(attributes, values))
+
+
+def joined(values: Values, more: Values) -> Values:
+    """The attributes of a product of several rows: of each the first one that is there."""
+    if not values or not more:
+        return values or more
+    return tuple(b if a is None else a for a, b in zip(values, more))
 
 
 def parsed(

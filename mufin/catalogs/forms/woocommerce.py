@@ -6,13 +6,24 @@ One row per product. A variable product has one more row per variation, whose Pa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mufin.catalogs.attribute_cells import Values
 from mufin.catalogs.bad_rows import BadRow, BadRows
 from mufin.catalogs.cells import uid_of
-from mufin.catalogs.forms.tables import Table, cell, codes, drop, first_look, rows_by_name
+from mufin.catalogs.forms.tables import (
+    ATTRIBUTES,
+    Table,
+    cell,
+    codes,
+    drop,
+    first_look,
+    joined,
+    rows_by_name,
+    values_of,
+)
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.product import Product
 
@@ -45,19 +56,28 @@ class Variations:
 
     images: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)  # ids, SKUs and GTINs of the variations
+    attributes: Values = ()
 
 
 def products(
-    files: list[Path], notes: Notes, *, encoding: str | None = None, bad: BadRows | None = None
+    files: list[Path],
+    notes: Notes,
+    *,
+    encoding: str | None = None,
+    bad: BadRows | None = None,
+    attributes: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The published products; a variation is part of its parent, with its pictures and its SKU.
 
     The id is the ID, or the SKU in files without IDs. Related are the upsells, then the
     cross-sells. The files are read twice, because a parent may come before or after its variations;
-    those of all products are in memory.
+    those of all products are in memory. Of the columns `attributes` a product without a value, such
+    as a variable product without a price, has that of its first variation with one.
     """
-    variations = _variations(files, encoding, first_look(bad))
-    for path, number, row in rows_by_name(files, PRODUCTS, notes, encoding, bad):
+    variations = _variations(files, encoding, first_look(bad), attributes)
+    rows = rows_by_name(files, PRODUCTS, notes, encoding, bad, attributes=attributes)
+    for path, number, row in rows:
+        values = values_of(attributes, row, notes)
         cells = plain(row)
         if "variation" in types(cells):
             continue
@@ -76,7 +96,11 @@ def products(
         if state := STATES.get(cells.get("published", "")):
             notes.add(f"products that are {state}, dropped", uid)
             continue
-        yield _product(uid, cells, more, notes)
+        product = _product(uid, cells, more, notes)
+        for part in more:
+            values = joined(values, part.attributes)
+        product.attributes = values
+        yield product
     for parent, left in variations.items():
         notes.add("variations without their parent, dropped", f"{left.ids[0]} of {parent}")
 
@@ -96,16 +120,22 @@ def _product(uid: str, cells: dict[str, str], more: list[Variations], notes: Not
     )
 
 
-def _variations(files: list[Path], encoding: str | None, bad: BadRows) -> dict[str, Variations]:
+def _variations(
+    files: list[Path], encoding: str | None, bad: BadRows, attributes: Sequence[str]
+) -> dict[str, Variations]:
     """{Parent as written, a SKU or `id:123`: what its variations add}."""
     out: dict[str, Variations] = {}
-    for path, number, row in rows_by_name(files, PRODUCTS, Notes(), encoding, bad):
+    none = Notes()  # the rows are read again
+    for path, number, row in rows_by_name(
+        files, PRODUCTS, none, encoding, bad, attributes=attributes
+    ):
         cells = plain(row)
         if "variation" in types(cells):
             found = out.setdefault(cells.get("parent", ""), Variations())
             found.images += listed(cells.get("images", ""))
             ids = [cells[key] for key in ("id", "sku", "gtin") if cells.get(key)]
             found.ids += ids or [f"{path} line {number}"]
+            found.attributes = joined(found.attributes, values_of(attributes, row, none))
     return out
 
 
@@ -116,7 +146,7 @@ def types(cells: dict[str, str]) -> list[str]:
 
 def plain(row: dict[str, object]) -> dict[str, str]:
     """The texts of a row's cells as the shop has them, '' for none."""
-    texts = {key: cell(value) for key, value in row.items()}
+    texts = {key: cell(value) for key, value in row.items() if key != ATTRIBUTES}
     return {key: text[1:] if ESCAPED.match(text) else text for key, text in texts.items()}
 
 
