@@ -83,11 +83,11 @@ function card(answer, words) {
     "li",
     { class: "card" },
     node("picture", 0, picture(answer.pictures[0]), uid),
-    el("span", { class: "nodes" }, more),
+    el("span", { class: "nodes" }, more, words ? node("words", 0, "words", uid) : null),
     el(
       "div",
       { class: "card-text" },
-      el("h3", {}, rank, node("title", 0, link, uid), words ? node("words", 0, "words", uid) : null),
+      el("h3", {}, rank, node("title", 0, link, uid)),
       answer.category.length
         ? el("p", { class: "muted small category", dir: "auto" }, answer.category.join(" › "))
         : null,

@@ -44,7 +44,8 @@ async function refusal(response) {
   const content = await response.json().catch(() => ({}));
   const said = typeof content.error === "string" ? content.error : "";
   const text = said || `The server answered with the status ${response.status}; try again later`;
-  const whole = /[.!?]$/.test(text) ? text : `${text}.`;
+  const counted = text.replace(/images\.(\d+)/g, (_, number) => `picture ${Number(number) + 1}`);
+  const whole = /[.!?]$/.test(counted) ? counted : `${counted}.`;
   return new ApiError(whole, response.status, content.field ?? null);
 }
 
