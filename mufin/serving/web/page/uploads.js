@@ -66,6 +66,8 @@ export function takeDropped(target) {
   });
   addEventListener("paste", (event) => {
     if (!event.clipboardData?.files.length) return;
+    const typing = event.target.matches?.("input, textarea");
+    if (typing && event.clipboardData.types.includes("text/plain")) return; // text with pictures
     event.preventDefault();
     give(event.clipboardData.files);
   });

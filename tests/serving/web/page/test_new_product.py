@@ -36,10 +36,18 @@ def test_pictures_are_chosen_removed_and_sent(opened, api):
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_pictures_are_taken_from(opened, api, kind):
     page = opened()
-    page.evaluate(GIVE, [kind, "main", list(BLUE["buffer"]), "image/png"])
+    assert page.evaluate(GIVE, [kind, "main", list(BLUE["buffer"]), "image/png"])
     page.get_by_role("button", name="Remove picture 1, given").wait_for()
     settled(page)
     assert "blue" in titles(page)[0] and api.asked[-1]["uploads"] == 1
+
+
+def test_text_with_a_picture_is_pasted_as_text(opened, api):
+    page = opened()
+    page.get_by_text("Describe a product").click()
+    given = ["paste", "#title", list(BLUE["buffer"]), "image/png", "a text"]
+    assert not page.evaluate(GIVE, given)  # the browser goes on with it
+    assert page.get_by_role("button", name="Remove picture").count() == 0
 
 
 def test_a_file_that_is_no_picture_is_left_out(opened, api):

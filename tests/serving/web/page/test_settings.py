@@ -104,11 +104,12 @@ def test_a_dragged_slider_asks_few_questions(opened, api):
     page = opened(MUG)
     titles(page)
     before = len(api.asked)
-    page.evaluate("""() => {
+    page.evaluate("""async () => {
       const slider = document.getElementById("beta");
       for (let i = 0; i < 90; i++) {
         slider.value = i / 100;
         slider.dispatchEvent(new Event("input", { bubbles: true }));
+        if (i % 10 === 0) await new Promise((done) => setTimeout(done, 10));
       }
     }""")
     settled(page)

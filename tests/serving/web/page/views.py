@@ -9,18 +9,21 @@ from tests.support.fake_products import COLOURS, picture
 MUG = "/?p=mug-red-large"
 BLUE = {"name": "blue.png", "mimeType": "image/png", "buffer": picture(COLOURS["blue"])}
 RED = {"name": "red.png", "mimeType": "image/png", "buffer": picture(COLOURS["red"])}
-# A picture that JavaScript of the test gives as a person would
-GIVE = """([kind, target, bytes, type]) => {
+# A picture that JavaScript of the test gives as a person would; whether the page takes it, in
+# place of the browser, which would open a dropped file
+GIVE = """([kind, target, bytes, type, text]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(bytes)], "given", { type }));
   const node = document.querySelector(target);
   const given = { bubbles: true, cancelable: true };
   if (kind === "paste") {
-    node.dispatchEvent(new ClipboardEvent("paste", { ...given, clipboardData: data }));
-  } else {
-    for (const name of ["dragenter", "dragover", "drop"])
-      node.dispatchEvent(new DragEvent(name, { ...given, dataTransfer: data }));
+    if (text) data.setData("text/plain", text);
+    return !node.dispatchEvent(new ClipboardEvent("paste", { ...given, clipboardData: data }));
   }
+  const events = ["dragenter", "dragover", "drop"].map(
+    (name) => new DragEvent(name, { ...given, dataTransfer: data }),
+  );
+  return events.map((event) => !node.dispatchEvent(event)).slice(1).every(Boolean);
 }"""
 
 
