@@ -6,7 +6,7 @@ import { ask } from "./asking.js";
 import * as attention from "./attention.js";
 import * as controls from "./controls.js";
 import * as described from "./described.js";
-import { byId, el, say, showError } from "./dom.js";
+import { byId, el, notice, say, showError } from "./dom.js";
 import * as filters from "./filters.js";
 import * as live from "./live.js";
 import { picture } from "./pictures.js";
@@ -211,9 +211,9 @@ async function copy() {
   const uploads = current().pictures.length ? " The pictures that you added are not in it." : "";
   try {
     await navigator.clipboard.writeText(text);
-    say(`The link is copied.${uploads}`, false);
+    notice(`The link is copied.${uploads}`);
   } catch {
-    say(`This browser does not let the page copy; the link is in the address bar.${uploads}`);
+    notice(`This browser does not let the page copy; the link is in the address bar.${uploads}`);
   }
 }
 

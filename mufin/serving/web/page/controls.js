@@ -1,6 +1,6 @@
 // Settings of a question: what is read of the products, the mix of scores, the number of answers.
 
-import { byId, el, rounded, say } from "./dom.js";
+import { byId, el, notice, rounded } from "./dom.js";
 import { K, change } from "./state.js";
 
 const MODALITIES = {
@@ -43,7 +43,7 @@ function switched(event) {
   const chosen = boxes().filter((box) => box.checked);
   if (!chosen.length) {
     event.target.checked = true;
-    say("One of them must stay on.", false);
+    notice("One of them must stay on.");
     return;
   }
   const all = chosen.length === own.modalities.length;

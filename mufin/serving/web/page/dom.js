@@ -28,13 +28,29 @@ function filled(element, options, children) {
 /** Text that only a screen reader says. */
 export const spoken = (text) => el("span", { class: "spoken" }, text);
 
+const NOTICE = 4000; // milliseconds
+
+let state = ""; // what the live region says while there is no notice
 let timer = 0;
 
-/** Says a sentence in the polite live region; `lasting` false clears it after a while. */
-export function say(text, lasting = true) {
+/** Says how things stand in the polite live region; a notice is not cut short by it. */
+export function say(text) {
+  state = text;
+  if (!timer) byId("status").textContent = state;
+}
+
+/** Says what has just happened, for a few seconds. */
+export function notice(text) {
   clearTimeout(timer);
+  timer = setTimeout(endNotice, NOTICE);
   byId("status").textContent = text;
-  if (!lasting) timer = setTimeout(() => (byId("status").textContent = ""), 6000);
+}
+
+/** Says again how things stand. */
+export function endNotice() {
+  clearTimeout(timer);
+  timer = 0;
+  byId("status").textContent = state;
 }
 
 /** Shows an error with a button to try again, or hides it if the text is empty. */

@@ -1,7 +1,7 @@
 // Adds, changes and removes products of the catalog while the server runs.
 
 import { deleteProduct, product, putProduct, request } from "./api.js";
-import { byId, el, say } from "./dom.js";
+import { byId, el, notice } from "./dom.js";
 import { joined, listen, showThumbnails } from "./uploads.js";
 
 let files = [];
@@ -147,7 +147,7 @@ async function tried(action) {
   try {
     const text = await action(uid);
     message(text);
-    if (text) say(text);
+    if (text) notice(text);
   } catch (error) {
     message(error.message, true);
   }

@@ -1,7 +1,7 @@
 // The search field: a combobox whose list holds products of the catalog.
 
 import { find } from "./api.js";
-import { byId, el, say } from "./dom.js";
+import { byId, el, endNotice, notice } from "./dom.js";
 import { picture } from "./pictures.js";
 
 const LIMIT = 12;
@@ -65,7 +65,7 @@ function open(products, text) {
   input.setAttribute("aria-expanded", "true");
   input.removeAttribute("aria-activedescendant");
   const count = products.length === LIMIT ? `the first ${LIMIT}` : products.length;
-  say(`${count} products found; use the arrow keys`, false);
+  notice(`${count} products found; use the arrow keys`);
 }
 
 function option(product, number) {
@@ -86,6 +86,7 @@ function option(product, number) {
 function close() {
   clearTimeout(timer);
   running.abort();
+  if (!list.hidden) endNotice();
   found = [];
   active = -1;
   stale = false;

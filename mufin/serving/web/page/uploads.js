@@ -1,6 +1,6 @@
 // Pictures that a person gives: chosen, dropped anywhere on the page, or pasted.
 
-import { byId, el, iconButton, say } from "./dom.js";
+import { byId, el, iconButton, notice } from "./dom.js";
 import { picture, preview } from "./pictures.js";
 
 export const MOST = 16; // per product, as the server's limit
@@ -9,14 +9,14 @@ export const MOST = 16; // per product, as the server's limit
 export function onlyPictures(files) {
   const kept = [...files].filter((file) => file.type.startsWith("image/"));
   const dropped = files.length - kept.length;
-  if (dropped) say(`${dropped} of ${files.length} files left out: not a picture.`);
+  if (dropped) notice(`${dropped} of ${files.length} files left out: not a picture.`);
   return kept;
 }
 
 /** `before` and then `added`, at most as many as a product may have. */
 export function joined(before, added) {
   const all = [...before, ...added];
-  if (all.length > MOST) say(`A product has at most ${MOST} pictures; the first ones were kept.`);
+  if (all.length > MOST) notice(`A product has at most ${MOST} pictures; the first ones were kept.`);
   return all.slice(0, MOST);
 }
 
