@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mufin.errors import MufinError, shown
-from mufin.nn.bags import Bag
-from mufin.nn.encoder import Encoder
 from mufin.nn.given_vectors import GivenVectors
-from mufin.nn.mufin import LexicalBag, Mufin
+from mufin.nn.mufin import Mufin
 from mufin.runtime import workers
+from mufin.serving.onnx_parts import Bags, Descriptors, Pairs, Words
 
 OPSET = 17  # of ONNX, 2022: the first with LayerNormalization
 DIFFERENCE = 1e-4  # of an output from torch's at most, times the largest output where above 1
+# The same where activations are rounded to float16: some lie so near to the middle of two numbers
+# that the last bit of float32 decides which it is
+ROUNDED = 1e-3
 Inputs = tuple[Tensor, ...]
 Shape = Sequence[str | int]  # a text is the name of a size that varies
 
@@ -56,7 +60,7 @@ def write_graph(graph: Graph, path: Path) -> float:
         for name, shape in (*graph.inputs.items(), *graph.outputs.items())
     }
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")  # of tracing; `_difference` shows what it got wrong
             torch.onnx.export(
                 graph.network,
@@ -77,12 +81,27 @@ def write_graph(graph: Graph, path: Path) -> float:
             f"{graph.setting} makes {path.name}, which cannot be written as ONNX ({reason}); "
             "leave networks out with --kinds faiss"
         ) from None
-    if not difference <= DIFFERENCE * max(1.0, largest):  # also where it is NaN
+    most = ROUNDED if getattr(graph.network, "rounds", False) else DIFFERENCE
+    if not difference <= most * max(1.0, largest):  # also where it is NaN
         raise MufinError(
             f"{path.name} of {graph.setting} differs by {difference:.1e} from torch; leave "
             "networks out with --kinds faiss"
         )
     return difference
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's C++ prints: of a network that ONNX cannot hold, all operators."""
+    sys.stdout.flush()
+    with open(os.devnull, "w") as nowhere:
+        screen = os.dup(1)
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(screen, 1)
+            os.close(screen)
 
 
 @torch.no_grad()
@@ -106,68 +125,6 @@ def _difference(graph: Graph, path: Path) -> tuple[float, float]:
 
 # The parts
 
-
-class _Descriptors(nn.Module):
-    """Titles or pictures to the rows that they have in a bag: both parts of an encoder, projected.
-
-    The frozen part runs here too. Its activations are rounded to float16, as precompute stores
-    them.
-    """
-
-    def __init__(self, network: Mufin, name: str):
-        super().__init__()
-        self.encoder, self.projection = network.encoders[name], network.projections[name]
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        encoder = cast(Encoder, self.encoder)
-        first = inputs[0]
-        if encoder.kind != "inputs" and not isinstance(encoder, GivenVectors):
-            first = encoder.frozen(*inputs)
-        if encoder.kind == "activations":
-            first = first.half()
-        return self.projection(encoder(first, *inputs[1:]))
-
-
-class _Words(nn.Module):
-    """Title words, padded, to the row that they have in a bag: the mean of their vectors."""
-
-    def __init__(self, network: Mufin):
-        super().__init__()
-        encoder = cast(LexicalBag, network.encoders["lexical"])
-        self.vectors = nn.Embedding.from_pretrained(encoder.embedding.weight.detach())
-        self.projection = network.projections["lexical"]
-
-    def forward(self, terms: Tensor, lengths: Tensor) -> Tensor:
-        there = torch.arange(terms.shape[1]) < lengths[:, None]
-        rows = self.vectors(terms) * there.unsqueeze(-1)
-        return self.projection(rows.sum(1) / lengths.clamp_min(1)[:, None])
-
-
-class _Bags(nn.Module):
-    """X^0 to the vector x^1 and to X^1."""
-
-    def __init__(self, network: Mufin):
-        super().__init__()
-        self.attention, self.pooling = network.self_attention, network.pooling
-
-    def forward(self, rows: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.attention(rows, modality >= 0)
-        return self.pooling(Bag(out, modality)), out
-
-
-class _Pairs(nn.Module):
-    """X^1 and Z^1 of aligned pairs to x^{2,l}."""
-
-    def __init__(self, network: Mufin):
-        super().__init__()
-        self.attention, self.pooling = network.cross_attention, network.pooling
-
-    def forward(self, x: Tensor, x_modality: Tensor, z: Tensor, z_modality: Tensor) -> Tensor:
-        return self.attention.adapted(Bag(x, x_modality), Bag(z, z_modality), self.pooling)
-
-
-# Their graphs
-
 BATCHES = ((3, 5), (1, 1), (4, 2), (7, 9))  # products, and rows or tokens of each
 
 
@@ -183,7 +140,7 @@ def text_graph(network: Mufin, tokens: np.ndarray) -> Graph:
         return rows[:, :width] * there, lengths
 
     return Graph(
-        _Descriptors(network, "text"),
+        Descriptors(network, "text"),
         {"tokens": ("titles", "tokens"), "lengths": ("titles",)},
         {"rows": ("titles", network.dim)},
         _tries(sample),
@@ -202,7 +159,7 @@ def image_graph(network: Mufin, size: int) -> Graph:
         inputs = {"pixels": ("pictures", size, size, 3)}
         tries = _tries(lambda n, _: (torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8),))
     return Graph(
-        _Descriptors(network, "image"),
+        Descriptors(network, "image"),
         inputs,
         {"rows": ("pictures", network.dim)},
         tries,
@@ -212,11 +169,11 @@ def image_graph(network: Mufin, size: int) -> Graph:
 
 def words_graph(network: Mufin) -> Graph:
     """Numbers of known title words to rows."""
-    words = _Words(network)
+    words = Words(network)
 
     def sample(n: int, m: int) -> Inputs:
         lengths = torch.randint(1, m + 1, (n,))
-        return torch.randint(0, words.vectors.num_embeddings, (n, m)), lengths
+        return torch.randint(0, words.encoder.embedding.num_embeddings, (n, m)), lengths
 
     return Graph(
         words,
@@ -234,7 +191,7 @@ def bag_graph(network: Mufin) -> Graph:
         return _bags(n, m, network.dim)
 
     return Graph(
-        _Bags(network),
+        Bags(network),
         {"rows": ("products", "rows", network.dim), "modality": ("products", "rows")},
         {"x": ("products", network.dim), "bag": ("products", "rows", network.dim)},
         _tries(sample),
@@ -251,7 +208,7 @@ def attention_graph(network: Mufin) -> Graph:
     of_x = {"x": ("pairs", "rows", network.dim), "x_modality": ("pairs", "rows")}
     of_z = {"z": ("pairs", "label_rows", network.dim), "z_modality": ("pairs", "label_rows")}
     return Graph(
-        _Pairs(network),
+        Pairs(network),
         of_x | of_z,
         {"adapted": ("pairs", network.dim)},
         _tries(sample),
