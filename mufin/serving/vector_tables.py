@@ -15,8 +15,9 @@ from mufin.ranking.label_index import LabelIndex
 from mufin.serving.model import Model
 
 GROUP = 2**24  # bytes of the vectors in a row group, the part of a file that is in memory at once
-KINDS = {TEXT: "title", IMAGE: "picture", LEXICAL: "words"}
-CENTROID, WHOLE = "centroid", "label"
+CENTROID, WHOLE = 3, 4  # kinds of rows beside the modalities of bag rows
+NAMES = {TEXT: "title", IMAGE: "picture", LEXICAL: "words", CENTROID: "centroid", WHOLE: "label"}
+KINDS = np.array([NAMES[kind] for kind in range(len(NAMES))])
 Columns = Mapping[str, pa.Array]
 
 
@@ -55,7 +56,7 @@ def write_rows(index: LabelIndex, path: Path) -> None:
         return {
             "row": pa.array(np.arange(at.start, at.stop), pa.int64()),
             "label": pa.array(source.label[at], pa.int32()),
-            "kind": pa.array(kind[at], pa.string()),
+            "kind": pa.array(KINDS[kind[at]], pa.string()),
             "number": pa.array(number[at], pa.int32()),
             "vector": _vectors(source.rows[at]),
         }
@@ -67,12 +68,12 @@ def write_bags(index: LabelIndex, path: Path) -> None:
     """The bags Z^1 of all labels, not scaled, as A_C reads them; the members side by side."""
     first = index.labels[0]
     label = np.repeat(np.arange(len(index)), first.sizes)
-    kind, number = _kinds(first)
+    number = _numbers(first)
 
     def columns(at: slice) -> Columns:
         return {
             "label": pa.array(label[at], pa.int32()),
-            "kind": pa.array(kind[at], pa.string()),
+            "kind": pa.array(KINDS[first.modality[at]], pa.string()),
             "number": pa.array(number[at], pa.int32()),
             "vector": _vectors(np.concatenate([e.rows[at] for e in index.labels], 1)),
         }
@@ -81,29 +82,28 @@ def write_bags(index: LabelIndex, path: Path) -> None:
 
 
 def row_kinds(index: LabelIndex) -> tuple[np.ndarray, np.ndarray]:
-    """What each row of the search is: its kind, and of pictures the number in their product.
+    """The kind of each row of the search (a key of `NAMES`), and the number of a picture.
 
     The rows are the bag rows, label by label, then the centroids (`retrieval.augmented`); with
     `retrieve.vectors: vec`, one vector per label.
     """
     count = len(index.neighbours.source.label)
     if index.vectors != "bag":
-        return np.full(count, WHOLE), np.zeros(count, np.int64)
-    kind, number = _kinds((index.found or index.labels)[0])
-    more = count - len(kind)
+        return np.full(count, WHOLE, np.int8), np.zeros(count, np.int64)
+    bags = (index.found or index.labels)[0]
+    more = count - len(bags.modality)
     return (
-        np.concatenate([kind, np.full(more, CENTROID)]),
-        np.concatenate([number, np.zeros(more, np.int64)]),
+        np.concatenate([bags.modality, np.full(more, CENTROID, np.int8)]),
+        np.concatenate([_numbers(bags), np.zeros(more, np.int64)]),
     )
 
 
-def _kinds(bags: Embedded) -> tuple[np.ndarray, np.ndarray]:
-    """The kind of each row of the bags, and of pictures the number in their product."""
-    names = np.array([KINDS[code] for code in sorted(KINDS)])
+def _numbers(bags: Embedded) -> np.ndarray:
+    """Of each row that is a picture, its number in the product; 0 for other rows."""
     picture = (bags.modality == IMAGE).astype(np.int64)
     before = np.concatenate([[0], np.cumsum(picture)])  # pictures before each row
     number = before[:-1] - np.repeat(before[bags.offsets[:-1]], bags.sizes)
-    return names[bags.modality], np.where(picture, number, 0)
+    return np.where(picture, number, 0)
 
 
 def _joint(parts: list[np.ndarray]) -> np.ndarray:
