@@ -43,6 +43,47 @@ def checked_target(
     return path
 
 
+def checked_folder(
+    target: Path, made: Callable[[Path], bool], what: str, force: bool = False
+) -> Path:
+    """The folder `target`, once it is clear that `publish` may write it; nothing is written yet.
+
+    Raises MufinError if a file or a link is there, if nothing can be created beside it, or if there
+    is a folder of which `made` says that the command did not write it (`what` says what it is not).
+    `force` allows the last; an empty folder holds nothing to lose.
+    """
+    try:
+        status = os.lstat(target)
+    except FileNotFoundError:
+        status = None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MufinError(f"{target} cannot be written: {reason}; name another folder") from None
+    if status and not stat.S_ISDIR(status.st_mode):
+        kind = "a link" if stat.S_ISLNK(status.st_mode) else "not a folder"
+        raise MufinError(f"{target} is {kind} and stays as it is; name another folder")
+    _check_folder(target.absolute())
+    if status and not force and not _made(target, lambda path: _empty(path) or made(path)):
+        raise MufinError(
+            f"{target} is there and is not {what}; name another folder, or --force moves it aside"
+        )
+    return target
+
+
+def _empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+def move_aside(path: Path) -> Path:
+    """Renames `path` to .bak, .bak2, ..., the first that is free, and returns that."""
+    for number in itertools.count(1):
+        backup = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
+        if not os.path.lexists(backup):
+            os.rename(path, backup)
+            return backup
+    raise AssertionError("there are endlessly many numbers")
+
+
 def _made(path: Path, made: Callable[[Path], bool]) -> bool:
     try:
         return made(path)

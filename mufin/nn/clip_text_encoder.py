@@ -47,5 +47,5 @@ class ClipTextEncoder(Encoder):
         mask = token_mask(tokens, lengths)
         out = self.model.text_model(input_ids=tokens.long(), attention_mask=mask)
         hidden = out.last_hidden_state
-        end = hidden[torch.arange(len(hidden), device=hidden.device), lengths.clamp_min(1) - 1]
+        end = hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths.clamp_min(1) - 1]
         return self.model.text_projection(end)

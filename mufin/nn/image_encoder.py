@@ -157,7 +157,7 @@ def _reads_one_token(model: VisionTransformer) -> bool:
 
 def _class_token_block(block: Block, x: Tensor) -> Tensor:
     """The output of a block at the class token only, (n, T, C) -> (n, 1, C)."""
-    a, n, tokens = cast("Attention", block.attn), len(x), x.shape[1]
+    a, n, tokens = cast("Attention", block.attn), x.shape[0], x.shape[1]
     # The weights of Q, K and V are stacked: the first third is Q.
     h, split = block.norm1(x), a.num_heads * a.head_dim
     bias_q = bias_kv = None
