@@ -406,6 +406,35 @@ def demo(
         demo(folder, port)
 
 
+@app.command(short_help="Write vectors and networks for programs without this library.")
+def export(
+    folder: Annotated[
+        Path, typer.Argument(help="a folder as `dvc repro` left it", readable=False)
+    ] = Path("."),
+    out: Annotated[Path, typer.Option("--out", "-o", help="the folder to make", readable=False)] = (
+        Path("export")
+    ),
+    kinds: Annotated[
+        Literal["all", "vectors", "faiss", "onnx"],
+        typer.Option(help="Parquet files, an index of FAISS, networks in ONNX"),
+    ] = "all",
+    faiss: Annotated[
+        Literal["flat", "hnsw"], typer.Option(help="the index: exact, or a graph")
+    ] = "flat",
+    force: Force = False,
+) -> None:
+    """Write label vectors to Parquet and FAISS, and networks to ONNX.
+
+    docs/export.md says what each file holds, and how a vector database answers by them.
+
+    \b
+    mufin export --out export
+    """
+    from mufin.commands.export import export
+
+    guarded(export, folder, out, kinds, faiss, force)
+
+
 @app.command(short_help="Write a catalog to try the pipeline with.")
 def example(
     folder: Annotated[Path, typer.Argument(help="the folder to make", readable=False)],

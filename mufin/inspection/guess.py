@@ -16,7 +16,6 @@ from mufin.inspection.candidates import Column, columns_of, text_of_item
 from mufin.inspection.files import Given, Origin, located_at, origin_of
 from mufin.inspection.look import Look, alike
 from mufin.inspection.reading import known_ids
-from mufin.profiles import scalar
 
 NOTHING = Interactions(location=None, basket=None, item=None, time=None, weight=None)
 NO_LABELS = LabelTexts(location=None, id="id", text="text", prefix="")
@@ -171,13 +170,15 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
         raise _no_products(best)
     found = best.found
     there = {column.name for column in best.columns}
+    kept = [name for name in empty.columns.attributes if name in there]
+    filters = own.for_filters(best.columns, found)
     names = Names(
         id=found.id,
         title=found.title,
         images=found.images[0] if len(found.images) == 1 else found.images,
         related=found.related[0] if len(found.related) == 1 else found.related,
         category=found.category,
-        attributes=[name for name in empty.columns.attributes if name in there],
+        attributes=list(dict.fromkeys([*kept, *filters])),
     )
     download = replace(
         empty,
@@ -192,11 +193,9 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
             f"{name} has related ids too; to use both, set download.columns.related: "
             f"{{{', '.join([f'{related}: 1.0' for related in found.related])}, {name}: 0.3}}"
         )
-    more = [n for n in own.for_filters(best.columns, found) if n not in names.attributes]
-    if more:
-        kept = scalar([*names.attributes, *more])
+    if filters:
         guess.remarks.append(
-            f"to limit recommendations by {', '.join(more)}: download.columns.attributes: {kept}"
+            f"recommendations can be limited by {', '.join(filters)} (download.columns.attributes)"
         )
     if rest := [table for table in tables if table is not best]:
         _add_tables(guess, rest, empty)
