@@ -107,7 +107,8 @@ class Labels:
         if label < self.base:
             mu = self.index.centroids[label : label + 1]
         rows, vectors = joint_rows(list(found)), joint_vectors(list(found))
-        return searched_rows(self.index.vectors, rows, found[0].offsets, vectors, mu).rows
+        source = searched_rows(self.index.vectors, rows, found[0].offsets, vectors, mu)
+        return np.asarray(source.rows)
 
     # Search
 
