@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from mufin import runtime
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.decoding import decode_each
 from mufin.corpus.descriptors import DescriptorStore
@@ -76,6 +78,8 @@ class NewProducts:
         if self.text.kind == "inputs":
             return tokens, lengths.astype(np.int64)
         counts = torch.from_numpy(np.maximum(lengths, 1).astype(np.int64))
+        # Padding costs time, and no token looks at it
+        tokens = tokens[:, : max(int(lengths.max(initial=0)), 1)]
         return self._frozen(self.text, torch.from_numpy(tokens), counts), lengths.astype(np.int64)
 
     def _pictures(self, pictures: list[tuple[bytes, ...]]) -> tuple[Lists, np.ndarray]:
@@ -84,7 +88,7 @@ class NewProducts:
         counts = [len(product) for product in pictures]
         owners = np.repeat(np.arange(len(pictures)), counts)
         lists = Lists.of_pairs(owners, np.arange(len(rows)), len(pictures))
-        return lists, np.stack(rows) if rows else self._no_picture()
+        return lists, np.stack(rows) if rows else self._no_picture
 
     def _picture_rows(self, contents: Sequence[bytes]) -> list[np.ndarray]:
         """The input of E_V of each picture."""
@@ -103,7 +107,7 @@ class NewProducts:
                 "E_V is not available: the vectors of images were given (download.image_vectors), "
                 "so a new image cannot be encoded; ask by title alone",
             )
-        decoded = decode_each(contents, self.settings.image.size)
+        decoded = decode_each(contents, self.settings.image.size, runtime.workers())
         if broken := [reason for reason in decoded if isinstance(reason, str)]:
             text = f"a picture cannot be read ({broken[0]}); give another one or none"
             raise QueryError("images", text)
@@ -119,6 +123,7 @@ class NewProducts:
         ]
         return np.concatenate(parts)
 
+    @cached_property
     def _no_picture(self) -> np.ndarray:
         """(0, ...): the inputs of no picture, of the shape and type of those of a picture."""
         if isinstance(self.image, GivenVectors):
