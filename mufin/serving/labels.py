@@ -7,6 +7,7 @@ alpha, centroid, frequency); its bag and vector are those of its new title and p
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +23,9 @@ from mufin.ranking.scoring import LabelSides, classifier_scores, label_sides
 from mufin.retrieval.augmented import searched_rows
 from mufin.serving.embedded import One
 from mufin.serving.growing import GrowingRows
+from mufin.serving.threads import one_thread
 
+FEW = 4  # questions at once that are scored by one thread
 SIDES = 2**27  # numbers of the label sides that are computed once; where more, per question
 
 
@@ -168,6 +171,10 @@ class Labels:
 
     def classifier(self, datapoints: list[Embedded], ids: np.ndarray) -> np.ndarray:
         """(n, K) float32: the mean over members of <w_l, x^{2,l}>; arbitrary where ids are -1."""
+        with one_thread() if len(ids) <= FEW else contextlib.nullcontext():
+            return self._classifier(datapoints, ids)
+
+    def _classifier(self, datapoints: list[Embedded], ids: np.ndarray) -> np.ndarray:
         device = self.predictor.device
         there = ids >= 0
         asked = there & self.is_own[np.maximum(ids, 0)] if self.sides is not None else there
@@ -176,10 +183,11 @@ class Labels:
             out = classifier_scores(self.sides, datapoints, np.where(asked, 0, ids), device)
         if not asked.any():
             return out
-        for row in range(len(ids)):
-            columns = np.flatnonzero(asked[row])
-            if len(columns):
-                out[row, columns] = self._own_scores(datapoints, row, ids[row, columns])
+        with one_thread():
+            for row in range(len(ids)):
+                columns = np.flatnonzero(asked[row])
+                if len(columns):
+                    out[row, columns] = self._own_scores(datapoints, row, ids[row, columns])
         return out
 
     def _own_scores(self, datapoints: list[Embedded], row: int, ids: np.ndarray) -> np.ndarray:
