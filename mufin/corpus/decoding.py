@@ -175,15 +175,42 @@ def _received(connection: socket.socket, length: int) -> bytearray:
     return content
 
 
-_spare = Decoder()  # waits for the pictures of the next call: a start takes 0.3 s
+MOST_SPARE = 4  # processes that wait, each with some 60 MB
+
+_spare: list[Decoder] = []  # wait for the pictures of the next call: a start takes 0.3 s
 _spare_lock = threading.Lock()
-atexit.register(_spare.stop)
 
 
-def decode_each(contents: Iterable[bytes], size: int) -> list[np.ndarray | str]:
-    """For each of a few pictures (size, size, 3) uint8, or the reason why there is none."""
+@atexit.register
+def _stop_spare() -> None:
+    for decoder in _spare:
+        decoder.stop()
+
+
+def decode_each(contents: Iterable[bytes], size: int, workers: int = 1) -> list[np.ndarray | str]:
+    """For each of a few pictures (size, size, 3) uint8, or the reason why there is none.
+
+    Up to `workers` processes, at most four, decode at the same time.
+    """
+    pictures = list(contents)
+    workers = max(1, min(workers, MOST_SPARE, len(pictures)))
     with _spare_lock:
-        return [_spare.decode(content, size) for content in contents]
+        _spare.extend(Decoder() for _ in range(workers - len(_spare)))
+        if workers == 1:
+            return [_spare[0].decode(content, size) for content in pictures]
+        with ThreadPoolExecutor(workers) as threads:
+            parts = [
+                threads.submit(_decoded_by, _spare[n], pictures[n::workers], size)
+                for n in range(workers)
+            ]
+            out: list[np.ndarray | str] = [""] * len(pictures)
+            for n, part in enumerate(parts):
+                out[n::workers] = part.result()
+        return out
+
+
+def _decoded_by(decoder: Decoder, pictures: list[bytes], size: int) -> list[np.ndarray | str]:
+    return [decoder.decode(content, size) for content in pictures]
 
 
 def decoded(

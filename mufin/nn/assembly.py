@@ -264,7 +264,9 @@ def _loaded(
             for name, encoder in network.encoders.items()
             if isinstance(encoder, StoredDescriptors)
         )
-        network.load_state_dict({n: w for n, w in weights.items() if not n.startswith(left_out)})
+        kept = {n: w for n, w in weights.items() if not n.startswith(left_out)}
+        # For predictions the weights stay in their mapped file: eta of many labels is large
+        network.load_state_dict(kept, assign=not whole)
     except (RuntimeError, TypeError) as error:
         raise ArtifactError(
             f"a member of {folder} does not fit the encoders in {precomputed.folder}, or another "

@@ -32,12 +32,12 @@ class Embedded:
 
     def bags(self, index: np.ndarray, device: torch.device, width: int | None = None) -> Bag:
         """The bags `index` as (len(index), m, D), padded to m = `width` rows or to the longest."""
-        lengths = np.diff(self.offsets)[index]
+        lengths = self.offsets[index + 1] - self.offsets[index]
         width = width or max(int(lengths.max(initial=0)), 1)
         mask = np.arange(width) < lengths[:, None]
         rows = np.zeros((*mask.shape, self.rows.shape[1]), np.float32)
         modality = np.full(mask.shape, -1, np.int8)
-        at = (self.offsets[:-1][index][:, None] + np.arange(width))[mask]
+        at = (self.offsets[index][:, None] + np.arange(width))[mask]
         rows[mask], modality[mask] = self.rows[at], self.modality[at]
         return Bag(torch.from_numpy(rows).to(device), torch.from_numpy(modality).to(device))
 

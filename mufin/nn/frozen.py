@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from mufin.nn.encoder import Encoder
+from mufin.nn.encoder import Kind
+
+
+class HasFrozen(Protocol):
+    """An encoder, or what runs its frozen part in its place."""
+
+    kind: Kind
+
+    @property
+    def frozen(self) -> Callable[..., Tensor]:
+        """What precompute stores of pixels, or of tokens and their lengths."""
 
 
 @torch.inference_mode()
 def frozen_inputs(
-    encoder: Encoder, inputs: tuple[Tensor, ...], device: torch.device, precision: torch.dtype
+    encoder: HasFrozen, inputs: tuple[Tensor, ...], device: torch.device, precision: torch.dtype
 ) -> np.ndarray:
     """The output of the encoder's frozen part: float32 descriptors or float16 activations.
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from mufin.artifacts.contents import check, checked
 from mufin.artifacts.files import artifact_json, write_json
+from mufin.artifacts.mapped import MappedTensors
 from mufin.artifacts.publication import publish
 from mufin.errors import ArtifactError, shown
-from mufin.nn.embedding import Embedded, joint_rows, joint_vectors
+from mufin.nn.embedding import Embedded, joint_rows, joint_vectors, unit_rows
 from mufin.ragged import Lists, offsets_of
 from mufin.ranking.neighbour_votes import NeighbourVotes
 from mufin.ranking.title_ridge import TitleRidge
-from mufin.retrieval.augmented import searched_rows
+from mufin.retrieval.augmented import rows_in_use, searched_rows
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours
+from mufin.retrieval.made_rows import MadeRows
 from mufin.retrieval.neighbours import load_neighbours
 
 FIELDS = ("rows", "modality", "offsets", "vectors")  # of Embedded
@@ -68,6 +70,35 @@ def label_rows(kind: str, labels: list[Embedded], centroids: np.ndarray) -> Labe
     return searched_rows(kind, rows, labels[0].offsets, vectors, centroids)
 
 
+def made_label_rows(
+    kind: str, labels: list[Embedded], centroids: np.ndarray, release: Callable[[], None]
+) -> LabelRows:
+    """`label_rows` whose vectors are computed when they are read: they would double the memory.
+
+    `release` is called after many of them were read.
+    """
+    offsets, width = labels[0].offsets, centroids.shape[1]
+    of_bags, of_centroids = rows_in_use(kind, offsets, centroids)
+
+    def of_labels(numbers: np.ndarray) -> np.ndarray:
+        if kind == "bag":
+            return joint_rows([replace(e, rows=e.rows[numbers]) for e in labels])
+        own = of_bags[numbers]
+        return joint_vectors([replace(e, vectors=e.vectors[own]) for e in labels])
+
+    def make(numbers: np.ndarray) -> np.ndarray:
+        of_bag = numbers < len(of_bags)
+        if of_bag.all():
+            return of_labels(numbers)
+        out = np.empty((len(numbers), width), np.float32)
+        out[of_bag] = of_labels(numbers[of_bag])
+        out[~of_bag] = unit_rows(centroids[of_centroids[numbers[~of_bag] - len(of_bags)]])
+        return out
+
+    label = np.concatenate([of_bags, of_centroids])
+    return LabelRows(MadeRows((len(label), width), make, release), label, len(offsets) - 1)
+
+
 def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | None = None) -> None:
     """Publishes `index.safetensors`, `index.json`, the graphs of HNSW and the ridge, if any.
 
@@ -106,17 +137,22 @@ def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | N
 
 
 def load_index(folder: Path, device: torch.device) -> LabelIndex:
-    """The index that `save_index` wrote; raises ArtifactError if it is not as it was written."""
+    """The index that `save_index` wrote, its tensors memory-mapped.
+
+    Raises ArtifactError if it is not as it was written.
+    """
     checked(folder)
     facts, path = artifact_json(folder / "index.json"), folder / "index.safetensors"
-    check(path)
+    check(path, mapped=True)
     try:
-        tensors, members = load_file(path), range(facts["members"])
+        tensors, members = MappedTensors(path), range(facts["members"])
         labels = [Embedded(*(tensors[f"{m}/{name}"] for name in FIELDS)) for m in members]
         found = None
         if facts["retrieve_model"] == "pretrain":
             found = [Embedded(*(tensors[f"found/{m}/{n}"] for n in FIELDS)) for m in members]
-        rows = label_rows(facts["retrieve_vectors"], found or labels, tensors["centroids"])
+        rows = made_label_rows(
+            facts["retrieve_vectors"], found or labels, tensors["centroids"], tensors.release
+        )
         return LabelIndex(
             labels=labels,
             classifiers=[tensors[f"{m}/w"] for m in members],

@@ -87,7 +87,7 @@ class NeighbourVotes:
     def tensors(self) -> dict[str, np.ndarray]:
         """What `models/index` keeps of it, but for the graph of the search."""
         return {
-            "vectors": self.search.source.rows,
+            "vectors": np.asarray(self.search.source.rows),
             "datapoint": self.search.source.label,
             "products": self.products,
             "offsets": self.labels.offsets,

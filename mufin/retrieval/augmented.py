@@ -16,8 +16,19 @@ def searched_rows(
     """
     if kind == "bag":
         return augmented_rows(rows, offsets, centroids)
-    own = np.flatnonzero(np.diff(offsets) > 0)
+    own, _ = rows_in_use(kind, offsets, centroids)
     return LabelRows(vectors[own], own, len(vectors))
+
+
+def rows_in_use(
+    kind: str, offsets: np.ndarray, centroids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of the rows of `searched_rows`: of bags or vectors, then of centroids."""
+    sizes = np.diff(offsets)
+    if kind != "bag":
+        return np.flatnonzero(sizes > 0), np.zeros(0, np.int64)
+    own = np.flatnonzero((sizes[: len(centroids)] > 0) & centroids.any(1))
+    return np.repeat(np.arange(len(sizes)), sizes), own
 
 
 def augmented_rows(rows: np.ndarray, offsets: np.ndarray, centroids: np.ndarray) -> LabelRows:
@@ -29,9 +40,7 @@ def augmented_rows(rows: np.ndarray, offsets: np.ndarray, centroids: np.ndarray)
     left out: its cosine would be 0, and that of a bag row can be negative. A label without bag rows
     has no descriptor, so it is no answer: its centroid is left out too.
     """
-    num_labels, sizes = len(offsets) - 1, np.diff(offsets)
-    of_rows = np.repeat(np.arange(num_labels), sizes)
-    own = np.flatnonzero((sizes[: len(centroids)] > 0) & centroids.any(1))
+    of_rows, own = rows_in_use("bag", offsets, centroids)
     label = np.concatenate([of_rows, own])
     vectors = np.concatenate([rows, unit_rows(centroids[own])]).astype(np.float32, copy=False)
-    return LabelRows(vectors, label.astype(np.int64), num_labels)
+    return LabelRows(vectors, label.astype(np.int64), len(offsets) - 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mufin.errors import MufinError
 from mufin.ragged import Lists
+from mufin.retrieval.made_rows import MadeRows
 
 BUDGET = 2**26  # float32 scores per chunk on a CPU, 256 MB; temporaries need as much again
 GPU_BUDGET = 2**30  # the same on a GPU, 4 GB, but at most a sixteenth of its free bytes
@@ -26,7 +27,7 @@ LAYERS = 64  # rows per label that are layers, see `ExactNeighbours`; a bag has 
 class LabelRows:
     """R vectors and the label of each; a label may have any number of rows, also none."""
 
-    rows: np.ndarray  # (R, D) float32
+    rows: np.ndarray | MadeRows  # (R, D) float32
     label: np.ndarray  # (R,) int64 label ids, -1 for a removed row
     num_labels: int
 

@@ -15,7 +15,10 @@ The layout, in little-endian words of four bytes:
 from __future__ import annotations
 
 import math
+import os
+from bisect import bisect_left
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -100,21 +103,21 @@ def clear_norms(path: Path) -> None:
 def _check(path: Path, source: LabelRows) -> None:
     size = path.stat().st_size
     _require(size >= HEAD.itemsize and size % 4 == 0, f"it has {size} bytes")
-    words = np.memmap(path, "<u4", mode="r")
-    head = dict(zip(NAMES, words[: HEAD.itemsize // 4].view(HEAD)[0].item()))
-    _check_head(head, *source.rows.shape)
-    count, width = head["rows"], head["row_bytes"] // 4
-    start = HEAD.itemsize // 4
-    upper = start + count * (width + 1)
-    _require(upper + count <= len(words), f"it has {size} bytes")
-    _check_rows(words[start : start + count * width].reshape(count, width), head, source)
-    starts, levels = _upper_lists(words[upper:], count, head["m"])
+    with open(path, "rb") as file:
+        head = dict(zip(NAMES, np.fromfile(file, HEAD, 1)[0].item()))
+        _check_head(head, *source.rows.shape)
+        count, width = head["rows"], head["row_bytes"] // 4
+        _require(HEAD.itemsize + 4 * count * (width + 2) <= size, f"it has {size} bytes")
+        _check_rows(file, head, source)
+        file.seek(4 * count, os.SEEK_CUR)  # norms
+        words = np.fromfile(file, "<u4")
+    starts, levels = _upper_lists(words, count, head["m"])
     if count:
         _require(head["entry"] < count and 0 <= head["top"] == levels.max(), "top")
         _require(levels[head["entry"]] == head["top"], "entry")
     else:
         _require((head["top"], head["entry"]) == (-1, NO_ENTRY), "entry of no rows")
-    _check_upper_links(words[upper:], starts, levels, head["m"])
+    _check_upper_links(words, starts, levels, head["m"])
 
 
 def _require(ok: bool, said: str) -> None:
@@ -141,23 +144,35 @@ def _check_head(head: dict, count: int, dim: int) -> None:
     _require(math.isclose(head["mult"], 1 / math.log(m)), f"mult is {head['mult']}")
 
 
-def _check_rows(rows: np.ndarray, head: dict, source: LabelRows) -> None:
-    """Links, ids and vectors of the lowest layer; `rows` (count, words per row)."""
-    count, places = len(rows), head["links"]
+def _check_rows(file: BinaryIO, head: dict, source: LabelRows) -> None:
+    """Links, ids and vectors of the lowest layer, which `file` is at.
+
+    It reads block by block: pages of a mapped file would count as memory of the process.
+    """
+    count, places, width = head["rows"], head["links"], head["row_bytes"] // 4
     seen = np.zeros(count, bool)
-    for part in _blocks(count, rows.shape[1]):
-        block = rows[part]
+    for part in _blocks(count, width):
+        here = min(part.stop, count) - part.start
+        block = np.fromfile(file, "<u4", here * width)
+        _require(len(block) == here * width, "it ends in a row")
+        block = block.reshape(here, width)
         number, flags = block[:, 0] & MOST_LINKS, block[:, 0] >> 16
         _require(bool((flags <= 1).all()), "marks of rows")
         _check_links(number, block[:, 1 : 1 + places], count)
         _require(bool((block[:, -1] == 0).all() and (block[:, -2] < count).all()), "ids of rows")
         ids = block[:, -2].astype(np.int64)
         seen[ids] = True
-        vectors, wanted = block[:, 1 + places : -2].view("<f4"), source.rows[ids]
-        close = np.abs(vectors - wanted) <= CLOSE * (1 + np.abs(wanted))
-        _require(bool(close.all()), "its vectors are others")
+        vectors = block[:, 1 + places : -2].view("<f4")
+        _require(_close(vectors, source.rows[ids]), "its vectors are others")
         _require(bool((source.label[ids[flags == 1]] < 0).all()), "a row in use is removed")
     _require(bool(seen.all()), "two rows of one id")
+
+
+def _close(vectors: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether all differ by at most `CLOSE` (1 + |wanted|); false for NaN."""
+    if np.array_equal(vectors, wanted):  # where the machine that built the graph reads it
+        return True
+    return bool((np.abs(vectors - wanted) <= CLOSE * (1 + np.abs(wanted))).all())
 
 
 def _check_links(number: np.ndarray, links: np.ndarray, count: int) -> None:
@@ -177,19 +192,24 @@ def _upper_lists(words: np.ndarray, count: int, m: int) -> tuple[np.ndarray, np.
     """
     starts, levels = np.zeros(count, np.int64), np.zeros(count, np.int64)
     filled = np.flatnonzero(words)
-    row = at = 0  # `at` is the place of the word with the bytes of the lists of `row`
+    places, bytes_there = filled.tolist(), words[filled].tolist()  # a loop over numpy is slow
+    found: list[tuple[int, int, int]] = []  # row, start, level
+    row = at = place = 0  # `at` is the place of the word with the bytes of the lists of `row`
     while row < count:
-        place = np.searchsorted(filled, at)
-        following = int(filled[place]) if place < len(filled) else len(words)
+        place = bisect_left(places, at, place)
+        following = places[place] if place < len(places) else len(words)
         row, at = min(row + following - at, count), min(following, at + count - row)
         if row == count:
             break
         _require(at < len(words), "lists of too few rows")
-        level, rest = divmod(int(words[at]), 4 * (m + 1))
+        level, rest = divmod(bytes_there[place], 4 * (m + 1))
         _require(rest == 0, "lengths of lists")
-        starts[row], levels[row] = at + 1, level
+        found.append((row, at + 1, level))
         row, at = row + 1, at + 1 + level * (m + 1)
     _require(at == len(words), "bytes of lists")
+    if found:
+        rows, firsts, heights = np.array(found).T
+        starts[rows], levels[rows] = firsts, heights
     return starts, levels
 
 

@@ -12,7 +12,7 @@ import torch
 
 from mufin.ragged import Lists, is_in
 from mufin.retrieval.exact import ExactNeighbours, LabelRows, checked
-from mufin.retrieval.graph_file import check_graph, clear_norms, size_by_head
+from mufin.retrieval.graph_file import clear_norms, size_by_head
 from mufin.retrieval.within import search_within
 
 OVER_FETCH = 7  # rows per wanted label at first; real bags need 4.7 (median), at most 6.7
@@ -30,7 +30,7 @@ class HnswNeighbours:
 
     Without `graph` a new graph is built with `m` links per node. With one thread the same rows give
     the same bytes; several threads are faster but give other bytes each time. `graph` is a file
-    that `save` wrote for the same rows.
+    that `save` wrote for the same rows, and that `check_graph` has checked.
     """
 
     def __init__(
@@ -48,14 +48,13 @@ class HnswNeighbours:
         self.ef, self.threads = ef, threads
         self.graph = hnswlib.Index("ip", rows.rows.shape[1])
         if graph is None:
-            checked(rows.rows, rows.rows.shape[1])
+            vectors = checked(np.asarray(rows.rows), rows.rows.shape[1])
             capacity = max(len(rows.rows), 1)
             self.graph.init_index(
                 capacity, M=m, ef_construction=ef_construction, random_seed=seed + 1
             )
-            self._insert(rows.rows, 0)
+            self._insert(vectors, 0)
         else:
-            check_graph(graph, rows)
             self.graph.load_index(str(graph), max_elements=len(rows.rows))
         self._set_source(rows)
 
@@ -72,7 +71,7 @@ class HnswNeighbours:
         excluded. Where few are allowed, the search is exact.
         """
         queries = checked(queries, self.source.rows.shape[1])
-        if allowed is not None and allowed[self.present].sum() * FEW <= len(self.present):
+        if allowed is not None and np.count_nonzero(self.has_rows & allowed) * FEW <= self.present:
             return search_within(self.source, queries, k, excluded, allowed)
         n, step = len(queries), max(1, FETCHED // max(OVER_FETCH * k, 1))
         labels, values = _empty(n, k)
@@ -135,19 +134,22 @@ class HnswNeighbours:
         self, n: int, k: int, excluded: Lists | None, allowed: np.ndarray | None
     ) -> np.ndarray:
         """(n,) the number of distinct labels that each query can get, at most k."""
-        present = self.present if allowed is None else self.present[allowed[self.present]]
-        goal = np.full(n, len(present))
+        present = self.has_rows if allowed is None else self.has_rows & allowed
+        goal = np.full(n, self.present if allowed is None else np.count_nonzero(present))
         if excluded is not None:
             # One integer per (query, label) pair; a pair that is listed twice counts once.
             pairs = np.unique(excluded.rows() * np.int64(self.source.num_labels) + excluded.values)
             rows, ids = np.divmod(pairs, max(self.source.num_labels, 1))
-            goal -= np.bincount(rows[np.isin(ids, present)], minlength=n)
+            goal -= np.bincount(rows[present[ids]], minlength=n)
         return np.minimum(goal, k)
 
     def _set_source(self, rows: LabelRows) -> None:
         self.source = rows
-        self.present = np.unique(rows.label[rows.label >= 0])  # labels that have rows
-        self.alive = int((rows.label >= 0).sum())  # rows that were not removed
+        there = rows.label[rows.label >= 0]
+        self.has_rows = np.zeros(rows.num_labels, bool)  # (L,)
+        self.has_rows[there] = True
+        self.present = int(np.count_nonzero(self.has_rows))  # labels that have rows
+        self.alive = len(there)  # rows that were not removed
         self._exact_search: ExactNeighbours | None = None  # over the same rows, made when needed
 
     def _exact(self) -> ExactNeighbours:
@@ -163,10 +165,10 @@ class HnswNeighbours:
 
     def add(self, rows: LabelRows) -> None:
         """Adds rows, of known labels or of new ones."""
-        checked(rows.rows, self.source.rows.shape[1])
+        vectors = checked(np.asarray(rows.rows), self.source.rows.shape[1])
         first = len(self.source.rows)
-        self.graph.resize_index(max(first + len(rows.rows), 1))
-        self._insert(rows.rows, first)
+        self.graph.resize_index(max(first + len(vectors), 1))
+        self._insert(vectors, first)
         self._set_source(self.source.joined(rows))
 
     def remove(self, labels: np.ndarray) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from mufin.errors import ArtifactError, shown
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
+from mufin.retrieval.graph_file import check_graph
 from mufin.retrieval.hnsw import HnswNeighbours, file_hash
 
 AUTO_EXACT = 200_000  # rows up to which `auto` is exact on a CPU
@@ -46,24 +48,41 @@ def load_neighbours(
     graph, facts = folder / "hnsw.bin", folder / "hnsw.json"
     if not graph.exists() and not facts.exists():
         return ExactNeighbours(rows, device)
-    ef = _ef_of(graph, facts, rows)
+    ef, digest = _facts_of(graph, facts, rows)
+    with ThreadPoolExecutor(1) as other:  # a hash and the checks take seconds each
+        hashed = other.submit(file_hash, graph)
+        try:
+            check_graph(graph, rows)
+        except ArtifactError:
+            _check_hash(hashed.result(), digest, graph, rows)
+            raise
+        _check_hash(hashed.result(), digest, graph, rows)
     return HnswNeighbours(rows, 0, 0, ef, graph=graph)
 
 
-def _ef_of(graph: Path, facts: Path, rows: LabelRows) -> int:
-    """`ef` of a saved graph, whose shape and hash are those that `facts` says."""
+def _facts_of(graph: Path, facts: Path, rows: LabelRows) -> tuple[int, str]:
+    """`ef` and the hash of a saved graph, whose shape is that which `facts` says."""
     try:
         said = json.loads(facts.read_text())
-        ef, saved = said["ef"], (said["shape"], said["sha256"])
+        ef, shape, digest = said["ef"], said["shape"], said["sha256"]
         if type(ef) is not int or not 1 <= ef < 2**63:
             raise ValueError(f"ef is {shown(ef)}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
             f"{facts} cannot be read ({shown(str(error))}); run `dvc repro index` again"
         ) from None
-    if not graph.is_file() or saved != (list(rows.rows.shape), file_hash(graph)):
-        raise ArtifactError(
-            f"{graph} is broken, or does not belong to the index in its folder (rows of shape "
-            f"{rows.rows.shape}); run `dvc repro index` again"
-        )
-    return ef
+    if not graph.is_file() or shape != list(rows.rows.shape):
+        raise _other(graph, rows)
+    return ef, digest
+
+
+def _check_hash(found: str, digest: str, graph: Path, rows: LabelRows) -> None:
+    if found != digest:
+        raise _other(graph, rows)
+
+
+def _other(graph: Path, rows: LabelRows) -> ArtifactError:
+    return ArtifactError(
+        f"{graph} is broken, or does not belong to the index in its folder (rows of shape "
+        f"{rows.rows.shape}); run `dvc repro index` again"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,9 @@ from mufin.serving.model import Model
 from mufin.serving.new_products import NewProducts
 from mufin.serving.query import NewProduct
 from mufin.serving.remembered import Remembered
+from mufin.serving.threads import one_thread
 
+FEW = 4  # products at once that one thread embeds, if that is little work
 KEPT = 2**27  # bytes of embedded products that are kept
 CODES = {"text": TEXT, "image": IMAGE, "lexical": LEXICAL}
 Modalities = tuple[str, ...] | None  # None: all that the model uses
@@ -52,6 +55,13 @@ class Datapoints:
             self.predictor.device,
             self.predictor.precision,
         )
+
+    @cached_property
+    def light(self) -> bool:
+        """Whether the networks read descriptors, so that only the attention is left to compute."""
+        networks = [*self.predictor.networks, *(self.predictor.retrievers or [])]
+        encoders = [e for n in networks for name, e in n.encoders.items() if name != "lexical"]
+        return all(getattr(encoder, "kind", "") == "descriptors" for encoder in encoders)
 
     def embedded(self, asked: Sequence[tuple[Asked, Modalities]]) -> list[Embedded]:
         """The products, at least one, with the descriptors of these modalities only."""
@@ -94,7 +104,8 @@ class Datapoints:
                 new = [p.new or NewProduct() for p in products]
                 store, rows = self.new_products.store(new), np.arange(len(products))
             codes = None if modalities is None else {CODES[name] for name in modalities}
-            embedded = self.predictor.embed(rows, codes, store)
+            with one_thread() if len(rows) <= FEW and self.light else contextlib.nullcontext():
+                embedded = self.predictor.embed(rows, codes, store)
             out |= {i: one_of(embedded, place) for place, i in enumerate(numbers)}
         return [out[i] for i in range(len(asked))]
 

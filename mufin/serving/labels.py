@@ -7,6 +7,7 @@ alpha, centroid, frequency); its bag and vector are those of its new title and p
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,14 +16,16 @@ import torch
 
 from mufin.nn.bags import Bag
 from mufin.nn.embedding import Embedded, joint_rows, joint_vectors
-from mufin.nn.label_side import LabelSide
+from mufin.nn.own_scores import OwnScores
 from mufin.ragged import Lists
 from mufin.ranking.predictor import Predictor
 from mufin.ranking.scoring import LabelSides, classifier_scores, label_sides
 from mufin.retrieval.augmented import searched_rows
 from mufin.serving.embedded import One
 from mufin.serving.growing import GrowingRows
+from mufin.serving.threads import one_thread
 
+FEW = 4  # questions at once that are scored by one thread
 SIDES = 2**27  # numbers of the label sides that are computed once; where more, per question
 
 
@@ -54,6 +57,7 @@ class Labels:
         self.has_rows = np.zeros(self.base, bool)
         self.has_rows[source.label[source.label >= 0]] = True
         self.untouched = True  # no label of the index was changed or removed
+        self._log_frequency = np.zeros(0, np.float32)
 
     # Changes
 
@@ -107,7 +111,8 @@ class Labels:
         if label < self.base:
             mu = self.index.centroids[label : label + 1]
         rows, vectors = joint_rows(list(found)), joint_vectors(list(found))
-        return searched_rows(self.index.vectors, rows, found[0].offsets, vectors, mu).rows
+        source = searched_rows(self.index.vectors, rows, found[0].offsets, vectors, mu)
+        return np.asarray(source.rows)
 
     # Search
 
@@ -166,6 +171,10 @@ class Labels:
 
     def classifier(self, datapoints: list[Embedded], ids: np.ndarray) -> np.ndarray:
         """(n, K) float32: the mean over members of <w_l, x^{2,l}>; arbitrary where ids are -1."""
+        with one_thread() if len(ids) <= FEW else contextlib.nullcontext():
+            return self._classifier(datapoints, ids)
+
+    def _classifier(self, datapoints: list[Embedded], ids: np.ndarray) -> np.ndarray:
         device = self.predictor.device
         there = ids >= 0
         asked = there & self.is_own[np.maximum(ids, 0)] if self.sides is not None else there
@@ -174,12 +183,26 @@ class Labels:
             out = classifier_scores(self.sides, datapoints, np.where(asked, 0, ids), device)
         if not asked.any():
             return out
-        unique = np.unique(ids[asked])
-        sides = LabelSides(
-            self.predictor.networks, [self._side(m, unique) for m in range(len(datapoints))]
-        )
-        place = np.minimum(np.searchsorted(unique, ids), len(unique) - 1)
-        return np.where(asked, classifier_scores(sides, datapoints, place, device), out)
+        with one_thread():
+            for row in range(len(ids)):
+                columns = np.flatnonzero(asked[row])
+                if len(columns):
+                    out[row, columns] = self._own_scores(datapoints, row, ids[row, columns])
+        return out
+
+    def _own_scores(self, datapoints: list[Embedded], row: int, ids: np.ndarray) -> np.ndarray:
+        """(U,) the classifier scores of one datapoint and labels `ids`, without label sides."""
+        device, total = self.predictor.device, torch.zeros((), device=self.predictor.device)
+        for member, (scores, x) in enumerate(zip(self.scorers, datapoints)):
+            w = torch.from_numpy(self._w(member, ids)).to(device)
+            bag = x.bags(np.array([row]), device)
+            total = total + scores(bag, self.bags(member, ids), w)
+        return (total / len(self.scorers)).float().cpu().numpy()
+
+    @cached_property
+    def scorers(self) -> list[OwnScores]:
+        """What scores one datapoint at a time, by each member."""
+        return [OwnScores(n.to(self.predictor.device)) for n in self.predictor.networks]
 
     @cached_property
     def sides(self) -> LabelSides | None:
@@ -191,24 +214,20 @@ class Labels:
             return None
         return label_sides(self.predictor.networks, index.labels, self.predictor.device)
 
-    @torch.inference_mode()
-    def _side(self, member: int, ids: np.ndarray) -> LabelSide:
-        network = self.predictor.networks[member].to(self.predictor.device)
-        w = np.stack([self._w(member, int(label)) for label in ids])
-        return network.label_side(
-            self.bags(member, ids), torch.from_numpy(w).to(self.predictor.device)
-        )
-
-    def _w(self, member: int, label: int) -> np.ndarray:
-        own = self.own.get(label)
-        return self.index.classifiers[member][label] if own is None else own.classifiers[member]
+    def _w(self, member: int, ids: np.ndarray) -> np.ndarray:
+        """(U, D) the classifiers of labels `ids` (U,)."""
+        is_own = self.is_own[ids]
+        w = self.index.classifiers[member][np.where(is_own, 0, ids)]
+        for place in np.flatnonzero(is_own):
+            w[place] = self.own[int(ids[place])].classifiers[member]
+        return w
 
     def bags(self, member: int, ids: np.ndarray) -> Bag:
         """The bags of labels `ids` (U,) by one member, padded to the longest."""
         device = self.predictor.device
-        own = [self.own.get(int(label)) for label in ids]
-        if not any(own):
+        if not self.is_own[ids].any():
             return self.index.labels[member].bags(ids, device)
+        own = [self.own.get(int(label)) for label in ids]
         parts = [
             self.index.labels[member].bags(ids[i : i + 1], device)
             if label is None
@@ -227,9 +246,10 @@ class Labels:
 
     def log_frequency(self) -> np.ndarray:
         """(count,) float32: log(1 + train datapoints); 0 for added labels."""
-        out = np.zeros(self.count, np.float32)
-        out[: self.base] = self.index.log_frequency
-        return out
+        if len(self._log_frequency) != self.count:
+            added = np.zeros(self.count - self.base, np.float32)
+            self._log_frequency = np.concatenate([self.index.log_frequency, added])
+        return self._log_frequency
 
     def trained(self, ids: np.ndarray) -> np.ndarray:
         """`ids` with -1 in place of added labels, which training knows nothing of."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from mufin import runtime
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.decoding import decode_each
 from mufin.corpus.descriptors import DescriptorStore
@@ -18,6 +20,7 @@ from mufin.nn.given_vectors import GivenVectors
 from mufin.nn.vision_language import load_encoder
 from mufin.params import EncoderParams
 from mufin.ragged import Lists
+from mufin.serving.onnx_encoders import OnnxEncoder, fast_encoder
 from mufin.serving.query import NewProduct, QueryError
 from mufin.serving.remembered import Remembered
 
@@ -40,15 +43,37 @@ class NewProducts:
     ):
         self.settings, self.device, self.precision = settings, device, precision
         names = settings.modalities
-        self.image, self.text, self.tokenizer, self.terms = None, None, None, None
+        self.image: Encoder | OnnxEncoder | None = None
+        self.text: Encoder | OnnxEncoder | None = None
+        self.tokenizer, self.terms = None, None
         if "image" in names:
-            self.image = load_encoder(precomputed.stored_encoder("image")).to(device)
+            self.image = self._encoder(precomputed, "image", self._probe_pictures())
         if "text" in names:
-            self.text = load_encoder(precomputed.stored_encoder("text")).to(device)
             self.tokenizer = load_tokenizer(str(precomputed.stored_encoder("text")))
+            self.text = self._encoder(precomputed, "text", self._probe_titles())
         if "lexical" in names:
             self.terms = {term: i for i, term in enumerate(precomputed.lexical_terms())}
         self.kept: Remembered[np.ndarray] = Remembered(KEPT, lambda row: row.nbytes)
+
+    def _encoder(
+        self, precomputed: Precomputed, name: str, probes: list[tuple[torch.Tensor, ...]]
+    ) -> Encoder | OnnxEncoder:
+        if self.device.type == "cpu" and self.precision == torch.float32:
+            return fast_encoder(precomputed, name, probes)
+        return load_encoder(precomputed.stored_encoder(name)).to(self.device)
+
+    def _probe_pictures(self) -> list[tuple[torch.Tensor, ...]]:
+        """Pixels on which an exported E_V is compared."""
+        size, rng = self.settings.image.size, np.random.default_rng(0)
+        shapes = [(n, size, size, 3) for n in (2, 1, 3)]
+        return [(torch.from_numpy(rng.integers(0, 256, shape, np.uint8)),) for shape in shapes]
+
+    def _probe_titles(self) -> list[tuple[torch.Tensor, ...]]:
+        """Tokens and lengths on which an exported E_T is compared."""
+        return [
+            tuple(map(torch.from_numpy, self._tokens(titles)))
+            for titles in (["a red mug", "mug", "a blue mug of 2 l with a lid"], ["mug " * 300])
+        ]
 
     def check(self, product: NewProduct) -> None:
         """Raises QueryError for a picture that cannot be read; what was read is kept."""
@@ -71,12 +96,22 @@ class NewProducts:
 
     def _titles(self, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """The inputs of E_T and their lengths."""
-        assert self.text is not None and self.tokenizer is not None
-        tokens, lengths = tokenise(self.tokenizer, titles, self.settings.text.max_tokens)
+        assert self.text is not None
+        tokens, lengths = self._tokens(titles)
         if self.text.kind == "inputs":
-            return tokens, lengths.astype(np.int64)
-        counts = torch.from_numpy(np.maximum(lengths, 1).astype(np.int64))
-        return self._frozen(self.text, torch.from_numpy(tokens), counts), lengths.astype(np.int64)
+            return tokens, lengths
+        counts = torch.from_numpy(np.maximum(lengths, 1))
+        return self._frozen(self.text, torch.from_numpy(tokens), counts), lengths
+
+    def _tokens(self, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of titles (n, T), T those of the longest, and their lengths (n,) int64.
+
+        Padding after the longest would cost time, and no token looks at it.
+        """
+        assert self.tokenizer is not None
+        tokens, lengths = tokenise(self.tokenizer, titles, self.settings.text.max_tokens)
+        longest = max(int(lengths.max(initial=0)), 1)
+        return np.ascontiguousarray(tokens[:, :longest]), lengths.astype(np.int64)
 
     def _pictures(self, pictures: list[tuple[bytes, ...]]) -> tuple[Lists, np.ndarray]:
         """The rows of each product, and the inputs of E_V."""
@@ -84,7 +119,7 @@ class NewProducts:
         counts = [len(product) for product in pictures]
         owners = np.repeat(np.arange(len(pictures)), counts)
         lists = Lists.of_pairs(owners, np.arange(len(rows)), len(pictures))
-        return lists, np.stack(rows) if rows else self._no_picture()
+        return lists, np.stack(rows) if rows else self._no_picture
 
     def _picture_rows(self, contents: Sequence[bytes]) -> list[np.ndarray]:
         """The input of E_V of each picture."""
@@ -103,7 +138,7 @@ class NewProducts:
                 "E_V is not available: the vectors of images were given (download.image_vectors), "
                 "so a new image cannot be encoded; ask by title alone",
             )
-        decoded = decode_each(contents, self.settings.image.size)
+        decoded = decode_each(contents, self.settings.image.size, runtime.workers())
         if broken := [reason for reason in decoded if isinstance(reason, str)]:
             text = f"a picture cannot be read ({broken[0]}); give another one or none"
             raise QueryError("images", text)
@@ -119,6 +154,7 @@ class NewProducts:
         ]
         return np.concatenate(parts)
 
+    @cached_property
     def _no_picture(self) -> np.ndarray:
         """(0, ...): the inputs of no picture, of the shape and type of those of a picture."""
         if isinstance(self.image, GivenVectors):
@@ -126,5 +162,5 @@ class NewProducts:
         size = self.settings.image.size
         return self._inputs(np.zeros((1, size, size, 3), np.uint8))[:0]
 
-    def _frozen(self, encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
+    def _frozen(self, encoder: Encoder | OnnxEncoder, *inputs: torch.Tensor) -> np.ndarray:
         return frozen_inputs(encoder, inputs, self.device, self.precision)

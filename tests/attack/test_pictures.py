@@ -95,7 +95,7 @@ def test_100_hostile_pictures_end_as_pixels_or_reasons(tmp_path, monkeypatch, pe
 
 def test_a_question_with_a_hostile_picture_is_one_sentence(monkeypatch):
     monkeypatch.setattr(decoding, "COMMAND", [sys.executable, "-c", PROGRAM])
-    monkeypatch.setattr(decoding, "_spare", spare := Decoder())
+    monkeypatch.setattr(decoding, "_spare", [spare := Decoder()])
     webp, _ = bombs()["webp of 34 bytes"]
     for content, reason in ((CRASHES[0], "the decoder crashed"), (webp, "too many pixels")):
         with pytest.raises(MufinError, match=rf"a picture cannot be read \({reason}\); give"):

@@ -106,9 +106,28 @@ def test_a_few_pictures_are_decoded_in_a_process_that_stays():
     contents = [jpeg(1), b"no picture", jpeg(2)]
     first, reason, second = decode_each(contents, SIZE)
     assert same([first, second], [jpeg(1), jpeg(2)]) and reason == "not a picture"
-    process = decoding._spare.process
+    process = decoding._spare[0].process
     assert decode_each([], SIZE) == [] and same(decode_each([jpeg(3)], 16), [jpeg(3)])
-    assert decoding._spare.process is process and process.poll() is None
+    assert decoding._spare[0].process is process and process.poll() is None
+
+
+def test_two_processes_decode_as_one_in_order():
+    contents = [jpeg(number) for number in range(5)] + [b"no picture", jpeg(7)]
+    one, two = decode_each(contents, SIZE), decode_each(iter(contents), SIZE, 2)
+    assert len(two) == len(one) == 7 and isinstance(two[5], str) and two[5] == one[5]
+    for ours, theirs in zip(two, one):
+        assert np.array_equal(ours, theirs)
+    assert len({d.process.pid for d in decoding._spare[:2]}) == 2
+    assert decode_each(contents[:1], SIZE, 2)[0].shape == (SIZE, SIZE, 3)
+
+
+def test_spare_processes_are_few(monkeypatch):
+    monkeypatch.setattr(decoding, "_spare", spare := [])
+    monkeypatch.setattr(decoding, "MOST_SPARE", 2)
+    assert all(isinstance(p, np.ndarray) for p in decode_each([jpeg(1)] * 9, SIZE, 64))
+    assert len(spare) == 2
+    for decoder in spare:
+        decoder.close()
 
 
 def test_what_was_mended_is_counted_with_its_first_picture(tmp_path):
@@ -297,8 +316,8 @@ def test_processes_end_with_the_generator(store, monkeypatch):
 
 
 def test_a_killed_parent_leaves_no_process():
-    program = "import mufin.corpus.decoding as d; d._spare.decode(b'GIF89a', 8);"
-    program += "print(d._spare.process.pid, flush=True); input()"
+    program = "import mufin.corpus.decoding as d; d.decode_each([b'GIF89a'], 8);"
+    program += "print(d._spare[0].process.pid, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as parent:

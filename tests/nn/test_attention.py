@@ -15,6 +15,7 @@ from mufin.nn.attention import AttentionBlock
 from mufin.nn.bags import Bag
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.mufin import Projection
+from mufin.nn.own_scores import OwnScores
 from tests.support.bags import GivenStore, bare_mufin, random_bag, shaken, tiny_mufin
 
 
@@ -181,3 +182,16 @@ def test_a_bag_without_a_picture_is_its_title():
     alone = model.bag(store.batch(np.array([0])))
     assert (both.modality[0] == torch.tensor([0, -1])).all()
     assert torch.allclose(both.rows[0, :1], alone.rows[0, :1], atol=1e-6)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_own_scores_are_those_of_adapted_pairs(heads, gated):
+    network = shaken(bare_mufin(dim=8, heads=heads, gates=gated)).double().eval()
+    x, z = random_bag(1, 3, 8, 1), random_bag(6, 4, 8, 2)
+    z.modality[2] = -1  # a label without descriptors
+    w = torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    every = Bag(x.rows.expand(6, -1, -1), x.modality.expand(6, -1))
+    wanted = (network.adapted(every, z) * w).sum(-1)
+    assert torch.allclose(OwnScores(network)(x, z, w), wanted, atol=1e-12)
+    assert torch.allclose(network.scores(x, network.label_side(z, w))[0], wanted, atol=1e-9)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mufin.errors import ArtifactError
-from mufin.ranking.label_index import load_index, save_index
+from mufin.ranking.label_index import label_rows, load_index, made_label_rows, save_index
 from mufin.retrieval.exact import ExactNeighbours
 from mufin.retrieval.hnsw import HnswNeighbours
 from tests.support.artifacts import sealed
@@ -80,3 +80,28 @@ def test_a_broken_index_is_one_sentence(content, tmp_path):
     with pytest.raises(ArtifactError, match=r"cannot be read .*; run `dvc repro index`$") as error:
         load_index(tmp_path / "index", CPU)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["bag", "vec"])
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_made_rows_have_the_bits_of_label_rows(kind, data):
+    labels, mu = INDEX.labels, INDEX.centroids.copy()
+    mu[data.draw(st.lists(st.integers(0, LABELS - 1)))] = 0  # labels without train datapoints
+    every, released = label_rows(kind, labels, mu), []
+    made = made_label_rows(kind, labels, mu, lambda: released.append(1))
+    assert made.rows.shape == every.rows.shape and np.array_equal(made.label, every.label)
+    assert np.array_equal(np.asarray(made.rows), every.rows)
+    some = np.array(data.draw(st.lists(st.integers(0, len(every.rows) - 1), max_size=9)), np.int64)
+    assert np.array_equal(made.rows[some], every.rows[some])
+    assert np.array_equal(made.rows[2:9], every.rows[2:9]) and not released
+
+
+def test_many_made_rows_release_their_sources(monkeypatch):
+    monkeypatch.setattr("mufin.retrieval.made_rows.MANY", 3)
+    released = []
+    made = made_label_rows("bag", INDEX.labels, INDEX.centroids, lambda: released.append(1))
+    made.rows[np.arange(3)]
+    assert not released
+    made.rows[np.arange(4)]
+    assert released
