@@ -55,7 +55,7 @@ def _checked(index: faiss.Index, rows: LabelRows, kind: str) -> str:
     probes = rows.rows[np.linspace(0, count - 1, min(PROBES, count)).astype(np.int64)]
     probes, k = np.ascontiguousarray(probes, np.float32), min(NEAREST, count)
     similarity, ids = index.search(probes, k)
-    best = _nearest(rows.rows, probes, k)
+    best = _nearest(rows, probes, k)
     if index.ntotal != count or not (ids < count).all():
         raise MufinError(f"rows.faiss holds {index.ntotal} rows and not {count}; export again")
     if kind == FLAT:
@@ -74,11 +74,11 @@ def _checked(index: faiss.Index, rows: LabelRows, kind: str) -> str:
     return f"finds {found:.1%} of the {k} nearest rows"
 
 
-def _nearest(rows: np.ndarray, probes: np.ndarray, k: int) -> np.ndarray:
+def _nearest(rows: LabelRows, probes: np.ndarray, k: int) -> np.ndarray:
     """(n, k) the largest inner products of each probe with the rows, best first."""
     best = np.full((len(probes), 0), -np.inf, np.float32)
     step = max(1, CHUNK // rows.shape[1])
-    for start in range(0, len(rows), step):
-        best = np.concatenate([best, probes @ rows[start : start + step].T], 1)
+    for start in range(0, len(rows.rows), step):
+        best = np.concatenate([best, probes @ rows.rows[start : start + step].T], 1)
         best = -np.sort(-best, axis=1)[:, :k]
     return best
