@@ -77,7 +77,7 @@ def _checked(index: faiss.Index, rows: LabelRows, kind: str) -> str:
 def _nearest(rows: LabelRows, probes: np.ndarray, k: int) -> np.ndarray:
     """(n, k) the largest inner products of each probe with the rows, best first."""
     best = np.full((len(probes), 0), -np.inf, np.float32)
-    step = max(1, CHUNK // rows.shape[1])
+    step = max(1, CHUNK // rows.rows.shape[1])
     for start in range(0, len(rows.rows), step):
         best = np.concatenate([best, probes @ rows.rows[start : start + step].T], 1)
         best = -np.sort(-best, axis=1)[:, :k]
