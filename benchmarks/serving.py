@@ -3,7 +3,7 @@
 python -m benchmarks.serving --labels 300000 --folder DIR --out benchmarks/results/serving.json
 
 The model in DIR is made if it is not there: `benchmarks.serving_model`. To build its graph takes
-some 20 minutes on two cores. A plain search gets the same rows and the vector of the same question,
+an hour on two busy cores. A plain search gets the same rows and the vector of the same question,
 and returns the nearest rows; it needs neither label sides nor scores, and cannot encode.
 """
 
