@@ -3,7 +3,7 @@
 python -m benchmarks.serving --labels 300000 --folder DIR --out benchmarks/results/serving.json
 
 The model in DIR is made if it is not there: `benchmarks.serving_model`. To build its graph takes
-some 20 minutes on two cores. A plain search gets the same rows and the vector of the same question,
+an hour on two busy cores. A plain search gets the same rows and the vector of the same question,
 and returns the nearest rows; it needs neither label sides nor scores, and cannot encode.
 """
 
@@ -25,14 +25,14 @@ import typer
 from PIL import Image
 
 from benchmarks.serving_model import OTHERS, build
-from benchmarks.timing import machine, spread
+from benchmarks.timing import interleaved, machine, spread
 from mufin import runtime
 
 K = 10
 SHORTLIST = 100  # rows that a plain search returns, as many as labels are scored
 SIDE = 500  # pixels per side of a picture
 PICTURES = 5  # of a new product
-PARTS = ("recommender", "flat", "hnswlib")  # each in a process of its own
+PARTS = ("recommender", "flat", "hnswlib", "encoders")  # each in a process of its own
 
 
 def main(
@@ -68,6 +68,8 @@ def main(
 def _part(name: str, folder: Path, questions: int, cold: int) -> dict[str, dict]:
     if name == "recommender":
         return dict(_recommender(folder, questions, cold))
+    if name == "encoders":
+        return _encoders(folder, cold)
     return dict(_plain(name, folder, questions))
 
 
@@ -133,6 +135,40 @@ def _plain(name: str, folder: Path, questions: int) -> Iterator[tuple[str, dict]
         nearest = partial(graph.knn_query, k=width)
         figures = _times(lambda n: nearest(asked[n : n + 1]), questions)  # noqa: B023
         yield f"hnswlib, {width} nearest rows, ef {ef}", figures
+
+
+def _encoders(folder: Path, repeats: int) -> dict[str, dict]:
+    """Both encoders in torch, with float32 and bfloat16, and in ONNX Runtime, in turns."""
+    import torch
+
+    from mufin.artifacts.precomputed import Precomputed
+    from mufin.nn.vision_language import load_encoder
+    from mufin.params import load_params
+    from mufin.serving.new_products import NewProducts
+
+    torch.set_num_threads(runtime.workers())
+    precomputed, cpu = Precomputed(folder / "data/precomputed"), torch.device("cpu")
+    settings = load_params(folder / "params.yaml").encoder
+    onnx, side = NewProducts(precomputed, settings, cpu, torch.float32), settings.image.size
+    tokens = settings.text.max_tokens
+    inputs: dict[str, tuple[torch.Tensor, ...]] = {
+        "image": (torch.randint(0, 256, (PICTURES, side, side, 3), dtype=torch.uint8),),
+        "text": (torch.randint(5, 1000, (1, tokens), dtype=torch.int32), torch.tensor([tokens])),
+    }
+    ways: dict[str, Callable[[], object]] = {}
+    for name, what in (("image", f"{PICTURES} pictures"), ("text", f"a title of {tokens} tokens")):
+        encoder, given = load_encoder(precomputed.stored_encoder(name)), inputs[name]
+        for kind in (torch.float32, torch.bfloat16):
+            ways[f"{what}, torch {kind}"] = partial(_of_torch, encoder, given, kind)
+        ways[f"{what}, ONNX Runtime"] = partial(getattr(onnx, name).frozen, *given)
+    return {name: spread(seconds) for name, seconds in interleaved(ways, repeats).items()}
+
+
+def _of_torch(encoder, inputs: tuple, kind) -> None:  # noqa: ANN001
+    import torch
+
+    with torch.inference_mode(), torch.autocast("cpu", kind, kind != torch.float32):
+        encoder.frozen(*inputs)
 
 
 def _warm(ask: Callable[[int], object]) -> None:

@@ -122,7 +122,8 @@ def test_an_export_that_differs_is_not_used(model, monkeypatch, cache, capsys):
     monkeypatch.setattr(onnx_encoders, "CLOSE", -1.0)
     made = NewProducts(*model, CPU, torch.float32)
     assert isinstance(made.text, Encoder) and isinstance(made.image, Encoder)
-    assert "torch, not ONNX Runtime ('its results differ by" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "image: torch, not ONNX Runtime (" in said and "its results differ by" in said
     assert not list(cache.iterdir())
 
 
