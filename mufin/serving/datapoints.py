@@ -54,6 +54,7 @@ class Datapoints:
             model.params.encoder,
             self.predictor.device,
             self.predictor.precision,
+            model.fast,
         )
 
     @cached_property

@@ -40,6 +40,7 @@ class Model:
     label_of_row: np.ndarray  # (P,) int32 the label that each product is, -1 for none
     pictures: Pictures
     id: str  # of index and mix, 12 hex digits
+    fast: bool  # whether a faster runtime may encode new products; exporting to it takes seconds
 
     def title(self, row: int) -> str:
         return self.products["title"][row].as_py()
@@ -63,13 +64,13 @@ class Model:
         return first
 
 
-def load_model(home: Path, params: Params | None = None) -> Model:
-    """The model in the folder `home`.
+def load_model(home: Path, fast: bool = False) -> Model:
+    """The model in the folder `home`; `fast` for a process that encodes many new products.
 
     Raises ArtifactError if a file is missing, is not as it was written, or if the files are of
     different runs; ParamsError for settings that are wrong.
     """
-    params = params or load_params(home / "params.yaml")
+    params = load_params(home / "params.yaml")
     device, precision = devices.device(), devices.precision()
     products = read_table(home / "data/curated/products.parquet", "products").combine_chunks()
     predictor = load_predictor(home, params.encoder.modalities, device, precision)
@@ -90,6 +91,7 @@ def load_model(home: Path, params: Params | None = None) -> Model:
         label_of_row=label_of_row,
         pictures=Pictures(home / "data/raw/images"),
         id=_id(contents_of(home / "models/index").id, mix),
+        fast=fast,
     )
 
 

@@ -31,7 +31,8 @@ TOGETHER = 64  # pictures in a pass of the frozen part of E_V
 class NewProducts:
     """Makes stores of new products, by the encoders that the stage precompute saved.
 
-    Raises ArtifactError if one is missing.
+    With `fast`, on a CPU, their frozen parts run in ONNX Runtime; see `onnx_encoders`. Raises
+    ArtifactError if one is missing.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class NewProducts:
         settings: EncoderParams,
         device: torch.device,
         precision: torch.dtype,
+        fast: bool = False,
     ):
         self.settings, self.device, self.precision = settings, device, precision
+        self.fast = fast and device.type == "cpu" and precision == torch.float32
         names = settings.modalities
         self.image: Encoder | OnnxEncoder | None = None
         self.text: Encoder | OnnxEncoder | None = None
@@ -58,7 +61,7 @@ class NewProducts:
     def _encoder(
         self, precomputed: Precomputed, name: str, probes: list[tuple[torch.Tensor, ...]]
     ) -> Encoder | OnnxEncoder:
-        if self.device.type == "cpu" and self.precision == torch.float32:
+        if self.fast:
             return fast_encoder(precomputed, name, probes)
         return load_encoder(precomputed.stored_encoder(name)).to(self.device)
 

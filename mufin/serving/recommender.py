@@ -37,12 +37,15 @@ class Recommender:
         self.ranker = Ranker(self.catalog)
 
     @classmethod
-    def load(cls, folder: str | Path = ".") -> Recommender:
+    def load(cls, folder: str | Path = ".", fast: bool = False) -> Recommender:
         """The recommender in the folder of a finished `dvc repro`.
+
+        With `fast`, new products are encoded by ONNX Runtime on a CPU, if it is installed; the
+        first start exports the encoders to it, which takes seconds.
 
         Raises MufinError if something is missing, damaged or of another run.
         """
-        return cls(load_model(Path(folder)))
+        return cls(load_model(Path(folder), fast))
 
     def recommend(
         self,

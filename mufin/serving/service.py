@@ -41,7 +41,7 @@ class Service:
         Raises MufinError if the model is incomplete, damaged or of several runs.
         """
         stored = None if store is None else store.picture
-        recommender = Recommender(load_model(Path(folder)), stored)
+        recommender = Recommender(load_model(Path(folder), fast=True), stored)
         recommender.warm()
         return cls(recommender, store)
 

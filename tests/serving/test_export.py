@@ -329,7 +329,7 @@ def test_a_wrong_index_of_faiss_is_refused(served, tmp_path, monkeypatch, kind):
 
     other = faiss.IndexFlatIP(32)
     source = served.model.predictor.index.neighbours.source
-    other.add(np.ascontiguousarray(-source.rows))
+    other.add(np.ascontiguousarray(-np.asarray(source.rows)))
     monkeypatch.setattr(faiss, "read_index", lambda path: other)
     with pytest.raises(MufinError, match="rows.faiss differ by|finds only"):
         write_faiss(source, kind, tmp_path / "rows.faiss")

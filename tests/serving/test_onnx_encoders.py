@@ -25,13 +25,17 @@ CPU = torch.device("cpu")
 NEW = [NewProduct("A red lamp, small"), NewProduct(""), NewProduct("Rug")]
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["frozen", "last layer trains"])
+@pytest.fixture(scope="module")
 def model(request, tmp_path_factory):
-    """data/precomputed and its settings, of encoders whose last `param` blocks train."""
+    """data/precomputed and its settings, of these modalities and of encoders whose last blocks
+    train; by default a frozen encoder of titles.
+    """
+    blocks, modalities = getattr(request, "param", (0, ["text"]))
     folder = tmp_path_factory.mktemp("onnx")
     changes = {
-        "encoder.image.trainable_blocks": request.param,
-        "encoder.text.trainable_layers": request.param,
+        "encoder.modalities": modalities,
+        "encoder.image.trainable_blocks": blocks,
+        "encoder.text.trainable_layers": blocks,
     }
     with inside(folder, **changes) as home:
         run_stages(home, last="precompute")
@@ -40,10 +44,29 @@ def model(request, tmp_path_factory):
         return Precomputed(home / "data/precomputed"), load_params(home / "params.yaml").encoder
 
 
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """The cache folder after a first start."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        made = NewProducts(*model, CPU, torch.float32, fast=True)
+    assert isinstance(made.text, OnnxEncoder) and isinstance(made.image, OnnxEncoder)
+    return folder / "mufin" / "encoders"
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def empty(tmp_path, monkeypatch):
+    """A cache folder that is not there yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "mufin" / "encoders"
+
+
+@pytest.fixture
+def cache(empty, exported):
+    """A cache folder as a first start leaves it."""
+    shutil.copytree(exported, empty)
+    return empty
 
 
 def picture(seed: int) -> bytes:
@@ -62,83 +85,70 @@ def arrays(made: NewProducts) -> list[np.ndarray]:
 def of_torch(model, monkeypatch) -> list[np.ndarray]:
     with monkeypatch.context() as patch:
         patch.setattr(onnx_encoders, "_installed", lambda: False)
-        made = NewProducts(*model, CPU, torch.float32)
+        made = NewProducts(*model, CPU, torch.float32, fast=True)
     assert isinstance(made.text, Encoder) and isinstance(made.image, Encoder)
     return arrays(made)
 
 
+@pytest.mark.parametrize(
+    "model", [(1, ["text", "image"]), (0, ["image"])], indirect=True, scope="module", ids=["trains", "frozen"]
+)
 def test_onnx_gives_what_torch_gives(model, cache, monkeypatch):
     wanted = of_torch(model, monkeypatch)
-    for _ in ("exported", "from the cache folder"):
-        made = NewProducts(*model, CPU, torch.float32)
-        assert isinstance(made.text, OnnxEncoder) and isinstance(made.image, OnnxEncoder)
-        for ours, theirs in zip(arrays(made), wanted):
-            assert ours.shape == theirs.shape
-            # activations are kept as float16
-            assert np.abs(ours - theirs).max() <= 2e-3 * np.abs(theirs).max()
+    made = NewProducts(*model, CPU, torch.float32, fast=True)
+    assert isinstance(made.text, OnnxEncoder) and isinstance(made.image, OnnxEncoder)
+    for ours, theirs in zip(arrays(made), wanted):
+        assert ours.shape == theirs.shape
+        # activations are kept as float16
+        assert np.abs(ours - theirs).max() <= 2e-3 * np.abs(theirs).max()
     assert len(list(cache.glob("*.onnx"))) == 2
 
 
-def test_the_cache_needs_neither_timm_nor_transformers(model, monkeypatch):
-    NewProducts(*model, CPU, torch.float32)
+def test_the_cache_needs_neither_timm_nor_transformers(model, cache, monkeypatch):
     monkeypatch.setattr(onnx_encoders, "load_encoder", lambda folder: pytest.fail("loaded"))
-    NewProducts(*model, CPU, torch.float32)
+    NewProducts(*model, CPU, torch.float32, fast=True)
 
 
-@pytest.mark.parametrize("harm", ["cut", "noise", "other outputs", "no outputs", "swapped"])
+@pytest.mark.parametrize("harm", ["cut", "other outputs"])
 def test_a_damaged_cache_is_made_anew(model, harm, cache, monkeypatch):
     wanted = of_torch(model, monkeypatch)
-    NewProducts(*model, CPU, torch.float32)
     paths = sorted(cache.glob("*.onnx"))
     if harm == "cut":
         for path in paths:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    elif harm == "noise":
-        for path in paths:
-            content = bytearray(path.read_bytes())
-            for at in range(len(content) // 3, len(content), 97):
-                content[at] ^= 85
-            path.write_bytes(content)
-    elif harm == "other outputs":
+    else:
         for path in paths:
             with np.load(path.with_suffix(".npz")) as saved:
                 content = dict(saved)
             content["out/0"] += 1
             np.savez(path.with_suffix(".npz"), **content)
-    elif harm == "no outputs":
-        for path in paths:
-            path.with_suffix(".npz").unlink()
-    else:
-        shutil.move(paths[0], cache / "a")
-        shutil.move(paths[1], paths[0])
-        shutil.move(cache / "a", paths[1])
-    made = NewProducts(*model, CPU, torch.float32)
+    made = NewProducts(*model, CPU, torch.float32, fast=True)
     assert isinstance(made.text, OnnxEncoder) and isinstance(made.image, OnnxEncoder)
     for ours, theirs in zip(arrays(made), wanted):
         assert np.abs(ours - theirs).max() <= 2e-3 * np.abs(theirs).max()
 
 
-def test_an_export_that_differs_is_not_used(model, monkeypatch, cache, capsys):
+def test_an_export_that_differs_is_not_used(model, monkeypatch, empty, capsys):
     monkeypatch.setattr(onnx_encoders, "CLOSE", -1.0)
-    made = NewProducts(*model, CPU, torch.float32)
+    made = NewProducts(*model, CPU, torch.float32, fast=True)
     assert isinstance(made.text, Encoder) and isinstance(made.image, Encoder)
     said = capsys.readouterr().err
     assert "image: torch, not ONNX Runtime (" in said and "its results differ by" in said
-    assert not list(cache.iterdir())
+    assert not list(empty.iterdir())
 
 
 def test_without_a_cache_folder_torch_encodes(model, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert isinstance(NewProducts(*model, CPU, torch.float32).text, Encoder)
+    assert isinstance(NewProducts(*model, CPU, torch.float32, fast=True).text, Encoder)
 
 
-def test_only_the_last_used_encoders_are_kept(model, monkeypatch, cache):
+def test_only_the_last_used_encoders_are_kept(model, monkeypatch, empty):
     monkeypatch.setattr(onnx_encoders, "KEPT", 1)
-    NewProducts(*model, CPU, torch.float32)
-    assert len(list(cache.iterdir())) == 3  # one encoder: .onnx, .bin and .npz
+    NewProducts(*model, CPU, torch.float32, fast=True)
+    assert len(list(empty.iterdir())) == 3  # one encoder: .onnx, .bin and .npz
 
 
-def test_other_precisions_are_left_to_torch(model, cache):
-    made = NewProducts(*model, CPU, torch.bfloat16)
-    assert isinstance(made.text, Encoder) and not cache.exists()
+def test_other_precisions_are_left_to_torch(model, empty):
+    made = NewProducts(*model, CPU, torch.bfloat16, fast=True)
+    assert isinstance(made.text, Encoder) and not empty.exists()

@@ -10,7 +10,6 @@ import pytest
 from tests.serving.test_process import running
 from tests.serving.web.page.conftest import Window
 from tests.serving.web.page.views import RED, cards, settled, titles
-from tests.support.browsers import chromium
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +17,6 @@ def client(finished, tmp_path_factory):
     store = tmp_path_factory.mktemp("store") / "store.sqlite"
     with running(finished, store) as (_, client):
         yield client
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as one:
-        yield one
 
 
 class Address:

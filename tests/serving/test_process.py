@@ -21,7 +21,7 @@ from mufin.ranking.mix_file import save_mix
 from mufin.serving.recommender import Recommender
 
 SECONDS = 120
-ENVIRONMENT = os.environ | {"MUFIN_DEVICE": "cpu", "MUFIN_WORKERS": "1", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"MUFIN_DEVICE": "cpu", "MUFIN_WORKERS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @contextmanager
@@ -29,7 +29,9 @@ def running(folder: Path, store: Path) -> Iterator[tuple[subprocess.Popen, httpx
     """The server on a free port, ready, and a client for it; killed at the end."""
     command = [sys.executable, "-m", "mufin.cli", "serve", str(folder), "--port", "0"]
     command += ["--store", str(store)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+    )
     try:
         assert server.stdout is not None
         address = server.stdout.readline().split()[-1]
@@ -154,8 +156,8 @@ def test_two_models_are_exchanged_under_load(finished, tmp_path, monkeypatch):
 
 
 def test_many_clients_get_right_answers_while_products_change(finished, monkeypatch):
-    for name in ("MUFIN_DEVICE", "MUFIN_WORKERS", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, ENVIRONMENT[name])
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     figures = soak(finished, requests=300, clients=8)
     assert figures["wrong"] == 0, figures["first_wrong"]
     assert set(figures["statuses"]) <= {"200", "204", "404", "422", "503"}
@@ -167,7 +169,10 @@ def test_a_store_that_another_server_has_is_a_sentence(finished, tmp_path):
     with running(finished, store):
         command = [sys.executable, "-m", "mufin.cli", "serve", str(finished), "--port", "0"]
         second = subprocess.run(
-            [*command, "--store", str(store)], capture_output=True, text=True, env=ENVIRONMENT
+            [*command, "--store", str(store)],
+            capture_output=True,
+            text=True,
+            env=os.environ | ENVIRONMENT,
         )
     assert second.returncode == 1 and second.stderr.startswith("error: ")
     assert second.stderr.count("\n") == 1

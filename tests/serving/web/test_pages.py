@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from mufin.serving.web import pages
 from tests.support.web import SECONDS, running
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +87,9 @@ def test_the_documentation_needs_no_network(client):
     assert set(content["paths"]) == set(client.get("/openapi.json").json()["paths"])
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium")
-def test_the_documentation_works_in_a_browser_under_its_policy():
-    api = pytest.importorskip("playwright.sync_api")
-    with running() as now, api.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        page, said, asked = browser.new_page(), [], []
+def test_the_documentation_works_in_a_browser_under_its_policy(browser):
+    with running() as now, browser.new_context() as context:
+        page, said, asked = context.new_page(), [], []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -108,6 +102,5 @@ def test_the_documentation_works_in_a_browser_under_its_policy():
         status = page.locator(".live-responses-table .response .response-col_status")
         status.first.wait_for(timeout=SECONDS * 1000)
         assert status.first.inner_text().startswith("200")
-        browser.close()
     assert not said
     assert all(url.startswith((now.url, "data:", "blob:")) for url in asked)

@@ -6,14 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.browsers import chromium
 from tests.support.fake_api import FakeApi, serving
-
-
-@pytest.fixture(scope="package")
-def browser():
-    with chromium() as one:
-        yield one
 
 
 @pytest.fixture(scope="package")
