@@ -170,7 +170,7 @@ def test_setup_installs_within_both_constraints(machine):
     assert ran[1].endswith("-c constraints/test.txt uv")
     for line in ran[2:]:
         assert "-c constraints/runtime.txt -c constraints/test.txt" in line
-    assert ran[2].endswith("-e .[test]")
+    assert ran[2].endswith("-e .[serve,export,test]")
     names = [Requirement(r).name for r in EXTRAS["baselines"]]
     assert [line.split(" --only-binary ")[1] for line in ran[3:]] == [f"{n} {n}" for n in names]
     assert machine.setup()[:2] == (0, [])
@@ -238,7 +238,9 @@ def required(requirements: Iterable[str]) -> set[str]:
 
 def test_every_imported_package_is_declared():
     owners = importlib.metadata.packages_distributions()
-    declared = names(PROJECT["dependencies"]) | names(EXTRAS["baselines"] + EXTRAS["heic"])
+    declared = names(PROJECT["dependencies"]) | names(
+        [name for extra in ("baselines", "heic", "serve", "export") for name in EXTRAS[extra]]
+    )
     found = modules()
     assert "torch" in found
     for module in sorted(found):

@@ -141,11 +141,7 @@ class NewProducts:
                 "E_V is not available: the vectors of images were given (download.image_vectors), "
                 "so a new image cannot be encoded; ask by title alone",
             )
-        decoded = decode_each(contents, self.settings.image.size, runtime.workers())
-        if broken := [reason for reason in decoded if isinstance(reason, str)]:
-            text = f"a picture cannot be read ({broken[0]}); give another one or none"
-            raise QueryError("images", text)
-        return self._inputs(np.stack(decoded))
+        return self._inputs(read_pixels(contents, self.settings.image.size))
 
     def _inputs(self, pixels: np.ndarray) -> np.ndarray:
         assert self.image is not None
@@ -167,3 +163,12 @@ class NewProducts:
 
     def _frozen(self, encoder: Encoder | OnnxEncoder, *inputs: torch.Tensor) -> np.ndarray:
         return frozen_inputs(encoder, inputs, self.device, self.precision)
+
+
+def read_pixels(contents: Sequence[bytes], size: int) -> np.ndarray:
+    """(n, size, size, 3) uint8 of n pictures; raises QueryError for one that cannot be read."""
+    decoded = decode_each(contents, size, runtime.workers())
+    if broken := [reason for reason in decoded if isinstance(reason, str)]:
+        text = f"a picture cannot be read ({broken[0]}); give another one or none"
+        raise QueryError("images", text)
+    return np.stack(decoded)

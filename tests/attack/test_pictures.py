@@ -99,7 +99,7 @@ def test_a_question_with_a_hostile_picture_is_one_sentence(monkeypatch):
     webp, _ = bombs()["webp of 34 bytes"]
     for content, reason in ((CRASHES[0], "the decoder crashed"), (webp, "too many pixels")):
         with pytest.raises(MufinError, match=rf"a picture cannot be read \({reason}\); give"):
-            new_products._pictures([[jpeg()], [content]], None, SIZE, None)
+            new_products.read_pixels([jpeg(), content], SIZE)
     spare.close()
 
 
