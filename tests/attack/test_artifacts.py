@@ -12,7 +12,6 @@ import pytest
 from mufin.artifacts.contents import NAME, contents_of, seal
 from mufin.artifacts.verification import verify
 from mufin.errors import ArtifactError
-from mufin.params import load_params
 from mufin.serving.recommender import Recommender
 from tests.support.stages import FINISHED, inside, stage
 
@@ -24,8 +23,7 @@ def stage_of(name: str) -> Callable[[Path], object]:
 
 
 def recommender(home: Path) -> None:
-    load = Recommender(load_params(home / "params.yaml"), home)
-    load.recommend_new(["a mug"], [[]], 3)
+    Recommender.load(home).recommend(title="a mug", k=3)
 
 
 # the first that reads a folder -> the files of it that this one reads
