@@ -79,7 +79,7 @@ def _recommender(folder: Path, questions: int, cold: int) -> Iterator[tuple[str,
     from mufin.serving.recommender import Recommender
 
     imported = time.perf_counter() - start
-    recommender = Recommender.load(folder)
+    recommender = Recommender.load(folder, fast=True)
     loaded = time.perf_counter() - start
     yield "load", {"seconds": loaded, "of which imports": imported} | peak.figures("after")
     model = recommender.model

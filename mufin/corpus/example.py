@@ -48,7 +48,7 @@ def _cleaned(rows: list[dict], whole: dict[str, bytes], products: int) -> Iterat
 
 def _is_whole(content: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as picture:
             picture.load()
     except (OSError, SyntaxError, ValueError):
         return False
