@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mufin.errors import MufinError
 
-MODALITIES = ("text", "image", "lexical")
 Scalar = str | float | bool
 # A value, a list of values, or bounds such as {"gte": 5, "lt": 20}, per column
 Where = Mapping[str, Scalar | list[Scalar] | Mapping[str, float]]

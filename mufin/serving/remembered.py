@@ -15,15 +15,12 @@ class Remembered(Generic[V]):
     def __init__(self, most: int, size: Callable[[V], int]):
         self.most, self.size, self.bytes = most, size, 0
         self.values: OrderedDict[Hashable, V] = OrderedDict()
-        self.hits = self.misses = 0
 
     def get(self, key: Hashable) -> V | None:
         """The value of `key`, or None."""
         value = self.values.get(key)
         if value is None:
-            self.misses += 1
             return None
-        self.hits += 1
         self.values.move_to_end(key)
         return value
 

@@ -92,7 +92,10 @@ class Service:
         self.recommender.delete(uids)
 
     def restore(self) -> None:
-        """Applies all changes in the store to a recommender that was just loaded."""
+        """Applies all changes in the store to a recommender that was just loaded.
+
+        The store then forgets what other models made of its products.
+        """
         if self.store is None:
             return
         catalog, model = self.recommender.catalog, self.recommender.model.id
@@ -103,6 +106,7 @@ class Service:
             prepared = catalog.prepared(products, known)
             self._keep([pair for pair in prepared if pair[0].uid not in known])
             catalog.apply(prepared)
+        self.store.forget_models([model])  # else each night's model would leave its vectors
 
     def _keep(self, prepared: Sequence[tuple[LiveProduct, Embedding]]) -> None:
         """Keeps what the networks made of products that the store has."""

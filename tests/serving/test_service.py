@@ -70,6 +70,7 @@ def test_another_model_makes_its_own_vectors_of_the_store(finished, tmp_path):
         other.restore()
         assert answers_of(other) == pytest.approx(expected, abs=1e-4)
         assert set(store.vectors("0" * 12, ["a", "b"])) == {"a", "b"}
+        assert not store.vectors(service.recommender.model.id, ["a", "b"])  # gone
 
 
 def test_a_refused_product_is_named_before_it_is_kept(finished, tmp_path):
