@@ -4,7 +4,8 @@ python -m benchmarks.serving --labels 300000 --folder DIR --out benchmarks/resul
 
 The model in DIR is made if it is not there: `benchmarks.serving_model`. To build its graph takes
 an hour on two busy cores. A plain search gets the same rows and the vector of the same question,
-and returns the nearest rows; it needs neither label sides nor scores, and cannot encode.
+and returns the nearest rows; it needs neither label sides nor scores, and cannot encode. What the
+server adds is the time of a request that its device thread does not work: parsing, queue, HTTP.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +34,8 @@ K = 10
 SHORTLIST = 100  # rows that a plain search returns, as many as labels are scored
 SIDE = 500  # pixels per side of a picture
 PICTURES = 5  # of a new product
-PARTS = ("recommender", "flat", "hnswlib", "encoders")  # each in a process of its own
+WARM = 20  # questions that do not count
+PARTS = ("recommender", "server", "flat", "hnswlib", "encoders")  # each in a process of its own
 
 
 def main(
@@ -68,6 +71,8 @@ def main(
 def _part(name: str, folder: Path, questions: int, cold: int) -> dict[str, dict]:
     if name == "recommender":
         return dict(_recommender(folder, questions, cold))
+    if name == "server":
+        return _server(folder, questions)
     if name == "encoders":
         return _encoders(folder, cold)
     return dict(_plain(name, folder, questions))
@@ -103,6 +108,43 @@ def _recommender(folder: Path, questions: int, cold: int) -> Iterator[tuple[str,
     new = _times(lambda n: ask(title=titles[-n - 1] + ".", images=pictures[n], k=K), cold)
     yield f"new product, a title and {PICTURES} pictures", new
     yield "memory, all", peak.figures("now")
+
+
+def _server(folder: Path, questions: int) -> dict[str, dict]:
+    """`mufin serve` in a process of its own, asked by one client over one connection."""
+    import httpx
+
+    from benchmarks.soak import running
+    from mufin.artifacts.tables import read_table
+
+    products = read_table(folder / "data/curated/products.parquet", "products", ["uid"])["uid"]
+    known = np.random.default_rng(0).permutation(len(products) - OTHERS)[: questions + WARM]
+    whole, added = [], []
+    with tempfile.TemporaryDirectory() as scratch, running(folder, Path(scratch)) as (_, address):
+        with httpx.Client(base_url=address, timeout=60) as http:
+            worked = _worked(http.get("/metrics").text)
+            for row in known:
+                question = {"uids": [products[int(row)].as_py()], "k": K}
+                start = time.perf_counter()
+                http.post("/v1/recommend", json=question).raise_for_status()
+                whole.append(time.perf_counter() - start)
+                before, worked = worked, _worked(http.get("/metrics").text)
+                added.append(whole[-1] - (worked - before))
+    counted = {"questions": questions}
+    return {
+        "HTTP request, a known product": spread(whole[WARM:]) | counted,
+        "of which the server adds": spread(added[WARM:]) | counted,
+    }
+
+
+def _worked(metrics: str) -> float:
+    """Seconds that the device thread has worked on answers so far."""
+    (line,) = [
+        line
+        for line in metrics.splitlines()
+        if line.startswith('mufin_device_seconds_total{work="answers"}')
+    ] or ["none 0"]
+    return float(line.split()[-1])
 
 
 def _plain(name: str, folder: Path, questions: int) -> Iterator[tuple[str, dict]]:
@@ -172,7 +214,7 @@ def _of_torch(encoder, inputs: tuple, kind) -> None:  # noqa: ANN001
 
 
 def _warm(ask: Callable[[int], object]) -> None:
-    for n in range(1, 21):
+    for n in range(1, WARM + 1):
         ask(n)
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mufin.commands.console import check_folder, say
-from mufin.errors import MufinError
+from mufin.errors import MufinError, sentence
+
+if TYPE_CHECKING:
+    from mufin.serving.store import ProductStore
 
 EXTRA = "pip install -e '.[serve]'"
+FREE = 0.5  # share of the store's file that may hold nothing before it is written anew
 
 
 def serve(folder: Path, host: str, port: int, store: Path) -> None:
@@ -27,7 +33,18 @@ def serve(folder: Path, host: str, port: int, store: Path) -> None:
     check_folder(folder, "the one that holds params.yaml, data/ and models/")
     settings = Settings(host=host, port=port, key=key_of_environment())
     with ProductStore(store) as kept:
+        _compact(kept)
         run(lambda at: Service.load(at, kept), str(folder), settings, StoreKeeper(kept), say)
+
+
+def _compact(store: ProductStore) -> None:
+    """Gives free space of the store back to the disk, if there is much; if it cannot, says why."""
+    if store.free_share() <= FREE:
+        return
+    try:
+        store.compact()
+    except MufinError as error:  # such as a full disk; the store serves as it is
+        print(f"warning: {sentence(str(error))}", file=sys.stderr, flush=True)
 
 
 def demo(folder: Path, port: int) -> None:

@@ -148,6 +148,15 @@ class ProductStore:
             gone = [(name,) for name in models - set(keep)]
             db.executemany("DELETE FROM vectors WHERE model = ?", gone)
 
+    def free_share(self) -> float:
+        """The share of the file that holds nothing, [0, 1)."""
+        with self._reading() as db:
+            free, pages = (
+                db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("freelist_count", "page_count")
+            )
+        return free / max(pages, 1)
+
     def compact(self) -> None:
         """Gives the space of what was deleted back to the disk.
 
