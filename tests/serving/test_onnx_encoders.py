@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +45,21 @@ def model(request, tmp_path_factory):
         from mufin.params import load_params
 
         return Precomputed(home / "data/precomputed"), load_params(home / "params.yaml").encoder
+
+
+def make_here(command: list[str], **_) -> subprocess.CompletedProcess:
+    """Exports in this process: to import torch in one of its own takes seconds."""
+    folder, modality, path, close = command[-4:]
+    try:
+        onnx_encoders._make(Path(folder), modality, Path(path), float(close))
+    except ValueError as error:
+        return subprocess.CompletedProcess(command, 1, "", f"ValueError: {error}")
+    return subprocess.CompletedProcess(command, 0, "", "")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(onnx_encoders.subprocess, "run", make_here)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +137,7 @@ def test_the_cache_needs_neither_timm_nor_transformers(model, cache, monkeypatch
 
 
 @pytest.mark.parametrize("harm", ["cut", "other outputs"])
-def test_a_damaged_cache_is_made_anew(model, harm, cache, monkeypatch):
+def test_a_damaged_cache_is_made_anew(model, harm, cache, monkeypatch, in_this_process):
     wanted = of_torch(model, monkeypatch)
     paths = sorted(cache.glob("*.onnx"))
     if harm == "cut":
@@ -138,7 +155,7 @@ def test_a_damaged_cache_is_made_anew(model, harm, cache, monkeypatch):
         assert np.abs(ours - theirs).max() <= 2e-3 * np.abs(theirs).max()
 
 
-def test_an_export_that_differs_is_not_used(model, monkeypatch, empty, capsys):
+def test_an_export_that_differs_is_not_used(model, monkeypatch, empty, capsys, in_this_process):
     monkeypatch.setattr(onnx_encoders, "CLOSE", -1.0)
     made = NewProducts(*model, CPU, torch.float32, fast=True)
     assert isinstance(made.text, Encoder)
@@ -153,7 +170,7 @@ def test_without_a_cache_folder_torch_encodes(model, monkeypatch, tmp_path):
     assert isinstance(NewProducts(*model, CPU, torch.float32, fast=True).text, Encoder)
 
 
-def test_only_the_last_used_encoders_are_kept(model, monkeypatch, cache):
+def test_only_the_last_used_encoders_are_kept(model, monkeypatch, cache, in_this_process):
     for name in ("old.onnx", "old.bin", "old.npz", "older.onnx"):
         (cache / name).write_text("")
         os.utime(cache / name, (0, 0))
