@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
+from mufin.artifacts.attributes import NAME, UID, read_attributes
 from mufin.artifacts.contents import contents_of, seal
 from mufin.artifacts.curated import Split, read_split, write_split
 from mufin.artifacts.files import read_json, write_json
@@ -121,7 +123,7 @@ def _multiply(home: Path, labels: int, rows: int, threads: int, rng: np.random.G
 
 def _products(folder: Path, labels: int, images: int, rng: np.random.Generator) -> None:
     """Products, of which the first are the labels, and a train datapoint for each."""
-    old = read_table(folder / "products.parquet", "products")
+    old, attributes = read_table(folder / "products.parquet", "products"), read_attributes(folder)
     keys = np.array(old["images"].combine_chunks().flatten().to_pylist())
     titles = old["title"].to_pylist()
     count = labels + OTHERS
@@ -133,6 +135,8 @@ def _products(folder: Path, labels: int, images: int, rng: np.random.Generator) 
         "category": [["Home", f"Shelf {n % 50}"] for n in range(count)],
     }
     write_table(columns, "products", folder / "products.parquet")
+    drawn = attributes.take(pa.array(rng.integers(len(attributes), size=count)))
+    pq.write_table(drawn.set_column(0, UID, pa.array(columns["uid"])), folder / NAME)
     every = np.arange(labels)
     write_table({"product": every.astype(np.int32)}, "labels", folder / "labels.parquet")
     pairs = rng.integers(labels, size=(labels, PAIRS))

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAUNCHED = "MUFIN_LAUNCHED"  # in the environment of processes that `mufin.processes` starts
 GRACE = 1.5  # seconds that the main thread has for its way out
 _PR_SET_CHILD_SUBREAPER = 36  # of prctl(2): processes whose parent ends become children of this one
 
@@ -80,7 +81,7 @@ class _Watch:
             if self.said:
                 return
             self.said = True
-            if os.environ.get("RANK", "0") == "0" and _ready(2, select.POLLOUT, 0):
+            if _speaks() and _ready(2, select.POLLOUT, 0):
                 os.write(2, _sentence(number).encode())  # not where nobody reads a full pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
@@ -92,6 +93,16 @@ class _Watch:
                 break
             kill(found)
         os._exit(128 + number)
+
+
+def _speaks() -> bool:
+    """Whether this process is alone, or the one of several that writes the sentence.
+
+    Of processes that `mufin.processes` has started it is the launcher, else the first one.
+    """
+    if (rank := os.environ.get("RANK")) is None:
+        return True
+    return rank == "0" and LAUNCHED not in os.environ
 
 
 def _sentence(number: int) -> str:
@@ -160,6 +171,13 @@ def kill(processes: list[int]) -> None:
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process, signal.SIGKILL)
+
+
+def end(number: int) -> NoReturn:
+    """Ends this process and all that it has started, for a signal that another handler has got."""
+    watch()
+    assert _watch is not None
+    _watch.end(number)
 
 
 def _forget() -> None:

@@ -5,6 +5,7 @@ Settings of the machine are environment variables, never params, so that they ne
 MUFIN_WORKERS     processes or threads     default: the cores that this process may use
 MUFIN_SCRATCH     folder                   default: scratch/; state that survives a kill
 MUFIN_CHECKPOINT_SECONDS                   default: 60; time between checkpoints in training
+MUFIN_PROCESSES   of the training stages   default: 1; one per GPU, by torchrun's launcher
 
 `mufin.devices` reads those of the device.
 """
@@ -29,7 +30,7 @@ from typing import Annotated, Callable, Iterator, NoReturn
 
 import typer
 
-from mufin import code, environment, interrupts
+from mufin import code, environment, interrupts, processes
 from mufin.artifacts import files
 from mufin.artifacts.files import write_json
 from mufin.artifacts.publication import WRITING
@@ -299,13 +300,17 @@ def _disk(path: Path | str) -> Path:
     return next(p for p in (path, *path.parents) if os.path.ismount(p))
 
 
-def run(main: Callable) -> None:
+def run(main: Callable, trains: bool = False) -> None:
     """Run a script's `main` with its command line; an error that the user can fix is one sentence
     and exit code 1. SIGINT and SIGTERM end it as `mufin.interrupts` says.
+
+    A stage that `trains` runs in MUFIN_PROCESSES processes.
     """
 
     def guarded(*args, **kwargs):
         try:
+            if trains and (count := processes.wanted()) > 1:
+                return processes.launch(count, workers())
             return main(*args, **kwargs)
         except MufinError as error:
             _fail(str(error))
@@ -322,5 +327,6 @@ def run(main: Callable) -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    print(f"error: {sentence(text)}", file=sys.stderr, flush=True)
+    if not processes.tell(text):
+        print(f"error: {sentence(text)}", file=sys.stderr, flush=True)
     raise SystemExit(1)

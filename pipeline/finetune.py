@@ -1,7 +1,7 @@
 """Module IV: trains classifiers, A_C and the encoders on the shortlists (MUFIN Sec. 3.1).
 
 One process:  python -m pipeline.finetune
-Several GPUs: torchrun --nproc-per-node=<n> -m pipeline.finetune
+Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.finetune, or torchrun
 """
 
 from __future__ import annotations
@@ -151,4 +151,4 @@ def _mean_alpha(network: Mufin) -> float | None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, trains=True)

@@ -1,7 +1,7 @@
 """Module I: trains E_V, E_T and A_S on pairs of labels and datapoints (MUFIN Sec. 3.1).
 
 One process:  python -m pipeline.pretrain
-Several GPUs: torchrun --nproc-per-node=<n> -m pipeline.pretrain
+Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.pretrain, or torchrun
 """
 
 from __future__ import annotations
@@ -123,4 +123,4 @@ def _train(job: Pretraining, s: Pretrain, file: CurveFile, warn: ContractionWarn
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, trains=True)

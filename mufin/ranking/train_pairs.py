@@ -19,15 +19,15 @@ class TrainPairs:
     def __init__(self, train: Split, num_labels: int):
         order = np.argsort(train.product, kind="stable")
         self.products = train.product[order]
-        self.labels = train.labels.take(order)
+        labels = train.labels.take(order)
         self.num_labels = num_labels
         weights = np.ones(len(train.labels.values)) if train.weights is None else train.weights
         weights = weights[train.labels.positions(order)[0]]
         strongest = np.zeros(len(order))
-        np.maximum.at(strongest, self.labels.rows(), weights)
-        self.strength = (weights / strongest[self.labels.rows()]).astype(np.float32)
+        np.maximum.at(strongest, labels.rows(), weights)
+        self.strength = (weights / strongest[labels.rows()]).astype(np.float32)
         # A pair as one integer, ascending, so that a binary search finds it
-        keys = self.labels.rows() * num_labels + self.labels.values
+        keys = labels.rows() * num_labels + labels.values
         by_key = np.argsort(keys)
         self.keys, self.strength = keys[by_key], self.strength[by_key]
 

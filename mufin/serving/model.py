@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import json
 from dataclasses import dataclass
@@ -78,6 +80,8 @@ def load_model(home: Path, fast: bool = False) -> Model:
     label_of_row = np.full(len(products), -1, np.int32)
     label_of_row[predictor.index.products] = np.arange(len(predictor.index))
     uids = products["uid"].to_pylist()
+    attributes = read_attributes(home / "data/curated").drop_columns([UID])
+    _give_back()
     return Model(
         home=home,
         params=params,
@@ -85,7 +89,7 @@ def load_model(home: Path, fast: bool = False) -> Model:
         predictor=predictor,
         mix=mix,
         products=products,
-        attributes=read_attributes(home / "data/curated").drop_columns([UID]),
+        attributes=attributes,
         uids=uids,
         row_of={uid: row for row, uid in enumerate(uids)},
         label_of_row=label_of_row,
@@ -93,6 +97,13 @@ def load_model(home: Path, fast: bool = False) -> Model:
         id=_id(contents_of(home / "models/index").id, mix),
         fast=fast,
     )
+
+
+def _give_back() -> None:
+    """Returns what loading has freed to the system: the allocators keep 0.1 GB at 300K labels."""
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _id(index: str, mix: Mix) -> str:

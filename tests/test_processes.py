@@ -1,0 +1,161 @@
+"""MUFIN_PROCESSES: the training stages in several processes, started by the stage itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from mufin import interrupts, processes
+from mufin.code import ROOT
+from mufin.errors import MufinError
+from tests.support.stages import SMALL, inside, run_stages
+
+WITHOUT_DROPOUT = {  # draws of dropout differ with the number of processes
+    "encoder.input_dropout": 0.0,
+    "encoder.image_dropout": 0.0,
+    "encoder.lexical_dropout": 0.0,
+    "encoder.modality_dropout": 0.0,
+    "attention.dropout": 0.0,
+    "encoder.text.options": SMALL["encoder.text.options"]
+    | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "pretrain.epochs": 2,
+    "pretrain.batch_size": 32,
+    "encoder.modalities": ["text", "lexical"],
+}
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory) -> Path:
+    """The folder of a run up to precompute."""
+    home = tmp_path_factory.mktemp("processes")
+    with inside(home, **WITHOUT_DROPOUT):
+        run_stages(home, last="precompute")
+    return home
+
+
+def stage(name: str, home: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"pipeline.{name}", "--home", str(home)],
+        env=os.environ
+        | {"MUFIN_DEVICE": "cpu", "MUFIN_WORKERS": "2", "MUFIN_SCRATCH": str(home / "scratch")}
+        | environment,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def of_one(curated) -> tuple[dict, np.ndarray]:
+    """Weights and curve of a run in one process."""
+    return trained(curated, "1")
+
+
+def trained(home: Path, count: str) -> tuple[dict, np.ndarray]:
+    run = stage("pretrain", home, MUFIN_PROCESSES=count)
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 0 and "Warning" not in said, said
+    curve = np.loadtxt(home / "metrics/pretrain.csv", delimiter=",", skiprows=1)
+    return load_file(home / "models/pretrain/member-0/model.safetensors"), curve
+
+
+def assert_close(found: tuple[dict, np.ndarray], wanted: tuple[dict, np.ndarray]) -> None:
+    assert np.allclose(found[1], wanted[1], rtol=1e-5)
+    for name, weight in wanted[0].items():
+        if not name.endswith("key.bias"):  # its true gradient is 0; AdamW blows up the rounding
+            assert (found[0][name] - weight).abs().max() <= 2e-4, name
+
+
+def test_two_processes_have_losses_and_weights_of_one(curated, of_one):
+    assert_close(trained(curated, "2"), of_one)
+
+
+def test_two_processes_continue_what_one_has_begun(curated, of_one):
+    first = stage("pretrain", curated, MUFIN_CHECKPOINT_SECONDS="0")
+    scratch = curated / "scratch/pretrain"
+    end = time.monotonic() + 120
+    while not list(scratch.glob("*/checkpoint.safetensors")):
+        assert first.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    assert list(scratch.glob("*/checkpoint.safetensors"))  # it was not at its end
+    assert_close(trained(curated, "2"), of_one)
+
+
+def test_what_a_process_says_is_one_sentence(curated, tmp_path):
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    (home / "params.yaml").write_text((curated / "params.yaml").read_text())
+    run = stage("pretrain", home, MUFIN_PROCESSES="2")
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 1
+    assert said.startswith("error: ") and said.count("\n") == 1 and "is missing; run `dvc" in said
+
+
+def test_a_signal_ends_all_processes_in_one_sentence(curated):
+    run = stage("pretrain", curated, MUFIN_PROCESSES="2")
+    end = time.monotonic() + 120
+    while len(children(run.pid)) < 2:
+        assert run.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    below = children(run.pid)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 143
+    assert said == "error: pretrain was interrupted (SIGTERM); run the same command to continue\n"
+    assert not any(Path(f"/proc/{child}").exists() for child in below)
+
+
+def children(process: int) -> list[int]:
+    """The processes that it has started, and those that are below these."""
+    found = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in path.read_text().split():
+            found += [int(child), *children(int(child))]
+    return found
+
+
+def test_a_number_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("MUFIN_PROCESSES", "many")
+    with pytest.raises(MufinError, match="MUFIN_PROCESSES is 'many'; set it to a whole number"):
+        processes.wanted()
+
+
+def test_processes_of_torchrun_start_no_others(monkeypatch):
+    monkeypatch.setenv("MUFIN_PROCESSES", "4")
+    assert processes.wanted() == 4
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert processes.wanted() == 1
+
+
+@pytest.mark.parametrize(
+    "device, said",
+    [("cuda", "torch sees 1 GPUs; set it to at most that"), ("cuda:0", "a GPU of its own")],
+)
+def test_more_processes_than_gpus_are_refused(device, said, monkeypatch):
+    monkeypatch.setenv("MUFIN_DEVICE", device)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(MufinError, match=said):
+        processes._check_gpus(2)
+
+
+@pytest.mark.parametrize(
+    "rank, launched, speaks",
+    [(None, False, True), (None, True, True), ("0", False, True), ("1", False, False)]
+    + [("0", True, False), ("1", True, False)],
+)
+def test_one_process_of_several_writes_the_sentence(rank, launched, speaks, monkeypatch):
+    for name, value in (("RANK", rank), (interrupts.LAUNCHED, "1" if launched else None)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert interrupts._speaks() == speaks
