@@ -56,4 +56,10 @@ def world_size() -> int:
     return whole("WORLD_SIZE", 1, 1, 1_000_000, TORCHRUN)
 
 
+def processes() -> int:
+    """MUFIN_PROCESSES, that of the training stages; 1 in a process that torchrun has started."""
+    count = whole("MUFIN_PROCESSES", 1, 1, 1024)
+    return 1 if "WORLD_SIZE" in os.environ else count
+
+
 TORCHRUN = "as torchrun does, or unset it"

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-import time
 import uuid
 
-from mufin import environment, interrupts
+from mufin import interrupts
 from mufin.errors import MufinError, shown
-
-MOST = 1024
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where a process says to the launcher why it failed
-
-
-def wanted() -> int:
-    """The number of processes that the training stages shall run in, at least 1.
-
-    1 in a process that torchrun has started. Raises MufinError if MUFIN_PROCESSES is no such
-    number.
-    """
-    count = environment.whole("MUFIN_PROCESSES", 1, 1, MOST)
-    return 1 if "WORLD_SIZE" in os.environ else count
 
 
 def launch(count: int, workers: int) -> None:
@@ -61,18 +46,8 @@ def launch(count: int, workers: int) -> None:
         interrupts.end(error.sigval)
 
 
-def tell(text: str) -> bool:
-    """Says why this process fails to the launcher; whether `launch` of another process hears it."""
-    if interrupts.LAUNCHED not in os.environ or ERROR_FILE not in os.environ:
-        return False
-    said = {"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}}
-    with open(os.environ[ERROR_FILE], "w") as file:
-        json.dump(said, file)
-    return True
-
-
 def _why(number: int, count: int, code: int, said: object) -> str:
-    """The sentence of the process `number`, or how it ended."""
+    """What the process `number` has said to the launcher (`runtime`), or how it ended."""
     if isinstance(said, dict) and isinstance(message := said.get("message"), dict):
         return str(message["message"])
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import json
 import os
 import platform
 import re
@@ -30,7 +31,7 @@ from typing import Annotated, Callable, Iterator, NoReturn
 
 import typer
 
-from mufin import code, environment, interrupts, processes
+from mufin import code, environment, interrupts
 from mufin.artifacts import files
 from mufin.artifacts.files import write_json
 from mufin.artifacts.publication import WRITING
@@ -40,6 +41,7 @@ MOST_WORKERS = 1024
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EROFS)
 LOOK_SECONDS = 1.0  # between two measurements of the memory in use
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where a process says to torchrun why it fails
 LOCK = "running"  # the file of a scratch folder that its process holds locked
 # scratch folder -> its open lock file; the kernel unlocks it when the process ends, also by a kill
 _locks: dict[Path, int] = {}
@@ -300,17 +302,18 @@ def _disk(path: Path | str) -> Path:
     return next(p for p in (path, *path.parents) if os.path.ismount(p))
 
 
-def run(main: Callable, trains: bool = False) -> None:
+def run(main: Callable, launch: Callable[[int, int], None] | None = None) -> None:
     """Run a script's `main` with its command line; an error that the user can fix is one sentence
     and exit code 1. SIGINT and SIGTERM end it as `mufin.interrupts` says.
 
-    A stage that `trains` runs in MUFIN_PROCESSES processes.
+    With `launch`, which gets the numbers of processes and of workers, it runs in MUFIN_PROCESSES
+    processes if that is more than one.
     """
 
     def guarded(*args, **kwargs):
         try:
-            if trains and (count := processes.wanted()) > 1:
-                return processes.launch(count, workers())
+            if launch is not None and (count := environment.processes()) > 1:
+                return launch(count, workers())
             return main(*args, **kwargs)
         except MufinError as error:
             _fail(str(error))
@@ -327,6 +330,16 @@ def run(main: Callable, trains: bool = False) -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    if not processes.tell(text):
+    if not _told(text):
         print(f"error: {sentence(text)}", file=sys.stderr, flush=True)
     raise SystemExit(1)
+
+
+def _told(text: str) -> bool:
+    """Whether `mufin.processes` has started this process and now says `text`, once for all."""
+    if interrupts.LAUNCHED not in os.environ or ERROR_FILE not in os.environ:
+        return False
+    said = {"message": {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}}
+    with open(os.environ[ERROR_FILE], "w") as file:
+        json.dump(said, file)
+    return True

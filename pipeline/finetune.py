@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mufin import devices, runtime
+from mufin import devices, processes, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
@@ -151,4 +151,4 @@ def _mean_alpha(network: Mufin) -> float | None:
 
 
 if __name__ == "__main__":
-    runtime.run(main, trains=True)
+    runtime.run(main, processes.launch)

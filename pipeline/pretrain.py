@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mufin import devices, runtime
+from mufin import devices, processes, runtime
 from mufin.artifacts.curated import read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
@@ -123,4 +123,4 @@ def _train(job: Pretraining, s: Pretrain, file: CurveFile, warn: ContractionWarn
 
 
 if __name__ == "__main__":
-    runtime.run(main, trains=True)
+    runtime.run(main, processes.launch)

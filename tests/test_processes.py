@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from mufin import interrupts, processes
+from mufin import environment, interrupts, processes
 from mufin.code import ROOT
 from mufin.errors import MufinError
-from tests.support.stages import SMALL, inside, run_stages
+from tests.support.stages import inside, run_stages
 
 WITHOUT_DROPOUT = {  # draws of dropout differ with the number of processes
     "encoder.input_dropout": 0.0,
@@ -24,11 +24,9 @@ WITHOUT_DROPOUT = {  # draws of dropout differ with the number of processes
     "encoder.lexical_dropout": 0.0,
     "encoder.modality_dropout": 0.0,
     "attention.dropout": 0.0,
-    "encoder.text.options": SMALL["encoder.text.options"]
-    | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "pretrain.epochs": 2,
     "pretrain.batch_size": 32,
-    "encoder.modalities": ["text", "lexical"],
+    "encoder.modalities": ["lexical"],
 }
 
 
@@ -127,14 +125,14 @@ def children(process: int) -> list[int]:
 def test_a_number_that_is_none_is_refused(monkeypatch):
     monkeypatch.setenv("MUFIN_PROCESSES", "many")
     with pytest.raises(MufinError, match="MUFIN_PROCESSES is 'many'; set it to a whole number"):
-        processes.wanted()
+        environment.processes()
 
 
 def test_processes_of_torchrun_start_no_others(monkeypatch):
     monkeypatch.setenv("MUFIN_PROCESSES", "4")
-    assert processes.wanted() == 4
+    assert environment.processes() == 4
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert processes.wanted() == 1
+    assert environment.processes() == 1
 
 
 @pytest.mark.parametrize(
