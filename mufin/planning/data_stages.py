@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from mufin.planning import machine as rates
 from mufin.planning.encoders import whole_image_step
-from mufin.planning.run import FLOAT, INT, LONG, TABLES, Run
+from mufin.planning.run import BF16, FLOAT, INT, LONG, TABLES, Run
 from mufin.planning.work import Held, Phase, Stage, Work
+from mufin.training.self_supervision import BATCH as PRODUCTS
 
 REFERENCE = 650.0  # bytes of a URL in the sets, dicts and lists of download, counted
 PRODUCT, PICTURE, RELATION = 300.0, 150.0, 60.0  # bytes in curate, `corpus.clean_rows`: a few
+DECODER = 0.15e9  # bytes of a process that decodes pictures
 KEY = 32  # characters of the key of a picture
 DECODED_AT_ONCE = {True: 256, False: 16}  # pictures per batch of precompute, with and without a GPU
 RELEASED = ("mm-amazontitles", "lf-amazontitles")  # sources with a split of their own
@@ -113,6 +115,7 @@ def _pictures(run: Run) -> list[Phase]:
         Held("keys of pictures", keys, "download.max_images"),
         Held("weights of E_V", image.parameters * float(FLOAT), "encoder.image.name", True),
         Held("a batch of E_V", _batch(run), "encoder.image.size", True),
+        Held("decoding processes", DECODER * run.machine.cores),
     ]
     trunk = Work(what="frozen part of E_V", flop=s.images * image.frozen)
     decode = Work(what="decode", core_seconds=s.images / rates.PICTURES)
@@ -121,8 +124,11 @@ def _pictures(run: Run) -> list[Phase]:
     out = []
     if e.self_supervised_epochs:
         steps = e.self_supervised_epochs * VIEWS * (s.train + s.labels) * _share_known(run)
-        start = Work(what="start of E_V", flop=steps * whole_image_step(e).step)
-        out = [Phase("decode", [decode], held), Phase("start of E_V", [start], held)]
+        whole = whole_image_step(e)
+        start = Work(what="start of E_V", flop=steps * whole.step)
+        saved = VIEWS * PRODUCTS * whole.saved * (BF16 if run.machine.has_gpu else 1)
+        backward = Held("kept for the backward pass", saved, "encoder.image.size", True)
+        out = [Phase("decode", [decode], held), Phase("start of E_V", [start], [*held, backward])]
         out.append(Phase("frozen part of E_V", [trunk], held))
     else:
         out.append(Phase("decode and frozen part of E_V", [decode, trunk], held, overlaps=True))

@@ -93,7 +93,7 @@ def text_cost(s: TextEncoderParams, extra_tokens: int = 0) -> EncoderCost:
     """
     config, assumed = text_config(s)
     with META:
-        model = _text_model(config)
+        model: Any = _text_model(config)
     width = int(getattr(config, "hidden_size", 0) or getattr(config, "d_model", 0))
     depth = int(getattr(config, "num_hidden_layers", 1))
     kind, first = divided(s.trainable_layers, depth)

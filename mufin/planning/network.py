@@ -33,11 +33,12 @@ class Network:
     title_rows: int
     pictures_in_bags: bool
     longest: int  # rows of the largest bag, to which the bags of a batch are padded
+    label_longest: int  # rows of the largest bag of a label
     self_attention: Cost  # per bag, padded
     pair: Cost  # per pair of bags: x^{2,l} by `adapted`
     score: Cost  # per pair, by `scores`
     side: Cost  # per label, by `label_side`
-    side_bytes: float  # per label, of what `label_side` returns for the largest bag
+    side_bytes: float  # per label, of what `label_side` returns for the largest one
     parameters: int  # all but the encoders and what grows with labels and terms
     terms: int  # title words with a learnt vector
     labels: int
@@ -88,9 +89,10 @@ def network_of(params: Params, sizes: Sizes, vector_width: int | None = None) ->
     in_bags = "image" in e.modalities and (not fused or e.fusion == "both")
     title_rows = int("text" in e.modalities or fused) + int(lexical)
     longest = max(title_rows + (sizes.longest if in_bags else 0), 1)
+    of_label = longest if sizes.label_pictures else max(title_rows, 1)
     with META:
         a_s, a_c = _self_attention(params), _cross_attention(params)
-    pairs = _pair_costs(a_c, longest, dim)
+    pairs = _pair_costs(a_c, longest, of_label, dim)
     return Network(
         encoders=encoders,
         dim=dim,
@@ -98,6 +100,7 @@ def network_of(params: Params, sizes: Sizes, vector_width: int | None = None) ->
         title_rows=title_rows,
         pictures_in_bags=in_bags,
         longest=longest,
+        label_longest=of_label,
         self_attention=measured(lambda n: a_s(_rows(n, longest, dim), _mask(n, longest))),
         pair=pairs[0],
         score=pairs[1],
@@ -138,30 +141,36 @@ def _projections(params: Params, encoders: dict[str, EncoderCost]) -> int:
     return 0
 
 
-def _pair_costs(a_c: Any, rows: int, dim: int) -> tuple[Cost, Cost, Cost, float]:
+def _pair_costs(a_c: Any, asked: int, of_label: int, dim: int) -> tuple[Cost, Cost, Cost, float]:
     """Of A_C or its replacement: `adapted` and `scores` per pair, `label_side` per label, and the
     bytes per label of the latter.
+
+    Bags of datapoints have `asked` rows and those of labels `of_label`.
     """
     pooling = Pooling()
 
-    def bag(n: int) -> Bag:
+    def bag(n: int, rows: int) -> Bag:
         return Bag(_rows(n, rows, dim), torch.zeros(n, rows, dtype=torch.int8))
 
     def side(n: int) -> Any:
-        return a_c.label_side(bag(n), torch.zeros(n, dim, requires_grad=True), pooling)
+        return a_c.label_side(bag(n, of_label), torch.zeros(n, dim, requires_grad=True), pooling)
 
     def sides(n: int) -> torch.Tensor:
         return sum(t.float().sum() for t in side(n).tensors() if t.is_floating_point())
 
     def scores(n: int) -> torch.Tensor:
-        return a_c.scores(bag(1), side(n), pooling)
+        return a_c.scores(bag(1, asked), side(n), pooling)
 
     per_label = measured(sides)
     both = measured(scores)
     per_pair = Cost(*(max(b - s, 0.0) for b, s in zip(_numbers(both), _numbers(per_label))))
     with META:
         size = sum(t.numel() * t.element_size() for t in side(1).tensors())
-    return measured(lambda n: a_c.adapted(bag(n), bag(n), pooling)), per_pair, per_label, size
+
+    def adapted(n: int) -> torch.Tensor:
+        return a_c.adapted(bag(n, asked), bag(n, of_label), pooling)
+
+    return measured(adapted), per_pair, per_label, size
 
 
 def _numbers(cost: Cost) -> tuple[float, float, float]:

@@ -116,9 +116,7 @@ def gigabytes(size: float) -> str:
 
 
 def number(value: float) -> str:
-    """Two figures and more below 100, whole numbers above: `0.031`, `1.6`, `12`, `4,100`."""
-    if value == 0:
-        return "0"
+    """Two decimals below 0.1, one below 10, else a whole number: `0.03`, `1.6`, `12`, `4,100`."""
     if value < 0.095:
-        return f"{value:.1g}" if value >= 0.001 else "0.00"
+        return f"{value:.2f}" if value else "0"
     return f"{value:.1f}" if value < 9.95 else f"{round(value):,}"

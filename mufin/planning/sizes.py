@@ -19,6 +19,7 @@ class Known(NamedTuple):
     images: int  # distinct pictures
     pictures: float  # per datapoint
     label_pictures: float  # per label
+    longest: int  # pictures of the product that has most
     relations: float  # labels per train datapoint
     tokens: float  # per title
     note: str
@@ -36,6 +37,7 @@ KNOWN = {
         4_160_000,
         4.91,
         4.91,
+        15,
         8.13,
         20.41,
         "MUFIN Table 1",
@@ -48,6 +50,7 @@ KNOWN = {
         9_618_490 + 3_933_149,
         1.0,
         0.0,
+        1,
         8.0,
         20.0,
         "MUFIN Table 1; 1 picture and 8 labels per datapoint are assumed",
@@ -156,6 +159,7 @@ def _of_data_set(params: Params, name: str | None) -> tuple[str, dict[str, float
         "images": k.images,
         "pictures": min(k.pictures, params.download.max_images),
         "label_pictures": min(k.label_pictures, params.download.max_images),
+        "longest": min(k.longest, params.download.max_images),
         "relations": k.relations,
         "tokens": k.tokens,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mufin.planning import machine as rates
 from mufin.planning.network import Network
 from mufin.planning.networks import EncoderCost
 from mufin.planning.run import BF16, FLOAT, INT, LONG, TORCH, Run
@@ -32,7 +33,11 @@ def pretrain(run: Run) -> Stage:
     drawn = min(batch * p.positives, others)
     step = (batch, of_anchor), (drawn, of_other)
     steps = p.epochs * anchors / max(batch, 1) * n.members
-    work = [_steps(run, steps, step, n.encoders), _inputs(run, steps, step, n.encoders)]
+    work = [
+        _steps(run, steps, step, n.encoders),
+        _inputs(run, steps, step, n.encoders),
+        _prepared(steps),
+    ]
     if refreshes := _refreshes(run):
         flop = anchors * n.product(of_anchor).forward + others * n.product(of_other).forward
         work.append(Work(what="look for hard pairs", flop=n.members * refreshes * flop))
@@ -65,6 +70,11 @@ Parts = tuple[tuple[float, float], ...]  # (products, pictures of each) of a ste
 def _steps(run: Run, steps: float, step: Parts, encoders: dict[str, EncoderCost]) -> Work:
     flop = sum(count * run.network.product(m, encoders).step for count, m in step)
     return Work(what="encoders and A_S, forward and backward", flop=steps * flop)
+
+
+def _prepared(steps: float) -> Work:
+    """A thread draws pairs and gathers inputs, and the loop starts the operations of a step."""
+    return Work(what="prepare steps", core_seconds=steps * rates.STEP_SECONDS, one_core=True)
 
 
 def _inputs(run: Run, steps: float, step: Parts, encoders: dict[str, EncoderCost]) -> Work:
@@ -197,6 +207,7 @@ def finetune(run: Run) -> Stage:
     work = [
         _steps(run, steps, step, encoders),
         _inputs(run, steps, step, encoders),
+        _prepared(steps),
         _scored(run, steps, scored, labels, f.loss == "hinge" and f.candidates != "all"),
         _updates(run, steps, labels),
     ]

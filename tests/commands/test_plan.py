@@ -67,9 +67,11 @@ def test_more_products_take_more_of_everything():
         for n in (10_000, 40_000)
     )
     for a, b in zip(few, many):
-        if a["phases"]:
-            assert a["flop"] <= b["flop"] and a["memory"] <= b["memory"], a["stage"]
-            assert a["written"] < b["written"], a["stage"]
+        for what in ("flop", "memory", "written", "seconds_gpu", "seconds_cpu"):
+            assert a[what] <= b[what], (a["stage"], what)
+    assert sum(s["written"] for s in many) == pytest.approx(
+        4 * sum(s["written"] for s in few), rel=0.05
+    )
 
 
 def test_no_sizes_are_asked_for_in_a_sentence():
