@@ -14,18 +14,14 @@ from mufin.nn.vision_language import create_clip_image_encoder
 from mufin.params import EncoderParams, ImageEncoderParams, Params, TextEncoderParams
 from mufin.planning.networks import META, Cost, EncoderCost, counts_of, measured
 
-GIVEN_WIDTH = 512  # of vectors in place of images, where none has been read
+GIVEN_WIDTH = 512  # of vectors in place of images, assumed
 FLOAT, HALF, INT = 4, 2, 4  # bytes
 
 
-def image_cost(s: ImageEncoderParams, vector_width: int | None = None) -> EncoderCost:
-    """E_V per picture (MUFIN Sec. 3; `nn.image_encoder`, `nn.clip_image_encoder`).
-
-    `vector_width` is that of vectors given in place of images, if it is known.
-    """
+def image_cost(s: ImageEncoderParams) -> EncoderCost:
+    """E_V per picture (MUFIN Sec. 3; `nn.image_encoder`, `nn.clip_image_encoder`)."""
     if s.kind == "vectors":
-        width = vector_width or GIVEN_WIDTH
-        assumed = "" if vector_width else f"image vectors have {GIVEN_WIDTH} numbers"
+        width, assumed = GIVEN_WIDTH, f"image vectors have {GIVEN_WIDTH} numbers"
         return EncoderCost("descriptors", width, 0.0, Cost(), FLOAT * width, 0, 0, assumed)
     options, assumed = dict(s.options), ""
     with META:
@@ -186,13 +182,11 @@ def extra_tokens(s: EncoderParams) -> int:
     return s.fused_images if s.fuses_early else 0
 
 
-def encoder_costs(
-    params: Params, vocabulary: int = 0, vector_width: int | None = None
-) -> dict[str, EncoderCost]:
+def encoder_costs(params: Params, vocabulary: int = 0) -> dict[str, EncoderCost]:
     """{modality: cost} of the encoders in use; `vocabulary` of an E_T with random weights."""
     e, out = params.encoder, {}
     if "image" in e.modalities:
-        out["image"] = image_cost(e.image, vector_width)
+        out["image"] = image_cost(e.image)
     if "text" in e.modalities:
         text = replace(e.text, vocabulary=vocabulary) if vocabulary else e.text
         out["text"] = text_cost(text, extra_tokens(e))

@@ -80,10 +80,10 @@ class Network:
         return self.parameters + sum(e.trainable for e in self.encoders.values())
 
 
-def network_of(params: Params, sizes: Sizes, vector_width: int | None = None) -> Network:
+def network_of(params: Params, sizes: Sizes) -> Network:
     """The network that the stages pretrain and finetune train (`nn.assembly`)."""
     e, dim = params.encoder, params.encoder.dim
-    encoders = encoder_costs(params, sizes.vocabulary, vector_width)
+    encoders = encoder_costs(params, sizes.vocabulary)
     lexical = "lexical" in e.modalities
     fused = e.fuses_early or e.text.kind == "visualbert"
     in_bags = "image" in e.modalities and (not fused or e.fusion == "both")

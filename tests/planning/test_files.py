@@ -10,10 +10,11 @@ from safetensors import safe_open
 
 from mufin.params import load_params
 from mufin.planning.data_stages import precomputed_files
+from mufin.planning.evaluate_stage import rows_of_methods
 from mufin.planning.found import sizes_in
 from mufin.planning.machine import Machine
 from mufin.planning.network import network_of
-from mufin.planning.prediction_stages import index_files, rows_of_methods
+from mufin.planning.prediction_stages import index_files
 from mufin.planning.run import Run
 from mufin.planning.search import graph_file
 from mufin.planning.sizes import sizes_of
