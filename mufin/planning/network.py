@@ -28,6 +28,7 @@ class Network:
     """One member of the ensemble. A bag has `title_rows` rows and one per picture."""
 
     encoders: dict[str, EncoderCost]
+    projections: dict[str, int]  # parameters from the width of each encoder to D
     dim: int  # D
     members: int
     title_rows: int
@@ -54,11 +55,11 @@ class Network:
 
     def product(self, pictures: float, encoders: dict[str, EncoderCost] | None = None) -> Cost:
         """A product with so many pictures, encoded to its bag X^1 (`nn.mufin`, `bag`)."""
-        encoders, cost = encoders or self.encoders, self.self_attention
-        if "text" in encoders:
-            cost = cost.plus(encoders["text"].trained)
-        if "image" in encoders:
-            cost = cost.plus(encoders["image"].trained.times(pictures))
+        cost, counts = self.self_attention, {"text": 1.0, "image": pictures}
+        for name, encoder in (encoders or self.encoders).items():
+            learnt = 2.0 * self.projections[name]  # operations of a learnt projection
+            projected = encoder.trained.plus(Cost(learnt, 3 * learnt))
+            cost = cost.plus(projected.times(counts[name]))
         return cost
 
     def input_bytes(self, pictures: float, encoders: dict[str, EncoderCost] | None = None) -> float:
@@ -95,6 +96,7 @@ def network_of(params: Params, sizes: Sizes) -> Network:
     pairs = _pair_costs(a_c, longest, of_label, dim)
     return Network(
         encoders=encoders,
+        projections=_projections(params, encoders),
         dim=dim,
         members=params.members,
         title_rows=title_rows,
@@ -106,7 +108,9 @@ def network_of(params: Params, sizes: Sizes) -> Network:
         score=pairs[1],
         side=pairs[2],
         side_bytes=pairs[3],
-        parameters=counts_of(a_s)[0] + counts_of(a_c)[0] + _projections(params, encoders),
+        parameters=counts_of(a_s)[0]
+        + counts_of(a_c)[0]
+        + sum(_projections(params, encoders).values()),
         terms=(sizes.terms or e.lexical.max_terms) if lexical else 0,
         labels=sizes.labels,
     )
@@ -130,15 +134,17 @@ def _cross_attention(params: Params) -> Any:
     return CrossAttention(dim, a.heads, a.dropout)
 
 
-def _projections(params: Params, encoders: dict[str, EncoderCost]) -> int:
+def _projections(params: Params, encoders: dict[str, EncoderCost]) -> dict[str, int]:
     """Parameters from the width of each encoder to D (`nn.mufin`, `Projection`)."""
     dim, kind = params.encoder.dim, params.encoder.projection
-    widths = [e.width for e in encoders.values()]
-    if kind == "linear":
-        return sum((width + 1) * dim for width in widths)
-    if kind == "two_layers":
-        return sum((width + 1) * (width // 2) + (width // 2 + 1) * dim for width in widths)
-    return 0
+    out = dict.fromkeys(encoders, 0)
+    for name, encoder in encoders.items():
+        width = encoder.width
+        if kind == "linear":
+            out[name] = (width + 1) * dim
+        elif kind == "two_layers":
+            out[name] = (width + 1) * (width // 2) + (width // 2 + 1) * dim
+    return out
 
 
 def _pair_costs(a_c: Any, asked: int, of_label: int, dim: int) -> tuple[Cost, Cost, Cost, float]:
