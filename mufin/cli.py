@@ -164,6 +164,64 @@ def check(params: SettingsFile = Path("params.yaml")) -> None:
     guarded(catalog.check, params)
 
 
+@app.command(short_help="Say what a run takes: operations, memory, disk, hours per stage.")
+def plan(
+    params: SettingsFile = Path("params.yaml"),
+    profile: Annotated[
+        str | None,
+        typer.Option(help="a profile in place of the settings file", autocompletion=_profiles),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="the sizes of a data set: mm-amazontitles-300k or a2q-4m"),
+    ] = None,
+    products: Annotated[int | None, typer.Option(min=2, help="products")] = None,
+    labels: Annotated[int | None, typer.Option(min=1, help="labels, the possible answers")] = None,
+    train: Annotated[int | None, typer.Option(min=1, help="train datapoints")] = None,
+    valid: Annotated[int | None, typer.Option(min=0, help="valid datapoints")] = None,
+    test: Annotated[int | None, typer.Option(min=0, help="test datapoints")] = None,
+    images: Annotated[int | None, typer.Option(min=0, help="distinct pictures")] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=0, help="GB of the GPU; 0: without one")
+    ] = None,
+    memory: Annotated[float | None, typer.Option(min=0.1, help="GB of memory")] = None,
+    disk: Annotated[float | None, typer.Option(min=0, help="GB that are free on the disk")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="cores of the CPU")] = None,
+    gpu_tflops: Annotated[
+        float | None, typer.Option(min=0.1, help="peak of the GPU in bf16; an H100 has 790")
+    ] = None,
+    cpu_gflops: Annotated[
+        float | None, typer.Option(min=0.1, help="peak of the CPU; without it, it is measured")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what a run takes before it starts: operations, bytes, memory and hours of each stage.
+
+    Sizes that are not given come from data/, else from what is known of the source. The machine is
+    this one, unless its memory is given. What does not fit is named with the settings that change
+    it, and the exit code is then 1.
+
+    \b
+    mufin plan
+    mufin plan --profile paper --products 2000000 --gpu-memory 24 --memory 64
+    """
+    from mufin.commands.plan import Asked
+    from mufin.commands.plan import plan as body
+
+    counts = {"products": products, "labels": labels, "train": train}
+    counts |= {"valid": valid, "test": test, "images": images}
+    asked = Asked(
+        counts=counts,
+        gpu_memory=gpu_memory,
+        memory=memory,
+        disk=disk,
+        cores=cores,
+        gpu_tflops=gpu_tflops,
+        cpu_gflops=cpu_gflops,
+    )
+    guarded(body, params, profile, like, asked, json)
+
+
 @app.command(short_help="Check this machine: packages, GPU, memory, disk, DVC, encoders.")
 def doctor(home: Home = Path("."), json: Json = False) -> None:
     """Check what a run needs of this machine, and say what to do where something is missing.

@@ -46,7 +46,7 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
     ("params", "runtime", "devices"),
     ("profiles",),
     ("outputs", "switching"),  # of cli
-    ("serving", "reporting", "inspection"),
+    ("serving", "reporting", "inspection", "planning"),
     ("commands",),
     ("cli", "deps"),
     ("pipeline", "compare"),
@@ -64,6 +64,7 @@ MAY_TOUCH = OF_SCRIPTS | {
     "profiles",
     "switching",
     "inspection",
+    "planning",
     "serving",
     "commands",
     "cli",

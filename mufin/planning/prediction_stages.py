@@ -1,0 +1,193 @@
+"""Costs of the stages retrieve, index and folds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mufin.planning.run import FLOAT, INT, LONG, Run
+from mufin.planning.search import (
+    graph_file,
+    is_exact,
+    search_held,
+    search_work,
+    searched,
+)
+from mufin.planning.training_stages import (
+    embeddings_file,
+    finetune,
+    loading,
+    pretrain,
+    transfer,
+)
+from mufin.planning.work import Held, Phase, Stage, Work
+from mufin.ranking.title_ridge import MOST
+
+JOINED = 3  # copies of bag rows while they are scaled and joined (`nn.embedding.joint_rows`)
+FOUND = 12 * 2  # bytes per label found, with a copy: id and similarity
+WORDS = 40  # distinct words per square root of all words of titles, about
+STORED_FOLD = 2.5  # bytes of a candidate's id in a Parquet file
+
+
+def retrieve(run: Run) -> Stage:
+    """Module II (`pipeline.retrieve`): embed all, search all bag rows and centroids of labels."""
+    s, r, n = run.sizes, run.params.retrieve, run.network
+    rows = searched(run, r.vectors)
+    size, bags = rows * n.joint * FLOAT, label_bags(run)
+    kept = [*run.process(), Held("vectors of all", embeddings_file(run), "encoder.dim")]
+    k = min(r.shortlist, s.labels)
+    search = search_work(
+        run, "labels", r.search, rows, run.splits, (r.hnsw.ef_construction, r.hnsw.ef)
+    )
+    found = Held("shortlists", max(s.train, s.test) * k * float(FOUND), "retrieve.shortlist")
+    given = Held("searched rows", size, "retrieve.vectors")
+    phases = [
+        loading(run, {"models/pretrain": False}),
+        Phase(
+            "embed labels",
+            [run.embedding("embed labels", s.labels, s.label_pictures)],
+            [*run.process(), replace(bags, size=bags.size * (1 + 1 / n.members))],
+        ),
+        Phase(
+            "embed datapoints",
+            [run.embedding("embed datapoints", run.splits, s.pictures)],
+            [*run.process(), bags, _datapoint_bags(run, s.train)],
+        ),
+        Phase("join vectors", [], [*kept, bags, _joined(run)]),
+        Phase(
+            "search",
+            search,
+            [*kept, given, *search_held(run, "rows", r.search, rows, r.hnsw.m), found],
+        ),
+    ]
+    files = {
+        "data/embeddings": embeddings_file(run),
+        "data/shortlists": run.ranking_file(run.splits, k),
+    }
+    return Stage("retrieve", phases, files)
+
+
+def label_bags(run: Run, labels: float | None = None, networks: int = 1) -> Held:
+    labels = run.sizes.labels if labels is None else labels
+    members = run.network.members * networks
+    return run.embedded("bags of labels", labels, run.sizes.label_pictures, members)
+
+
+def _datapoint_bags(run: Run, datapoints: float) -> Held:
+    """Bags of datapoints by all members, one of them twice while its batches are joined."""
+    what = "bags of datapoints"
+    return run.embedded(what, datapoints, run.sizes.pictures, run.network.members + 1)
+
+
+def _joined(run: Run) -> Held:
+    size = run.sizes.labels * run.network.rows(run.sizes.label_pictures)
+    return Held("joined bag rows", JOINED * size * run.network.joint * FLOAT, "encoder.dim")
+
+
+def index(run: Run) -> Stage:
+    """`pipeline.index`: bags and classifiers of labels, the search among them, ridge and votes."""
+    s, x, n = run.sizes, run.params.index, run.network
+    rows = searched(run, run.params.retrieve.vectors)
+    networks = 2 if run.params.retrieve.model == "pretrain" else 1
+    bags = label_bags(run, networks=networks)
+    folders = {"models/finetune": True} | ({"models/pretrain": False} if networks == 2 else {})
+    vectors = Held("vectors of datapoints", s.train * n.joint * 4.0, "encoder.dim")
+    given = Held("searched rows", rows * n.joint * FLOAT, "retrieve.vectors")
+    kept = [*run.process(), bags, vectors]
+    ef = x.hnsw.ef_construction, x.hnsw.ef
+    build = search_work(run, "labels", x.search, rows, 0, ef)
+    embed = [run.embedding("embed labels", networks * s.labels, s.label_pictures)]
+    embed.append(run.embedding("embed datapoints", s.train, s.pictures))
+    phases = [
+        loading(run, folders),
+        Phase("embed", embed, [*run.process(), bags, _datapoint_bags(run, s.train)]),
+        Phase("join vectors", [], [*kept, _joined(run)]),
+    ]
+    held = [*kept, given, *search_held(run, "rows", x.search, rows, x.hnsw.m)]
+    if x.voters:
+        held += search_held(run, "voters", x.search, s.train, x.hnsw.m)
+        build += search_work(run, "voters", x.search, s.train, 0, ef)
+    phases.append(Phase("build the search", build, held))
+    if x.title_ridge:
+        phases.append(_ridge(run, held))
+    many = bool(x.title_ridge) and s.train > MOST
+    refused = (
+        f"index.title_ridge supports at most {MOST:,} train datapoints, and there are {s.train:,}; "
+        "set it to 0.0 and evaluate.ridge_weights to [0.0]"
+    )
+    return Stage(
+        "index",
+        phases,
+        {"models/index": sum(index_files(run).values())},
+        0.0,
+        refused if many else "",
+    )
+
+
+def index_files(run: Run) -> dict[str, float]:
+    """{part: bytes} of `models/index` (`ranking.label_index.save_index`)."""
+    s, x, n = run.sizes, run.params.index, run.network
+    networks = 2 if run.params.retrieve.model == "pretrain" else 1
+    rows = searched(run, run.params.retrieve.vectors)
+    out = {
+        "bags": label_bags(run, networks=networks).size,
+        "classifiers": s.labels * n.joint * 4.0,
+        "centroids": s.labels * n.joint * 4.0,
+        "products, frequency": s.labels * 2.0 * LONG,
+    }
+    if not is_exact(run, x.search, rows):
+        out["graph"] = graph_file(rows, n.joint, x.hnsw.m)
+    if x.title_ridge:
+        out["ridge"] = words_of_titles(run) * (s.labels * FLOAT + LONG + 8.0) + s.labels * FLOAT
+    if x.voters:
+        out["voters"] = s.train * (n.joint * FLOAT + 3.0 * LONG) + s.pairs * INT
+        if not is_exact(run, x.search, s.train):
+            out["graph of voters"] = graph_file(s.train, n.joint, x.hnsw.m)
+    return out
+
+
+def words_of_titles(run: Run) -> float:
+    """Distinct title words of train; they grow with the square root of all words (Heaps)."""
+    return run.sizes.terms or WORDS * (run.sizes.train * run.sizes.tokens) ** 0.5
+
+
+def _ridge(run: Run, held: list[Held]) -> Phase:
+    """The kernel of all train titles, factorised, and weights per word and label
+    (`ranking.title_ridge`).
+    """
+    s, words = run.sizes, words_of_titles(run)
+    kernel = Held("kernel of the title ridge", 2 * 8.0 * s.train**2, "index.title_ridge")
+    weights = Held("weights of the title ridge", words * s.labels * 4.0, "index.title_ridge")
+    flop = s.train**3 / 3 + 2.0 * s.train**2 * s.labels
+    work = Work(
+        what="title ridge", core_seconds=2 * flop / run.machine.cpu_flop * run.machine.cores
+    )
+    return Phase("title ridge", [work], [*held, kernel, weights])
+
+
+def folds(run: Run) -> Stage:
+    """`pipeline.folds`: with a mix of folds, Modules I to IV and the index on parts of train.
+
+    A fold is a run of one member in a folder of its own, one after the other.
+    """
+    e = run.params.evaluate
+    if e.mix != "cross_validated":
+        return Stage("folds", [])
+    share = 1 - 1 / e.folds
+    s, part = run.sizes, int(run.sizes.train * share)
+    sizes = replace(s, train=part, valid=0, test=s.train - part, labels=round(s.labels * share))
+    fold = replace(run, sizes=sizes, network=replace(run.network, members=1, labels=sizes.labels))
+    stages = [make(fold) for make in (pretrain, retrieve, transfer, finetune, index)]
+    phases = [phase for stage in stages for phase in stage.phases]
+    width = sizes.labels if e.candidates == "all" else e.shortlist
+    files = {"data/folds": s.train * min(width, sizes.labels) * (STORED_FOLD + 4.0 * FLOAT)}
+    scratch = sum(sum(stage.files.values()) for stage in stages)
+    refused = next((stage.refused for stage in stages if stage.refused), "")
+    repeated = [_repeated(phase, e.folds) for phase in phases]
+    return Stage("folds", repeated, files, scratch, refused)
+
+
+def _repeated(phase: Phase, times: int) -> Phase:
+    """The phase with the work of so many folds; its memory is that of one."""
+    names = ("flop", "moved", "core_seconds", "read", "written", "waited")
+    work = [replace(w, **{name: times * getattr(w, name) for name in names}) for w in phase.work]
+    return replace(phase, work=work)
