@@ -14,12 +14,12 @@ HOUR = 3600.0
 HEADS = (
     ("stage", 10),
     ("FLOP", 8),
-    ("written", 9),
-    ("read", 9),
-    ("memory", 8),
-    ("GPU mem", 8),
-    ("GPU h", 8),
-    ("CPU h", 9),
+    ("GB written", 12),
+    ("GB read", 10),
+    ("GB memory", 11),
+    ("GB GPU", 8),
+    ("h GPU", 8),
+    ("h CPU", 9),
 )
 
 
@@ -35,7 +35,7 @@ def lines(plan: Plan) -> Iterator[str]:
 
 
 def table(plan: Plan) -> Iterator[str]:
-    """A line per stage and one of sums or peaks. Bytes are in GB."""
+    """A line per stage and one of sums or peaks."""
     yield _row([head for head, _ in HEADS])
     rows = [_figures(plan, place) for place in range(len(plan.stages))]
     for stage, row in zip(plan.stages, rows):
