@@ -11,6 +11,7 @@ import numpy as np
 
 from mufin import metrics
 from mufin.evaluation.evaluator import Evaluator
+from mufin.hits import auc_of_each, filtered
 from mufin.ragged import Lists, is_in
 
 
@@ -20,7 +21,7 @@ def values(predictions: np.ndarray, evaluator: Evaluator) -> dict[str, np.ndarra
     Their means are the figures.
     """
     split = evaluator.splits["test"]
-    top, truth = metrics.filtered(predictions, split.labels, split.excluded)
+    top, truth = filtered(predictions, split.labels, split.excluded)
     hits, sizes = is_in(top, truth), np.maximum(truth.lengths(), 1)
     weights = metrics.inverse_propensity(
         evaluator.frequency, evaluator.num_train, *evaluator.propensity
@@ -29,7 +30,7 @@ def values(predictions: np.ndarray, evaluator: Evaluator) -> dict[str, np.ndarra
     out["nDCG@5"] = _ndcg(hits, truth, 5)
     out |= {f"R@{k}": hits[:, :k].sum(1) / sizes for k in (10, 100)}
     out["PSP@5"] = of_ratio(*_propensity_scored(top, hits, truth, weights, 5))
-    out["AUC@100"] = metrics.auc_of_each(hits, 100)
+    out["AUC@100"] = auc_of_each(hits, 100)
     out["tail R@10"] = _recall_of_labels(top, truth, evaluator.frequency < evaluator.tail, 10)
     return {name: 100 * value for name, value in out.items()}
 

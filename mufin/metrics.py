@@ -11,19 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mufin.hits import TAIL_K, auc_of_each, filtered, heaviest, hits_of, weighted
 from mufin.ragged import Lists, is_in
-
-
-def filtered(
-    predictions: np.ndarray, truth: Lists, excluded: Lists | None
-) -> tuple[np.ndarray, Lists]:
-    """Predictions and truth without the filter pairs; later predictions move up."""
-    if excluded is None or not len(excluded.values):
-        return predictions, truth
-    removed = is_in(predictions, excluded) | (predictions < 0)
-    order = np.argsort(removed, 1, kind="stable")  # what remains first, in its old order
-    closed = np.take_along_axis(np.where(removed, -1, predictions), order, 1)
-    return closed, truth.minus(excluded)
 
 
 def precision_at_k(
@@ -45,7 +34,7 @@ def recall_at_k(
     A datapoint without truth counts 0.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    return _recall(is_in(predictions[:, :k], truth), truth, k)
+    return _recall(is_in(predictions[:, :k], truth).sum(1), truth.lengths())
 
 
 def ndcg_at_k(
@@ -56,7 +45,7 @@ def ndcg_at_k(
     The best possible ranking has min(k, |truth|) hits first. A datapoint without truth counts 0.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    return _ndcg(is_in(predictions[:, :k], truth), truth, k)
+    return _ndcg(is_in(predictions[:, :k], truth), truth.lengths(), k)
 
 
 def psp_at_k(
@@ -71,7 +60,9 @@ def psp_at_k(
     `weights` (L,) are the inverse propensities of the labels.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    return _psp(predictions, is_in(predictions[:, :k], truth), truth, k, weights)
+    top = predictions[:, :k]
+    gains = weighted(is_in(top, truth), top, weights)
+    return _psp(gains, heaviest(truth, weights, k), k)
 
 
 def psndcg_at_k(
@@ -89,7 +80,9 @@ def psndcg_at_k(
     propensities.
     """
     predictions, truth = filtered(predictions, truth, excluded)
-    return _psndcg(predictions, is_in(predictions[:, :k], truth), truth, k, weights)
+    top = predictions[:, :k]
+    gains = weighted(is_in(top, truth), top, weights)
+    return _psndcg(gains, heaviest(truth, weights, k), truth.lengths(), k)
 
 
 def auc_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | None = None) -> float:
@@ -187,92 +180,75 @@ def evaluate(
     ks: Sequence[int] = (1, 3, 5),
     recall_ks: Sequence[int] = (1, 3, 5, 10, 20, 50, 100),
     auc_k: int = 100,
+    tail_labels: np.ndarray | None = None,
 ) -> dict[str, float]:
     """{"P@1": ..., "nDCG@1", "PSP@1", "PSnDCG@1", ..., "R@10", ..., "AUC@100"}, in percent.
 
     `train_counts` (L,): train datapoints per label. `propensity`: A and B of `inverse_propensity`.
+    With `tail_labels` (T,) there is also "tail R@10", `recall_of_labels` of them. The values are
+    those of the functions above; here predictions are looked up in the truth once for all of them,
+    in blocks of rows.
     """
-    predictions, truth = filtered(predictions, truth, excluded)
-    hits = is_in(predictions, truth)  # once for all metrics
     weights = inverse_propensity(train_counts, num_train, *propensity)
+    tail = np.zeros(len(weights), bool)
+    if tail_labels is not None:
+        tail[tail_labels] = True
+    found = hits_of(predictions, truth, excluded, weights, max(ks), recall_ks, auc_k, tail)
     out: dict[str, float] = {}
     for k in ks:
-        out[f"P@{k}"] = _precision(hits, k)
-        out[f"nDCG@{k}"] = _ndcg(hits, truth, k)
-        out[f"PSP@{k}"] = _psp(predictions, hits, truth, k, weights)
-        out[f"PSnDCG@{k}"] = _psndcg(predictions, hits, truth, k, weights)
-    for k in recall_ks:
-        out[f"R@{k}"] = _recall(hits, truth, k)
-    out[f"AUC@{auc_k}"] = _mean(auc_of_each(hits, auc_k))
+        out[f"P@{k}"] = _precision(found.first, k)
+        out[f"nDCG@{k}"] = _ndcg(found.first, found.sizes, k)
+        out[f"PSP@{k}"] = _psp(found.gains, found.best, k)
+        out[f"PSnDCG@{k}"] = _psndcg(found.gains, found.best, found.sizes, k)
+    for k, counts in zip(recall_ks, found.counts.T):
+        out[f"R@{k}"] = _recall(counts, found.sizes)
+    out[f"AUC@{auc_k}"] = _mean(found.auc)
+    if tail_labels is not None:
+        asked = found.tail_sizes > 0
+        out[f"tail R@{TAIL_K}"] = _recall(found.tail_counts[asked], found.tail_sizes[asked])
     return out
 
 
-# The functions below take filtered predictions and truth, and `hits` (n, width) bool: whether each
-# prediction is true. A missing prediction is no hit.
+# The functions below take what is left after the filter: `hits` (n, >= k) bool, whether each
+# prediction is true, or their number (n,); `sizes` (n,), the number of true labels.
 
 
 def _precision(hits: np.ndarray, k: int) -> float:
     return _mean(hits[:, :k].sum(1) / k)
 
 
-def _recall(hits: np.ndarray, truth: Lists, k: int) -> float:
-    return _mean(hits[:, :k].sum(1) / np.maximum(truth.lengths(), 1))
+def _recall(counts: np.ndarray, sizes: np.ndarray) -> float:
+    return _mean(counts / np.maximum(sizes, 1))
 
 
-def _ndcg(hits: np.ndarray, truth: Lists, k: int) -> float:
+def _ndcg(hits: np.ndarray, sizes: np.ndarray, k: int) -> float:
     top = hits[:, :k]
-    return _mean(top @ _discounts(top.shape[1]) / _ideal(truth, k))
+    return _mean(top @ _discounts(top.shape[1]) / _ideal(sizes, k))
 
 
-def _psp(
-    predictions: np.ndarray, hits: np.ndarray, truth: Lists, k: int, weights: np.ndarray
-) -> float:
-    return _propensity_scored(predictions, hits, truth, weights, np.ones(k), np.ones(len(truth)))
+def _psp(gains: np.ndarray, best: np.ndarray, k: int) -> float:
+    return _propensity_scored(gains, best, np.ones(k), np.ones(len(gains)))
 
 
-def _psndcg(
-    predictions: np.ndarray, hits: np.ndarray, truth: Lists, k: int, weights: np.ndarray
-) -> float:
-    return _propensity_scored(predictions, hits, truth, weights, _discounts(k), _ideal(truth, k))
+def _psndcg(gains: np.ndarray, best: np.ndarray, sizes: np.ndarray, k: int) -> float:
+    return _propensity_scored(gains, best, _discounts(k), _ideal(sizes, k))
 
 
 def _propensity_scored(
-    predictions: np.ndarray,
-    hits: np.ndarray,
-    truth: Lists,
-    weights: np.ndarray,
-    gain: np.ndarray,
-    norm: np.ndarray,
+    gains: np.ndarray, best: np.ndarray, discount: np.ndarray, norm: np.ndarray
 ) -> float:
-    """Achieved over best possible weighted gain, each summed over all datapoints first.
+    """Achieved over best possible gain, each summed over all datapoints first.
 
-    `gain` (k,) is the gain of each place, `norm` (n,) divides the gains of each datapoint.
+    `gains` and `best` (n, >= k) are the inverse propensities of hits and of the heaviest labels,
+    by place. `discount` (k,) is of each place; `norm` (n,) divides the gains of each datapoint.
     """
-    k = len(gain)
-    top, found = predictions[:, :k], hits[:, :k]
-    # (n,): hits times weight times gain. A missing prediction reads the weight of label 0, times 0.
-    achieved = (found * weights[np.maximum(top, 0)]) @ gain[: top.shape[1]] / norm
-
-    # The best ranking puts the labels with the largest weights first. `truth` is ragged, so its
-    # pairs are sorted by (row, -weight), and `place` counts the pairs within each row.
-    rows = truth.rows()
-    heaviest_first = np.lexsort((-weights[truth.values], rows))
-    ordered = weights[truth.values][heaviest_first]
-    place = np.arange(len(rows)) - truth.offsets[:-1][rows]
-    gain_at = np.append(gain, 0.0)[np.minimum(place, k)]  # places past k gain nothing
-    best = np.bincount(rows, ordered * gain_at, len(truth)) / norm
-    return 100 * float(achieved.sum() / best.sum()) if best.sum() > 0 else 0.0
-
-
-def auc_of_each(hits: np.ndarray, k: int) -> np.ndarray:
-    """(n,) `auc_at_k` of each datapoint, in [0, 1], of its `hits` (n, width) after the filter."""
-    positive = hits[:, :k]
-    missing = k - positive.shape[1]  # negatives after the last prediction
-    # A positive is in the right order with every negative that comes after it.
-    negatives = k - positive.sum(1)
-    behind = (~positive).sum(1, keepdims=True) - (~positive).cumsum(1) + missing
-    right = (positive * behind).sum(1)
-    return right / np.maximum(positive.sum(1) * negatives, 1)
+    top = np.ascontiguousarray(gains[:, : len(discount)])
+    achieved = top @ discount[: top.shape[1]] / norm
+    possible = np.zeros(len(best))
+    for place, factor in enumerate(discount):  # place after place, as np.bincount adds
+        possible += best[:, place] * factor
+    possible /= norm
+    return 100 * float(achieved.sum() / possible.sum()) if possible.sum() > 0 else 0.0
 
 
 def _discounts(k: int) -> np.ndarray:
@@ -280,12 +256,12 @@ def _discounts(k: int) -> np.ndarray:
     return 1 / np.log2(np.arange(k) + 2)
 
 
-def _ideal(truth: Lists, k: int) -> np.ndarray:
-    """(n,) DCG of min(k, |truth|) hits in a row.
+def _ideal(sizes: np.ndarray, k: int) -> np.ndarray:
+    """(n,) DCG of min(k, size) hits in a row.
 
     It is infinite for a datapoint without truth, so that the quotient is 0 there.
     """
-    return np.append(np.inf, np.cumsum(_discounts(k)))[np.minimum(truth.lengths(), k)]
+    return np.append(np.inf, np.cumsum(_discounts(k)))[np.minimum(sizes, k)]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -70,6 +70,11 @@ class Lists:
         """(nnz,) int64: the row of each value."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
+    def between(self, start: int, stop: int) -> Lists:
+        """The rows from `start` to before `stop`; their values are not copied."""
+        offsets = self.offsets[start : stop + 1]
+        return Lists(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
+
     def take(self, index: np.ndarray) -> Lists:
         """The rows `index`, in that order; rows may repeat."""
         positions, offsets = self.positions(index)
@@ -116,16 +121,60 @@ class Lists:
         return pa.ListArray.from_arrays(offsets, pa.array(self.values, dtype))
 
 
+ROWS = 1024  # of a block: 100 int32 ids per row fit into the cache of a core
+
+
 def is_in(ids: np.ndarray, lists: Lists) -> np.ndarray:
     """(n, width) bool: whether each id of `ids` (n, width) is in the same row of `lists`.
 
-    Ids below 0 are padding and never found.
+    Ids below 0 are padding and never found. Temporary arrays are of a block of rows.
     """
+    found = np.zeros(ids.shape, bool)
     if not len(lists.values) or not ids.size:
-        return np.zeros(ids.shape, bool)
-    # One integer per (row, id) pair, so that a single binary search serves all rows.
+        return found
+    for start in range(0, len(ids), ROWS):
+        rows = slice(start, start + ROWS)
+        _fill(found[rows], ids[rows], lists.between(start, min(start + ROWS, len(lists))))
+    found &= ids >= 0
+    return found
+
+
+def _fill(found: np.ndarray, ids: np.ndarray, lists: Lists) -> None:
+    """`is_in` of a block of rows, written into `found`.
+
+    A row of few values is compared with each of them, one pass over the row's ids per value. A row
+    of many values is searched in.
+    """
+    lengths = lists.lengths()
+    # Measured: a pass over 100 ids takes 40 ns, a binary search for one of them 60 ns.
+    few = lengths <= 2 * ids.shape[1]
+    if not few.all():
+        many = np.flatnonzero(~few)
+        found[many] = _searched(ids[many], lists.take(many))
+    order = np.flatnonzero(few & (lengths > 0))
+    if not len(order):
+        return
+    order = order[np.argsort(-lengths[order], kind="stable")]  # longest first
+    ids, lengths, starts = _narrow(ids[order]), lengths[order], lists.offsets[:-1][order]
+    values = _narrow(lists.values)
+    equal = np.zeros(ids.shape, bool)
+    longer = len(order) - np.searchsorted(lengths[::-1], np.arange(lengths[0]), "right")
+    for j, count in enumerate(longer.tolist()):  # `count` rows have more than j values
+        equal[:count] |= ids[:count] == values[starts[:count] + j][:, None]
+    found[order] = equal
+
+
+def _narrow(ids: np.ndarray) -> np.ndarray:
+    """The same ids as int32 where they fit: half the bytes to compare."""
+    if ids.dtype == np.int32 or not ids.size or max(-ids.min(), ids.max()) >= 2**31:
+        return ids
+    return ids.astype(np.int32)
+
+
+def _searched(ids: np.ndarray, lists: Lists) -> np.ndarray:
+    """`is_in` by one binary search for all rows, in sorted integers of (row, id)."""
     base = int(max(ids.max(), lists.values.max())) + 1
     keys = np.sort(lists.rows() * base + lists.values)
     wanted = np.arange(len(ids))[:, None] * base + ids
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return (keys[place] == wanted) & (ids >= 0)
+    return keys[place] == wanted

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mufin import hits
 from mufin import metrics as xc
 from mufin.ragged import Lists
 
@@ -106,32 +107,48 @@ def test_auc_is_the_share_of_correctly_ordered_pairs(n, labels, width, k, seed):
     assert xc.auc_at_k(p.predictions, p.truth, k, p.excluded) == pytest.approx(p.mean(area))
 
 
-@settings(max_examples=40, deadline=None)
-@given(*PROBLEMS)
-def test_evaluate_gives_what_each_function_gives_alone(n, labels, width, k, seed):
+@settings(max_examples=60, deadline=None)
+@given(*PROBLEMS, st.integers(1, 4), st.booleans())
+def test_evaluate_gives_what_each_function_gives_alone(n, labels, width, k, seed, rows, filtered):
     p = Problem(n, labels, width, seed)
     weights = xc.inverse_propensity(p.counts, 50, 0.6, 2.6)
-    three = (p.predictions, p.truth, k)
-    expected = {
-        f"P@{k}": xc.precision_at_k(*three, p.excluded),
-        f"nDCG@{k}": xc.ndcg_at_k(*three, p.excluded),
-        f"PSP@{k}": xc.psp_at_k(*three, weights, p.excluded),
-        f"PSnDCG@{k}": xc.psndcg_at_k(*three, weights, p.excluded),
-        f"R@{k}": xc.recall_at_k(*three, p.excluded),
-        f"AUC@{k}": xc.auc_at_k(*three, p.excluded),
-    }
-    found = xc.evaluate(
-        p.predictions,
-        p.truth,
-        p.excluded,
-        p.counts,
-        50,
-        (0.6, 2.6),
-        ks=(k,),
-        recall_ks=(k,),
-        auc_k=k,
-    )
-    assert found == pytest.approx(expected)
+    excluded = p.excluded if filtered else None
+    tail = np.flatnonzero(p.counts <= 1)
+    expected = {}
+    for depth in (1, k):
+        three = (p.predictions, p.truth, depth)
+        expected[f"P@{depth}"] = xc.precision_at_k(*three, excluded)
+        expected[f"nDCG@{depth}"] = xc.ndcg_at_k(*three, excluded)
+        expected[f"PSP@{depth}"] = xc.psp_at_k(*three, weights, excluded)
+        expected[f"PSnDCG@{depth}"] = xc.psndcg_at_k(*three, weights, excluded)
+        expected[f"R@{depth}"] = xc.recall_at_k(*three, excluded)
+    expected[f"AUC@{k}"] = xc.auc_at_k(p.predictions, p.truth, k, excluded)
+    expected["tail R@10"] = xc.recall_of_labels(p.predictions, p.truth, excluded, tail, 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hits, "ROWS", rows)  # blocks of `rows` rows
+        found = xc.evaluate(
+            p.predictions,
+            p.truth,
+            excluded,
+            p.counts,
+            50,
+            (0.6, 2.6),
+            ks=(1, k),
+            recall_ks=(1, k),
+            auc_k=k,
+            tail_labels=tail,
+        )
+    assert found == expected  # to the last bit
+
+
+@settings(max_examples=60, deadline=None)
+@given(*PROBLEMS)
+def test_the_heaviest_labels_of_each_row_come_first(n, labels, _, k, seed):
+    p = Problem(n, labels, 1, seed)
+    weights = np.floor(p.weights)  # with ties
+    slow = [sorted((weights[label] for label in p.truth[i]), reverse=True)[:k] for i in range(n)]
+    found = hits.heaviest(p.truth, weights, k)
+    assert found.tolist() == [row + [0.0] * (k - len(row)) for row in slow]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -203,10 +220,10 @@ def test_filter_pairs_leave_predictions_and_truth_before_the_cut():
     truth, excluded = Lists.of_rows([[4, 5], [4, 5]]), Lists.of_rows([[5], []])
     assert xc.precision_at_k(predictions, truth, 1, excluded) == 100  # 4 moves up in the first
     assert xc.recall_at_k(predictions, truth, 1, excluded) == 75  # the first has only 4 to find
-    closed, left = xc.filtered(predictions, truth, excluded)
+    closed, left = hits.filtered(predictions, truth, excluded)
     assert closed.tolist() == [[4, 3, -1], [5, 4, 3]]
     assert left[0].tolist() == [4] and left[1].tolist() == [4, 5]
-    assert xc.filtered(predictions, truth, None)[0] is predictions
+    assert hits.filtered(predictions, truth, None)[0] is predictions
 
 
 def test_auc_without_a_pair_is_zero():

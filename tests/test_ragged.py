@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mufin import ragged
 from mufin.ragged import Lists, is_in, offsets_of
 
 ROWS = st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=8)
@@ -58,15 +60,36 @@ def test_chunked_and_sliced_columns_give_the_same_rows(rows, start, cut):
         assert found.offsets[0] == 0 and [found[i].tolist() for i in range(len(found))] == wanted
 
 
-@settings(max_examples=60, deadline=None)
-@given(ROWS, st.integers(0, 4), st.integers(0, 10**6))
-def test_is_in_equals_a_loop_and_ignores_padding(rows, width, seed):
+@settings(max_examples=100, deadline=None)
+@given(ROWS, st.integers(0, 4), st.integers(0, 10**6), st.integers(1, 9), st.integers(0, 2**33))
+def test_is_in_equals_a_loop_and_ignores_padding(rows, width, seed, block, first):
     ids = np.random.default_rng(seed).integers(-2, 14, (len(rows), width))
-    found = is_in(ids, Lists.of_rows(rows))
+    ids[ids >= 0] += first  # also ids past int32
+    rows = [[value + first for value in row] for row in rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "ROWS", block)
+        found = is_in(ids, Lists.of_rows(rows))
     assert found.shape == ids.shape
     assert found.tolist() == [
         [bool(x >= 0 and x in row) for x in line] for line, row in zip(ids.tolist(), rows)
     ]
+
+
+def test_is_in_takes_rows_of_very_different_lengths():
+    rng = np.random.default_rng(0)
+    rows = [rng.permutation(5000)[:count] for count in (3000, 0, 4, 1, 900, 7)]
+    for dtype in (np.int32, np.int64):
+        ids = rng.integers(-1, 5000, (6, 20)).astype(dtype)
+        found = is_in(ids, Lists.of_rows(rows, dtype))
+        assert found.tolist() == [np.isin(line, row).tolist() for line, row in zip(ids, rows)]
+        assert found[0].any() and found[4].any()
+
+
+@given(ROWS, st.integers(0, 8), st.integers(0, 8))
+def test_rows_between_are_a_slice(rows, start, stop):
+    start, stop = min(start, len(rows)), min(max(start, stop), len(rows))
+    part = Lists.of_rows(rows).between(start, max(start, stop))
+    assert [part[i].tolist() for i in range(len(part))] == rows[start : max(start, stop)]
 
 
 @given(ROWS)

@@ -27,6 +27,7 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
         "interrupts",
         "ragged",
         "progress",
+        "hits",
         "metrics",
         "clustering",
         "code",

@@ -11,6 +11,7 @@ import numpy as np
 
 from mufin import metrics
 from mufin.artifacts.curated import Curated
+from mufin.hits import filtered
 from mufin.ragged import Lists, is_in
 
 FIGURES = ("P@1", "P@5", "R@10")  # the columns of `per_datapoint`
@@ -22,7 +23,7 @@ MODALITIES = ("title and picture", "no title", "no picture", "neither")
 
 def per_datapoint(predictions: np.ndarray, truth: Lists, excluded: Lists) -> np.ndarray:
     """(n, 3) float64: P@1, P@5, R@10 of each datapoint, in percent; one without truth counts 0."""
-    predictions, truth = metrics.filtered(predictions, truth, excluded)
+    predictions, truth = filtered(predictions, truth, excluded)
     found = is_in(predictions[:, :10], truth)
     sizes = np.maximum(truth.lengths(), 1)
     parts = (found[:, 0], found[:, :5].sum(1) / 5, found.sum(1) / sizes)
@@ -38,7 +39,7 @@ def bins_per_datapoint(
     means over datapoints are MUFIN Fig. 4.
     """
     label_bin = metrics.popularity_bins(frequency, truth, bins)
-    predictions, truth = metrics.filtered(predictions, truth, excluded)
+    predictions, truth = filtered(predictions, truth, excluded)
     top = predictions[:, :10]
     part = is_in(top, truth) / np.maximum(truth.lengths(), 1)[:, None]
     cell = np.arange(len(top))[:, None] * bins + label_bin[np.maximum(top, 0)]

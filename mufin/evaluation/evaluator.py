@@ -56,9 +56,7 @@ class Evaluator:
             KS,
             RECALL_KS,
             AUC_K,
-        )
-        out["tail R@10"] = metrics.recall_of_labels(
-            predictions, truth, excluded, self.tail_labels, 10
+            self.tail_labels,
         )
         return rounded(out)
 
