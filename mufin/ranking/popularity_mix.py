@@ -13,6 +13,7 @@ sure, it decides the first places; where it is not, the rare expert adds rare la
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,89 +97,157 @@ def _own(beta: float) -> list[float]:
     return [beta, 0.0, 1 - beta, 0.0]
 
 
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What `fit` learns on valid."""
+
+    mix: PopularityMix
+    without: list[PopularityMix]  # learnt without each of the FOLDS folds of valid
+    table: list[dict]  # the figures per share
+
+    def out_of_fold(
+        self,
+        rows: np.ndarray,
+        candidates: np.ndarray,
+        features: np.ndarray,
+        frequency: np.ndarray,
+        excluded: Lists,
+    ) -> np.ndarray:
+        """(n, K) scores of the datapoints `rows` (n,) of valid, by mixes learnt without them.
+
+        The other arguments are as in `PopularityMix.scores`.
+        """
+        out = np.empty(candidates.shape)
+        for fold, mix in enumerate(self.without):
+            at = np.flatnonzero(rows % FOLDS == fold)
+            own = excluded.take(at)
+            out[at] = mix.scores(candidates[at], features[:, at], frequency, own)
+        return out
+
+
 def fit(
-    candidates: np.ndarray,
-    features: np.ndarray,
+    scores_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    per_block: int,
     truth: Lists,
     excluded: Lists,
     labels: LabelFacts,
     beta: float,
-) -> tuple[PopularityMix, np.ndarray, list[dict]]:
-    """The mix learnt on valid, the scores (n, K) of valid out of fold, and the figures per share.
+) -> Learnt:
+    """The mix learnt on valid, and the mixes learnt without each of its folds.
 
-    `candidates` and `features` are as in `PopularityMix.scores`. The share g of the rare expert is
+    `scores_of(rows)` returns candidates and features of these datapoints of valid, as in
+    `PopularityMix.scores`; `per_block` are asked for at once. The share g of the rare expert is
     chosen by figures out of fold. It is the one with the best R@10 of tail labels, among those with
     P@1 and P@5 above MUFIN's by a standard error of the difference. If none of these finds more
     tail labels than MUFIN, it is chosen among those whose P@1 and P@5 are not below MUFIN's. If
     none of these does either, or valid is too small, the mix is MUFIN's own score with `beta`.
     """
-    own, truth = fixed_mix(beta), truth.minus(excluded)
-    own_scores = own.scores(candidates, features, labels.frequency, excluded)
-    if len(candidates) < FOLDS or not is_in(candidates, truth).any():
-        return own, own_scores, []
-    valid = _Valid(candidates, features, _there(candidates, excluded), truth)
-    knots = np.unique(np.quantile(labels.frequency[truth.values], QUANTILES))
-    parts = _out_of_fold(valid, knots, labels, beta)
-    share, table = _best_share(candidates, parts, own_scores, truth, labels.tail)
+    own, n = fixed_mix(beta), len(truth)
+    unchanged = Learnt(own, [own] * FOLDS, [])
+    valid = _Valid(scores_of, per_block, truth.minus(excluded), excluded)
+    if n < FOLDS or not valid.finds_truth(own, labels):
+        return unchanged
+    knots = np.unique(np.quantile(labels.frequency[valid.truth.values], QUANTILES))
+    number = np.arange(n) % FOLDS
+    experts = [
+        _experts(valid, np.flatnonzero(number != fold), knots, labels, beta)
+        for fold in range(FOLDS)
+    ]
+    ranked = _ranked(valid, [PopularityMix(knots, w, 0.0) for w in experts], own, labels)
+    share, table = _best_share(ranked, valid.truth, labels.tail)
     if share is None:
-        return own, own_scores, table
-    mix = PopularityMix(knots, _experts(valid, knots, labels, beta), share)
-    return mix, _mixed(parts[0], parts[1], share), table
+        return Learnt(own, [own] * FOLDS, table)
+    mix = PopularityMix(knots, _experts(valid, np.arange(n), knots, labels, beta), share)
+    return Learnt(mix, [PopularityMix(knots, w, share) for w in experts], table)
 
 
 @dataclass(frozen=True, slots=True)
-class _Valid:
-    """The datapoints that a fit learns from."""
+class _Some:
+    """Datapoints of valid that a fit learns from."""
 
     ids: np.ndarray  # (n, K) candidates
     features: np.ndarray  # (3, n, K)
     there: np.ndarray  # (n, K) bool, false for missing candidates and filter pairs
     truth: Lists
 
-    def take(self, rows: np.ndarray) -> _Valid:
-        return _Valid(
-            self.ids[rows], self.features[:, rows], self.there[rows], self.truth.take(rows)
-        )
+
+@dataclass(frozen=True, slots=True)
+class _Valid:
+    """All datapoints of valid; scores are asked for as they are needed."""
+
+    scores_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    per_block: int
+    truth: Lists  # without the filter pairs
+    excluded: Lists
+
+    def take(self, rows: np.ndarray) -> _Some:
+        ids, features = self.scores_of(rows)
+        return _Some(ids, features, _there(ids, self.excluded.take(rows)), self.truth.take(rows))
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, _Some]]:
+        """The numbers of the datapoints of each block, and the block."""
+        n = len(self.truth)
+        for start in range(0, n, self.per_block):
+            rows = np.arange(start, min(start + self.per_block, n))
+            yield rows, self.take(rows)
+
+    def finds_truth(self, own: PopularityMix, labels: LabelFacts) -> bool:
+        """Whether any candidate is true. Raises MufinError if a score before it is NaN."""
+        for rows, some in self.blocks():
+            own.scores(some.ids, some.features, labels.frequency, self.excluded.take(rows))
+            if is_in(some.ids, some.truth).any():
+                return True
+        return False
 
 
-def _out_of_fold(valid: _Valid, knots: np.ndarray, labels: LabelFacts, beta: float) -> np.ndarray:
-    """(experts, n, K) logits of each datapoint, by experts that were fitted without it."""
-    held_out = np.arange(len(valid.ids)) % FOLDS
-    out = np.empty((len(EXPERTS), *valid.ids.shape))
-    hats = _hats(knots, labels.frequency)
-    for fold in range(FOLDS):
-        rows = np.flatnonzero(held_out == fold)
-        test, rest = valid.take(rows), valid.take(np.flatnonzero(held_out != fold))
-        for expert, w in enumerate(_experts(rest, knots, labels, beta)):
-            out[expert, rows] = _logits(test.ids, test.features, hats @ w, test.there)
-    return out
+def _ranked(
+    valid: _Valid, without: list[PopularityMix], own: PopularityMix, labels: LabelFacts
+) -> list[np.ndarray]:
+    """The ten best labels (n, 10) of valid by MUFIN's `own` score, then by each of SHARES.
+
+    `without` are the experts learnt without each fold.
+    """
+    parts: list[list[np.ndarray]] = [[] for _ in (None, *SHARES)]
+    tables = [[_hats(m.knots, labels.frequency) @ w for w in m.weights] for m in without]
+    for rows, some in valid.blocks():
+        excluded = valid.excluded.take(rows)
+        scores = own.scores(some.ids, some.features, labels.frequency, excluded)
+        parts[0].append(top(some.ids, scores, None, 10)[0])
+        logits = np.empty((len(EXPERTS), *some.ids.shape))
+        for fold, of_experts in enumerate(tables):
+            at = np.flatnonzero(rows % FOLDS == fold)
+            for expert, table in enumerate(of_experts):
+                x, there = some.features[:, at], some.there[at]
+                logits[expert, at] = _logits(some.ids[at], x, table, there)
+        for ranked, share in zip(parts[1:], SHARES):
+            scores = _mixed(logits[0], logits[1], share)
+            ranked.append(top(some.ids, scores, None, 10)[0])
+    return [np.concatenate(several) for several in parts]
 
 
 def _best_share(
-    candidates: np.ndarray, parts: np.ndarray, own: np.ndarray, truth: Lists, tail: np.ndarray
+    ranked: list[np.ndarray], truth: Lists, tail: np.ndarray
 ) -> tuple[float | None, list[dict]]:
     """The share by the rule of `fit`, None for MUFIN's own score, and the figures of each share.
 
-    `parts` (experts, n, K) are the logits of the experts, `own` (n, K) MUFIN's own scores.
+    `ranked` are the ten best labels (n, 10) by MUFIN's own score, then by each of SHARES.
     """
     shares: tuple[float | None, ...] = (None, *SHARES)
     table, hits, tail_recall = [], [], []
-    for share in shares:
-        score = own if share is None else _mixed(parts[0], parts[1], share)
-        ranked, _ = top(candidates, score, None, 10)
-        found = is_in(ranked[:, :5], truth)
+    for share, labels in zip(shares, ranked):
+        found = is_in(labels[:, :5], truth)
         hits.append([found[:, 0], found.mean(1)])  # P@1 and P@5 of each datapoint
-        tail_recall.append(round(recall_of_labels(ranked, truth, None, tail, 10), 4))
+        tail_recall.append(round(recall_of_labels(labels, truth, None, tail, 10), 4))
         table.append(
             {
                 "rare_share": share,
-                "P@1": round(precision_at_k(ranked, truth, 1), 4),
-                "P@5": round(precision_at_k(ranked, truth, 5), 4),
+                "P@1": round(precision_at_k(labels, truth, 1), 4),
+                "P@5": round(precision_at_k(labels, truth, 5), 4),
                 "tail R@10": tail_recall[-1],
             }
         )
     gain = np.array(hits, float) - hits[0]  # (shares, 2, n), over MUFIN's own score
-    error = gain.std(2) / np.sqrt(len(candidates))
+    error = gain.std(2) / np.sqrt(len(truth))
     for errors in (1, 0):
         good = (gain.mean(2) >= errors * error).all(1)  # true for MUFIN's own score itself
         best = max(np.flatnonzero(good).tolist(), key=lambda i: tail_recall[i])
@@ -187,9 +256,16 @@ def _best_share(
     return None, table
 
 
-def _experts(valid: _Valid, knots: np.ndarray, labels: LabelFacts, beta: float) -> np.ndarray:
-    """(experts, knots, 4) weights, each expert fitted to pairs weighted by inverse propensity."""
-    some = valid.take(np.arange(0, len(valid.ids), -(-valid.ids.size // CELLS)))
+def _experts(
+    valid: _Valid, rows: np.ndarray, knots: np.ndarray, labels: LabelFacts, beta: float
+) -> np.ndarray:
+    """(experts, knots, 4) weights, each expert fitted to pairs weighted by inverse propensity.
+
+    They are fitted on the datapoints `rows` of valid, or on as many of them as have CELLS
+    candidates.
+    """
+    width = valid.scores_of(rows[:1])[0].shape[1]
+    some = valid.take(rows[:: -(-len(rows) * width // CELLS)])
     ids, there = some.ids, some.there
     # Design: each feature times each hat function of the label's frequency, (n, K, knots x 4). So
     # the weights at the knots are those of a linear model.

@@ -106,7 +106,7 @@ class Predictor:
         ids, similarity = self.retrieve(datapoints, k, excluded)
         ridge = None
         if self.index.ridge is not None and titles is not None:
-            ridge = np.take_along_axis(self.index.ridge.scores(titles), np.maximum(ids, 0), 1)
+            ridge = self.index.ridge.of(titles, ids)
         votes, pairs = None, None
         if self.index.votes is not None:
             votes = self.index.votes.scores(search_vectors(datapoints), ids, products)

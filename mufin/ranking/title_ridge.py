@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ from mufin.artifacts.contents import check
 from mufin.artifacts.files import artifact_json
 from mufin.errors import MufinError
 from mufin.ragged import Lists
+from mufin.ranking.order import Ranking, top
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
 MOST = 20_000  # train datapoints: their kernel takes 3.2 GB of float64, twice that for a moment
 CHUNK = 2048  # labels solved at once
+CELLS = 2**26  # scores of all labels in memory at once, 256 MB
 
 
 class TitleRidge:
@@ -79,6 +82,30 @@ class TitleRidge:
         if not self.terms or not titles:
             return np.tile(self.mean, (len(titles), 1))
         return self.vectorizer.transform(titles).astype(np.float32) @ self.weights + self.mean
+
+    def of(self, titles: list[str], ids: np.ndarray) -> np.ndarray:
+        """(n, K) float32: the scores of labels `ids` (n, K); those of id -1 are arbitrary."""
+        out = np.empty(ids.shape, np.float32)
+        for rows, scores in self._chunks(titles):
+            out[rows] = np.take_along_axis(scores, np.maximum(ids[rows], 0), 1)
+        return out
+
+    def best(self, titles: list[str], excluded: Lists, width: int) -> Ranking:
+        """The `width` best of all labels for each title, as `order.top` ranks them."""
+        every = np.arange(len(self.mean))
+        parts = [
+            top(np.broadcast_to(every, scores.shape), scores, excluded.take(rows), width)
+            for rows, scores in self._chunks(titles)
+        ]
+        labels, scores = zip(*parts)
+        return np.concatenate(labels), np.concatenate(scores)
+
+    def _chunks(self, titles: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The numbers of some titles and their scores (n, L), until all were there."""
+        step = max(1, CELLS // max(len(self.mean), 1))
+        for start in range(0, max(len(titles), 1), step):
+            some = titles[start : start + step]
+            yield np.arange(start, start + len(some)), self.scores(some)
 
     def save(self, folder: Path) -> None:
         """Writes `ridge.safetensors` and `ridge.json` into `folder`."""

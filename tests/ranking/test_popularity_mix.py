@@ -50,19 +50,24 @@ def problem(seed: int, rare_by: int | None = 1, n: int = 150):
     return candidates, features, counts, truth
 
 
-def learnt(candidates, features, counts, truth, excluded=NONE, beta=0.7):
-    return fit(
-        candidates,
-        features,
-        truth,
-        excluded,
-        LabelFacts(
-            np.log1p(counts),
-            inverse_propensity(counts, 500, 0.6, 2.6),
-            np.flatnonzero(counts < TAIL),
-        ),
-        beta,
+def facts(counts) -> LabelFacts:
+    return LabelFacts(
+        np.log1p(counts),
+        inverse_propensity(counts, 500, 0.6, 2.6),
+        np.flatnonzero(counts < TAIL),
     )
+
+
+def learnt(candidates, features, counts, truth, excluded=NONE, beta=0.7, per_block=10**6):
+    """The mix, the out-of-fold scores of all datapoints, and the figures per share."""
+
+    def scores_of(rows):
+        return candidates[rows], features[:, rows]
+
+    found = fit(scores_of, per_block, truth, excluded, facts(counts), beta)
+    rows = np.arange(len(candidates))
+    scores = found.out_of_fold(rows, candidates, features, np.log1p(counts), excluded)
+    return found.mix, scores, found.table
 
 
 def figures(candidates, scores, counts, truth) -> tuple[float, float]:
@@ -167,9 +172,9 @@ def test_the_share_is_that_of_the_rule_in_words():
             [1.0, 2.0], right & (candidates % 2 > 0)
         )
         own, tail = rng.normal(size=(12, 20)) + rng.uniform(0.5, 2) * right, np.arange(1, 20, 2)
-        share, table = popularity_mix._best_share(
-            candidates, np.stack([popular, rare]), own, truth, tail
-        )
+        scores = [own, *(_mixed(popular, rare, g) for g in popularity_mix.SHARES)]
+        ranked = [top(candidates, each, None, 10)[0] for each in scores]
+        share, table = popularity_mix._best_share(ranked, truth, tail)
         assert share == slow_share(candidates, (popular, rare), own, truth, tail)
         chosen.add(share)
         kinds.add(
@@ -268,9 +273,9 @@ def test_missing_candidates_and_filter_pairs_are_not_learnt():
     wide = np.concatenate([features, noise], 2)
     excluded = Lists.of_rows([extra] * n)
     true = Lists.of_rows([np.append(truth[i], extra) for i in range(n)])
-    same, scores, again = fit(
-        more,
-        wide,
+    found = fit(
+        lambda rows: (more[rows], wide[:, rows]),
+        10**6,
         true,
         excluded,
         LabelFacts(
@@ -280,6 +285,9 @@ def test_missing_candidates_and_filter_pairs_are_not_learnt():
         ),
         0.7,
     )
+    same, again = found.mix, found.table
+    frequency = np.log1p(np.append(counts, [1, 1, 1]))
+    scores = found.out_of_fold(np.arange(n), more, wide, frequency, excluded)
     assert same.share == mix.share and again == table
     assert same.weights == pytest.approx(mix.weights, abs=1e-6) and same.knots == pytest.approx(
         mix.knots
@@ -323,6 +331,12 @@ def test_two_fits_are_the_same_to_the_bit():
         and (first[1] == second[1]).all()
         and first[2] == second[2]
     )
+
+
+def test_blocks_of_datapoints_learn_the_same_to_the_bit():
+    whole, blocks = learnt(*problem(13)), learnt(*problem(13), per_block=7)
+    assert (whole[0].weights == blocks[0].weights).all() and whole[0].share == blocks[0].share
+    assert (whole[1] == blocks[1]).all() and whole[2] == blocks[2]
 
 
 @pytest.mark.parametrize("feature", [0, 1, 2])

@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 from mufin.ranking import title_ridge as ridge
+from mufin.ranking.order import top
 from mufin.ranking.title_ridge import TitleRidge
 from tests.support.artifacts import sealed
 
@@ -63,3 +64,19 @@ def test_too_many_datapoints_are_refused_with_the_setting(monkeypatch):
     titles, truth = example(11, 5, 0)
     with pytest.raises(MufinError, match="index.title_ridge"):
         TitleRidge.fit(titles, truth, 5, 1.0)
+
+
+@pytest.mark.parametrize("cells", [1, 2**26])
+def test_scores_of_some_labels_are_those_of_all(cells, monkeypatch):
+    titles, truth = example(30, 5, 3)
+    fitted = TitleRidge.fit(titles, truth, 5, 1.0)
+    monkeypatch.setattr(ridge, "CELLS", cells)
+    scores, rng = fitted.scores(titles), np.random.default_rng(0)
+    ids = np.stack([rng.permutation(5)[:3] for _ in titles])
+    ids[0, 1] = -1
+    there = ids >= 0
+    wanted = np.take_along_axis(scores, np.maximum(ids, 0), 1)
+    assert np.array_equal(fitted.of(titles, ids)[there], wanted[there])
+    excluded = Lists.of_rows([[i % 5] for i in range(len(titles))])
+    ranked = top(np.broadcast_to(np.arange(5), scores.shape), scores, excluded, 4)
+    assert all(map(np.array_equal, fitted.best(titles, excluded, 4), ranked))
