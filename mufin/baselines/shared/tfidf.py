@@ -95,8 +95,8 @@ def nearest_sparse(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n, count) the rows of `known` with the largest positive inner products, and these.
 
-    `known` (N, V) and `asked` (n, V) float32 have no negative entries, rows of norm 1 or 0 and
-    sorted columns. Equal products go to the earlier row; -1 and -inf fill rows with fewer.
+    `known` (N, V) and `asked` (n, V) float32 have no negative entries, and rows of norm 1 or 0.
+    Equal products go to the earlier row; -1 and -inf fill rows with fewer.
 
     The result is exact, without most of the work that words in many documents make. A row is first
     compared by its rare words only. What common words can add to the product of q and d is at most
@@ -106,6 +106,7 @@ def nearest_sparse(
     all of them. In a sum of words the order is that of the columns, so it has the same bits
     whatever was left out before.
     """
+    known, asked = known.sorted_indices(), asked.sorted_indices()
     index = np.full((asked.shape[0], count), -1, np.int64)
     product = np.full(index.shape, -np.inf, np.float32)
     spread, rest = np.bincount(known.indices, minlength=known.shape[1]), np.arange(len(index))
