@@ -24,7 +24,7 @@ from mufin.nn.embedding import search_vectors
 from mufin.ranking.label_index import label_rows
 from mufin.ranking.mix import Candidates, Mix, rank
 from mufin.ranking.order import Ranking, top
-from mufin.ranking.popularity_mix import LabelFacts, fit
+from mufin.ranking.popularity_fit import LabelFacts, fit
 from mufin.ranking.predictor import Predictor
 from mufin.ranking.scoring import classifier_scores, label_sides
 from mufin.retrieval.augmented import augmented_rows

@@ -9,17 +9,10 @@ from scipy.optimize import check_grad
 from mufin.errors import MufinError
 from mufin.metrics import inverse_propensity, precision_at_k, recall_of_labels
 from mufin.ragged import Lists
-from mufin.ranking import popularity_mix
+from mufin.ranking import popularity_fit, popularity_mix
 from mufin.ranking.order import top
-from mufin.ranking.popularity_mix import (
-    LabelFacts,
-    PopularityMix,
-    _hats,
-    _loss,
-    _mixed,
-    fit,
-    fixed_mix,
-)
+from mufin.ranking.popularity_fit import LabelFacts, _loss, fit
+from mufin.ranking.popularity_mix import PopularityMix, fixed_mix, hats_of, mixed_scores
 
 LABELS, TAIL, NONE = 60, 5, Lists.of_rows([[]] * 150)
 
@@ -134,7 +127,7 @@ def slow_share(candidates, parts, own, truth, tail) -> float | None:
 
     rare = [np.intersect1d(truth[i], tail) for i in range(len(truth))]
     some = [i for i, r in enumerate(rare) if len(r)]
-    rows = [(None, own)] + [(g, _mixed(*parts, g)) for g in popularity_mix.SHARES]
+    rows = [(None, own)] + [(g, mixed_scores(*parts, g)) for g in popularity_fit.SHARES]
     hits = {
         g: (
             np.array(found(s, truth, 1)),
@@ -172,9 +165,9 @@ def test_the_share_is_that_of_the_rule_in_words():
             [1.0, 2.0], right & (candidates % 2 > 0)
         )
         own, tail = rng.normal(size=(12, 20)) + rng.uniform(0.5, 2) * right, np.arange(1, 20, 2)
-        scores = [own, *(_mixed(popular, rare, g) for g in popularity_mix.SHARES)]
+        scores = [own, *(mixed_scores(popular, rare, g) for g in popularity_fit.SHARES)]
         ranked = [top(candidates, each, None, 10)[0] for each in scores]
-        share, table = popularity_mix._best_share(ranked, truth, tail)
+        share, table = popularity_fit._best_share(ranked, truth, tail)
         assert share == slow_share(candidates, (popular, rare), own, truth, tail)
         chosen.add(share)
         kinds.add(
@@ -356,6 +349,6 @@ def test_mixed_probabilities_sum_to_one():
     a, b = rng.normal(size=(2, 3, 6))
     a[:, 0] = b[:, 0] = -np.inf
     a[2] = b[2] = -np.inf
-    p = np.exp(_mixed(a, b, 0.4))
+    p = np.exp(mixed_scores(a, b, 0.4))
     assert p.sum(1) == pytest.approx([1, 1, 0])
-    assert (np.diff(_hats(np.array([0.0, 1.0, 2.0]), np.linspace(-1, 3, 9)).sum(1)) == 0).all()
+    assert (np.diff(hats_of(np.array([0.0, 1.0, 2.0]), np.linspace(-1, 3, 9)).sum(1)) == 0).all()
