@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BUDGET = 2**24  # multiplications per sparse product, whose result takes at most 130 MB
 PAIRS = 2**20  # pairs compared in full at once
-SHARES = (0.001, 0.02)  # a word is rare if at most this share of documents has it
+SHARES = (0.003, 0.02, 0.1)  # a word is rare if at most this share of documents has it
 ROUNDING = 1e-5  # more than rounding can change an inner product of unit vectors
 
 
