@@ -6,12 +6,10 @@ python -m pipeline.evaluate
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from mufin import devices, runtime
 from mufin.artifacts.contents import check_made_from
@@ -22,22 +20,21 @@ from mufin.artifacts.out_of_fold import read_out_of_fold
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table, write_ranking
 from mufin.evaluation.breakdowns import FIGURES, of_known_and_new
+from mufin.evaluation.chosen import Chosen, choose, choose_by_folds
 from mufin.evaluation.evaluator import SUMMARY, TABLE, Evaluator, categories_of
 from mufin.evaluation.methods import (
     BySplit,
-    Chosen,
-    Scored,
-    alpha_one_row,
-    alpha_one_scores,
-    choose,
-    choose_by_folds,
-    mixed_rows,
+    Method,
+    alpha_one,
+    mixed_methods,
     module_one_rows,
     part_rows,
-    rare_and_popular_row,
+    rankings,
+    rare_and_popular,
     unseen_labels,
 )
 from mufin.evaluation.reference import reference_rows, train_pairs_row
+from mufin.evaluation.scored import Scored, scored
 from mufin.params import Evaluate, Params, load_params
 from mufin.ranking.mix import Mix
 from mufin.ranking.mix_choice import Fold, out_of_fold_metrics
@@ -47,7 +44,7 @@ from mufin.ranking.trained import load_predictor
 
 WIDTH = 100  # predictions per datapoint, if there are so many labels
 SPLITS = ("valid", "test")
-Rows = dict[str, BySplit]  # the rankings of each method
+Rows = Iterator[tuple[str, BySplit]]  # the rankings of each method, one at a time
 Figures = dict[str, dict[str, dict[str, float]]]  # method, split, metric
 
 
@@ -70,51 +67,42 @@ def evaluate(home: Path) -> list[str]:
             home, params.encoder.modalities, devices.device(), devices.precision()
         )
         titles = np.array(products["title"].to_pylist(), dtype=object)
-        scored, seconds = _scored(predictor, data, titles, _shortlist(e, predictor))
+        k = _candidates(e, predictor)
+        scores = {name: scored(predictor, data.splits[name], titles, k) for name in SPLITS}
         folds = _folds(home) if e.mix == "cross_validated" else None
-        mixes = _chosen(folds, scored["valid"], e, predictor.index.log_frequency)
-        rows, learnt = _mufin_rows(predictor, params, scored, mixes, evaluator)
-        embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
-        rows |= module_one_rows(data, embeddings, e.shortlist, predictor.device, params.seed, WIDTH)
-        rows |= _reference_rows(data, titles, predictor)
-        figures = {
-            row: {split: evaluator.metrics(by_split[split][0], split) for split in SPLITS}
-            for row, by_split in rows.items()
-        }
+        mixes = _chosen(folds, scores["valid"], e, predictor.index.log_frequency)
         predicts = "mufin" if e.mix == "fixed" else "mufin_chosen"
-        report.items = sum(len(data.splits[split]) for split in SPLITS)
-        report.facts = _summary(figures[predicts])
-        count = max(len(data.splits["test"]), 1)
-        report.costs["milliseconds_per_datapoint"] = round(1000 * seconds / count, 3)
-        _write_choices(home, predictor, scored, mixes, learnt, e)
-        _write_folds(home, folds, mixes)
-        _write_tables(home, figures, rows, evaluator, products, data)
-        _write_predictions(home, rows, predicts)
+        methods, learnt = _mufin_methods(predictor, params, scores, mixes, evaluator)
+        rows = itertools.chain(
+            rankings(scores, methods),
+            _part_rows(predictor, data, params, _predicting(mixes, e)),
+            _module_one_rows(home, data, params, predictor),
+            _reference_rows(data, titles, predictor),
+        )
+        category = categories_of(
+            [products["category"][p].as_py() for p in data.splits["test"].product]
+        )
+        with publish(home / "data/predictions") as folder:
+            written = _Written(folder, predicts, evaluator, data, category)
+            for row, by_split in rows:
+                written.add(row, by_split)
+            figures = written.figures
+            report.items = sum(len(data.splits[split]) for split in SPLITS)
+            report.facts = _summary(figures[predicts])
+            test = scores["test"]
+            cost = 1000 * test.seconds / max(test.made, 1)
+            report.costs["milliseconds_per_datapoint"] = round(cost, 3)
+            _write_choices(home, predictor, scores, mixes, learnt, e)
+            _write_folds(home, folds, mixes)
+            written.write_tables(home)
     kind = artifact_json(home / "data/curated/split.json")["split"]
     sizes = f"{len(data.splits['test'])} datapoints, {len(data.labels)} labels"
     return [f"test, {kind} split, {sizes}", *_table(figures)]
 
 
-def _shortlist(e: Evaluate, predictor: Predictor) -> int:
+def _candidates(e: Evaluate, predictor: Predictor) -> int:
     """The number of candidates per datapoint."""
     return len(predictor.index) if e.candidates == "all" else e.shortlist
-
-
-def _scored(
-    predictor: Predictor, data: Curated, titles: np.ndarray, k: int
-) -> tuple[dict[str, Scored], float]:
-    """Both splits, embedded and scored, and the seconds that retrieval and scores took on test."""
-    out, seconds = {}, 0.0
-    for name in SPLITS:
-        split = data.splits[name]
-        datapoints = predictor.embed(split.product)
-        asked = titles[split.product].tolist()
-        start = time.perf_counter()
-        candidates = predictor.candidates(datapoints, k, split.excluded, asked, split.product)
-        candidates = candidates.only(datapoints[0].sizes > 0)
-        seconds = time.perf_counter() - start  # test comes last
-        out[name] = Scored(split, datapoints, candidates)
-    return out, seconds
 
 
 def _folds(home: Path) -> list[Fold]:
@@ -142,25 +130,35 @@ def _sweep(e: Evaluate) -> list[Mix]:
     return [Mix(*five) for five in weights]
 
 
-def _mufin_rows(
+def _mufin_methods(
     predictor: Predictor,
     params: Params,
-    scored: dict[str, Scored],
+    scores: dict[str, Scored],
     mixes: Chosen,
     evaluator: Evaluator,
-) -> tuple[Rows, dict]:
+) -> tuple[dict[str, Method], dict]:
     """The methods that use the fine-tuned networks, and what the popularity mix learnt."""
     e, frequency = params.evaluate, predictor.index.log_frequency
-    mix = _predicting(mixes, e)
-    rows = mixed_rows(scored, mixes, frequency, WIDTH)
-    alpha_one = alpha_one_scores(predictor, scored)
-    rows["alpha_1"] = alpha_one_row(scored, alpha_one, mix, frequency, WIDTH)
-    rows["mufin_rare_and_popular"], learnt = rare_and_popular_row(
-        predictor, scored, alpha_one, evaluator, e.beta, WIDTH
+    methods = mixed_methods(mixes, frequency, WIDTH)
+    methods["alpha_1"] = alpha_one(_predicting(mixes, e), frequency, WIDTH)
+    methods["mufin_rare_and_popular"], learnt = rare_and_popular(
+        predictor, scores["valid"], evaluator, e.beta, WIDTH
     )
+    return methods, learnt
+
+
+def _part_rows(predictor: Predictor, data: Curated, params: Params, mix: Mix) -> Rows:
+    """The rows of single modalities, if there are pictures and something else."""
     if "image" in params.encoder.modalities and len(params.encoder.modalities) > 1:
-        rows |= part_rows(predictor, scored, _shortlist(e, predictor), mix, WIDTH)
-    return rows, learnt
+        splits = {name: data.splits[name] for name in SPLITS}
+        yield from part_rows(predictor, splits, _candidates(params.evaluate, predictor), mix, WIDTH)
+
+
+def _module_one_rows(home: Path, data: Curated, params: Params, predictor: Predictor) -> Rows:
+    """The rows of Module I; its embeddings are read when these rows come."""
+    embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
+    k, device = params.evaluate.shortlist, predictor.device
+    yield from module_one_rows(data, embeddings, k, device, params.seed, WIDTH)
 
 
 def _predicting(mixes: Chosen, e: Evaluate) -> Mix:
@@ -169,17 +167,16 @@ def _predicting(mixes: Chosen, e: Evaluate) -> Mix:
 
 
 def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> Rows:
-    out: Rows = {}
-    ridge = predictor.index.ridge
-    for name in SPLITS:
-        split = data.splits[name]
-        rows = reference_rows(data.train, split, titles, len(data.labels), ridge, WIDTH)
-        for row, ranking in rows.items():
-            out.setdefault(row, {})[name] = ranking
+    ridge, num_labels = predictor.index.ridge, len(data.labels)
+    of_splits = [
+        reference_rows(data.train, data.splits[name], titles, num_labels, ridge, WIDTH)
+        for name in SPLITS
+    ]
+    for found in zip(*of_splits):
+        yield found[0][0], {name: ranking for name, (_, ranking) in zip(SPLITS, found)}
     asked = np.concatenate([data.splits[name].product for name in SPLITS])
     if np.isin(asked, data.train.product).any():  # a split by time
-        out["train_pairs"] = {name: train_pairs_row(data, name, WIDTH) for name in SPLITS}
-    return out
+        yield "train_pairs", {name: train_pairs_row(data, name, WIDTH) for name in SPLITS}
 
 
 def _summary(figures: dict[str, dict[str, float]]) -> dict:
@@ -187,22 +184,22 @@ def _summary(figures: dict[str, dict[str, float]]) -> dict:
     return {split: {m: figures[split][m] for m in names} for split, names in SUMMARY.items()}
 
 
-def _without_descriptor(scored: dict[str, Scored]) -> dict:
+def _without_descriptor(scores: dict[str, Scored]) -> dict:
     """The number of datapoints without a descriptor, which get no labels; {} if there are none."""
-    counts = {name: int((s.datapoints[0].sizes == 0).sum()) for name, s in scored.items()}
+    counts = {name: s.without_descriptor for name, s in scores.items()}
     return {"datapoints_without_descriptor": counts} if any(counts.values()) else {}
 
 
 def _write_choices(
     home: Path,
     predictor: Predictor,
-    scored: dict[str, Scored],
+    scores: dict[str, Scored],
     mixes: Chosen,
     learnt: dict,
     e: Evaluate,
 ) -> None:
     """Writes what was chosen on valid, and the mix that prediction uses."""
-    choices = _without_descriptor(scored) | {
+    choices = _without_descriptor(scores) | {
         "chosen": mixes.chosen.weights() | {"on": mixes.on, f"on_{mixes.on}": mixes.tried},
         "popularity_mix": learnt,
         "unseen": {split: _unseen(predictor, home, split, e) for split in SPLITS},
@@ -225,46 +222,54 @@ def _unseen(predictor: Predictor, home: Path, name: str, e: Evaluate) -> dict:
     return {"labels": len(predictor.index), "unseen": len(unseen), "alpha_1": figures}
 
 
-def _write_tables(
-    home: Path,
-    figures: Figures,
-    rows: Rows,
-    evaluator: Evaluator,
-    products: pa.Table,
-    data: Curated,
-) -> None:
-    """Writes all metrics of all methods, and their breakdowns on test, as CSV files."""
-    names = list(next(iter(figures.values()))["test"])
-    table = [
-        (row, split, *(by_split[split][m] for m in names))
-        for row, by_split in figures.items()
-        for split in ("test", "valid")
-    ]
-    write_csv(("method", "split", *names), table, home / "metrics/methods.csv")
-    category = categories_of([products["category"][p].as_py() for p in data.splits["test"].product])
-    bins, categories, known = [], [], []
-    for row, by_split in rows.items():
+class _Written:
+    """The predictions of all methods, written as they come, and their figures.
+
+    Only figures stay in memory; a ranking of 260,000 datapoints takes 300 MB.
+    """
+
+    def __init__(
+        self, folder: Path, predicts: str, evaluator: Evaluator, data: Curated, category: np.ndarray
+    ):
+        self.folder, self.predicts = folder, predicts
+        self.evaluator, self.data, self.category = evaluator, data, category
+        self.figures: Figures = {}
+        self.bins: list[tuple] = []
+        self.categories: list[tuple] = []
+        self.known: list[tuple] = []
+
+    def add(self, row: str, by_split: BySplit) -> None:
+        """Writes the test predictions of a method, and computes all its figures."""
+        evaluator = self.evaluator
+        self.figures[row] = {
+            split: evaluator.metrics(by_split[split][0], split) for split in SPLITS
+        }
         labels = by_split["test"][0]
         for number, value in enumerate(evaluator.recall_by_popularity(labels), 1):
-            bins.append((row, number, round(value, 4)))
-        by_category = evaluator.precision_by_category(labels, category)
+            self.bins.append((row, number, round(value, 4)))
+        by_category = evaluator.precision_by_category(labels, self.category)
         for name, (count, value) in by_category.items():
-            categories.append((row, name, count, round(value, 4)))
-        for name, count, values in of_known_and_new(labels, data, "test"):
-            known.append((row, name, count, *(round(value, 4) for value in values)))
-    write_csv(("method", "bin", "R@10"), bins, home / "metrics/popularity.csv")
-    columns = ("method", "category", "datapoints", "P@5")
-    write_csv(columns, categories, home / "metrics/categories.csv")
-    columns = ("method", "group", "datapoints", *FIGURES)
-    write_csv(columns, known, home / "metrics/known.csv")
+            self.categories.append((row, name, count, round(value, 4)))
+        for name, count, values in of_known_and_new(labels, self.data, "test"):
+            self.known.append((row, name, count, *(round(value, 4) for value in values)))
+        write_ranking(*by_split["test"], self.folder / f"methods/{row}.parquet")
+        if row == self.predicts:
+            write_ranking(*by_split["test"], self.folder / "test.parquet")
 
-
-def _write_predictions(home: Path, rows: Rows, predicts: str) -> None:
-    """Writes the test predictions of all methods, and those of the method that predicts."""
-    with publish(home / "data/predictions") as folder:
-        for row, by_split in rows.items():
-            write_ranking(*by_split["test"], folder / f"methods/{row}.parquet")
-        write_ranking(*rows[predicts]["test"], folder / "test.parquet")
+    def write_tables(self, home: Path) -> None:
+        """Writes all metrics of all methods, and their breakdowns on test, as CSV files."""
+        names = list(next(iter(self.figures.values()))["test"])
+        table = [
+            (row, split, *(by_split[split][m] for m in names))
+            for row, by_split in self.figures.items()
+            for split in ("test", "valid")
+        ]
+        write_csv(("method", "split", *names), table, home / "metrics/methods.csv")
+        write_csv(("method", "bin", "R@10"), self.bins, home / "metrics/popularity.csv")
+        columns = ("method", "category", "datapoints", "P@5")
+        write_csv(columns, self.categories, home / "metrics/categories.csv")
+        columns = ("method", "group", "datapoints", *FIGURES)
+        write_csv(columns, self.known, home / "metrics/known.csv")
 
 
 def _table(figures: Figures) -> Iterator[str]:

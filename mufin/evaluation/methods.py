@@ -1,12 +1,14 @@
 """The methods that every run of MUFIN reports: its mixes, its parts, and other scores.
 
 A row is the name of a method; it has a ranking of valid and one of test. Table 4 is in the paper.
+Rows come one at a time, so that only one is in memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,13 +17,14 @@ from mufin import metrics
 from mufin.artifacts.curated import Curated, Split
 from mufin.artifacts.embeddings import PretrainEmbeddings
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
+from mufin.evaluation.chosen import Chosen
 from mufin.evaluation.evaluator import Evaluator, rounded
-from mufin.nn.embedding import Embedded, search_vectors
+from mufin.evaluation.scored import CELLS, Block, Scored, in_blocks
+from mufin.nn.embedding import search_vectors
 from mufin.ranking.label_index import label_rows
-from mufin.ranking.mix import Candidates, Mix, choose_mix, rank
-from mufin.ranking.mix_choice import Fold, choose_on_folds
+from mufin.ranking.mix import Candidates, Mix, rank
 from mufin.ranking.order import Ranking, top
-from mufin.ranking.popularity_mix import LabelFacts, fit
+from mufin.ranking.popularity_fit import LabelFacts, fit
 from mufin.ranking.predictor import Predictor
 from mufin.ranking.scoring import classifier_scores, label_sides
 from mufin.retrieval.augmented import augmented_rows
@@ -29,93 +32,34 @@ from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.neighbours import build_neighbours
 
 BySplit = dict[str, Ranking]  # of valid and test
+# The ranking of some datapoints: from the name of the split, their numbers in it, and their block
+Method = Callable[[str, np.ndarray, Block], Ranking]
 PARTS = {"text_only": {TEXT, LEXICAL}, "image_only": {IMAGE}}  # row: modalities at prediction time
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The embedded datapoints of a split and their candidates."""
-
-    split: Split
-    datapoints: list[Embedded]
-    candidates: Candidates
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The mixes of scores that a run reports."""
-
-    fixed: Mix  # evaluate.beta only: the paper's score
-    chosen: Mix  # the best of the sweep on valid, or what the folds choose
-    without_ridge: Mix | None  # the best without a title ridge, None if there is no ridge
-    without_votes: Mix | None  # the best without votes of train datapoints, None if there are none
-    without_pairs: Mix | None  # the best without pairs of train, None if valid has none of them
-    tried: list[dict]  # weights and figures of each mix in the sweep
-    on: str = "valid"  # where the mixes were tried: valid or folds
+def rankings(
+    scores: Mapping[str, Scored], methods: Mapping[str, Method]
+) -> Iterator[tuple[str, BySplit]]:
+    """Each method and its rankings of all splits."""
+    found = [
+        in_blocks(s, {row: partial(method, name) for row, method in methods.items()})
+        for name, s in scores.items()
+    ]
+    for of_splits in zip(*found):
+        row = of_splits[0][0]
+        yield row, {name: (own[0], own[1]) for name, (_, own) in zip(scores, of_splits)}
 
 
-def choose(valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarray) -> Chosen:
-    """The best mixes of `sweep` on valid; `fixed` if there are no valid datapoints."""
-    if not len(valid.split):
-        sweep = [fixed]
-    if valid.candidates.pairs is None:  # no weight of them makes a difference
-        sweep = list(dict.fromkeys(replace(mix, pair_weight=0.0) for mix in sweep))
-    truth, excluded = valid.split.labels, valid.split.excluded
-    best, table = choose_mix(valid.candidates, truth, excluded, sweep, log_frequency)
+def mixed(mix: Mix, log_frequency: np.ndarray, width: int) -> Method:
+    """The ranking by a mix of scores."""
 
-    def best_without(there: bool, **term: float) -> Mix | None:
-        if not there:
-            return None
-        alone = list(dict.fromkeys(replace(mix, **term) for mix in sweep))
-        return choose_mix(valid.candidates, truth, excluded, alone, log_frequency)[0]
+    def method(name: str, rows: np.ndarray, block: Block) -> Ranking:
+        return rank(block.candidates, mix, block.split.excluded, log_frequency, width)
 
-    return Chosen(
-        fixed,
-        best,
-        best_without(valid.candidates.ridge is not None, ridge_weight=0.0),
-        best_without(valid.candidates.votes is not None, vote_weight=0.0),
-        best_without(best.pair_weight > 0, pair_weight=0.0),
-        table,
-    )
+    return method
 
 
-def choose_by_folds(
-    folds: list[Fold], valid: Scored, sweep: list[Mix], fixed: Mix, log_frequency: np.ndarray
-) -> Chosen:
-    """The best mixes of `sweep` on `folds` of train.
-
-    A left-out product has no pairs in train, so folds tell nothing of `pair_weight`. It is chosen
-    on valid, for the mix of the folds, where valid has products of train (`curate.split: time`).
-    """
-    alone = list(dict.fromkeys(replace(mix, pair_weight=0.0) for mix in sweep))
-    choice = choose_on_folds(folds, alone, fixed)
-    best = choice.mix
-
-    def best_without(part: Literal["ridge", "votes"], **term: float) -> Mix | None:
-        if getattr(valid.candidates, part) is None:
-            return None
-        mixes = list(dict.fromkeys(replace(mix, **term) for mix in alone))
-        return choose_on_folds([f.without(part) for f in folds], mixes, fixed).mix
-
-    if valid.candidates.pairs is not None:
-        weights = dict.fromkeys([0.0, *(mix.pair_weight for mix in sweep)])
-        pairs = [replace(best, pair_weight=weight) for weight in weights]
-        truth, excluded = valid.split.labels, valid.split.excluded
-        best, _ = choose_mix(valid.candidates, truth, excluded, pairs, log_frequency)
-    return Chosen(
-        fixed,
-        best,
-        best_without("ridge", ridge_weight=0.0),
-        best_without("votes", vote_weight=0.0),
-        choice.mix if best.pair_weight > 0 else None,
-        choice.tried,
-        "folds",
-    )
-
-
-def mixed_rows(
-    scored: dict[str, Scored], mixes: Chosen, log_frequency: np.ndarray, width: int
-) -> dict[str, BySplit]:
+def mixed_methods(mixes: Chosen, log_frequency: np.ndarray, width: int) -> dict[str, Method]:
     """`mufin` (the paper's score), `mufin_chosen`, and the best without one of the other terms.
 
     The latter are `mufin_without_ridge`, `mufin_without_votes` and `mufin_without_pairs`, if the
@@ -128,105 +72,79 @@ def mixed_rows(
         "mufin_without_votes": mixes.without_votes,
         "mufin_without_pairs": mixes.without_pairs,
     }
-    return {
-        row: _ranked(scored, mix, log_frequency, width)
-        for row, mix in rows.items()
-        if mix is not None
-    }
+    return {row: mixed(mix, log_frequency, width) for row, mix in rows.items() if mix is not None}
 
 
-def _ranked(scored: dict[str, Scored], mix: Mix, log_frequency: np.ndarray, width: int) -> BySplit:
-    return {
-        name: rank(s.candidates, mix, s.split.excluded, log_frequency, width)
-        for name, s in scored.items()
-    }
-
-
-def alpha_one_scores(predictor: Predictor, scored: dict[str, Scored]) -> dict[str, np.ndarray]:
-    """{split: (n, K)} scores of the candidates by w = z^1 (Table 4, alpha = 1, at prediction)."""
-    return {
-        name: predictor.score(s.datapoints, s.candidates.ids, alpha_one=True)
-        for name, s in scored.items()
-    }
-
-
-def alpha_one_row(
-    scored: dict[str, Scored],
-    scores: dict[str, np.ndarray],
-    mix: Mix,
-    log_frequency: np.ndarray,
-    width: int,
-) -> BySplit:
-    """The rankings by alpha = 1 `scores` instead of classifier scores, and by similarity.
+def alpha_one(mix: Mix, log_frequency: np.ndarray, width: int) -> Method:
+    """The ranking by alpha = 1 scores instead of classifier scores, and by similarity.
 
     Without ridge, votes and pairs.
     """
 
-    def replaced_in(s: Scored, classifier: np.ndarray) -> Scored:
-        own = replace(s.candidates, classifier=classifier, ridge=None, votes=None, pairs=None)
-        return replace(s, candidates=own)
+    def method(name: str, rows: np.ndarray, block: Block) -> Ranking:
+        own = Candidates(block.candidates.ids, block.alpha_one, block.candidates.similarity)
+        return rank(own, mix.of_network(), block.split.excluded, log_frequency, width)
 
-    replaced = {name: replaced_in(s, scores[name]) for name, s in scored.items()}
-    return _ranked(replaced, mix.of_network(), log_frequency, width)
+    return method
 
 
-def rare_and_popular_row(
-    predictor: Predictor,
-    scored: dict[str, Scored],
-    alpha_one: dict[str, np.ndarray],
-    evaluator: Evaluator,
-    beta: float,
-    width: int,
-) -> tuple[BySplit, dict]:
-    """The rankings by `popularity_mix`, learnt on valid, and its weights for a metrics file.
+def rare_and_popular(
+    predictor: Predictor, valid: Scored, evaluator: Evaluator, beta: float, width: int
+) -> tuple[Method, dict]:
+    """The ranking by `popularity_mix`, learnt on valid, and its weights for a metrics file.
 
-    `alpha_one` are the scores of `alpha_one_scores`. The scores of valid are out of fold, except
-    that the share of the rare expert is chosen on all of valid.
+    The scores of valid are out of fold, except that the share of the rare expert is chosen on all
+    of valid.
     """
-    index, valid, test = predictor.index, scored["valid"], scored["test"]
-    features = {
-        name: np.stack([s.candidates.classifier, alpha_one[name], s.candidates.similarity])
-        for name, s in scored.items()
-    }
+    index = predictor.index
     weights = metrics.inverse_propensity(
         index.frequency, evaluator.num_train, *evaluator.propensity
     )
-    mix, out_of_fold, table = fit(
-        valid.candidates.ids,
-        features["valid"],
+    learnt = fit(
+        valid.features,
+        valid.per_block,
         valid.split.labels,
         valid.split.excluded,
         LabelFacts(index.log_frequency, weights, evaluator.tail_labels),
         beta,
     )
-    scores = mix.scores(
-        test.candidates.ids, features["test"], index.log_frequency, test.split.excluded
-    )
-    rows = {
-        "valid": top(valid.candidates.ids, out_of_fold, valid.split.excluded, width),
-        "test": top(test.candidates.ids, scores, test.split.excluded, width),
-    }
-    return rows, mix.readable() | {"on_valid": table}
+
+    def method(name: str, rows: np.ndarray, block: Block) -> Ranking:
+        c, excluded = block.candidates, block.split.excluded
+        features = np.stack([c.classifier, block.alpha_one, c.similarity])
+        if name == "valid":
+            scores = learnt.out_of_fold(rows, c.ids, features, index.log_frequency, excluded)
+        else:
+            scores = learnt.mix.scores(c.ids, features, index.log_frequency, excluded)
+        return top(c.ids, scores, excluded, width)
+
+    return method, learnt.mix.readable() | {"on_valid": learnt.table}
 
 
 def part_rows(
-    predictor: Predictor, scored: dict[str, Scored], k: int, mix: Mix, width: int
-) -> dict[str, BySplit]:
+    predictor: Predictor, splits: Mapping[str, Split], k: int, mix: Mix, width: int
+) -> Iterator[tuple[str, BySplit]]:
     """`text_only` and `image_only`: one modality at prediction time, without ridge and votes."""
-    out: dict[str, BySplit] = {row: {} for row in PARTS}
+    step = max(1, CELLS // max(k, 1))
     for row, modalities in PARTS.items():
-        for name, s in scored.items():
-            datapoints = predictor.embed(s.split.product, modalities)
-            candidates = predictor.candidates(datapoints, k, s.split.excluded)
-            candidates = replace(candidates, votes=None)
-            out[row][name] = rank(
-                candidates,
-                mix.of_network(),
-                s.split.excluded,
-                predictor.index.log_frequency,
-                width,
-            )
-    return out
+        out = {}
+        for name, split in splits.items():
+            parts = [
+                _of_part(predictor, split.take(rows), modalities, k, mix, width)
+                for rows in np.split(np.arange(len(split)), range(step, len(split), step))
+            ]
+            labels, scores = zip(*parts)
+            out[name] = np.concatenate(labels), np.concatenate(scores)
+        yield row, out
+
+
+def _of_part(
+    predictor: Predictor, split: Split, modalities: set[int], k: int, mix: Mix, width: int
+) -> Ranking:
+    datapoints = predictor.embed(split.product, modalities)
+    candidates = replace(predictor.candidates(datapoints, k, split.excluded), votes=None)
+    frequency = predictor.index.log_frequency
+    return rank(candidates, mix.of_network(), split.excluded, frequency, width)
 
 
 def module_one_rows(
@@ -236,7 +154,7 @@ def module_one_rows(
     device: torch.device,
     seed: int,
     width: int,
-) -> dict[str, BySplit]:
+) -> Iterator[tuple[str, BySplit]]:
     """Module I only: labels by similarity (Table 4, MUFIN-P-I).
 
     `module_1_bag` searches bag rows and centroids, `module_1_vec` the label vectors z^1.
@@ -244,14 +162,13 @@ def module_one_rows(
     z = embeddings.label_vectors
     bags = augmented_rows(embeddings.label_rows, embeddings.label_offsets, embeddings.centroids)
     searched = {"module_1_bag": bags, "module_1_vec": LabelRows(z, np.arange(len(z)), len(z))}
-    out: dict[str, BySplit] = {}
     for row, rows in searched.items():
-        neighbours, out[row] = build_neighbours(rows, device=device, seed=seed), {}
+        neighbours, out = build_neighbours(rows, device=device, seed=seed), {}
         for name in ("valid", "test"):
             excluded = data.splits[name].excluded
             found = neighbours.search(embeddings.datapoints(name), min(k, len(z)), excluded)
-            out[row][name] = top(*found, excluded, width)
-    return out
+            out[name] = top(*found, excluded, width)
+        yield row, out
 
 
 def unseen_labels(

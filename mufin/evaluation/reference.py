@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from mufin.artifacts.curated import Curated, Split
@@ -22,20 +24,19 @@ def reference_rows(
     num_labels: int,
     ridge: TitleRidge | None,
     width: int,
-) -> dict[str, Ranking]:
-    """{row: ranking} of the datapoints of `split`; `titles` (P,) str are those of all products."""
+) -> Iterator[tuple[str, Ranking]]:
+    """Each row and the ranking of the datapoints of `split`.
+
+    `titles` (P,) str are those of all products.
+    """
     asked, known = titles[split.product].tolist(), titles[train.product].tolist()
-    out = {
-        "popular": popular(train.labels, num_labels, len(split), width, split.excluded),
-        "tfidf_datapoints": nearest_datapoints_tfidf(
-            known, train.labels, asked, num_labels, NEIGHBOURS, width, split.excluded
-        ),
-    }
+    yield "popular", popular(train.labels, num_labels, len(split), width, split.excluded)
+    found = nearest_datapoints_tfidf(
+        known, train.labels, asked, num_labels, NEIGHBOURS, width, split.excluded
+    )
+    yield "tfidf_datapoints", found
     if ridge is not None:
-        scores = ridge.scores(asked)
-        ids = np.broadcast_to(np.arange(num_labels), scores.shape)
-        out["ridge"] = top(ids, scores, split.excluded, width)
-    return out
+        yield "ridge", ridge.best(asked, split.excluded, width)
 
 
 def train_pairs_row(data: Curated, name: str, width: int) -> Ranking:

@@ -30,6 +30,15 @@ class Embedded:
         """(n,) int64, descriptors of each product; 0 for a product that has none in use."""
         return np.diff(self.offsets)
 
+    def take(self, index: np.ndarray) -> Embedded:
+        """The products `index`, in that order."""
+        if np.array_equal(index, np.arange(len(self.vectors))):
+            return self  # without a copy
+        positions, offsets = Lists(self.offsets, self.modality).positions(index)
+        search = None if self.search is None else self.search[index]
+        rows, modality = self.rows[positions], self.modality[positions]
+        return Embedded(rows, modality, offsets, self.vectors[index], search)
+
     def bags(self, index: np.ndarray, device: torch.device, width: int | None = None) -> Bag:
         """The bags `index` as (len(index), m, D), padded to m = `width` rows or to the longest."""
         lengths = self.offsets[index + 1] - self.offsets[index]

@@ -18,26 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mufin.errors import MufinError
-from mufin.metrics import precision_at_k, recall_of_labels
 from mufin.ragged import Lists, is_in
-from mufin.ranking.order import CHUNK, top
+from mufin.ranking.order import CHUNK
 
 FEATURES = ("c", "c1", "a")  # the order of all `features` here
 EXPERTS = {"popular": 0.0, "rare": 3.0}  # a pair is weighted by its inverse propensity ** this
-QUANTILES = (0.1, 0.5, 0.9)  # knots: frequency of rare, middling and popular labels on valid
-SHARES = tuple(round(0.05 * i, 2) for i in range(1, 20))  # values of g that are tried
-SHRINKAGE = 0.1  # of the penalty on the squared distance from MUFIN's weights, see `_fitted`
-FOLDS = 5
-CELLS = 2**21  # candidates that a fit uses at most; a dozen weights do not need more
-
-
-@dataclass(frozen=True, slots=True)
-class LabelFacts:
-    """What the fit needs to know of the L labels."""
-
-    frequency: np.ndarray  # (L,) log(1 + n)
-    inverse_propensity: np.ndarray  # (L,)
-    tail: np.ndarray  # ids of the tail labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +49,17 @@ class PopularityMix:
         `frequency` (L,) is log(1 + n). Filter pairs (`excluded`) also count as missing. Raises
         MufinError if a score is NaN.
         """
-        tables = [_hats(self.knots, frequency) @ w for w in self.weights]  # (L, 4) per expert
+        tables = [hats_of(self.knots, frequency) @ w for w in self.weights]  # (L, 4) per expert
         out = np.empty(candidates.shape)
         step = max(1, CHUNK // max(candidates.shape[1], 1))
         for start in range(0, len(candidates), step):
             rows = np.arange(start, min(start + step, len(candidates)))
             ids, x = candidates[rows], features[:, rows]
-            there = _there(ids, None if excluded is None else excluded.take(rows))
-            logits = [_logits(ids, x, table, there) for table in tables]
-            out[rows] = logits[0] if len(logits) == 1 else _mixed(logits[0], logits[1], self.share)
+            there = usable(ids, None if excluded is None else excluded.take(rows))
+            logits = [logits_of(ids, x, table, there) for table in tables]
+            out[rows] = (
+                logits[0] if len(logits) == 1 else mixed_scores(logits[0], logits[1], self.share)
+            )
         return out
 
     def readable(self) -> dict:
@@ -88,193 +75,15 @@ class PopularityMix:
 
 def fixed_mix(beta: float) -> PopularityMix:
     """MUFIN's own score beta c + (1 - beta) a, for every frequency."""
-    return PopularityMix(np.zeros(1), np.array([_own(beta)])[None], 0.0)
+    return PopularityMix(np.zeros(1), np.array([own_weights(beta)])[None], 0.0)
 
 
-def _own(beta: float) -> list[float]:
+def own_weights(beta: float) -> list[float]:
     """The weights of c, c1, a and 1 in MUFIN's own score."""
     return [beta, 0.0, 1 - beta, 0.0]
 
 
-def fit(
-    candidates: np.ndarray,
-    features: np.ndarray,
-    truth: Lists,
-    excluded: Lists,
-    labels: LabelFacts,
-    beta: float,
-) -> tuple[PopularityMix, np.ndarray, list[dict]]:
-    """The mix learnt on valid, the scores (n, K) of valid out of fold, and the figures per share.
-
-    `candidates` and `features` are as in `PopularityMix.scores`. The share g of the rare expert is
-    chosen by figures out of fold. It is the one with the best R@10 of tail labels, among those with
-    P@1 and P@5 above MUFIN's by a standard error of the difference. If none of these finds more
-    tail labels than MUFIN, it is chosen among those whose P@1 and P@5 are not below MUFIN's. If
-    none of these does either, or valid is too small, the mix is MUFIN's own score with `beta`.
-    """
-    own, truth = fixed_mix(beta), truth.minus(excluded)
-    own_scores = own.scores(candidates, features, labels.frequency, excluded)
-    if len(candidates) < FOLDS or not is_in(candidates, truth).any():
-        return own, own_scores, []
-    valid = _Valid(candidates, features, _there(candidates, excluded), truth)
-    knots = np.unique(np.quantile(labels.frequency[truth.values], QUANTILES))
-    parts = _out_of_fold(valid, knots, labels, beta)
-    share, table = _best_share(candidates, parts, own_scores, truth, labels.tail)
-    if share is None:
-        return own, own_scores, table
-    mix = PopularityMix(knots, _experts(valid, knots, labels, beta), share)
-    return mix, _mixed(parts[0], parts[1], share), table
-
-
-@dataclass(frozen=True, slots=True)
-class _Valid:
-    """The datapoints that a fit learns from."""
-
-    ids: np.ndarray  # (n, K) candidates
-    features: np.ndarray  # (3, n, K)
-    there: np.ndarray  # (n, K) bool, false for missing candidates and filter pairs
-    truth: Lists
-
-    def take(self, rows: np.ndarray) -> _Valid:
-        return _Valid(
-            self.ids[rows], self.features[:, rows], self.there[rows], self.truth.take(rows)
-        )
-
-
-def _out_of_fold(valid: _Valid, knots: np.ndarray, labels: LabelFacts, beta: float) -> np.ndarray:
-    """(experts, n, K) logits of each datapoint, by experts that were fitted without it."""
-    held_out = np.arange(len(valid.ids)) % FOLDS
-    out = np.empty((len(EXPERTS), *valid.ids.shape))
-    hats = _hats(knots, labels.frequency)
-    for fold in range(FOLDS):
-        rows = np.flatnonzero(held_out == fold)
-        test, rest = valid.take(rows), valid.take(np.flatnonzero(held_out != fold))
-        for expert, w in enumerate(_experts(rest, knots, labels, beta)):
-            out[expert, rows] = _logits(test.ids, test.features, hats @ w, test.there)
-    return out
-
-
-def _best_share(
-    candidates: np.ndarray, parts: np.ndarray, own: np.ndarray, truth: Lists, tail: np.ndarray
-) -> tuple[float | None, list[dict]]:
-    """The share by the rule of `fit`, None for MUFIN's own score, and the figures of each share.
-
-    `parts` (experts, n, K) are the logits of the experts, `own` (n, K) MUFIN's own scores.
-    """
-    shares: tuple[float | None, ...] = (None, *SHARES)
-    table, hits, tail_recall = [], [], []
-    for share in shares:
-        score = own if share is None else _mixed(parts[0], parts[1], share)
-        ranked, _ = top(candidates, score, None, 10)
-        found = is_in(ranked[:, :5], truth)
-        hits.append([found[:, 0], found.mean(1)])  # P@1 and P@5 of each datapoint
-        tail_recall.append(round(recall_of_labels(ranked, truth, None, tail, 10), 4))
-        table.append(
-            {
-                "rare_share": share,
-                "P@1": round(precision_at_k(ranked, truth, 1), 4),
-                "P@5": round(precision_at_k(ranked, truth, 5), 4),
-                "tail R@10": tail_recall[-1],
-            }
-        )
-    gain = np.array(hits, float) - hits[0]  # (shares, 2, n), over MUFIN's own score
-    error = gain.std(2) / np.sqrt(len(candidates))
-    for errors in (1, 0):
-        good = (gain.mean(2) >= errors * error).all(1)  # true for MUFIN's own score itself
-        best = max(np.flatnonzero(good).tolist(), key=lambda i: tail_recall[i])
-        if tail_recall[best] > tail_recall[0]:
-            return shares[best], table
-    return None, table
-
-
-def _experts(valid: _Valid, knots: np.ndarray, labels: LabelFacts, beta: float) -> np.ndarray:
-    """(experts, knots, 4) weights, each expert fitted to pairs weighted by inverse propensity."""
-    some = valid.take(np.arange(0, len(valid.ids), -(-valid.ids.size // CELLS)))
-    ids, there = some.ids, some.there
-    # Design: each feature times each hat function of the label's frequency, (n, K, knots x 4). So
-    # the weights at the knots are those of a linear model.
-    x = np.where(there, some.features, 0)
-    parts = np.concatenate([x, there[None].astype(float)])
-    hats = _hats(knots, labels.frequency)[np.maximum(ids, 0)]
-    design = np.einsum("nkh,fnk->nkhf", hats, parts).reshape(*ids.shape, -1)
-    spread = np.array([f[there].std() for f in x])
-    spread = np.append(np.where(spread > 1e-6, spread, 1), 1)
-    own, spread = np.tile(_own(beta), len(knots)), np.tile(spread, len(knots))
-    positive = is_in(ids, some.truth) & there
-    out = []
-    for power in EXPERTS.values():
-        rarity = labels.inverse_propensity[np.maximum(ids, 0)] ** power
-        weight = np.where(positive, rarity, 0)
-        weight *= positive.sum() / max(weight.sum(), 1e-12)  # one per pair on average
-        fitted = _fitted(design, positive, there, weight, own, spread)
-        out.append(fitted.reshape(len(knots), -1))
-    return np.stack(out)
-
-
-def _fitted(
-    design: np.ndarray,
-    positive: np.ndarray,
-    there: np.ndarray,
-    weight: np.ndarray,
-    own: np.ndarray,
-    spread: np.ndarray,
-) -> np.ndarray:
-    """(P,) weights that minimise the loss plus a penalty on their distance from MUFIN's `own` (P,).
-
-    The distance is from `own` times the inverse temperature that fits best, as the softmax depends
-    on it and MUFIN's ranking does not. Weights of features stay >= 0, so that a better match never
-    lowers a label.
-    """
-    from scipy.optimize import minimize
-
-    score, n = (design @ own)[..., None], len(design)
-    heat = minimize(  # the inverse temperature
-        lambda t: _loss(t, score, positive, there, weight),
-        [10.0],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0.1, 1000.0)],
-    ).x[0]
-
-    def objective(move: np.ndarray) -> tuple[float, np.ndarray]:
-        # In units of logits per standard deviation, so that one penalty suits all features.
-        value, slope = _loss(heat * own + move / spread, design, positive, there, weight)
-        return value / n + SHRINKAGE * (move**2).sum(), slope / spread / n + 2 * SHRINKAGE * move
-
-    bias = np.arange(len(own)) % (len(FEATURES) + 1) == len(FEATURES)
-    lowest = np.where(bias, -np.inf, -heat * own * spread)  # where a weight becomes 0
-    found = minimize(
-        objective,
-        np.zeros(len(own)),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(low, None) for low in lowest],
-        options={"maxiter": 200},
-    )
-    return heat * own + found.x / spread
-
-
-def _loss(
-    w: np.ndarray, design: np.ndarray, positive: np.ndarray, there: np.ndarray, weight: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """The weighted sum of -log softmax over positives, and its gradient (P,).
-
-    The softmax of a positive is over itself and all negatives of its datapoint, without the other
-    positives.
-    """
-    s = np.where(there, design @ w, -np.inf)
-    # Subtract the largest score of each row, so that exp cannot overflow.
-    top = np.where(there.any(1), s.max(1, initial=-np.inf), 0)[:, None]
-    e = np.exp(s - top)
-    total = np.maximum((e * ~positive).sum(1, keepdims=True) + e, 1e-300)  # for each positive
-    value = (weight * (np.log(total) + top - np.where(positive, s, 0)))[positive].sum()
-    # d/ds: e / total - 1 at the positive itself, e / total of every positive at a negative.
-    pull = np.where(positive, weight / total, 0).sum(1, keepdims=True)
-    slope = np.where(positive, weight * (e / total - 1), e * pull)
-    return float(value), np.einsum("nk,nkp->p", slope, design)
-
-
-def _logits(
+def logits_of(
     candidates: np.ndarray, features: np.ndarray, table: np.ndarray, there: np.ndarray
 ) -> np.ndarray:
     """(n, K) logits by the weights `table` (L, 4) of each label, -inf where not `there`."""
@@ -291,7 +100,7 @@ def _logits(
     return np.where(there, out, -np.inf)
 
 
-def _mixed(popular: np.ndarray, rare: np.ndarray, share: float) -> np.ndarray:
+def mixed_scores(popular: np.ndarray, rare: np.ndarray, share: float) -> np.ndarray:
     """(n, K) log of the mixed probabilities (1 - share) p_popular + share p_rare."""
     from scipy.special import logsumexp
 
@@ -302,13 +111,13 @@ def _mixed(popular: np.ndarray, rare: np.ndarray, share: float) -> np.ndarray:
     return np.logaddexp(np.log1p(-share) + log_p(popular), np.log(share) + log_p(rare))
 
 
-def _there(candidates: np.ndarray, excluded: Lists | None) -> np.ndarray:
+def usable(candidates: np.ndarray, excluded: Lists | None) -> np.ndarray:
     """(n, K) bool: false for missing candidates (-1) and filter pairs."""
     there = candidates >= 0
     return there if excluded is None else there & ~is_in(candidates, excluded)
 
 
-def _hats(knots: np.ndarray, x: np.ndarray) -> np.ndarray:
+def hats_of(knots: np.ndarray, x: np.ndarray) -> np.ndarray:
     """(len(x), knots) the hat functions: each is 1 at its knot, 0 at all others, linear between.
 
     They sum to 1. The first and the last stay 1 beyond the knots.

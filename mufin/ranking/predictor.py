@@ -87,8 +87,7 @@ class Predictor:
         self, datapoints: list[Embedded], ids: np.ndarray, alpha_one: bool = False
     ) -> np.ndarray:
         """(n, K) float32 classifier scores of labels `ids` (n, K); with w = z^1 if `alpha_one`."""
-        sides = self._alpha_one_sides if alpha_one else self._sides
-        return classifier_scores(sides, datapoints, ids, self.device)
+        return classifier_scores(self._sides(alpha_one), datapoints, ids, self.device)
 
     def candidates(
         self,
@@ -107,7 +106,7 @@ class Predictor:
         ids, similarity = self.retrieve(datapoints, k, excluded)
         ridge = None
         if self.index.ridge is not None and titles is not None:
-            ridge = np.take_along_axis(self.index.ridge.scores(titles), np.maximum(ids, 0), 1)
+            ridge = self.index.ridge.of(titles, ids)
         votes, pairs = None, None
         if self.index.votes is not None:
             votes = self.index.votes.scores(search_vectors(datapoints), ids, products)
@@ -115,10 +114,14 @@ class Predictor:
             pairs = self.pairs.of(products, ids)
         return Candidates(ids, self.score(datapoints, ids), similarity, ridge, votes, pairs)
 
-    @cached_property
-    def _sides(self) -> LabelSides:
-        return label_sides(self.networks, self.index.labels, self.device)
+    def _sides(self, alpha_one: bool) -> LabelSides:
+        """The label sides, of which one kind is held at a time."""
+        if alpha_one not in self._held:
+            self._held.clear()
+            sides = label_sides(self.networks, self.index.labels, self.device, alpha_one)
+            self._held[alpha_one] = sides
+        return self._held[alpha_one]
 
     @cached_property
-    def _alpha_one_sides(self) -> LabelSides:
-        return label_sides(self.networks, self.index.labels, self.device, alpha_one=True)
+    def _held(self) -> dict[bool, LabelSides]:
+        return {}

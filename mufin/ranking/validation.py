@@ -14,6 +14,8 @@ from mufin.ragged import Lists
 from mufin.ranking.order import top
 from mufin.ranking.scoring import classifier_scores, label_sides
 
+CELLS = 2**24  # candidates scored at once; they take 200 MB
+
 
 def valid_figures(
     network: Mufin,
@@ -29,11 +31,16 @@ def valid_figures(
     `candidates` are the labels to rank for each datapoint; None ranks all labels.
     """
     labels = [embed(network, store, label_products, device, precision)]
-    datapoints = [embed(network, store, split.product, device, precision)]
-    every = np.tile(np.arange(len(label_products)), (len(split), 1))
-    ids = candidates.padded() if candidates is not None else every
-    scores = classifier_scores(label_sides([network], labels, device), datapoints, ids, device)
-    ranked, _ = top(ids, scores, split.excluded, width=5)
+    datapoints = embed(network, store, split.product, device, precision)
+    sides, every = label_sides([network], labels, device), np.arange(len(label_products))
+    width = len(every) if candidates is None else int(candidates.lengths().max(initial=0))
+    step, ranked = max(1, CELLS // max(width, 1)), np.full((len(split), 5), -1, np.int64)
+    for start in range(0, len(split), step):
+        rows = np.arange(start, min(start + step, len(split)))
+        mine = None if candidates is None else candidates.take(rows).padded()
+        ids = np.tile(every, (len(rows), 1)) if mine is None else mine
+        scores = classifier_scores(sides, [datapoints.take(rows)], ids, device)
+        ranked[rows], _ = top(ids, scores, split.excluded.take(rows), width=5)
     return {
         f"P@{k}": float(precision_at_k(ranked, split.labels, k, split.excluded)) for k in (1, 5)
     }

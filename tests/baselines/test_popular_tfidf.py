@@ -8,12 +8,14 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mufin.baselines.shared import tfidf
 from mufin.baselines.shared.popularity import popular
 from mufin.ragged import Lists
+from mufin.ranking.order import best_first
 
 LABELS = 15
 
@@ -125,6 +127,38 @@ def test_tfidf_in_chunks_is_tfidf_at_once(monkeypatch):
     whole = tfidf.tfidf_to_labels(names, titles, 7)
     monkeypatch.setattr(tfidf, "BUDGET", 100)
     assert all((x == y).all() for x, y in zip(whole, tfidf.tfidf_to_labels(names, titles, 7)))
+
+
+def zipf_rows(rng, n: int, words: int) -> sp.csr_matrix:
+    """n unit vectors with up to eight of `words` words, some of which are in most rows."""
+    chance = 1 / np.arange(1, words + 1)
+    rows = [rng.choice(words, rng.integers(0, 9), p=chance / chance.sum()) for _ in range(n)]
+    dense = np.zeros((n, words), np.float32)
+    for row, own in zip(dense, rows):
+        row[own] = rng.integers(1, 5, len(own)) * (1 + np.log(1 + own))
+    norm = np.linalg.norm(dense, axis=1, keepdims=True)
+    return sp.csr_matrix(dense / np.maximum(norm, 1e-12))
+
+
+@pytest.mark.parametrize("shares", [(), (0.01,), (0.02, 0.2), (0.001, 0.5)])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [1, 5, 60])
+def test_rare_words_first_give_the_bits_of_all_products(seed, count, shares, monkeypatch):
+    monkeypatch.setattr(tfidf, "SHARES", shares)
+    monkeypatch.setattr(tfidf, "BUDGET", 3000)
+    rng = np.random.default_rng(seed)
+    known, asked = zipf_rows(rng, 400, 90), zipf_rows(rng, 50, 90)
+    for start, end in zip(known.indptr, known.indptr[1:]):  # scikit-learn does not sort columns
+        known.indices[start:end] = known.indices[start:end][::-1].copy()
+        known.data[start:end] = known.data[start:end][::-1].copy()
+    known.has_sorted_indices = False
+    dense = (asked @ known.T).toarray()
+    dense[dense <= 0] = -np.inf
+    order = best_first(dense, np.broadcast_to(np.arange(400), dense.shape), count)
+    best = np.take_along_axis(dense, order, 1)
+    index, product = tfidf.nearest_sparse(known, asked, count)
+    assert np.array_equal(product, best)
+    assert np.array_equal(index, np.where(best > -np.inf, order, -1))
 
 
 def test_equal_titles_go_to_the_earlier_row():

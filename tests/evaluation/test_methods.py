@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,17 +13,19 @@ import torch
 from mufin.artifacts.curated import Curated, Split
 from mufin.artifacts.embeddings import PretrainEmbeddings
 from mufin.evaluation import methods
+from mufin.evaluation.chosen import Chosen, choose, choose_by_folds
+from mufin.evaluation.evaluator import Evaluator
 from mufin.evaluation.methods import (
-    Chosen,
-    Scored,
-    alpha_one_row,
-    choose,
-    choose_by_folds,
-    mixed_rows,
+    BySplit,
+    alpha_one,
+    mixed_methods,
     module_one_rows,
+    rankings,
+    rare_and_popular,
     unseen_labels,
 )
 from mufin.evaluation.reference import reference_rows, train_pairs_row
+from mufin.evaluation.scored import Block, Scored
 from mufin.metrics import precision_at_k, recall_at_k
 from mufin.ragged import Lists
 from mufin.ranking.mix import Candidates, Mix, rank
@@ -45,7 +48,36 @@ def scored(n: int, labels: int = 30, k: int = 12, ridge: bool = True, seed: int 
         scores[0][row, np.isin(found, true)] += 1
     excluded = [row[:1] for row in truth]
     split = Split(np.arange(n), Lists.of_rows(truth), Lists.of_rows(excluded))
-    return Scored(split, [], Candidates(ids, *scores[:2], scores[2] if ridge else None, scores[3]))
+    candidates = Candidates(ids, *scores[:2], scores[2] if ridge else None, scores[3])
+    return of_arrays(split, candidates, rng.normal(size=(n, k)).astype(np.float32), 10**6)
+
+
+def of_arrays(
+    split: Split, candidates: Candidates, alpha_one: np.ndarray, per_block: int
+) -> Scored:
+    """The scores of a split, `per_block` datapoints at a time."""
+
+    def make(rows: np.ndarray) -> Block:
+        some = {
+            name: None if (values := getattr(candidates, name)) is None else values[rows]
+            for name in ("ids", "classifier", "similarity", "ridge", "votes", "pairs")
+        }
+        return Block(split.take(rows), Candidates(**some), lambda: alpha_one[rows])
+
+    terms = {t for t in ("ridge", "votes", "pairs") if getattr(candidates, t) is not None}
+    return Scored(split, make, per_block, frozenset(terms))
+
+
+def whole(one: Scored) -> Block:
+    """All datapoints of a split whose scores are held."""
+    ((_, block),) = one.blocks()
+    return block
+
+
+def in_parts(one: Scored, per_block: int) -> Scored:
+    """The same scores, which are not held."""
+    block = whole(one)
+    return of_arrays(one.split, block.candidates, block.alpha_one, per_block)
 
 
 def frequency(labels: int = 30) -> np.ndarray:
@@ -54,7 +86,7 @@ def frequency(labels: int = 30) -> np.ndarray:
 
 def merit(one: Scored, mix: Mix) -> float:
     """P@1 + P@5 + R@10 under `mix`, each to four digits."""
-    labels, _ = rank(one.candidates, mix, one.split.excluded, frequency(), 10)
+    labels, _ = rank(whole(one).candidates, mix, one.split.excluded, frequency(), 10)
     pair = (one.split.labels, one.split.excluded)
     figures = [precision_at_k(labels, pair[0], k, pair[1]) for k in (1, 5)]
     return sum(round(f, 4) for f in [*figures, recall_at_k(labels, pair[0], 10, pair[1])])
@@ -89,7 +121,9 @@ def test_without_a_ridge_no_second_mix_is_chosen():
 
 
 def folds_of(*several: Scored) -> list[Fold]:
-    return [Fold(s.candidates, s.split.labels, s.split.excluded, frequency()) for s in several]
+    return [
+        Fold(whole(s).candidates, s.split.labels, s.split.excluded, frequency()) for s in several
+    ]
 
 
 def test_folds_choose_instead_of_valid():
@@ -106,13 +140,16 @@ def test_folds_choose_instead_of_valid():
     assert chosen.without_votes == choose_on_folds(own, alone, FIXED).mix
 
 
-def test_the_weight_of_pairs_is_chosen_on_valid():
+@pytest.mark.parametrize("per_block", [7, 10**6])
+def test_the_weight_of_pairs_is_chosen_on_valid(per_block):
     """The pairs of valid name its truth, of which folds know nothing."""
     folds, valid = folds_of(scored(40, seed=1)), scored(30, seed=3)
-    pairs = np.zeros(valid.candidates.ids.shape, np.float32)
+    candidates = whole(valid).candidates
+    pairs = np.zeros(candidates.ids.shape, np.float32)
     for row, true in enumerate(valid.split.labels[i] for i in range(30)):
-        pairs[row, np.isin(valid.candidates.ids[row], true)] = 1
-    valid = replace(valid, candidates=replace(valid.candidates, pairs=pairs))
+        pairs[row, np.isin(candidates.ids[row], true)] = 1
+    candidates = replace(candidates, pairs=pairs)
+    valid = of_arrays(valid.split, candidates, whole(valid).alpha_one, per_block)
     sweep = [replace(mix, pair_weight=weight) for mix in SWEEP for weight in (0.0, 5.0)]
     chosen = choose_by_folds(folds, valid, sweep, FIXED, frequency())
     without = choose_on_folds(folds, SWEEP, FIXED).mix
@@ -120,19 +157,21 @@ def test_the_weight_of_pairs_is_chosen_on_valid():
     assert chosen.without_pairs == without
 
 
+def found_by(both: dict[str, Scored], all_methods: dict) -> dict[str, BySplit]:
+    return dict(rankings(both, all_methods))
+
+
 def test_the_ridge_alone_leaves_the_network_to_rows_without_it():
-    both = {"test": scored(6)}
-    scores = {"test": np.random.default_rng(5).normal(size=(6, 12)).astype(np.float32)}
-    alone = Mix(0.5, ridge_weight=1.0, network_weight=0.0)
-    found = alpha_one_row(both, scores, alone, frequency(), 8)["test"]
-    expected = alpha_one_row(both, scores, Mix(0.5), frequency(), 8)["test"]
-    assert all(map(np.array_equal, found, expected))
+    both, alone = {"test": scored(6)}, Mix(0.5, ridge_weight=1.0, network_weight=0.0)
+    rows = {name: alpha_one(mix, frequency(), 8) for name, mix in (("a", alone), ("b", Mix(0.5)))}
+    found = found_by(both, rows)
+    assert all(map(np.array_equal, found["a"]["test"], found["b"]["test"]))
 
 
 def test_mixed_rows_are_the_rankings_of_their_mixes():
     both = {"valid": scored(5, seed=1), "test": scored(6, seed=2)}
     chosen = Chosen(FIXED, SWEEP[7], SWEEP[4], SWEEP[2], None, [])
-    rows = mixed_rows(both, chosen, frequency(), 8)
+    rows = found_by(both, mixed_methods(chosen, frequency(), 8))
     assert list(rows) == [
         "mufin",
         "mufin_chosen",
@@ -141,22 +180,54 @@ def test_mixed_rows_are_the_rankings_of_their_mixes():
     ]
     for name, mix in zip(rows, (FIXED, SWEEP[7], SWEEP[4], SWEEP[2])):
         for split_name, one in both.items():
-            slow = rank(one.candidates, mix, one.split.excluded, frequency(), 8)
+            slow = rank(whole(one).candidates, mix, one.split.excluded, frequency(), 8)
             assert all(map(np.array_equal, rows[name][split_name], slow))
-    assert "mufin_without_ridge" not in mixed_rows(
-        both, replace(chosen, without_ridge=None), frequency(), 8
+    assert "mufin_without_ridge" not in mixed_methods(
+        replace(chosen, without_ridge=None), frequency(), 8
     )
 
 
 def test_the_alpha_one_row_has_no_ridge_and_no_votes():
-    both = {"test": scored(6)}
-    scores = {"test": np.random.default_rng(5).normal(size=(6, 12)).astype(np.float32)}
-    mix = Mix(0.5, 0.2, 0.7, 0.3)
-    labels, values = alpha_one_row(both, scores, mix, frequency(), 8)["test"]
-    one = both["test"]
-    candidates = Candidates(one.candidates.ids, scores["test"], one.candidates.similarity)
+    one, mix = scored(6), Mix(0.5, 0.2, 0.7, 0.3)
+    labels, values = found_by({"test": one}, {"a": alpha_one(mix, frequency(), 8)})["a"]["test"]
+    block = whole(one)
+    candidates = Candidates(block.candidates.ids, block.alpha_one, block.candidates.similarity)
     slow = rank(candidates, replace(mix, ridge_weight=0.0), one.split.excluded, frequency(), 8)
     assert np.array_equal(labels, slow[0]) and np.array_equal(values, slow[1])
+
+
+def every_row(valid: Scored, test: Scored) -> tuple[Chosen, dict[str, BySplit], dict]:
+    """What a run makes of the scores of both splits."""
+    chosen = choose(valid, SWEEP, FIXED, frequency())
+    index = SimpleNamespace(frequency=np.arange(30) % 7, log_frequency=frequency())
+    evaluator = Evaluator({}, index.frequency, 90, (0.6, 2.6), 3)
+    all_methods = mixed_methods(chosen, frequency(), 8)
+    all_methods["alpha_1"] = alpha_one(chosen.chosen, frequency(), 8)
+    all_methods["rare"], learnt = rare_and_popular(
+        SimpleNamespace(index=index), valid, evaluator, 0.7, 8
+    )
+    return chosen, found_by({"valid": valid, "test": test}, all_methods), learnt
+
+
+@pytest.mark.parametrize("per_block", [1, 7, 39])
+def test_blocks_of_datapoints_give_the_rows_of_all_at_once(per_block):
+    valid, test = scored(40, seed=1), scored(23, seed=2)
+    wanted = every_row(valid, test)
+    found = every_row(in_parts(valid, per_block), in_parts(test, per_block))
+    assert found[0] == wanted[0] and found[2] == wanted[2]
+    assert list(found[1]) == list(wanted[1]) and "rare" in found[1]
+    for row, by_split in wanted[1].items():
+        for name, ranking in by_split.items():
+            assert all(map(np.array_equal, found[1][row][name], ranking)), (row, name)
+
+
+def test_held_scores_are_computed_once():
+    one = scored(6)
+    every_row(one, one)
+    assert one.held and one.made == 6 and one.seconds > 0
+    parts = in_parts(one, 4)
+    every_row(parts, parts)
+    assert not parts.held and parts.made > 6
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -188,7 +259,7 @@ def module_one(seed: int, labels: int = 14, dim: int = 6) -> tuple[Curated, Pret
 @pytest.mark.parametrize("k, width", [(14, 20), (5, 3)])
 def test_module_one_rows_equal_a_slow_loop(seed, k, width):
     data, e = module_one(seed)
-    found = module_one_rows(data, e, k, CPU, 0, width)
+    found = dict(module_one_rows(data, e, k, CPU, 0, width))
     assert list(found) == ["module_1_bag", "module_1_vec"]
     for split_name in ("valid", "test"):
         split = data.splits[split_name]
@@ -245,7 +316,7 @@ def catalog(seed: int = 0, labels: int = 12) -> tuple[np.ndarray, Split, Split]:
 
 def test_the_popular_row_is_by_train_frequency():
     titles, train, split = catalog()
-    labels, _ = reference_rows(train, split, titles, 12, None, 20)["popular"]
+    labels, _ = dict(reference_rows(train, split, titles, 12, None, 20))["popular"]
     counts = np.bincount(train.labels.values, minlength=12)
     for row, found in enumerate(labels):
         allowed = [label for label in range(12) if label not in split.excluded[row]]
@@ -257,7 +328,7 @@ def test_the_tfidf_row_begins_with_the_twins_labels():
     """Where no other title shares a word."""
     _, train, split = catalog()
     titles = np.array([f"one{p} two{p}" for p in [*range(20), *range(10, 20)]], dtype=object)
-    labels, _ = reference_rows(train, split, titles, 12, None, 10)["tfidf_datapoints"]
+    labels, _ = dict(reference_rows(train, split, titles, 12, None, 10))["tfidf_datapoints"]
     for row, found in enumerate(labels):
         twin = set(train.labels[10 + row].tolist()) - set(split.excluded[row].tolist())
         assert set(found[:2].tolist()) == twin
@@ -268,7 +339,7 @@ def test_the_ridge_row_is_the_order_of_its_scores():
     titles, train, split = catalog()
     known = titles[train.product].tolist()
     ridge = TitleRidge.fit(known, train.labels, 12, 1.0)
-    rows = reference_rows(train, split, titles, 12, ridge, 12)
+    rows = dict(reference_rows(train, split, titles, 12, ridge, 12))
     assert set(rows) == {"popular", "tfidf_datapoints", "ridge"}
     scores = ridge.scores(titles[split.product].tolist())
     for row, (labels, values) in enumerate(zip(*rows["ridge"])):
@@ -276,7 +347,7 @@ def test_the_ridge_row_is_the_order_of_its_scores():
         order = sorted(allowed, key=lambda label: (-scores[row, label], label))
         assert labels[: len(order)].tolist() == order
         np.testing.assert_array_equal(values[: len(order)], scores[row, order].astype(np.float32))
-    assert "ridge" not in reference_rows(train, split, titles, 12, None, 12)
+    assert "ridge" not in dict(reference_rows(train, split, titles, 12, None, 12))
 
 
 def test_the_train_pairs_row_repeats_what_train_knew():

@@ -9,17 +9,10 @@ from scipy.optimize import check_grad
 from mufin.errors import MufinError
 from mufin.metrics import inverse_propensity, precision_at_k, recall_of_labels
 from mufin.ragged import Lists
-from mufin.ranking import popularity_mix
+from mufin.ranking import popularity_fit, popularity_mix
 from mufin.ranking.order import top
-from mufin.ranking.popularity_mix import (
-    LabelFacts,
-    PopularityMix,
-    _hats,
-    _loss,
-    _mixed,
-    fit,
-    fixed_mix,
-)
+from mufin.ranking.popularity_fit import LabelFacts, _loss, fit
+from mufin.ranking.popularity_mix import PopularityMix, fixed_mix, hats_of, mixed_scores
 
 LABELS, TAIL, NONE = 60, 5, Lists.of_rows([[]] * 150)
 
@@ -50,19 +43,24 @@ def problem(seed: int, rare_by: int | None = 1, n: int = 150):
     return candidates, features, counts, truth
 
 
-def learnt(candidates, features, counts, truth, excluded=NONE, beta=0.7):
-    return fit(
-        candidates,
-        features,
-        truth,
-        excluded,
-        LabelFacts(
-            np.log1p(counts),
-            inverse_propensity(counts, 500, 0.6, 2.6),
-            np.flatnonzero(counts < TAIL),
-        ),
-        beta,
+def facts(counts) -> LabelFacts:
+    return LabelFacts(
+        np.log1p(counts),
+        inverse_propensity(counts, 500, 0.6, 2.6),
+        np.flatnonzero(counts < TAIL),
     )
+
+
+def learnt(candidates, features, counts, truth, excluded=NONE, beta=0.7, per_block=10**6):
+    """The mix, the out-of-fold scores of all datapoints, and the figures per share."""
+
+    def scores_of(rows):
+        return candidates[rows], features[:, rows]
+
+    found = fit(scores_of, per_block, truth, excluded, facts(counts), beta)
+    rows = np.arange(len(candidates))
+    scores = found.out_of_fold(rows, candidates, features, np.log1p(counts), excluded)
+    return found.mix, scores, found.table
 
 
 def figures(candidates, scores, counts, truth) -> tuple[float, float]:
@@ -129,7 +127,7 @@ def slow_share(candidates, parts, own, truth, tail) -> float | None:
 
     rare = [np.intersect1d(truth[i], tail) for i in range(len(truth))]
     some = [i for i, r in enumerate(rare) if len(r)]
-    rows = [(None, own)] + [(g, _mixed(*parts, g)) for g in popularity_mix.SHARES]
+    rows = [(None, own)] + [(g, mixed_scores(*parts, g)) for g in popularity_fit.SHARES]
     hits = {
         g: (
             np.array(found(s, truth, 1)),
@@ -167,9 +165,9 @@ def test_the_share_is_that_of_the_rule_in_words():
             [1.0, 2.0], right & (candidates % 2 > 0)
         )
         own, tail = rng.normal(size=(12, 20)) + rng.uniform(0.5, 2) * right, np.arange(1, 20, 2)
-        share, table = popularity_mix._best_share(
-            candidates, np.stack([popular, rare]), own, truth, tail
-        )
+        scores = [own, *(mixed_scores(popular, rare, g) for g in popularity_fit.SHARES)]
+        ranked = [top(candidates, each, None, 10)[0] for each in scores]
+        share, table = popularity_fit._best_share(ranked, truth, tail)
         assert share == slow_share(candidates, (popular, rare), own, truth, tail)
         chosen.add(share)
         kinds.add(
@@ -268,9 +266,9 @@ def test_missing_candidates_and_filter_pairs_are_not_learnt():
     wide = np.concatenate([features, noise], 2)
     excluded = Lists.of_rows([extra] * n)
     true = Lists.of_rows([np.append(truth[i], extra) for i in range(n)])
-    same, scores, again = fit(
-        more,
-        wide,
+    found = fit(
+        lambda rows: (more[rows], wide[:, rows]),
+        10**6,
         true,
         excluded,
         LabelFacts(
@@ -280,6 +278,9 @@ def test_missing_candidates_and_filter_pairs_are_not_learnt():
         ),
         0.7,
     )
+    same, again = found.mix, found.table
+    frequency = np.log1p(np.append(counts, [1, 1, 1]))
+    scores = found.out_of_fold(np.arange(n), more, wide, frequency, excluded)
     assert same.share == mix.share and again == table
     assert same.weights == pytest.approx(mix.weights, abs=1e-6) and same.knots == pytest.approx(
         mix.knots
@@ -325,6 +326,12 @@ def test_two_fits_are_the_same_to_the_bit():
     )
 
 
+def test_blocks_of_datapoints_learn_the_same_to_the_bit():
+    whole, blocks = learnt(*problem(13)), learnt(*problem(13), per_block=7)
+    assert (whole[0].weights == blocks[0].weights).all() and whole[0].share == blocks[0].share
+    assert (whole[1] == blocks[1]).all() and whole[2] == blocks[2]
+
+
 @pytest.mark.parametrize("feature", [0, 1, 2])
 def test_a_score_that_is_nan_is_one_sentence(feature):
     candidates, features, counts, truth = problem(14)
@@ -342,6 +349,6 @@ def test_mixed_probabilities_sum_to_one():
     a, b = rng.normal(size=(2, 3, 6))
     a[:, 0] = b[:, 0] = -np.inf
     a[2] = b[2] = -np.inf
-    p = np.exp(_mixed(a, b, 0.4))
+    p = np.exp(mixed_scores(a, b, 0.4))
     assert p.sum(1) == pytest.approx([1, 1, 0])
-    assert (np.diff(_hats(np.array([0.0, 1.0, 2.0]), np.linspace(-1, 3, 9)).sum(1)) == 0).all()
+    assert (np.diff(hats_of(np.array([0.0, 1.0, 2.0]), np.linspace(-1, 3, 9)).sum(1)) == 0).all()

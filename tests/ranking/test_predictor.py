@@ -159,9 +159,11 @@ def test_candidates_without_titles_have_no_ridge(predictor):
     assert predictor.candidates(predictor.embed(ASKED), 4, None).ridge is None
 
 
-def test_label_sides_are_made_once(predictor):
+def test_label_sides_are_made_once_and_held_one_at_a_time(predictor):
     datapoints, ids = predictor.embed(ASKED), np.tile(np.arange(3), (len(ASKED), 1))
     predictor.score(datapoints, ids)
-    sides = predictor._sides
+    sides = predictor._sides(False)
     predictor.score(datapoints, ids)
-    assert predictor._sides is sides and len(predictor.index) == LABELS < PRODUCTS
+    assert predictor._sides(False) is sides and len(predictor.index) == LABELS < PRODUCTS
+    predictor.score(datapoints, ids, alpha_one=True)
+    assert list(predictor._held) == [True]

@@ -1,4 +1,4 @@
-"""The closed-form one-vs-all on title words, against scikit-learn's ridge."""
+"""One-vs-all on title words, in closed form and iterated, against scikit-learn's ridge."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from mufin.errors import MufinError
 from mufin.ragged import Lists
 from mufin.ranking import title_ridge as ridge
+from mufin.ranking.order import top
 from mufin.ranking.title_ridge import TitleRidge
 from tests.support.artifacts import sealed
 
@@ -58,8 +59,44 @@ def test_titles_without_a_known_word_get_each_labels_mean():
     )
 
 
-def test_too_many_datapoints_are_refused_with_the_setting(monkeypatch):
+@pytest.mark.parametrize("n, penalty", [(12, 0.3), (60, 1.0), (60, 10.0)])
+def test_conjugate_gradients_give_the_closed_form(n, penalty, monkeypatch):
+    titles, truth = example(n, 7, n)
+    truth = truth.only(truth.values != 5)  # a label without datapoints
+    closed = TitleRidge.fit(titles, truth, 7, penalty)
     monkeypatch.setattr(ridge, "MOST", 10)
+    monkeypatch.setattr(ridge, "CELLS", 3 * n)  # three labels at a time
+    monkeypatch.setattr(ridge, "_by_kernel", None)
+    solved = TitleRidge.fit(titles, truth, 7, penalty)
+    assert solved.weights == pytest.approx(closed.weights, abs=1e-6)
+
+
+def test_gradients_that_do_not_converge_are_refused(monkeypatch):
+    monkeypatch.setattr(ridge, "MOST", 10)
+    monkeypatch.setattr(ridge, "STEPS", 2)
+    titles, truth = example(60, 5, 0)
+    with pytest.raises(MufinError, match="set it to a larger penalty"):
+        TitleRidge.fit(titles, truth, 5, 1e-9)
+
+
+def test_weights_too_large_are_refused_with_the_setting(monkeypatch):
+    monkeypatch.setattr(ridge, "MOST_BYTES", 10)
     titles, truth = example(11, 5, 0)
-    with pytest.raises(MufinError, match="index.title_ridge"):
+    with pytest.raises(MufinError, match="set it to 0.0 and evaluate.ridge_weights"):
         TitleRidge.fit(titles, truth, 5, 1.0)
+
+
+@pytest.mark.parametrize("cells", [1, 2**26])
+def test_scores_of_some_labels_are_those_of_all(cells, monkeypatch):
+    titles, truth = example(30, 5, 3)
+    fitted = TitleRidge.fit(titles, truth, 5, 1.0)
+    monkeypatch.setattr(ridge, "CELLS", cells)
+    scores, rng = fitted.scores(titles), np.random.default_rng(0)
+    ids = np.stack([rng.permutation(5)[:3] for _ in titles])
+    ids[0, 1] = -1
+    there = ids >= 0
+    wanted = np.take_along_axis(scores, np.maximum(ids, 0), 1)
+    assert np.array_equal(fitted.of(titles, ids)[there], wanted[there])
+    excluded = Lists.of_rows([[i % 5] for i in range(len(titles))])
+    ranked = top(np.broadcast_to(np.arange(5), scores.shape), scores, excluded, 4)
+    assert all(map(np.array_equal, fitted.best(titles, excluded, 4), ranked))

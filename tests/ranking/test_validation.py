@@ -10,12 +10,15 @@ from mufin.artifacts.curated import Split
 from mufin.metrics import precision_at_k
 from mufin.nn.embedding import embed
 from mufin.ragged import Lists
+from mufin.ranking import validation
 from mufin.ranking.validation import valid_figures
 from tests.support.indexes import CPU, LABEL_PRODUCTS, LABELS, networks, store
 
 
+@pytest.mark.parametrize("cells", [2 * LABELS, 2**24], ids=["blocks", "at once"])
 @pytest.mark.parametrize("shortlisted", [False, True])
-def test_figures_are_those_of_a_loop_over_pairs(shortlisted):
+def test_figures_are_those_of_a_loop_over_pairs(shortlisted, cells, monkeypatch):
+    monkeypatch.setattr(validation, "CELLS", cells)
     [network] = networks(1)
     rng = np.random.default_rng(0)
     products = np.array([1, 4, 9, 16, 25, 27])
