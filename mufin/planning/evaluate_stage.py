@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from mufin.evaluation.scored import CELLS
 from mufin.params import Evaluate
 from mufin.planning import machine as rates
 from mufin.planning.prediction_stages import label_bags, words_of_titles
 from mufin.planning.run import FLOAT, LONG, Run
-from mufin.planning.scoring import SIDES_HELD, label_sides, score_work
-from mufin.planning.search import search_held, search_work, searched
+from mufin.planning.scoring import label_sides, most_sides, score_work, side_bytes
+from mufin.planning.search import SCORES, search_held, search_work, searched
 from mufin.planning.training_stages import embeddings_file
 from mufin.planning.work import Held, Phase, Stage, Work
+from mufin.ranking.title_ridge import CELLS as RIDGE_CELLS
 
+RANKINGS = "rankings of methods"
 WIDTH = 100  # predictions per datapoint
 SORTED = 0.25e9  # bytes of temporaries while rankings are sorted (`ranking.order`, CHUNK)
 
@@ -18,7 +21,7 @@ SORTED = 0.25e9  # bytes of temporaries while rankings are sorted (`ranking.orde
 def evaluate(run: Run) -> Stage:
     """`pipeline.evaluate`: candidates and all their scores, all methods, and the metrics.
 
-    What it holds of all labels is `scoring.SIDES_HELD` times `scoring.side_bytes`.
+    Label sides, candidates and rankings are bounded; what is over a bound is computed in blocks.
     """
     phases = [_candidates(run), _module_one(run), _references(run)]
     if run.sizes.unseen:
@@ -42,24 +45,41 @@ def _candidates_per_datapoint(run: Run) -> float:
     return labels if e.candidates == "all" else min(e.shortlist, labels)
 
 
+def _cells(run: Run) -> float:
+    """Scores of candidates that are held: of each split all of them, or a block
+    (`evaluation.scored`).
+    """
+    k = _candidates_per_datapoint(run)
+    return sum(min(n * k, float(CELLS)) for n in (run.sizes.valid, run.sizes.test))
+
+
+def _in_blocks(run: Run) -> bool:
+    """Whether the scores of test do not fit, so that each pass computes them again."""
+    return run.sizes.test * _candidates_per_datapoint(run) > CELLS
+
+
+def _at_once(run: Run) -> int:
+    """Methods whose rankings are held at once: those that share a pass over blocks, else one."""
+    if not _in_blocks(run):
+        return 1
+    return 4 + bool(run.params.index.title_ridge) + bool(run.params.index.voters)
+
+
 def _kept(run: Run) -> list[Held]:
     """What the stage holds from its first scores to its end."""
     s, x = run.sizes, run.params.index
     rows = searched(run, run.params.retrieve.vectors)
-    k, setting = _candidates_per_datapoint(run), "evaluate.candidates, evaluate.shortlist"
+    setting = "evaluate.candidates, evaluate.shortlist"
     parts = LONG + 2 * FLOAT + FLOAT * (bool(x.title_ridge) + bool(x.voters))
     alpha_one = FLOAT
     held = [
         *run.process(),
         run.embedded("bags of datapoints", run.asked, s.pictures, run.network.members),
-        *label_sides(run, s.labels, SIDES_HELD),
+        *label_sides(run, s.labels),
         *search_held(run, "rows", x.search, rows, x.hnsw.m),
-        Held("candidates and scores", run.asked * k * float(parts + alpha_one), setting),
+        Held("candidates and scores", _cells(run) * float(parts + alpha_one), setting),
         Held("titles", s.products * (70 + 5.5 * s.tokens)),
-        Held(
-            "rankings of all methods",
-            rows_of_methods(run) * run.asked * float(WIDTH * (LONG + FLOAT)),
-        ),
+        _rankings(run, _at_once(run)),
     ]
     if x.title_ridge:
         held.append(Held("ridge", words_of_titles(run) * s.labels * 4.0, "index.title_ridge"))
@@ -71,23 +91,25 @@ def _candidates(run: Run) -> Phase:
     s, x, e, n = run.sizes, run.params.index, run.params.evaluate, run.network
     k, rows = _candidates_per_datapoint(run), searched(run, run.params.retrieve.vectors)
     held = _kept(run)
-    features = 3 * FLOAT * run.asked + 8.0 * (4 * s.valid + 2 * s.test)
     setting = "evaluate.candidates, evaluate.shortlist"
-    held.append(Held("popularity mix", features * k, setting))
-    if x.title_ridge:  # `TitleRidge.scores`: of all labels, whatever the candidates
-        size = 2.0 * FLOAT * max(s.valid, s.test) * s.labels
+    held.append(Held("popularity mix", (3 * FLOAT + 4 * 8.0) * _cells(run), setting))
+    if x.title_ridge:  # `TitleRidge.of`: of all labels, whatever the candidates
+        size = 2.0 * FLOAT * min(max(s.valid, s.test) * float(s.labels), RIDGE_CELLS)
         held.append(Held("ridge scores of all labels", size, "index.title_ridge"))
     held.append(Held("temporaries of sorting", SORTED))
     networks = 2 if run.params.retrieve.model == "pretrain" else 1
     times = 1 + 2 * _by_part(run)
     search = search_work(run, "labels", x.search, rows, times * run.asked, (0, x.hnsw.ef))
     embed = run.embedding("embed datapoints", networks * times * run.asked, s.pictures)
-    sides = SIDES_HELD * n.members * s.labels * n.side.forward
+    passes = 2 if _in_blocks(run) else 1  # one chooses the mix, one makes the rankings
+    fits = side_bytes(run, s.labels) <= most_sides(run)
+    kinds = 2 if fits else 4  # classifiers and alpha = 1; in blocks, of valid and of test
+    sides = passes * kinds * n.members * s.labels * n.side.forward
     work = [
         embed,
         *search,
         Work(what="label sides", flop=sides, full=True),
-        score_work(run, (times + 1) * run.asked, k),
+        score_work(run, (passes * 2 + times - 1) * run.asked, k),
         Work(what="mixes", core_seconds=_mixes(e) * s.valid * k / 1e7, one_core=True),
     ]
     return Phase("candidates and scores", work, held)
@@ -104,12 +126,23 @@ def _mixes(e: Evaluate) -> int:
     return len(e.betas) * len(e.frequency_weights) * len(e.ridge_weights) * len(e.vote_weights)
 
 
+def _kept_later(run: Run) -> list[Held]:
+    """What of `_kept` is there in the later phases: another search runs, and one method is held."""
+    kept = [held for held in _kept(run) if held.what not in (SCORES, RANKINGS)]
+    return [*kept, _rankings(run, 1)]
+
+
+def _rankings(run: Run, methods: int) -> Held:
+    """The best labels and their scores of all datapoints, by so many methods."""
+    return Held(RANKINGS, methods * run.asked * float(WIDTH * (LONG + FLOAT)))
+
+
 def _module_one(run: Run) -> Phase:
     """Rankings by Module I alone: a second and a third search (`methods.module_one_rows`)."""
     s, n = run.sizes, run.network
     rows = searched(run, "bag")
     held = [
-        *_kept(run),
+        *_kept_later(run),
         Held("data/embeddings", embeddings_file(run), "encoder.dim"),
         Held("searched rows of Module I", rows * n.joint * FLOAT, "encoder.dim"),
         *search_held(run, "rows of Module I", "auto", rows, 16),
@@ -122,11 +155,15 @@ def _module_one(run: Run) -> Phase:
 
 
 def _references(run: Run) -> Phase:
-    """Popular labels, and nearest train titles by TF-IDF: each title asked with each of train."""
+    """Popular labels, and nearest train titles by TF-IDF, which compares few pairs in full."""
     s = run.sizes
     pairs = float(run.asked) * s.train
     words = (s.train + run.asked) * s.tokens * 12.0
-    held = [*_kept(run), Held("TF-IDF of titles", words), Held("similarities", 2**23 * 5 * 4.0)]
+    held = [
+        *_kept_later(run),
+        Held("TF-IDF of titles", words),
+        Held("similarities", 2**23 * 5 * 4.0),
+    ]
     work = Work(what="TF-IDF row", core_seconds=pairs / rates.TFIDF_PAIRS, one_core=True)
     return Phase("reference rows", [work], held)
 
@@ -138,9 +175,9 @@ def _unseen(run: Run) -> Phase:
     networks = 2 if run.params.retrieve.model == "pretrain" else 1
     rows = searched(run, run.params.retrieve.vectors, both, centroids=False)
     held = [
-        *_kept(run),
+        *_kept_later(run),
         label_bags(run, both, networks),
-        *label_sides(run, both, 1)[:1],
+        *label_sides(run, both)[:1],
         Held("searched rows with unseen labels", rows * n.joint * FLOAT, "retrieve.vectors"),
         *search_held(run, "rows with unseen labels", "auto", rows, 16),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mufin.planning import machine as rates
 from mufin.planning.run import FLOAT, INT, LONG, Run
 from mufin.planning.search import (
     graph_file,
@@ -20,11 +21,12 @@ from mufin.planning.training_stages import (
     transfer,
 )
 from mufin.planning.work import Held, Phase, Stage, Work
-from mufin.ranking.title_ridge import MOST
+from mufin.ranking.title_ridge import CELLS, MOST, MOST_BYTES
 
 JOINED = 3  # copies of bag rows while they are scaled and joined (`nn.embedding.joint_rows`)
 FOUND = 12 * 2  # bytes per label found, with a copy: id and similarity
 WORDS = 40  # distinct words per square root of all words of titles, about
+STEPS = 60  # of conjugate gradients for the title ridge, assumed
 STORED_FOLD = 2.5  # bytes of a candidate's id in a Parquet file
 
 
@@ -109,10 +111,11 @@ def index(run: Run) -> Stage:
     phases.append(Phase("build the search", build, held))
     if x.title_ridge:
         phases.append(_ridge(run, held))
-    many = bool(x.title_ridge) and s.train > MOST
+    size = FLOAT * words_of_titles(run) * s.labels
+    many = bool(x.title_ridge) and size > MOST_BYTES
     refused = (
-        f"index.title_ridge supports at most {MOST:,} train datapoints, and there are {s.train:,}; "
-        "set it to 0.0 and evaluate.ridge_weights to [0.0]"
+        f"index.title_ridge has a weight per word and label: they take {size / 1e9:.0f} GB, more "
+        f"than {MOST_BYTES / 1e9:.0f} GB; set it to 0.0 and evaluate.ridge_weights to [0.0]"
     )
     return Stage(
         "index",
@@ -151,16 +154,21 @@ def words_of_titles(run: Run) -> float:
 
 
 def _ridge(run: Run, held: list[Held]) -> Phase:
-    """The kernel of all train titles, factorised, and weights per word and label
-    (`ranking.title_ridge`).
+    """Weights per word and label (`ranking.title_ridge`).
+
+    Up to `MOST` train titles their kernel is factorised; with more, conjugate gradients read the
+    sparse titles in each step.
     """
     s, words = run.sizes, words_of_titles(run)
-    kernel = Held("kernel of the title ridge", 2 * 8.0 * s.train**2, "index.title_ridge")
     weights = Held("weights of the title ridge", words * s.labels * 4.0, "index.title_ridge")
-    flop = s.train**3 / 3 + 2.0 * s.train**2 * s.labels
-    work = Work(
-        what="title ridge", core_seconds=2 * flop / run.machine.cpu_flop * run.machine.cores
-    )
+    if s.train <= MOST:
+        kernel = Held("kernel of the title ridge", 2 * 8.0 * s.train**2, "index.title_ridge")
+        flop = s.train**3 / 3 + 2.0 * s.train**2 * s.labels
+        seconds = 2 * flop / run.machine.cpu_flop * run.machine.cores
+    else:
+        kernel = Held("columns of the title ridge", 5 * 8.0 * CELLS, "index.title_ridge")
+        seconds = STEPS * 4 * s.train * s.tokens * s.labels / rates.SPARSE_FLOP
+    work = Work(what="title ridge", core_seconds=seconds)
     return Phase("title ridge", [work], [*held, kernel, weights])
 
 

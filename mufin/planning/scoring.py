@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mufin.planning.run import Run
 from mufin.planning.work import Held, Work
+from mufin.ranking.scoring import GPU_HELD, HELD
 
-SIDES_HELD = 2  # label sides that the stage evaluate holds: of the classifiers, and of alpha = 1
 CHUNK = 2**25 * 4.0  # bytes of a chunk of scores (`classifier_scores`, budget)
 GPU_CHUNKS = 16  # on a GPU a chunk is so many times as large
 
@@ -18,13 +18,18 @@ def side_bytes(run: Run, labels: float) -> float:
     return run.network.members * labels * run.network.side_bytes
 
 
-def label_sides(run: Run, labels: float, sides: int) -> list[Held]:
-    """What `ranking.scoring.label_sides` keeps on the device, so many times."""
+def most_sides(run: Run) -> float:
+    """Bytes of label sides that are held at once; more are computed in blocks of labels."""
+    return float(GPU_HELD if run.machine.has_gpu else HELD)
+
+
+def label_sides(run: Run, labels: float) -> list[Held]:
+    """What `ranking.scoring.label_sides` keeps on the device: one kind, or a block of it."""
     setting = "download.max_images, encoder.dim"
     chunk = CHUNK * (GPU_CHUNKS if run.machine.has_gpu else 1)
     chunk = min(chunk, run.asked * labels * run.network.side_bytes)
     return [
-        Held("label sides", sides * side_bytes(run, labels), setting, True),
+        Held("label sides", min(side_bytes(run, labels), most_sides(run)), setting, True),
         Held("a chunk of scores", chunk, "", True),
     ]
 

@@ -11,6 +11,7 @@ from mufin.retrieval.neighbours import AUTO_EXACT
 
 BOOK = 8 + 40 + 4 + 2 + 48  # bytes per row in hnswlib: pointer, lock, level, visited, id table
 MEASURED_DIM, MEASURED_EF, MEASURED_BUILD = 192, 800, 200  # of the rates in `machine`
+SCORES = "scores of the search"
 
 
 def searched(run: Run, kind: str, labels: float | None = None, centroids: bool = True) -> float:
@@ -55,7 +56,7 @@ def search_held(run: Run, what: str, search: str, rows: float, m: int) -> list[H
         Held(f"sorted {what}", size, setting, True),
         # On its way to the device the copy is on the host too
         Held(f"sorted {what} on the host", size if on_device else 0.0, setting),
-        Held("scores of the search", scores, on_device=True),
+        Held(SCORES, scores, on_device=True),
         Held("order of rows", rows * 5.0 * LONG),
     ]
 

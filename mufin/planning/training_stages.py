@@ -8,6 +8,7 @@ from mufin.planning.networks import EncoderCost
 from mufin.planning.run import BF16, FLOAT, INT, LONG, TORCH, Run
 from mufin.planning.scoring import label_sides, score_work
 from mufin.planning.work import Held, Phase, Stage, Work
+from mufin.ranking.validation import CELLS
 
 ADAM = 3  # float32 numbers per parameter beside it: gradient and two moments
 SPARSE = 2  # the same for a table of rows: two moments; gradients are those of the step's rows
@@ -297,8 +298,8 @@ def _validation(run: Run) -> Phase:
         *run.process(),
         run.embedded("bags of labels", s.labels, s.label_pictures, 2),
         run.embedded("bags of valid", s.valid, s.pictures),
-        *label_sides(run, s.labels, 1),
-        Held("scores of valid", s.valid * width * 20.0, "finetune.select, finetune.candidates"),
+        *label_sides(run, s.labels),
+        Held("scores of valid", min(s.valid * width, CELLS) * 20.0, "finetune.select"),
     ]
     n = run.network
     flop = s.labels * (n.product(s.label_pictures).forward + n.side.forward)
