@@ -56,6 +56,13 @@ class Protocol(H11Protocol):
         elif self.head is None and self.conn.their_state is h11.IDLE:
             self._watch()
 
+    def on_response_complete(self) -> None:
+        before = self.cycle
+        super().on_response_complete()
+        # A part of the next head came before this answer was done
+        if self.head is None and self.cycle is before and self.conn.trailing_data[0]:
+            self._watch()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)

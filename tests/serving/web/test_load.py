@@ -225,6 +225,8 @@ def test_a_head_that_does_not_come_ends_the_connection(monkeypatch):
         start = time.monotonic()
         found = now.raw(whole, b"GET /heal")  # the head of the second request on a connection
         assert found.count(b"HTTP/1.1 200") == 1 and time.monotonic() - start < 5
+        found = now.raw(whole + b"GET /heal")  # it came with the first request
+        assert found.count(b"HTTP/1.1 200") == 1 and time.monotonic() - start < 10
         parts = [whole[n : n + 1] for n in range(len(whole))]
         found = now.raw(*parts[:10], b"", *parts[10:], pause=0.1)
         assert found == b""  # a byte now and then does not hold it
