@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-# Rates of one core, measured on two cores of a cloud machine (docs/scale.md, Assumptions).
+# Rates of one core, about those of a cloud machine (docs/scale.md, Assumptions).
 PICTURES = 200.0  # decoded and scaled per second
 TITLES = 10_000.0  # tokenised per second
 LINES = 12_000.0  # of metadata read per second
 ROWS = 30_000.0  # of tables cleaned per second
 GRAPH_ROWS = 7_500.0  # added to a graph of HNSW per second, 192 dimensions, ef_construction 200
 GRAPH_QUERIES = 1_000.0  # answered per second by HNSW, 192 dimensions, ef 800
-TFIDF_PAIRS = 1e8  # (test, train) pairs of titles settled per second, of 100,000 train titles
+TFIDF_PAIRS = 1e8  # (test, train) pairs of titles settled per second
 SPARSE_FLOP = 1e9  # of products of a sparse matrix per second, assumed
 STEP_SECONDS = 0.02  # of Python per training step, beside the device
 ANSWER_SECONDS = 0.05  # of a host, per picture and connection
