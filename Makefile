@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # dvc runs the `python` of a stage from the PATH
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python \
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
   -c constraints/runtime.txt -c constraints/test.txt
 CODE := mufin pipeline compare tests benchmarks
 
@@ -59,7 +59,8 @@ bench-gpu:
 setup: $(VENV)/ready
 
 # Without `whole`, .venv is of an older Makefile or of a `make` that was killed: it is made anew.
-# uv installs torch's CUDA build in a minute where pip takes four. omikuji and napkinxc (two rows of
+# uv installs torch's CUDA build in a minute where pip takes four. It compiles what it installs, as
+# pip does: with PYTHONDONTWRITEBYTECODE each `import torch` would compile torch (4 seconds). omikuji and napkinxc (two rows of
 # the study) are not built from source: a machine without a compiler goes without them.
 $(VENV)/ready: pyproject.toml constraints/runtime.txt constraints/test.txt
 	@{ test -e $(VENV)/whole && $(BIN)/python -I mufin/check_machine.py 2> /dev/null; } || { \

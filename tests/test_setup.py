@@ -163,13 +163,14 @@ def test_setup_stops_at_an_unsupported_python(machine):
     assert code and not ran and not (machine.folder / ".venv").exists()
 
 
-def test_setup_installs_within_both_constraints(machine):
+def test_setup_installs_compiled_and_within_both_constraints(machine):
     machine.python("python3")
     code, ran, _ = machine.setup()
     assert code == 0 and len(ran) == 5
     assert ran[1].endswith("-c constraints/test.txt uv")
     for line in ran[2:]:
         assert "-c constraints/runtime.txt -c constraints/test.txt" in line
+        assert " --compile-bytecode " in line
     assert ran[2].endswith("-e .[serve,export,test]")
     names = [Requirement(r).name for r in EXTRAS["baselines"]]
     assert [line.split(" --only-binary ")[1] for line in ran[3:]] == [f"{n} {n}" for n in names]
