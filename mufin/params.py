@@ -65,6 +65,12 @@ class ImageEncoderParams:
         "last blocks that train (and final norm), a number or all; paper 1 "
         "| 0: frozen, its vectors are computed once",
     ]
+    activations: Annotated[
+        Literal["float16", "int8"],
+        "how the outputs of the frozen blocks are stored where others train "
+        "| int8: half the bytes; refused if a descriptor's cosine with that by float16 is below "
+        "0.999",
+    ]
     self_supervised_epochs: Annotated[
         int,
         "passes over the pictures of train products and labels in which all of E_V (kind timm) "

@@ -6,11 +6,9 @@ python -m pipeline.precompute
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +22,8 @@ from mufin.artifacts.curated import read_labels, read_split
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table
-from mufin.corpus.decoding import Outcomes, decoded
 from mufin.corpus.image_vectors import StoredVectors, moments, rows_of
+from mufin.corpus.outcomes import Outcomes
 from mufin.corpus.tokens import (
     Tokenizer,
     learn_wordpiece,
@@ -40,6 +38,7 @@ from mufin.nn.encoder_files import save_encoder
 from mufin.nn.frozen import frozen_inputs
 from mufin.nn.given_vectors import given_encoder
 from mufin.nn.image_encoder import ImageEncoder, create_image_encoder
+from mufin.nn.picture_parts import CHECKED, Parts, Reads, least_allowed, link, parts_of
 from mufin.nn.text_encoder import create_text_encoder
 from mufin.nn.vision_language import (
     create_clip_image_encoder,
@@ -52,7 +51,6 @@ from mufin.ragged import Lists
 from mufin.training.machine import Machine
 from mufin.training.self_supervision import self_supervise
 
-T = TypeVar("T")
 BATCH = {"cuda": 256, "cpu": 16}  # pictures or titles at once; on a CPU what fits into its cache
 
 
@@ -60,7 +58,7 @@ def main(home: runtime.Home = Path(".")) -> None:
     """Decode pictures, tokenise titles, run frozen encoder parts, learn the lexical terms."""
     params, curated = load_params(home / "params.yaml"), home / "data/curated"
     modalities, raw = params.encoder.modalities, home / "data/raw"
-    made_from = {"data/curated": checked(curated).id}
+    made_from, known_files = {"data/curated": checked(curated).id}, dict[str, tuple[int, str]]()
     checked(raw)
     products = read_table(curated / "products.parquet", "products")
     # Statistics and vocabularies come from the products known in training only.
@@ -70,9 +68,10 @@ def main(home: runtime.Home = Path(".")) -> None:
     for what, rows in (("label", labels), ("train datapoint", train)):
         _check_descriptors(what, products.take(rows), modalities)
     torch.manual_seed(params.seed)
+    scratch = _scratch(params, home)
     with (
         runtime.measured("precompute", home) as report,
-        publish(home / "data/precomputed", made_from) as folder,
+        publish(home / "data/precomputed", made_from, known_files) as folder,
     ):
         folder.mkdir()
         out, image, text, outcomes = Precomputed(folder), None, None, Outcomes()
@@ -81,10 +80,8 @@ def main(home: runtime.Home = Path(".")) -> None:
             if params.encoder.image.kind == "vectors":
                 image = _vectors(pictures, raw, known, out)
             else:
-                s = params.encoder.image
-                machine = _machine(params, home) if s.self_supervised_epochs else None
-                start = None if machine is None else (machine, params.seed)
-                image = _images(s, pictures, raw / "images", known, out, outcomes, start)
+                made = _Made(out, scratch, params.seed, known_files, outcomes)
+                image = _images(params.encoder.image, pictures, raw / "images", known, made)
         if {"text", "lexical"} & set(modalities):
             text = _titles(params, products["title"].to_pylist(), known, out)
         has = {"text": text and text["array"], "lexical": text, "image": image}
@@ -96,18 +93,33 @@ def main(home: runtime.Home = Path(".")) -> None:
                 report.facts[name] = {k: v for k, v in part.items() if k != "shards"}
         if image:
             report.facts["image"] |= _told(outcomes, products)
+    runtime.discard(scratch)
 
 
-def _machine(params: Params, home: Path) -> Machine:
-    """The machine, with a scratch folder that only a run of the same settings and inputs shares."""
+def _scratch(params: Params, home: Path) -> Path:
+    """The folder of finished parts, which only runs of the same settings and inputs share."""
     inputs = [home / "data/curated", home / "data/raw"]
-    mark = runtime.fingerprint((params.seed, params.encoder.image), inputs, Path(__file__))
-    return Machine(
-        devices.device(),
-        devices.precision(),
-        runtime.scratch("precompute", mark),
-        runtime.checkpoint_seconds(),
-    )
+    of_device = devices.device().type, str(devices.precision())
+    settings = params.seed, params.encoder.image, of_device
+    mark = runtime.fingerprint(settings, inputs, Path(__file__))
+    return runtime.scratch("precompute", mark)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Where what is made of the pictures goes."""
+
+    out: Precomputed
+    scratch: Path  # finished parts
+    seed: int
+    known_files: dict[str, tuple[int, str]]  # name -> size and SHA-256, of files hashed before
+    outcomes: Outcomes
+
+    def link(self, parts: Parts, name: str) -> list[str]:
+        """The arrays of the parts are in `out`, as they are; returns their names there."""
+        linked = link(parts, name, self.out.folder)
+        self.known_files.update(linked)
+        return list(linked)
 
 
 def _check_descriptors(what: str, products: pa.Table, modalities: Sequence[str]) -> None:
@@ -126,19 +138,11 @@ def _check_descriptors(what: str, products: pa.Table, modalities: Sequence[str])
 
 
 def _images(
-    s: ImageEncoderParams,
-    pictures: Lists,
-    store: Path,
-    known: np.ndarray,
-    out: Precomputed,
-    outcomes: Outcomes,
-    start: tuple[Machine, int] | None,
+    s: ImageEncoderParams, pictures: Lists, store: Path, known: np.ndarray, made: _Made
 ) -> dict:
-    """Writes E_V, pixels, outputs of its frozen part and statistics; facts for the manifest.
+    """Writes E_V, pixels or outputs of its frozen part, and statistics; facts for the manifest.
 
-    `pictures` are the keys of the pictures of each product in the image `store`. What becomes of
-    them is counted in `outcomes`. `start`, machine and seed, is given where E_V gets a
-    self-supervised start.
+    `pictures` are the keys of the pictures of each product in the image `store`.
     """
     values = np.asarray(pictures.values, dtype=object).astype(str)
     keys, inverse = np.unique(values, return_inverse=True)
@@ -148,63 +152,72 @@ def _images(
         print(encoder.scale.said(), file=sys.stderr, flush=True)
     encoder.to(devices.device())
     # While E_V still learns, nothing of it is frozen
-    frozen = None if start or encoder.kind == "inputs" else encoder
-    # `closing`: if the encoder fails or the stage is ended, the decoding processes end at once
-    with closing(decoded(store, keys, s.size, runtime.workers(), outcomes)) as pictures_of_store:
-        row_of, shards = _image_arrays(frozen, keys, pictures_of_store, out)
-    drops = outcomes.dropped
-    if not (kept := int((row_of >= 0).sum())):
+    reads = _reads(s, None if s.self_supervised_epochs or encoder.kind == "inputs" else encoder)
+    parts = parts_of(store, keys, made.scratch / "pictures", reads, runtime.workers())
+    made.outcomes.add(parts.outcomes)
+    drops = made.outcomes.dropped
+    if not (kept := int((parts.row_of >= 0).sum())):
         raise MufinError(
             f"none of the {len(keys)} pictures could be decoded ({drops or 'there are none'}); set "
             "encoder.modalities to [text], or look at the reasons in data/raw/image_log.parquet"
         )
-    rows = row_of[inverse]
+    rows = parts.row_of[inverse]
     images = Lists(pictures.offsets, rows).only(rows >= 0)
-    out.write_image_rows(images)
-    if start is not None:
+    made.out.write_image_rows(images)
+    cosine = parts.cosine
+    if s.self_supervised_epochs:
         assert isinstance(encoder, ImageEncoder)
         learnt = images.only(np.isin(images.rows(), known))
-        shards = _self_supervised(encoder, s, shards, learnt, out, *start)
-    save_encoder(encoder, out.encoder("image"))
+        shards, cosine = _self_supervised(encoder, s, parts, learnt, made)
+    else:
+        shards = made.link(parts, reads.name)
+    save_encoder(encoder, made.out.encoder("image"))
     if encoder.kind == "descriptors":
         used = np.unique(images.take(known).values)
-        descriptors = np.concatenate([np.load(out.folder / name) for name in shards])
-        out.write_statistics("image", descriptors[used])
+        descriptors = np.concatenate([np.load(made.out.folder / name) for name in shards])
+        made.out.write_statistics("image", descriptors[used])
     facts = {"count": kept, "dropped": drops, "kind": encoder.kind, "shards": shards}
+    if encoder.kind == "activations" and s.activations == "int8":
+        facts["least_cosine_of_int8"] = round(cosine, 5)
     return facts | encoder.scale.facts()
 
 
+def _reads(s: ImageEncoderParams, encoder: Encoder | None) -> Reads:
+    device, precision = devices.device(), devices.precision()
+    return Reads(s.size, _batch_size(), device, precision, encoder, s.activations == "int8")
+
+
 def _self_supervised(
-    encoder: ImageEncoder,
-    s: ImageEncoderParams,
-    pixels: list[str],
-    pictures: Lists,
-    out: Precomputed,
-    machine: Machine,
-    seed: int,
-) -> list[str]:
+    encoder: ImageEncoder, s: ImageEncoderParams, pixels: Parts, pictures: Lists, made: _Made
+) -> tuple[list[str], float]:
     """Gives E_V its self-supervised start; the names of the arrays that it then reads.
 
-    `pixels` are the names of the arrays of pixels, `pictures` the rows there of each product, none
-    of those that are not known in training.
+    `pictures` are the rows of the pictures of each product, none of those that are not known in
+    training. The second result is the cosine of `Reads.of`.
     """
     if not len(pictures.values):
         raise MufinError(
             "no product of train has a picture that could be decoded, so E_V cannot learn from "
             "them; set encoder.image.self_supervised_epochs to 0"
         )
-    shards = [np.load(out.folder / name, mmap_mode="r") for name in pixels]
+    scratch = made.scratch / "start"
+    scratch.mkdir(exist_ok=True)
+    machine = Machine(devices.device(), devices.precision(), scratch, runtime.checkpoint_seconds())
+    shards = [np.load(path, mmap_mode="r") for path in pixels.shards]
     epochs, lr = s.self_supervised_epochs, s.self_supervised_lr
-    curve = self_supervise(encoder, shards, pictures, epochs, lr, seed, machine)
-    runtime.discard(machine.scratch)
+    curve = self_supervise(encoder, shards, pictures, epochs, lr, made.seed, machine)
     print(f"E_V: the contrast of pictures has a loss of {curve[-1]['loss']:.3f}", file=sys.stderr)
     if encoder.kind == "inputs":
-        return pixels
-    file, size = out.image_input_writer(), _batch_size()
+        return made.link(pixels, "pixels"), 1.0
+    file, reads, least = made.out.image_input_writer(), _reads(s, encoder), 1.0
     for shard in shards:
-        for start in progress(range(0, len(shard), size), "frozen image", f"batches of {size}"):
-            file.add(_frozen(encoder, torch.from_numpy(np.array(shard[start : start + size]))))
-    return file.close()
+        starts = range(0, len(shard), reads.batch)
+        for start in progress(starts, "frozen image", f"batches of {reads.batch}"):
+            batch = np.array(shard[start : start + reads.batch])
+            inputs, cosine = reads.of(batch, compare=start < CHECKED)
+            file.add(inputs)
+            least = least_allowed(min(least, cosine))
+    return file.close(), least
 
 
 def _vectors(pictures: Lists, raw: Path, known: np.ndarray, out: Precomputed) -> dict:
@@ -248,30 +261,6 @@ def _told(outcomes: Outcomes, products: pa.Table) -> dict:
     examples = {what: shown(uids[key]) for what, key in outcomes.examples.items() if key in uids}
     counts = {"noted": outcomes.noted, "examples": examples}
     return {name: of for name, of in counts.items() if of}
-
-
-def _image_arrays(
-    frozen: Encoder | None,
-    keys: np.ndarray,
-    pictures: Iterable[tuple[str, np.ndarray]],
-    out: Precomputed,
-) -> tuple[np.ndarray, list[str]]:
-    """Writes pixels and, if there is a `frozen` part of E_V, its outputs.
-
-    `pictures` are (key, pixels). Returns the row of each of the sorted `keys` in the arrays, -1 for
-    a picture that could not be decoded, and the names of the arrays that E_V reads.
-    """
-    row_of, kept = np.full(len(keys), -1, np.int64), 0
-    pixel_file, input_file = out.pixel_writer(), out.image_input_writer()
-    for batch in batched(pictures, _batch_size()):
-        pixels = np.stack([p for _, p in batch])
-        pixel_file.add(pixels)
-        if frozen is not None:
-            input_file.add(_frozen(frozen, torch.from_numpy(pixels)))
-        row_of[np.searchsorted(keys, [k for k, _ in batch])] = np.arange(kept, kept + len(batch))
-        kept += len(batch)
-    pixel_shards, input_shards = pixel_file.close(), input_file.close()
-    return row_of, input_shards or pixel_shards
 
 
 def _titles(params: Params, titles: list[str], known: np.ndarray, out: Precomputed) -> dict:
@@ -354,13 +343,6 @@ def _text_inputs(
 
 def _frozen(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
     return frozen_inputs(encoder, inputs, devices.device(), devices.precision())
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter (itertools.batched needs Python 3.12)."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def _batch_size() -> int:

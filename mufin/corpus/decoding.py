@@ -14,16 +14,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 
 from mufin.corpus.decode_worker import ANSWER, NO_MEMORY, READY, REQUEST
-from mufin.corpus.image_store import read_pictures
+from mufin.corpus.image_store import read_pictures, stored_keys
+from mufin.corpus.outcomes import Decoded, Outcomes
 from mufin.corpus.pixels import TOO_MUCH_MEMORY
 from mufin.errors import MufinError
 from mufin.progress import progress
@@ -37,26 +38,6 @@ CHUNK = 64  # pictures per task of a thread
 
 TOO_LONG, CRASHED = "took too long", "the decoder crashed"
 NOT_STORED = "not in the image store"
-
-# (key, pixels, or the reason why there are none, what was mended or converted: see `pixels.decode`)
-Decoded = list[tuple[str, np.ndarray | str, set[str]]]
-
-
-@dataclass
-class Outcomes:
-    """What became of many pictures: counts, and the key of the first picture of each count."""
-
-    dropped: dict[str, int] = field(default_factory=dict)  # by reason
-    noted: dict[str, int] = field(default_factory=dict)  # decoded ones, by what was done to them
-    examples: dict[str, str] = field(default_factory=dict)  # a key in the image store
-
-    def drop(self, reason: str, key: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
-        self.examples.setdefault(reason, key)
-
-    def note(self, what: str, key: str) -> None:
-        self.noted[what] = self.noted.get(what, 0) + 1
-        self.examples.setdefault(what, key)
 
 
 class Decoder:
@@ -222,22 +203,30 @@ def decoded(
     and what was mended or converted. Raises ArtifactError for a damaged store. The processes end
     with this generator.
     """
-    wanted: set[str] = set(keys.tolist())
-    missing = wanted.copy()
-    with _decoders(workers, size) as submit:
-        chunks = _mapped(submit, read_pictures(store, wanted, CHUNK), workers)
-        total = -(-len(wanted) // CHUNK)
-        for chunk in progress(chunks, "decode", f"chunks of {CHUNK} pictures", total):
-            for key, pixels, notes in chunk:
-                missing.discard(key)
-                if isinstance(pixels, str):
-                    outcomes.drop(pixels, key)
-                    continue
-                for note in sorted(notes):
-                    outcomes.note(note, key)
-                yield key, pixels
-    for key in sorted(missing):
+    wanted, missing = stored_keys(store, keys)
+    with contextlib.closing(decoded_files(wanted, size, workers)) as chunks:
+        yield from outcomes.kept(pictures for _, pictures in chunks)
+    for key in missing:
         outcomes.drop(NOT_STORED, key)
+
+
+def decoded_files(
+    wanted: Mapping[Path, set[str]], size: int, workers: int
+) -> Generator[tuple[Path, Decoded], None, None]:
+    """The decoded pictures of files of an image store, in order, in chunks with their file.
+
+    While a caller handles a chunk, the next ones are decoded, also those of the next file. The
+    processes end with this generator. Raises ArtifactError for a damaged store.
+    """
+    total = sum(-(-len(keys) // CHUNK) for keys in wanted.values())
+    with _decoders(workers, size) as submit:
+        chunks = (
+            (path, chunk)
+            for path, keys in wanted.items()
+            for chunk in read_pictures(path, keys, CHUNK)
+        )
+        found = _mapped(submit, chunks, workers)
+        yield from progress(found, "decode", f"chunks of {CHUNK} pictures", total)
 
 
 Submit = Callable[[list[tuple[str, bytes]]], Future[Decoded]]
@@ -274,16 +263,17 @@ def _decoders(workers: int, size: int) -> Iterator[Submit]:
 
 
 def _mapped(
-    submit: Submit, chunks: Iterable[list[tuple[str, bytes]]], workers: int
-) -> Iterator[Decoded]:
+    submit: Submit, chunks: Iterable[tuple[Path, list[tuple[str, bytes]]]], workers: int
+) -> Iterator[tuple[Path, Decoded]]:
     """The decoded chunks, in order.
 
     At most 2 * workers + 1 of them are under way at once, so the store need not fit in memory.
     """
-    waiting: list[Future[Decoded]] = []
-    for chunk in chunks:
-        waiting.append(submit(chunk))
+    waiting: deque[tuple[Path, Future[Decoded]]] = deque()
+    for path, chunk in chunks:
+        waiting.append((path, submit(chunk)))
         if len(waiting) > 2 * workers:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
+            path, future = waiting.popleft()
+            yield path, future.result()
+    for path, future in waiting:
+        yield path, future.result()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,6 +19,7 @@ from mufin.errors import ArtifactError, shown
 SCHEMA = pa.schema([("key", pa.string()), ("bytes", pa.binary())])
 SHARD_BYTES = 2**28  # approximate size of one file
 GROUP_BYTES = 2**23  # approximate size of a row group, which a reader holds in memory at once
+KEYS = 65536  # read at once
 
 
 def key_of(content: bytes) -> str:
@@ -80,7 +82,7 @@ def stored_pictures(folder: Path, keys: set[str]) -> dict[str, bytes]:
     damaged store.
     """
     found: dict[str, bytes] = {}
-    for path in _parts(folder):
+    for path in store_files(folder):
         with _undamaged(path):
             file = _opened(path)
             for group in range(file.num_row_groups):
@@ -91,20 +93,50 @@ def stored_pictures(folder: Path, keys: set[str]) -> dict[str, bytes]:
     return found
 
 
-def read_pictures(folder: Path, wanted: set[str], chunk: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Lists of at most `chunk` (key, bytes) of the wanted keys, in the order of the store.
+def stored_keys(store: Path, keys: np.ndarray) -> tuple[dict[Path, set[str]], list[str]]:
+    """{file of the store: those of the `keys` to be read from it}, and the keys that none has.
+
+    Files without such keys are left out. Raises ArtifactError for a damaged store.
+    """
+    files, keys = store_files(store), np.unique(keys)
+    holder = _holders(files, keys)
+    order = np.argsort(holder, kind="stable")
+    numbers, starts = np.unique(holder[order], return_index=True)
+    parts = dict(zip(numbers.tolist(), np.split(keys[order], starts[1:])))
+    missing = parts.pop(-1, keys[:0])
+    return {files[n]: set(part.tolist()) for n, part in parts.items()}, missing.tolist()
+
+
+def _holders(files: Sequence[Path], keys: np.ndarray) -> np.ndarray:
+    """(K,) int32: the number of the first of the `files` of a store that holds each key, else -1.
+
+    `keys` (K,) are distinct and ascend. Only the keys of the files are read. Raises ArtifactError
+    for a damaged store.
+    """
+    holder = np.full(len(keys), -1, np.int32)
+    for number, path in enumerate(files):
+        with _undamaged(path):
+            for batch in _opened(path).iter_batches(KEYS, columns=["key"]):
+                names = batch["key"].to_numpy(zero_copy_only=False).astype(str)
+                place = np.minimum(np.searchsorted(keys, names), max(len(keys) - 1, 0))
+                place = place[keys[place] == names] if len(keys) else place[:0]
+                holder[place[holder[place] < 0]] = number
+    return holder
+
+
+def read_pictures(path: Path, wanted: set[str], chunk: int) -> Iterator[list[tuple[str, bytes]]]:
+    """Lists of at most `chunk` (key, bytes) of the wanted keys, in the order of a store's file.
 
     Each key comes once; unknown keys are left out. Raises ArtifactError for a damaged store.
     """
     done: set[str] = set()
-    for path in _parts(folder):
-        for pairs in _batches(path, chunk):
-            new = [(key, content) for key, content in pairs if key in wanted and key not in done]
-            with _undamaged(path):
-                found = [(key, _checked(key, content)) for key, content in new]
-            done.update(key for key, _ in found)
-            if found:
-                yield found
+    for pairs in _batches(path, chunk):
+        new = [(key, content) for key, content in pairs if key in wanted and key not in done]
+        with _undamaged(path):
+            found = [(key, _checked(key, content)) for key, content in new]
+        done.update(key for key, _ in found)
+        if found:
+            yield found
 
 
 def _batches(path: Path, chunk: int) -> Iterator[list[tuple[str, bytes]]]:
@@ -122,7 +154,7 @@ def _opened(path: Path) -> pq.ParquetFile:
     return file
 
 
-def _parts(folder: Path) -> list[Path]:
+def store_files(folder: Path) -> list[Path]:
     """The files of a store, in order; raises ArtifactError if there are none."""
     if not (paths := sorted(folder.glob("part-*.parquet"))):
         raise ArtifactError(

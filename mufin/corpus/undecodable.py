@@ -14,7 +14,8 @@ import numpy as np
 
 from mufin.artifacts.tables import temporary_batches
 from mufin.corpus.clean_rows import CleanRows
-from mufin.corpus.decoding import Outcomes, decoded
+from mufin.corpus.decoding import decoded
+from mufin.corpus.outcomes import Outcomes
 from mufin.errors import shown
 
 SIDE = 32  # pixels; a JPEG is decoded at an eighth of its size then

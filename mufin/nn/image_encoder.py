@@ -17,6 +17,7 @@ from mufin.corpus.model_hub import LOCAL, loaded
 from mufin.errors import MufinError, shown
 from mufin.nn.encoder import Encoder, EncoderSpec, Trainable, divided
 from mufin.nn.encoder_files import filled, loading
+from mufin.nn.frozen import as_floats
 from mufin.nn.pixel_scale import (
     PixelScale,
     check_architecture,
@@ -128,7 +129,7 @@ class ImageEncoder(Encoder):
     def _tail(self, x: Tensor) -> Tensor:
         m = self._vit
         weight = getattr(m.norm, "weight", None)
-        x = x.to(torch.float32 if weight is None else weight.dtype)  # stored as float16
+        x = as_floats(x, torch.float32 if weight is None else weight.dtype)
         *blocks, last = m.blocks[self.first :]
         for block in blocks:
             x = block(x)

@@ -91,10 +91,7 @@ def precomputed_files(run: Run) -> dict[str, float]:
     out = {}
     if "image" in e.modalities:
         image = n.encoders["image"]
-        if e.image.kind != "vectors":
-            out["pixels"] = s.images * e.image.size**2 * 3.0
-        if image.kind != "inputs":
-            out["image_inputs"] = s.images * image.stored
+        out["pixels" if image.kind == "inputs" else "image_inputs"] = s.images * image.stored
         out["image_rows"] = s.references * INT + s.products * LONG
     if "text" in e.modalities:
         out["tokens"] = s.products * (e.text.max_tokens + 1.0) * INT

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mufin.nn.encoder import divided
+from mufin.nn.encoder import Kind, divided
+from mufin.nn.frozen import SCALE_BYTES
 from mufin.nn.image_encoder import create_image_encoder
 from mufin.nn.vision_language import create_clip_image_encoder
 from mufin.params import EncoderParams, ImageEncoderParams, Params, TextEncoderParams
@@ -39,11 +40,17 @@ def image_cost(s: ImageEncoderParams) -> EncoderCost:
         kind = torch.uint8 if encoder.kind == "inputs" else torch.float16
         encoder.train()
         trained = measured(lambda n: encoder(torch.zeros(n, *shape, dtype=kind)))
-    size = {"inputs": 1, "activations": HALF, "descriptors": FLOAT}[encoder.kind]
-    per_item = float(size * _product(stored[1:]))
+    per_item = _stored_bytes(encoder.kind, stored[1:], s.activations == "int8")
     return EncoderCost(
         encoder.kind, encoder.width, frozen, trained, per_item, *counts_of(encoder), assumed
     )
+
+
+def _stored_bytes(kind: Kind, shape: tuple[int, ...], int8: bool) -> float:
+    """Bytes of an array of this shape, as precompute stores it of a picture."""
+    if kind == "activations" and int8:
+        return float(_product(shape[:-1]) * (shape[-1] + SCALE_BYTES))
+    return float({"inputs": 1, "activations": HALF, "descriptors": FLOAT}[kind] * _product(shape))
 
 
 def whole_image_step(s: ImageEncoderParams) -> Cost:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mufin.corpus import decoding
-from mufin.corpus.decoding import Decoder, Outcomes, decoded
+from mufin.corpus.decoding import Decoder, decoded
 from mufin.corpus.image_store import ImageWriter
+from mufin.corpus.outcomes import Outcomes
 from mufin.corpus.pixels import MEMORY
 from mufin.errors import MufinError
 from mufin.serving import new_products

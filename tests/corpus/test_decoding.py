@@ -17,8 +17,9 @@ from PIL import Image
 
 from mufin.code import ROOT
 from mufin.corpus import decode_worker, decoding
-from mufin.corpus.decoding import Decoder, Outcomes, decode_each, decoded
+from mufin.corpus.decoding import Decoder, decode_each, decoded
 from mufin.corpus.image_store import ImageWriter
+from mufin.corpus.outcomes import Outcomes
 from mufin.corpus.pixels import MEMORY, decode
 from mufin.errors import MufinError
 from tests.support.hostile_pictures import (

@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mufin.corpus import image_store
-from mufin.corpus.image_store import ImageWriter, key_of, read_pictures, stored_pictures
+from mufin.corpus.image_store import (
+    ImageWriter,
+    key_of,
+    read_pictures,
+    stored_keys,
+    stored_pictures,
+)
 from mufin.errors import ArtifactError
 
 CONTENTS = st.lists(st.binary(min_size=1, max_size=40), max_size=12)
@@ -30,6 +36,14 @@ def written(folder: Path, contents: list[bytes], group: int, shard: int) -> list
     return keys
 
 
+def in_chunks(folder: Path, asked: set[str], chunk: int) -> list[list[tuple[str, bytes]]]:
+    """The chunks of all files of a store."""
+    keys = np.array(sorted(asked), dtype=str)
+    wanted, missing = stored_keys(folder, keys)
+    assert asked == set(missing).union(*wanted.values())
+    return [part for path, some in wanted.items() for part in read_pictures(path, some, chunk)]
+
+
 @given(CONTENTS, st.integers(1, 60), st.integers(1, 120), st.integers(1, 5), st.data())
 def test_pictures_come_back_once_in_order(tmp_path_factory, contents, group, shard, chunk, data):
     folder = tmp_path_factory.mktemp("store")
@@ -43,7 +57,7 @@ def test_pictures_come_back_once_in_order(tmp_path_factory, contents, group, sha
     asked = set(data.draw(st.lists(st.sampled_from([*stored, "f" * 32]), max_size=8)))
     expected = {key: content for key, content in stored.items() if key in asked}
     assert stored_pictures(folder, asked) == expected
-    read = list(read_pictures(folder, asked, chunk))
+    read = in_chunks(folder, asked, chunk)
     assert all(0 < len(part) <= chunk for part in read)
     assert [pair for part in read for pair in part] == list(expected.items())
 
@@ -59,7 +73,7 @@ def test_a_store_without_pictures_is_one_empty_file(tmp_path):
     assert written(tmp_path, [], 10, 10) == []
     assert [pq.read_table(path).num_rows for path in tmp_path.iterdir()] == [0]
     assert stored_pictures(tmp_path, {key_of(b"a")}) == {}
-    assert list(read_pictures(tmp_path, {key_of(b"a")}, 5)) == []
+    assert in_chunks(tmp_path, {key_of(b"a")}, 5) == []
 
 
 @pytest.fixture
@@ -73,7 +87,7 @@ def folder(tmp_path) -> Path:
 def refused(folder: Path, key: str) -> None:
     """Both readers name the file and the remedy in one short sentence."""
     for read in (
-        lambda: list(read_pictures(folder, {key}, 3)),
+        lambda: in_chunks(folder, {key}, 3),
         lambda: stored_pictures(folder, {key}),
     ):
         with pytest.raises(ArtifactError, match="is damaged|has no part") as error:
@@ -122,7 +136,7 @@ def test_flipped_bytes_give_the_pictures_or_a_sentence(folder):
         broken[rng.integers(4, len(broken), 8)] ^= np.uint8(1 << rng.integers(0, 8))
         path.write_bytes(broken.tobytes())
         try:
-            found = dict(pair for part in read_pictures(folder, wanted, 3) for pair in part)
+            found = dict(pair for part in in_chunks(folder, wanted, 3) for pair in part)
         except ArtifactError:
             continue
         assert all(key_of(picture) == key for key, picture in found.items())

@@ -18,7 +18,7 @@ from mufin.errors import MufinError
 from mufin.nn.encoder_files import save_encoder
 from mufin.nn.image_encoder import create_image_encoder, load_image_encoder
 from mufin.nn.vision_language import create_clip_image_encoder, load_encoder
-from tests.support.stages import inside, made, run_stages
+from tests.support.stages import inside, made, pixels_of, run_stages
 
 NET, SIZE = "resnet10t", 32
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # the default of `NET`
@@ -252,7 +252,7 @@ def test_precompute_says_and_records_the_values(tmp_path, capsys):
         assert (record["mean"], record["std"]) == OTHER
         assert record["mean_std_from"] == "from config.json beside the checkpoint"
     stored = torch.from_numpy(np.load(folder / "image_inputs-00000.npy")[:4])
-    seen = torch.from_numpy(np.load(folder / "pixels-00000.npy")[:4])
+    seen = torch.from_numpy(pixels_of(tmp_path, SIZE)[:4])
     x = ((seen / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
     with torch.no_grad():
         theirs = net()(x)

@@ -41,9 +41,11 @@ from mufin.params import Params, ParamsError, load_params
 from mufin.serving.new_products import NewProducts
 from mufin.serving.query import NewProduct
 from tests.support.stages import (
+    SIZE,
     inside,
     made,
     pictures_of,
+    pixels_of,
     products,
     stage,
 )
@@ -639,7 +641,7 @@ def test_clips_frozen_towers_computed_once_are_the_live_ones(catalog):
         json.loads((precomputed / "encoders/image/encoder.json").read_text())["family"]
         == "clip image"
     )
-    pixels = torch.from_numpy(np.load(precomputed / "pixels-00000.npy"))
+    pixels = torch.from_numpy(pixels_of(catalog, SIZE))
     tokens, lengths = (
         torch.from_numpy(np.load(precomputed / f"{n}.npy")) for n in ("tokens", "token_lengths")
     )
@@ -674,10 +676,10 @@ def test_clip_towers_that_train_are_held_as_they_run(catalog):
     )
 
 
-def test_picture_features_are_those_of_the_image_encoder(fused):
+def test_picture_features_are_those_of_the_image_encoder(catalog, fused):
     precomputed = fused[0]
     encoder = load_image_encoder(precomputed / "encoders/image")
-    pixels = torch.from_numpy(np.load(precomputed / "pixels-00000.npy")[:4])
+    pixels = torch.from_numpy(pixels_of(catalog, SIZE)[:4])
     stored = torch.from_numpy(np.load(precomputed / "image_inputs-00000.npy")[:4])
     assert torch.allclose(stored, encoder.frozen(pixels), atol=1e-4)
     assert fused[1].encoders["text"].model.config.visual_embedding_dim == encoder.width == 512

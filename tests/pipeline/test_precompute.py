@@ -20,8 +20,10 @@ from mufin.corpus.image_store import key_of
 from mufin.corpus.pixels import decode
 from mufin.corpus.tokens import load_tokenizer, terms_of
 from mufin.errors import MufinError
+from mufin.nn import picture_parts
 from mufin.nn.embedding import embed
 from mufin.nn.encoded import encoders_held
+from mufin.nn.frozen import to_int8
 from mufin.nn.image_encoder import load_image_encoder
 from mufin.nn.text_encoder import load_text_encoder
 from mufin.params import load_params
@@ -167,11 +169,12 @@ def test_stored_and_dropped_pictures_add_up(damaged, stored):
     )
 
 
-def test_pixels_are_stored_beside_the_frozen_outputs(stored):
-    kinds = ["pixels"] if stored[0] == "inputs" else ["image_inputs", "pixels"]
-    assert sorted(p.name for p in stored[1].glob("*-*.npy")) == [
-        f"{kind}-00000.npy" for kind in kinds
-    ]
+def test_only_what_the_image_encoder_reads_is_stored(stored):
+    kind = "pixels" if stored[0] == "inputs" else "image_inputs"
+    assert [p.name for p in stored[1].glob("*-*.npy")] == [f"{kind}-00000.npy"]
+    assert not (stored[1].parents[1] / "scratch/precompute").exists() or not list(
+        (stored[1].parents[1] / "scratch/precompute").iterdir()
+    )
 
 
 def test_all_that_is_stored_is_finite(stored):
@@ -305,8 +308,81 @@ def test_several_shards_give_the_same_batches_as_one(damaged, stored, monkeypatc
     whole, apart = (
         DescriptorStore(f, ["text", "image"]).batch(np.arange(150)) for f in (stored[1], parts)
     )
-    assert len(shards) > 1 and len(list(parts.glob("pixels-*.npy"))) > 1
+    assert len(shards) > 1
     assert torch.equal(whole.images, apart.images) and torch.equal(whole.image_bag, apart.image_bag)
+
+
+def test_a_stage_that_ended_goes_on_after_its_last_whole_file(damaged, tmp_path, monkeypatch):
+    home = in_files(damaged, tmp_path, 4)
+    unbroken = made(home, "unbroken", **trains(1))
+    ended, real, of_files = False, picture_parts.ShardWriter.close, []
+
+    def close(self):
+        nonlocal ended
+        of_files.append(self.files[0])
+        if len(of_files) == 3 and not ended:
+            ended = True
+            raise RuntimeError("the stage ends here")
+        return real(self)
+
+    monkeypatch.setattr(picture_parts.ShardWriter, "close", close)
+    with pytest.raises(RuntimeError, match="ends here"):
+        made(home, "ended", **trains(1))
+    assert not (home / "ended/data/precomputed").exists()
+    again = made(home, "ended", **trains(1))
+    assert len(of_files) == 3 + 2  # the two files that were done are not read again
+    assert contents(unbroken) == contents(again)
+    assert not list((home / "ended/scratch/precompute").iterdir())
+
+
+def test_files_of_the_store_change_no_row(damaged, stored, tmp_path):
+    apart = made(in_files(damaged, tmp_path, 3), "apart", **trains(KINDS[stored[0]]))
+    shards = json.loads((apart / "manifest.json").read_text())["image"]["shards"]
+    assert len(shards) == 3
+    one, several = (
+        np.concatenate([np.load(path) for path in sorted(folder.glob("*-0000?.npy"))])
+        for folder in (stored[1], apart)
+    )
+    assert np.allclose(one, several, rtol=2e-3, atol=2e-3)  # batches end with their file
+    for name in ("image_rows.npy", "image_offsets.npy"):
+        assert (stored[1] / name).read_bytes() == (apart / name).read_bytes()
+    facts = [
+        json.loads((f.parents[1] / "metrics/precompute.json").read_text())
+        for f in (stored[1], apart)
+    ]
+    assert facts[0] == facts[1]
+
+
+def in_files(damaged: Path, home: Path, count: int) -> Path:
+    """The damaged sample with its pictures in `count` files."""
+    shutil.copytree(damaged / "data", home / "data")
+    store = home / "data/raw/images"
+    table = pa.concat_tables(pq.read_table(path) for path in sorted(store.iterdir()))
+    size = -(-len(table) // count)
+    for number in range(count):
+        part = table.slice(number * size, size)
+        pq.write_table(part, store / f"part-{number:05d}.parquet")
+    sealed(home / "data/raw")
+    return home
+
+
+def test_int8_activations_give_nearly_the_same_descriptors(damaged):
+    half = made(damaged, "half", **trains(1))
+    small = made(damaged, "int8", **trains(1), **{"encoder.image.activations": "int8"})
+    one, other = (np.load(f / "image_inputs-00000.npy") for f in (half, small))
+    assert other.dtype == np.int8 and other.shape == (*one.shape[:2], one.shape[2] + 4)
+    encoder = load_image_encoder(small / "encoders/image").eval()
+    with torch.no_grad():
+        cosine = torch.cosine_similarity(*(encoder(torch.from_numpy(a)) for a in (one, other)))
+    assert cosine.min() > 0.999
+    facts = json.loads((small.parents[1] / "metrics/precompute.json").read_text())["image"]
+    assert facts["least_cosine_of_int8"] == pytest.approx(float(cosine.min()), abs=2e-5)
+
+
+def test_int8_is_refused_where_it_changes_a_descriptor(damaged, monkeypatch):
+    monkeypatch.setattr("mufin.nn.picture_parts.to_int8", lambda a: to_int8(np.sign(a)))
+    with pytest.raises(MufinError, match="activations is int8, but .* set it to float16"):
+        made(damaged, "refused", **trains(1), **{"encoder.image.activations": "int8"})
 
 
 def test_what_was_mended_or_dropped_is_counted_with_a_product(damaged, stored):

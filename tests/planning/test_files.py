@@ -71,7 +71,6 @@ def test_sizes_are_those_of_the_tables(finished, run):
 @pytest.mark.parametrize(
     "part, pattern",
     [
-        ("pixels", "pixels-*"),
         ("image_inputs", "image_inputs-*"),
         ("tokens", "token*"),
         ("image_rows", "image_[or]*.npy"),

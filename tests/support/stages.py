@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mufin.artifacts.precomputed import Precomputed
+from mufin.corpus.pixels import decode
 from mufin.nn.assembly import new_member
 from mufin.nn.mufin import Mufin
 from mufin.params import Params
@@ -138,3 +140,13 @@ def pictures_of(folder: Path) -> dict[str, bytes]:
         pq.read_table(path) for path in sorted((folder / "data/raw/images").glob("part-*.parquet"))
     )
     return dict(zip(table["key"].to_pylist(), table["bytes"].to_pylist()))
+
+
+def pixels_of(folder: Path, size: int) -> np.ndarray:
+    """(n, size, size, 3) uint8 of the pictures that products have, in the order of the store.
+
+    Without those that cannot be decoded.
+    """
+    used = {key for keys in products(folder)["images"].to_pylist() for key in keys}
+    found = [decode(c, size) for key, c in pictures_of(folder).items() if key in used]
+    return np.stack([pixels for pixels in found if not isinstance(pixels, str)])
