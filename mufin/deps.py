@@ -32,6 +32,7 @@ TOOLS = {
     "jinja2",
     "markupsafe",
     "psutil",
+    "ray",
     "requests",
     "ruamel",
     "safetensors",

@@ -6,8 +6,9 @@ python -m pipeline.precompute
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from mufin.artifacts.curated import read_labels, read_split
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table
+from mufin.cluster.pictures import make_parts_on
+from mufin.cluster.settings import cluster
 from mufin.corpus.image_vectors import StoredVectors, moments, rows_of
 from mufin.corpus.outcomes import Outcomes
 from mufin.corpus.tokens import (
@@ -38,7 +41,16 @@ from mufin.nn.encoder_files import save_encoder
 from mufin.nn.frozen import frozen_inputs
 from mufin.nn.given_vectors import given_encoder
 from mufin.nn.image_encoder import ImageEncoder, create_image_encoder
-from mufin.nn.picture_parts import CHECKED, Parts, Reads, least_allowed, link, parts_of
+from mufin.nn.picture_parts import (
+    BATCH,
+    CHECKED,
+    Parts,
+    Reads,
+    least_allowed,
+    link,
+    make_parts,
+    parts_of,
+)
 from mufin.nn.text_encoder import create_text_encoder
 from mufin.nn.vision_language import (
     create_clip_image_encoder,
@@ -50,8 +62,6 @@ from mufin.progress import progress
 from mufin.ragged import Lists
 from mufin.training.machine import Machine
 from mufin.training.self_supervision import self_supervise
-
-BATCH = {"cuda": 256, "cpu": 16}  # pictures or titles at once; on a CPU what fits into its cache
 
 
 def main(home: runtime.Home = Path(".")) -> None:
@@ -100,7 +110,7 @@ def _scratch(params: Params, home: Path) -> Path:
     """The folder of finished parts, which only runs of the same settings and inputs share."""
     inputs = [home / "data/curated", home / "data/raw"]
     of_device = devices.device().type, str(devices.precision())
-    settings = params.seed, params.encoder.image, of_device
+    settings = params.seed, params.encoder.image, of_device, cluster() is not None
     mark = runtime.fingerprint(settings, inputs, Path(__file__))
     return runtime.scratch("precompute", mark)
 
@@ -153,7 +163,7 @@ def _images(
     encoder.to(devices.device())
     # While E_V still learns, nothing of it is frozen
     reads = _reads(s, None if s.self_supervised_epochs or encoder.kind == "inputs" else encoder)
-    parts = parts_of(store, keys, made.scratch / "pictures", reads, runtime.workers())
+    parts = parts_of(store, keys, made.scratch / "pictures", partial(_make, reads, made.scratch))
     made.outcomes.add(parts.outcomes)
     drops = made.outcomes.dropped
     if not (kept := int((parts.row_of >= 0).sum())):
@@ -180,6 +190,14 @@ def _images(
     if encoder.kind == "activations" and s.activations == "int8":
         facts["least_cosine_of_int8"] = round(cosine, 5)
     return facts | encoder.scale.facts()
+
+
+def _make(reads: Reads, scratch: Path, wanted: Mapping[Path, set[str]], folder: Path) -> None:
+    """Makes the missing parts here, or on the cluster that the environment names."""
+    if (machines := cluster()) is None:
+        make_parts(wanted, folder, reads, runtime.workers())
+    else:
+        make_parts_on(machines, wanted, folder, reads, scratch.name)
 
 
 def _reads(s: ImageEncoderParams, encoder: Encoder | None) -> Reads:

@@ -240,7 +240,11 @@ def required(requirements: Iterable[str]) -> set[str]:
 def test_every_imported_package_is_declared():
     owners = importlib.metadata.packages_distributions()
     declared = names(PROJECT["dependencies"]) | names(
-        [name for extra in ("baselines", "heic", "serve", "export") for name in EXTRAS[extra]]
+        [
+            name
+            for extra in ("baselines", "heic", "ray", "serve", "export")
+            for name in EXTRAS[extra]
+        ]
     )
     found = modules()
     assert "torch" in found
@@ -266,7 +270,13 @@ def test_tools_and_extras_are_pinned_apart():
 
 def test_pins_keep_to_the_declared_bounds():
     pins = RUNTIME | TOOLS
-    for line in [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["baselines"], *EXTRAS["heic"]]:
+    for line in [
+        *PROJECT["dependencies"],
+        *EXTRAS["test"],
+        *EXTRAS["baselines"],
+        *EXTRAS["heic"],
+        *EXTRAS["ray"],
+    ]:
         requirement = Requirement(line)
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, line
 

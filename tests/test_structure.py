@@ -45,6 +45,7 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
     ("param_checks",),
     ("catalog_params",),
     ("params", "runtime", "devices"),
+    ("cluster",),
     ("profiles",),
     ("outputs", "switching"),  # of cli
     ("serving", "reporting", "inspection", "planning"),
@@ -62,6 +63,7 @@ OF_SCRIPTS = {
     "devices",
 }
 MAY_TOUCH = OF_SCRIPTS | {
+    "cluster",
     "profiles",
     "switching",
     "inspection",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
@@ -33,6 +33,7 @@ from mufin.nn.encoder import Encoder
 from mufin.nn.frozen import frozen_inputs, to_int8
 
 T = TypeVar("T")
+BATCH = {"cuda": 256, "cpu": 16}  # pictures at once; on a CPU what fits into its cache
 CHECKED = 1000  # pictures per part whose descriptors are compared
 LEAST_COSINE = 0.999  # of a descriptor by int8 with that by float16
 FACTS = "part.json"
@@ -144,13 +145,19 @@ class Parts:
         return start + len(places)
 
 
-def parts_of(store: Path, keys: np.ndarray, folder: Path, reads: Reads, workers: int) -> Parts:
+def parts_of(
+    store: Path,
+    keys: np.ndarray,
+    folder: Path,
+    make: Callable[[Mapping[Path, set[str]], Path], None],
+) -> Parts:
     """Makes what is missing in `folder` of the pictures `keys` (K,), sorted, of an image store.
 
-    Rows are in the order of the store. Raises as `make_parts`.
+    `make` publishes there the parts of the files with these keys, as `make_parts` does. Rows are in
+    the order of the store. Raises as `make`.
     """
     wanted, missing = stored_keys(store, keys)
-    make_parts(wanted, folder, reads, workers)
+    make(wanted, folder)
     parts, end = Parts(np.full(len(keys), -1, np.int64)), 0
     for path in wanted:
         end = parts.add(folder / path.stem, keys, end)

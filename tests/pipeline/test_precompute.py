@@ -32,6 +32,7 @@ from tests.support.stages import (
     SIZE,
     TOKENS,
     beside,
+    in_files,
     inside,
     made,
     new_network,
@@ -351,19 +352,6 @@ def test_files_of_the_store_change_no_row(damaged, stored, tmp_path):
         for f in (stored[1], apart)
     ]
     assert facts[0] == facts[1]
-
-
-def in_files(damaged: Path, home: Path, count: int) -> Path:
-    """The damaged sample with its pictures in `count` files."""
-    shutil.copytree(damaged / "data", home / "data")
-    store = home / "data/raw/images"
-    table = pa.concat_tables(pq.read_table(path) for path in sorted(store.iterdir()))
-    size = -(-len(table) // count)
-    for number in range(count):
-        part = table.slice(number * size, size)
-        pq.write_table(part, store / f"part-{number:05d}.parquet")
-    sealed(home / "data/raw")
-    return home
 
 
 def test_int8_activations_give_nearly_the_same_descriptors(damaged):

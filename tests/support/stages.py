@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -111,6 +112,19 @@ def made(folder: Path, name: str, workers: int = 1, **changes) -> Path:
     with inside(beside(folder, name), workers, **changes) as home:
         stage("precompute").main(home)
     return home / "data/precomputed"
+
+
+def in_files(source: Path, home: Path, count: int) -> Path:
+    """The data of `source` in `home`, with its pictures in `count` files."""
+    shutil.copytree(source / "data", home / "data")
+    store = home / "data/raw/images"
+    table = pa.concat_tables(pq.read_table(path) for path in sorted(store.iterdir()))
+    size = -(-len(table) // count)
+    for number in range(count):
+        part = table.slice(number * size, size)
+        pq.write_table(part, store / f"part-{number:05d}.parquet")
+    sealed(home / "data/raw")
+    return home
 
 
 def new_network(params: Params, precomputed: Path, seed: int) -> Mufin:

@@ -1,0 +1,60 @@
+"""A Ray cluster on this machine: a head node without cores, and two workers with one core each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mufin.code import ROOT
+
+# A killed node is missed after 5 seconds, in place of 15
+WATCHED = {"health_check_period_ms": 1000}
+
+
+@dataclass
+class TwoWorkers:
+    """Nodes with a folder each for their temporary files, and a store that both see."""
+
+    address: str
+    store: Path
+    temporary: list[Path]
+    nodes: list
+
+    def kill(self, number: int) -> None:
+        self.nodes[number].kill_raylet()  # SIGKILL; its workers end with it
+
+    def use(self, patch: pytest.MonkeyPatch) -> None:
+        """Lets stages and commands of this process run on the cluster."""
+        patch.setenv("MUFIN_RAY_ADDRESS", self.address)
+        patch.setenv("MUFIN_RAY_STORE", self.store.as_uri())
+
+
+@contextlib.contextmanager
+def two_workers(folder: Path) -> Iterator[TwoWorkers]:
+    """The cluster; the test is skipped where Ray Data is not installed."""
+    pytest.importorskip("ray.data", reason="ray[data] is not installed")
+    from ray.cluster_utils import Cluster
+
+    session = tempfile.mkdtemp(prefix="ray-")  # short: names of sockets have at most 107 bytes
+    store, temporary = folder / "store", [folder / "one", folder / "two"]
+    for path in (store, *temporary):
+        path.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": session}
+        made = Cluster(initialize_head=True, head_node_args=head | {"_system_config": WATCHED})
+        try:
+            nodes = [made.add_node(env_vars={"TMPDIR": str(path)}) for path in temporary]
+            made.wait_for_nodes()
+            yield TwoWorkers(made.address, store, temporary, nodes)
+        finally:
+            made.shutdown()
+            shutil.rmtree(session, ignore_errors=True)
