@@ -128,6 +128,7 @@ def connected(address: str) -> Iterator[Engine]:
         ) from None
     _check_answers(address)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # ours is shown
     with _handlers_kept():
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.WARNING)

@@ -75,11 +75,16 @@ class Store:
                 "the same command again"
             )
 
-    def put_folder(self, folder: Path, name: str, names: list[str] | None = None) -> None:
-        """Sends all files below `folder`, or those of the `names`, and then their list."""
-        if names is None:
-            names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-        files = {n: ((folder / n).stat().st_size, self.put(folder / n)) for n in sorted(names)}
+    def put_folder(self, folder: Path, name: str, files: Files | None = None) -> None:
+        """Sends the files below `folder`, or `files`, whose hashes are known, and their list."""
+        if files is None:
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            files = {
+                path.relative_to(folder).as_posix(): (path.stat().st_size, hash_of(path))
+                for path in paths
+            }
+        for path, (_, digest) in files.items():
+            self.put(folder / path, digest)
         with self._explained():
             self._write(pa.BufferReader(json.dumps(files).encode()), self._path(f"{name}.json"))
 

@@ -51,6 +51,10 @@ def without_answers(path: Path) -> int | None:
         return None
 
 
+def write_part(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
 def is_predictions(path: Path) -> bool:
     """Whether the file was written by `mufin predict`."""
     return run_of(path) != ""
@@ -87,8 +91,12 @@ class Parts:
 
     def done(self) -> int:
         """How many parts are there, from the first one on without a gap."""
-        missing = (n for n in range(self.count) if not self._good(self._path(n)))
+        missing = (n for n in range(self.count) if not self._good(self.path(n)))
         return next(missing, self.count)
+
+    def missing(self) -> list[int]:
+        """The numbers of all parts that are not there."""
+        return [n for n in range(self.count) if not self._good(self.path(n))]
 
     def has_output(self) -> bool:
         """Whether the output is there, made by this run."""
@@ -99,8 +107,8 @@ class Parts:
         return bad == 0 or bad is not None and self.skip
 
     def write(self, number: int, table: pa.Table) -> None:
-        with publish(self._path(number)) as scratch:
-            pq.write_table(table, scratch, compression="zstd")
+        with publish(self.path(number)) as scratch:
+            write_part(table, scratch)
 
     def join(self) -> tuple[int, int]:
         """Publishes the output and removes the parts; (rows, those without answers)."""
@@ -127,7 +135,7 @@ class Parts:
         shutil.rmtree(self.folder)
 
     def _read(self, number: int) -> pa.Table:
-        path = self._path(number)
+        path = self.path(number)
         try:
             return pq.read_table(path, schema=SCHEMA)
         except (OSError, pa.ArrowException):
@@ -135,7 +143,8 @@ class Parts:
                 f"{path} is damaged; delete {self.folder} and run the same command again"
             ) from None
 
-    def _path(self, number: int) -> Path:
+    def path(self, number: int) -> Path:
+        """The file of a part."""
         return self.folder / f"part-{number:08d}.parquet"
 
     def _check_ours(self) -> None:
