@@ -7,7 +7,7 @@ MUFIN_SCRATCH     folder                   default: scratch/; state that survive
 MUFIN_CHECKPOINT_SECONDS                   default: 60; time between checkpoints in training
 MUFIN_PROCESSES   of the training stages   default: 1; one per GPU, by torchrun's launcher
 
-`mufin.devices` reads those of the device.
+`mufin.devices` reads those of the device, `mufin.cluster.settings` those of a cluster.
 """
 
 from __future__ import annotations
