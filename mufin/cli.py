@@ -193,6 +193,9 @@ def plan(
     cpu_gflops: Annotated[
         float | None, typer.Option(min=0.1, help="peak of the CPU; without it, it is measured")
     ] = None,
+    machines: Annotated[
+        int | None, typer.Option(min=1, help="also pictures and predictions on up to so many")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a run takes before it starts: operations, bytes, memory and hours of each stage.
@@ -219,7 +222,7 @@ def plan(
         gpu_tflops=gpu_tflops,
         cpu_gflops=cpu_gflops,
     )
-    guarded(body, params, profile, like, asked, json)
+    guarded(body, params, profile, like, asked, machines, json)
 
 
 @app.command(short_help="Check this machine: packages, GPU, memory, disk, DVC, encoders.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mufin.commands.checks.machine import total_memory
-from mufin.commands.console import say_all
+from mufin.commands.console import say, say_all
 from mufin.errors import MufinError
 from mufin.params import Params, load_params
 from mufin.profiles import profile_names, read_profile
@@ -39,11 +39,19 @@ class Asked:
     cpu_gflops: float | None
 
 
-def plan(params: Path, profile: str | None, like: str | None, asked: Asked, as_json: bool) -> None:
+def plan(
+    params: Path,
+    profile: str | None,
+    like: str | None,
+    asked: Asked,
+    machines: int | None,
+    as_json: bool,
+) -> None:
     """Prints the plan; raises MufinError where a stage cannot fit."""
     settings = _settings(params, profile)
     # here: they import torch and the libraries of the encoders, which takes seconds
     from mufin.planning.found import sizes_in
+    from mufin.planning.machines import figures, machines_table
     from mufin.planning.plan import misfits
     from mufin.planning.plan import plan as planned
     from mufin.planning.sizes import sizes_of
@@ -54,9 +62,13 @@ def plan(params: Path, profile: str | None, like: str | None, asked: Asked, as_j
     sizes = sizes_of(settings, given, sizes_in(home), like)
     made = planned(settings, sizes, _machine(asked, home), ASSUMED_GPU)
     if as_json:
-        typer.echo(json.dumps(document(made), indent=2))
+        several = {} if machines is None else {"machines": figures(made.run, machines)}
+        typer.echo(json.dumps(document(made) | several, indent=2))
     else:
         say_all(lambda: lines(made))
+        if machines is not None:
+            say("")
+            say_all(machines_table, made.run, machines)
     if problems := misfits(made.run, made.stages):
         stages = list(dict.fromkeys(text.partition(":")[0] for text in problems))
         raise MufinError(

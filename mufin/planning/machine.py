@@ -14,6 +14,7 @@ GRAPH_QUERIES = 1_000.0  # answered per second by HNSW, 192 dimensions, ef 800
 TFIDF_PAIRS = 1e8  # (test, train) pairs of titles settled per second
 SPARSE_FLOP = 1e9  # of products of a sparse matrix per second, assumed
 STEP_SECONDS = 0.02  # of Python per training step, beside the device
+NETWORK = 1.25e9  # bytes per second of a machine: 10 Gbit/s, assumed
 ANSWER_SECONDS = 0.05  # of a host, per picture and connection
 
 

@@ -15,6 +15,8 @@ from tests.test_structure import ORDER
 
 COMMAND = re.compile(r"```\nmufin (plan --profile [^\n]*)\n(stage .*?)```", re.DOTALL)
 DOCUMENTED = COMMAND.findall((ROOT / "docs/scale.md").read_text())
+OF_MACHINES = re.compile(r"```\nmufin (plan --profile [^\n]*)\n(machines .*?)```", re.DOTALL)
+MACHINES = OF_MACHINES.findall((ROOT / "docs/scale.md").read_text())
 OF_SAMPLE = ["plan", "--profile", "sample", "--cpu-gflops", "100", "--disk", "10", "--gpu-memory"]
 
 
@@ -28,6 +30,23 @@ def test_the_tables_of_the_docs_are_what_the_command_prints():
     for words, table in DOCUMENTED:
         done = CliRunner().invoke(app, shlex.split(words))
         assert table in done.stdout + "\n", words
+
+
+def test_tables_of_machines_in_the_docs_are_what_is_printed():
+    assert len(MACHINES) == 2
+    for words, table in MACHINES:
+        done = CliRunner().invoke(app, shlex.split(words))
+        assert table in done.stdout + "\n", words
+
+
+def test_machines_share_work_and_not_what_each_must_fetch():
+    words = [*OF_SAMPLE, "0", "--memory", "8", "--products", "1000000", "--machines", "8", "--json"]
+    one, four, eight = json.loads(CliRunner().invoke(app, words).stdout)["machines"]
+    assert [row["machines"] for row in (one, four, eight)] == [1, 4, 8]
+    assert one["hours_pictures"] > four["hours_pictures"] > eight["hours_pictures"] > 0
+    assert four["hours_pictures"] >= one["hours_pictures"] / 4
+    assert one["store"] == 0 < four["store"] == eight["store"]
+    assert four["each"] >= eight["each"] > 0
 
 
 def test_the_sample_fits_and_every_stage_has_a_line():

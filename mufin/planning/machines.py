@@ -1,0 +1,111 @@
+"""Pictures and predictions on several equal machines (docs/cluster.md): hours and storage.
+
+Pictures are sent from one machine to the store before the others begin, and their parts come back
+to it. For predictions each machine fetches the model and what its encoders read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mufin.planning.data_stages import precompute, precomputed_files
+from mufin.planning.machine import NETWORK
+from mufin.planning.plan import GB, number
+from mufin.planning.prediction_stages import index_files
+from mufin.planning.run import FLOAT, Run
+from mufin.planning.scoring import score_work
+from mufin.planning.search import search_work, searched
+from mufin.planning.work import Work
+
+HOUR = 3600.0
+SPREAD = ("decode", "decode and frozen part of E_V")  # phases of precompute that are in parts
+ANSWERS = 10  # per product, as `mufin predict` gives by default
+HEADS = ("machines", "h pictures", "h predict", "GB store", "GB each")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Work that is shared by the machines; bytes."""
+
+    seconds: float  # on one machine
+    sent: float  # from the machine with the data to the store
+    fetched: float  # by each machine, whatever their number
+    shared: float  # fetched by all machines together
+    back: float  # parts, from the store to the machine with the data
+
+    def hours(self, machines: int) -> float:
+        """The store serves all machines at once; each has `NETWORK` bytes per second."""
+        if machines == 1:
+            return self.seconds / HOUR  # without a store
+        moved = self.shared + self.back  # by the machines that work, besides their own copy
+        working = max(self.seconds, moved / NETWORK) / machines
+        return ((self.sent + self.fetched) / NETWORK + max(working, self.back / NETWORK)) / HOUR
+
+
+def pictures(run: Run) -> Step:
+    """The part of `precompute` that `mufin.cluster.pictures` spreads."""
+    phases = [phase for phase in precompute(run).phases if phase.what in SPREAD]
+    if not phases:
+        return Step(0, 0, 0, 0, 0)
+    s, e = run.sizes, run.params.encoder.image
+    sent = s.images * s.picture_bytes
+    # With a self-supervised start the parts are pixels, and the machine does the rest
+    pixels = s.images * e.size**2 * 3.0
+    files = precomputed_files(run)
+    back = pixels if e.self_supervised_epochs else files.get("image_inputs", pixels)
+    seconds = sum(phase.seconds(run.machine) for phase in phases)
+    weights = run.network.encoders["image"].parameters * float(FLOAT)
+    return Step(seconds + back / run.machine.disk_per_second, sent, weights, sent, back)
+
+
+def predictions(run: Run) -> Step:
+    """`mufin predict` of all products: encoded, candidates found, scored."""
+    s, x, e = run.sizes, run.params.index, run.params.evaluate
+    rows = searched(run, run.params.retrieve.vectors)
+    networks = 2 if run.params.retrieve.model == "pretrain" else 1
+    width = s.labels if e.candidates == "all" else e.shortlist
+    work: list[Work] = [
+        run.embedding("embed products", networks * s.products, s.references / max(s.products, 1)),
+        *search_work(run, "labels", x.search, rows, s.products, (0, x.hnsw.ef)),
+        score_work(run, s.products, width),
+    ]
+    seconds = sum(max(part.times(run.machine)) for part in work)
+    model = sum(index_files(run).values()) + run.network.all_parameters * float(FLOAT)
+    model += sum(precomputed_files(run).values())
+    back = run.ranking_file(s.products, ANSWERS)
+    return Step(seconds, model, model, 0, back)
+
+
+def figures(run: Run, most: int) -> list[dict[str, float]]:
+    """Hours, bytes in the store and at most on each machine, for 1, 4, 16, ... and `most`."""
+    both = pictures(run), predictions(run)
+    store = sum(step.sent + step.back for step in both)
+    return [
+        {
+            "machines": n,
+            "hours_pictures": both[0].hours(n),
+            "hours_predict": both[1].hours(n),
+            "store": store if n > 1 else 0.0,
+            "each": max(s.fetched + (s.shared + s.back) / n for s in both) if n > 1 else 0.0,
+        }
+        for n in counts(most)
+    ]
+
+
+def machines_table(run: Run, most: int) -> Iterator[str]:
+    """The figures, a line per number of machines."""
+    yield "".join(f"{head:>12}" for head in HEADS).strip()
+    for row in figures(run, most):
+        count, *hours = row["machines"], row["hours_pictures"], row["hours_predict"]
+        cells = [*hours, row["store"] / GB, row["each"] / GB]
+        yield f"{count:<{len(HEADS[0])}}" + "".join(f"{number(cell):>12}" for cell in cells)
+
+
+def counts(most: int) -> list[int]:
+    """1, 4, 16, ... below `most`, and `most`."""
+    below, count = [], 1
+    while count < most:
+        below.append(count)
+        count *= 4
+    return [*below, most]
