@@ -1,6 +1,7 @@
 """Builds the label side of prediction: bags and classifiers of the fine-tuned networks, and search.
 
-python -m pipeline.index
+One process:  python -m pipeline.index
+Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.index, or torchrun
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mufin import devices, runtime
+from mufin import devices, process_group, processes, runtime
 from mufin.artifacts.contents import contents_of
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
@@ -35,6 +36,7 @@ def main(home: runtime.Home = Path(".")) -> None:
     """Embed all labels, and build the search over them."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     device, precision, s = devices.device(), devices.precision(), params.index
+    process_group.start(device)
     precomputed = Precomputed(home / "data/precomputed")
     members = load_members(home / "models/finetune", precomputed, whole=False)
     networks = [member.network for member in members]
@@ -50,6 +52,8 @@ def main(home: runtime.Home = Path(".")) -> None:
         train, there = _datapoints(
             embed_members(retrievers, store, data.train.product, device, precision)
         )
+        if process_group.rank() > 0:
+            return  # the first process does the rest
         mu = centroids(train, data.train.labels.transpose(len(data.labels)))
         rows = label_rows(params.retrieve.vectors, found or labels, mu)
         neighbours = _search(rows, params, device)
@@ -121,6 +125,7 @@ def _search(
         ef_construction=s.hnsw.ef_construction,
         ef=s.hnsw.ef,
         seed=params.seed,
+        threads=runtime.threads(s.hnsw.threads),
     )
 
 
@@ -136,4 +141,4 @@ def _classifiers(networks: list[Mufin], labels: list[Embedded]) -> list[np.ndarr
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, processes.launch)

@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mufin import process_group
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.nn.bags import Bag
 from mufin.nn.mufin import Mufin
 from mufin.progress import progress
 from mufin.ragged import Lists, offsets_of
+
+BATCH = 512  # products encoded at once
+BLOCK = 2**16  # bag rows scaled at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,16 @@ def embed(
     products: np.ndarray,
     device: torch.device,
     precision: torch.dtype,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     modalities: set[int] | None = None,
 ) -> Embedded:
     """The embeddings of `products` (n,), row numbers of the store, in eval mode.
 
-    With `modalities` (codes) the bags only hold descriptors of these.
+    With `modalities` (codes) the bags only hold descriptors of these. `batch_size` products, by
+    default `BATCH`, are encoded at once.
     """
     model.eval()
+    batch_size = batch_size or BATCH
     rows, kinds, lengths, vectors = [], [], [], []
     for start in progress(range(0, len(products), batch_size), "embed", f"batches of {batch_size}"):
         batch = store.batch(products[start : start + batch_size])
@@ -116,11 +122,25 @@ def embed_members(
     precision: torch.dtype,
     modalities: set[int] | None = None,
 ) -> list[Embedded]:
-    """`embed` by each member of an ensemble."""
+    """`embed` by each member of an ensemble; all processes of the stage must call it.
+
+    Each of them embeds its share, and all get all embeddings. The shares are whole batches, the
+    same as of one process, and so are the bytes.
+    """
+    mine = products[process_group.share(len(products), BATCH)]
     return [
-        embed(m.to(device), store, products, device, precision, modalities=modalities)
+        _gathered(embed(m.to(device), store, mine, device, precision, None, modalities), device)
         for m in members
     ]
+
+
+def _gathered(mine: Embedded, device: torch.device) -> Embedded:
+    """The products of all processes."""
+    rows, modality, sizes, vectors = (
+        process_group.gather(part, device)
+        for part in (mine.rows, mine.modality, mine.sizes, mine.vectors)
+    )
+    return Embedded(rows, modality, offsets_of(sizes), vectors)
 
 
 def joint_vectors(embedded: list[Embedded]) -> np.ndarray:
@@ -144,8 +164,14 @@ def joint_rows(embedded: list[Embedded]) -> np.ndarray:
     would be found, and in beta c + (1 - beta) a the similarity a would dominate the classifier
     score c. So all similarities are cosines.
     """
-    rows = np.concatenate([unit_rows(e.rows) for e in embedded], 1)
-    return rows / np.sqrt(len(embedded), dtype=np.float32)
+    widths = [e.rows.shape[1] for e in embedded]
+    out = np.empty((len(embedded[0].rows), sum(widths)), np.float32)
+    for start in range(0, len(out), BLOCK):  # beside the result, a copy of few rows is held
+        at = slice(start, start + BLOCK)
+        for e, column in zip(embedded, np.cumsum(widths) - widths):
+            out[at, column : column + e.rows.shape[1]] = unit_rows(e.rows[at])
+    out /= np.sqrt(len(embedded), dtype=np.float32)
+    return out
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:

@@ -92,7 +92,8 @@ def test_a_label_may_have_thousands_of_rows():
     label = np.concatenate([np.full(3000, 2), np.full(70, 5), np.arange(8)])
     rows = LabelRows(rng.normal(size=(len(label), 4)).astype(np.float32), rng.permutation(label), 9)
     exact = ExactNeighbours(rows, CPU)
-    assert len(exact.sizes) == exact_module.LAYERS + 2 and sorted(exact.further) == [0, 1]
+    parts = exact.arranged()
+    assert len(parts.sizes) == exact_module.LAYERS + 2 and sorted(parts.further) == [0, 1]
     queries = rng.normal(size=(5, 4)).astype(np.float32)
     best = np.stack([(queries @ rows.rows[rows.label == label].T).max(1) for label in range(8)], 1)
     found, values = exact.search(queries, 9)
