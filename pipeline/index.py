@@ -18,7 +18,7 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
-from mufin.nn.embedding import Embedded, centroids, embed_members, joint_vectors
+from mufin.nn.embedding import Embedded, centroids, embed_members, embed_vectors
 from mufin.nn.mufin import Mufin
 from mufin.params import Params, load_params
 from mufin.ranking.label_index import LabelIndex, label_rows, save_index
@@ -49,9 +49,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             retrievers = [member.network for member in of_module_one]
             found = embed_members(retrievers, store, data.labels, device, precision)
             sources.append("models/pretrain")
-        train, there = _datapoints(
-            embed_members(retrievers, store, data.train.product, device, precision)
-        )
+        train, there = embed_vectors(retrievers, store, data.train.product, device, precision)
         if process_group.rank() > 0:
             return  # the first process does the rest
         mu = centroids(train, data.train.labels.transpose(len(data.labels)))
@@ -88,14 +86,6 @@ def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:
     titles = read_table(home / "data/curated/products.parquet", "products")["title"].to_pylist()
     of_train = [titles[p] for p in data.train.product]
     return TitleRidge.fit(of_train, data.train.labels, len(data.labels), penalty)
-
-
-def _datapoints(embedded: list[Embedded]) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors (N, D') for the search, and (N,) bool where there is any descriptor.
-
-    The bags, which are much larger, can go.
-    """
-    return joint_vectors(embedded), embedded[0].sizes > 0
 
 
 def _votes(

@@ -19,7 +19,13 @@ from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import write_ranking
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
-from mufin.nn.embedding import centroids, embed_members, joint_rows, joint_vectors
+from mufin.nn.embedding import (
+    centroids,
+    embed_members,
+    embed_vectors,
+    joint_rows,
+    joint_vectors,
+)
 from mufin.nn.mufin import Mufin
 from mufin.params import load_params
 from mufin.ragged import Lists, is_in
@@ -75,7 +81,7 @@ def _embeddings(networks: list[Mufin], store: DescriptorStore, data: Curated) ->
     device, precision = devices.device(), devices.precision()
     labels = embed_members(networks, store, data.labels, device, precision)
     vectors = {
-        name: joint_vectors(embed_members(networks, store, split.product, device, precision))
+        name: embed_vectors(networks, store, split.product, device, precision)[0]
         for name, split in data.splits.items()
     }
     mu = centroids(vectors["train"], data.train.labels.transpose(len(data.labels)))

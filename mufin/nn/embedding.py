@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,16 +71,10 @@ def embed(
     With `modalities` (codes) the bags only hold descriptors of these. `batch_size` products, by
     default `BATCH`, are encoded at once.
     """
-    model.eval()
-    batch_size = batch_size or BATCH
     rows, kinds, lengths, vectors = [], [], [], []
-    for start in progress(range(0, len(products), batch_size), "embed", f"batches of {batch_size}"):
-        batch = store.batch(products[start : start + batch_size])
-        if modalities is not None:
-            _keep(batch, modalities)
-        with torch.autocast(device.type, precision, precision != torch.float32):
-            bag = model.bag(batch.to(device))
-            vectors.append(model.vector(bag).float().cpu())
+    size = batch_size or BATCH
+    for bag, vector in _encoded(model, store, products, device, precision, size, modalities):
+        vectors.append(vector)
         mask = bag.mask.cpu()
         rows.append(bag.rows.float().cpu()[mask])
         kinds.append(bag.modality.cpu()[mask])
@@ -91,6 +86,27 @@ def embed(
         offsets_of(_flat(lengths, torch.zeros(0, dtype=torch.int64))),
         _flat(vectors, torch.zeros(0, dim)),
     )
+
+
+def _encoded(
+    model: Mufin,
+    store: DescriptorStore,
+    products: np.ndarray,
+    device: torch.device,
+    precision: torch.dtype,
+    size: int,
+    modalities: set[int] | None = None,
+) -> Iterator[tuple[Bag, Tensor]]:
+    """The bags of each batch of `size` products, on the device, and their vectors on the CPU."""
+    model.eval()
+    for start in progress(range(0, len(products), size), "embed", f"batches of {size}"):
+        batch = store.batch(products[start : start + size])
+        if modalities is not None:
+            _keep(batch, modalities)
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            bag = model.bag(batch.to(device))
+            vector = model.vector(bag).float().cpu()
+        yield bag, vector
 
 
 def _keep(batch: DescriptorBatch, modalities: set[int]) -> None:
@@ -134,6 +150,30 @@ def embed_members(
     ]
 
 
+@torch.inference_mode()
+def embed_vectors(
+    members: list[Mufin],
+    store: DescriptorStore,
+    products: np.ndarray,
+    device: torch.device,
+    precision: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `joint_vectors` of `embed_members`, and (n,) bool whether a product has any descriptor.
+
+    The bags, which are many times larger, are not kept. All processes of the stage must call it.
+    """
+    mine = products[process_group.share(len(products), BATCH)]
+    every: list[np.ndarray] = []
+    for model in members:
+        vectors, filled = [], []
+        for bag, vector in _encoded(model.to(device), store, mine, device, precision, BATCH):
+            vectors.append(vector)
+            filled.append(bag.mask.any(1).cpu())
+        there = process_group.gather(_flat(filled, torch.zeros(0, dtype=torch.bool)), device)
+        every.append(process_group.gather(_flat(vectors, torch.zeros(0, model.dim)), device))
+    return _joined(every), there
+
+
 def _gathered(mine: Embedded, device: torch.device) -> Embedded:
     """The products of all processes."""
     rows, modality, sizes, vectors = (
@@ -145,8 +185,13 @@ def _gathered(mine: Embedded, device: torch.device) -> Embedded:
 
 def joint_vectors(embedded: list[Embedded]) -> np.ndarray:
     """(n, members x D) float32: the vectors of all members side by side, unit norm."""
-    vectors = np.concatenate([e.vectors for e in embedded], 1)
-    return vectors / np.sqrt(len(embedded), dtype=np.float32)
+    return _joined([e.vectors for e in embedded])
+
+
+def _joined(vectors: list[np.ndarray]) -> np.ndarray:
+    joined = np.concatenate(vectors, 1)
+    joined /= np.sqrt(len(vectors), dtype=np.float32)
+    return joined
 
 
 def search_vectors(embedded: list[Embedded]) -> np.ndarray:

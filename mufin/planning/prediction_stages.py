@@ -48,7 +48,7 @@ def retrieve(run: Run) -> Stage:
         Phase(
             "embed datapoints",
             [run.embedding("embed datapoints", run.splits, s.pictures)],
-            [*run.process(), bags, _datapoint_bags(run, s.train)],
+            [*run.process(), bags, _datapoints(run)],
         ),
         Phase("join vectors", [], [*kept, bags, _joined(run)]),
         Phase(
@@ -70,10 +70,10 @@ def label_bags(run: Run, labels: float | None = None, networks: int = 1) -> Held
     return run.embedded("bags of labels", labels, run.sizes.label_pictures, members)
 
 
-def _datapoint_bags(run: Run, datapoints: float) -> Held:
-    """Bags of datapoints by all members, one of them twice while its batches are joined."""
-    what = "bags of datapoints"
-    return run.embedded(what, datapoints, run.sizes.pictures, run.network.members + 1)
+def _datapoints(run: Run) -> Held:
+    """Vectors of the train datapoints by all members, twice while their batches are joined."""
+    size = 2 * run.sizes.train * run.network.joint * float(FLOAT)
+    return Held("vectors of datapoints", size, "encoder.dim")
 
 
 def _joined(run: Run) -> Held:
@@ -96,7 +96,7 @@ def index(run: Run) -> Stage:
     embed.append(run.embedding("embed datapoints", s.train, s.pictures))
     phases = [
         loading(run, folders),
-        Phase("embed", embed, [*run.process(), bags, _datapoint_bags(run, s.train)]),
+        Phase("embed", embed, [*run.process(), bags, _datapoints(run)]),
     ]
     held = [*kept, *_graph_held(run, "rows", rows)]
     if x.voters:

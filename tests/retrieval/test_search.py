@@ -387,3 +387,27 @@ def test_augmented_rows_are_bag_rows_and_their_centroids():
         2,
         2,
     ]
+
+
+def test_exact_search_arranges_its_rows_when_it_is_asked(tmp_path):
+    rows, queries = clustered(50, 2, 8)
+    neighbours = ExactNeighbours(rows, CPU)
+    neighbours.save(tmp_path)
+    assert neighbours._arranged is None
+    neighbours.search(queries, 3)
+    assert neighbours._arranged is not None
+
+
+def test_rows_inserted_in_blocks_give_the_graph_of_one_block(tmp_path, monkeypatch):
+    rows, _ = clustered(300, 3, 8)
+    for name, block in (("once", 10**6), ("blocks", 64)):
+        monkeypatch.setattr(hnsw_module, "ADDED", block)
+        HnswNeighbours(rows, 8, 40, 40).save(tmp_path / name)
+    once, blocks = ((tmp_path / name / "hnsw.bin").read_bytes() for name in ("once", "blocks"))
+    assert once == blocks
+
+
+def test_several_threads_build_a_graph_as_good():
+    rows, queries = clustered(1500, 3, 24)
+    found, _ = HnswNeighbours(rows, 16, 100, 200, threads=4).search(queries, 10)
+    assert recall(found, ExactNeighbours(rows, CPU).search(queries, 10)[0]) >= 0.95

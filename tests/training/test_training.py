@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as torch_tensors
 from safetensors.torch import save as torch_bytes
 
-from mufin import process_group
 from mufin.errors import MufinError
 from mufin.nn.weights import weights_of
 from mufin.training import checkpoints
@@ -400,16 +399,6 @@ def test_ridge_free_vectors_are_ridge_regression():
     y[graph.rows(), graph.values] = 1
     theirs = Ridge(alpha=2.0, fit_intercept=False).fit(x, y - y.mean(0)).coef_
     assert np.allclose(ridge_classifiers(x, graph, L, 2.0), theirs, atol=1e-5)
-
-
-def test_shares_cover_everything_once(monkeypatch):
-    for count in (0, 1, 5, 16):
-        parts = []
-        for r in range(3):
-            monkeypatch.setattr(process_group, "world", lambda: 3)
-            monkeypatch.setattr(process_group, "rank", lambda r=r: r)
-            parts += list(range(count))[process_group.share(count)]
-        assert parts == list(range(count))
 
 
 SCRIPT = """
