@@ -166,7 +166,10 @@ def test_a_signal_ends_all_processes_in_one_sentence(curated):
     _, said = run.communicate(timeout=60)
     assert run.returncode == 143
     assert said == "error: pretrain was interrupted (SIGTERM); run the same command to continue\n"
-    assert not any(Path(f"/proc/{child}").exists() for child in below)
+    # The system waits for those whose parent has ended
+    while any(Path(f"/proc/{child}").exists() for child in below):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def children(process: int) -> list[int]:

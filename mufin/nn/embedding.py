@@ -17,7 +17,7 @@ from mufin.progress import progress
 from mufin.ragged import Lists, offsets_of
 
 BATCH = 512  # products encoded at once
-BLOCK = 2**16  # bag rows scaled at once
+BLOCK = 2**13  # bag rows scaled at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from mufin.retrieval.made_rows import MadeRows
 
 BUDGET = 2**26  # float32 scores per chunk on a CPU, 256 MB; temporaries need as much again
 GPU_BUDGET = 2**30  # the same on a GPU, 4 GB, but at most a sixteenth of its free bytes
-MOVED = 2**16  # rows copied at once while they are arranged
+MOVED = 2**13  # rows copied at once while they are arranged
 LAYERS = 64  # rows per label that are layers, see `ExactNeighbours`; a bag has about a dozen
 
 

@@ -18,7 +18,7 @@ from mufin.retrieval.within import search_within
 OVER_FETCH = 7  # rows per wanted label at first; real bags need 4.7 (median), at most 6.7
 WIDEST = 64  # fetching more than 1/64 of the rows from the graph costs more than exact search
 FEW = 16  # where at most 1/16 of the labels are allowed, exact search among these is faster
-ADDED = 2**16  # rows given to the graph at once
+ADDED = 2**13  # rows given to the graph at once
 FETCHED = 2**22  # rows fetched at once, which takes about 200 MB
 
 
