@@ -96,7 +96,8 @@ def _votes(
     Those without a descriptor, where `there` (N,) is false, do not vote.
     """
     datapoint = np.flatnonzero(there)
-    rows = LabelRows(train[datapoint], datapoint, len(train))
+    voters = train if there.all() else train[datapoint]  # all of them without a copy
+    rows = LabelRows(voters, datapoint, len(train))
     search, s = _search(rows, params, device), params.index
     labels = data.train.labels
     return NeighbourVotes(search, data.train.product, labels, s.voters, s.vote_temperature)
