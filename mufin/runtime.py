@@ -5,7 +5,7 @@ Settings of the machine are environment variables, never params, so that they ne
 MUFIN_WORKERS     processes or threads     default: the cores that this process may use
 MUFIN_SCRATCH     folder                   default: scratch/; state that survives a kill
 MUFIN_CHECKPOINT_SECONDS                   default: 60; time between checkpoints in training
-MUFIN_PROCESSES   of the training stages   default: 1; one per GPU, by torchrun's launcher
+MUFIN_PROCESSES   of stages with networks  default: 1; one per GPU, by torchrun's launcher
 
 `mufin.devices` reads those of the device.
 """
@@ -55,6 +55,11 @@ def workers() -> int:
     """Processes or threads for work on the CPU, at least 1."""
     cores = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     return environment.whole("MUFIN_WORKERS", cores, 1, MOST_WORKERS)
+
+
+def threads(wanted: int | str) -> int:
+    """Those of a setting that is a number or `all`, which is `workers`."""
+    return workers() if wanted == "all" else int(wanted)
 
 
 def scratch(stage: str, fingerprint: str) -> Path:

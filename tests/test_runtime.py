@@ -298,3 +298,8 @@ def test_memory_of_children_is_0_without_psutil(monkeypatch):
     assert runtime._family_memory() > 0
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert runtime._family_memory() == 0
+
+
+def test_all_threads_are_those_of_the_workers(monkeypatch):
+    monkeypatch.setenv("MUFIN_WORKERS", "3")
+    assert [runtime.threads(wanted) for wanted in ("all", 1, 8)] == [3, 1, 8]
