@@ -6,7 +6,6 @@ place of a text or a lone half of a surrogate pair, is for `json_rows`, which na
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -28,30 +27,31 @@ def table_of(block: bytes, schema: pa.Schema) -> pa.Table | None:
     nested a thousand deep is read here, and is a bad row there.
     """
     block = block if block.endswith(b"\n") else block + b"\n"
-    lines = block.count(b"\n")
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
     # One object per line: `}` and `{` around a line break are never in the middle of one.
-    if not block.startswith(b"{") or block.count(b"}\n{") != lines - 1 or block[-2:] != b"}\n":
+    starts = np.append(0, ends[:-1] + 1)
+    if not ((text[starts] == ord("{")) & (text[ends - 1] == ord("}"))).all():
         return None
-    if b"\r" in block or b"\0" in block or _long_number(block):
+    if b"\r" in block or b"\0" in block or _long_number(text):
         return None
     try:
         if not block.isascii():
             block.decode()
         table = pj.read_json(
-            io.BytesIO(block),
+            pa.BufferReader(block),
             pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
             pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
-        if b"\\u" in block:  # an escape can be half a surrogate pair
-            table.validate(full=True)
+        table.validate(full=True)  # an escape can be half a surrogate pair
     except (pa.ArrowException, UnicodeError):
         return None
-    return table.combine_chunks() if len(table) == lines and table.schema == schema else None
+    return table.combine_chunks() if len(table) == len(ends) and table.schema == schema else None
 
 
-def _long_number(block: bytes) -> bool:
+def _long_number(text: np.ndarray) -> bool:
     """Whether there may be a run of more than 4,300 digits: every 512th byte in it is one."""
-    some = np.frombuffer(block, np.uint8)[::STRIDE]
+    some = text[::STRIDE]
     others = np.flatnonzero((some < ord("0")) | (some > ord("9")))
     return bool((np.diff(others, prepend=-1, append=len(some)) > LONG).any())
 

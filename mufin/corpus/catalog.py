@@ -137,6 +137,7 @@ def related(raw: Path, catalog: Catalog, prefix: str = "") -> Catalog:
         pairs.append((a.astype(np.int32), b.astype(np.int32), weight))
     a, b = (np.concatenate([part[i] for part in pairs]) for i in (0, 1))
     weight = np.concatenate([part[2] for part in pairs]) if weighted else None
+    del pairs  # as large as the two arrays
     relations, repeated = gathered(a, b, weight, len(catalog))
     dropped = catalog.dropped | {UNKNOWN: unknown.count, GONE: gone} | repeated
     return noted(replace(catalog, relations=relations, dropped=dropped), unknown, UNKNOWN, NEAR)

@@ -156,9 +156,7 @@ COLUMNS = {
     st.integers(0, 3),
 )
 def test_any_json_is_read_the_same(tmp_path_factory, rows, escaped, most):
-    lines = [
-        json.dumps(row, ensure_ascii=escaped).encode("utf-8", "surrogatepass") for row in rows
-    ]
+    lines = [json.dumps(row, ensure_ascii=escaped).encode("utf-8", "surrogatepass") for row in rows]
     same(tmp_path_factory.mktemp("dump") / "dump.json", b"\n".join(lines), most=most)
 
 
