@@ -55,7 +55,8 @@ def test_rows_beyond_the_values_of_one_array_are_chunks(rows, most):
     assert column.type == pa.list_(pa.int32()) and column.to_pylist() == rows
     if isinstance(column, pa.ChunkedArray):
         assert all(len(chunk.flatten()) <= most for chunk in column.chunks)
-        assert [row.tolist() for row in map(Lists.of_column(column).__getitem__, range(len(rows)))]
+        found = Lists.of_column(column)
+        assert [found[i].tolist() for i in range(len(found))] == rows
 
 
 def test_lists_with_more_than_two_to_the_31_values():

@@ -77,7 +77,6 @@ class Catalog:
         dropped = self.dropped | {UNUSED: self.dropped.get(UNUSED, 0) + int((~used).sum())}
         return replace(self.only(np.flatnonzero(used))[0], dropped=dropped)
 
-
     def without_lookups(self) -> Catalog:
         """The rows alone: ids can no longer be found, and relations and labels are forgotten.
 

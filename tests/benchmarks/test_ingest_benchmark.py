@@ -1,4 +1,4 @@
-"""The benchmark of ingest, small: its dump is what download reads, and a kill costs few requests."""
+"""The benchmark of ingest, small: download reads its dump, and a kill costs few requests."""
 
 from __future__ import annotations
 
