@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 CODE := mufin pipeline compare tests benchmarks
 
 # `compare` is also a folder: without this line make would take the target for done
-.PHONY: help repro demo test lint compare deps bench-gpu setup
+.PHONY: help repro demo test lint compare deps bench bench-gpu setup
 
 help:
 	@echo "make repro       runs the whole pipeline, on the sample or on what params.yaml names"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint        checks style (ruff) and types (mypy)"
 	@echo "make compare     runs MUFIN's variants and other methods: a table, a report; SEEDS='0 1 2'"
 	@echo "make deps        writes the code and packages of each stage into the dvc.yaml files"
+	@echo "make bench       measures this machine for half an hour: the table of docs/speed.md"
 	@echo "make bench-gpu   measures one GPU for 8 minutes; ARGS=--tiny tries it on a CPU"
 	@echo "make setup       installs all packages into .venv, as the others do by themselves"
 
@@ -47,6 +48,9 @@ compare: $(VENV)/ready
 
 deps: $(VENV)/ready
 	$(BIN)/python -m mufin.deps
+
+bench: $(VENV)/ready
+	$(IN_VENV) python -m benchmarks.run $(ARGS)
 
 # A machine with a GPU may have no network: where PYTHON (.venv's, if there is one) has torch, that
 # one is used as it is, without setting up.

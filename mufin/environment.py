@@ -57,7 +57,7 @@ def world_size() -> int:
 
 
 def processes() -> int:
-    """MUFIN_PROCESSES, that of the training stages; 1 in a process that torchrun has started."""
+    """MUFIN_PROCESSES, of stages with networks; 1 in a process that torchrun has started."""
     count = whole("MUFIN_PROCESSES", 1, 1, 1024)
     return 1 if "WORLD_SIZE" in os.environ else count
 

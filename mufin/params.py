@@ -404,11 +404,23 @@ class Hnsw:
     m: Annotated[int, "links per row of the graph, [2, 10000]; more: better recall, more memory"]
     ef_construction: Annotated[int, "candidates looked at when a row is added, >= 1"]
     ef: Annotated[int, "candidates looked at per query, >= 1; more: better recall, slower"]
+    threads: Annotated[
+        int | Literal["all"],
+        "that build the graph, >= 1 "
+        "| all: one per core (MUFIN_WORKERS) "
+        "| 1: the graph has the same bytes in each run; with more, links differ",
+    ]
 
 
 def _check_hnsw(section: str, hnsw: Hnsw) -> None:
     check_in(hnsw, f"{section}.hnsw", 2, 10_000, "m")  # hnswlib cuts a larger number
     check_at_least(hnsw, f"{section}.hnsw", 1, "ef_construction", "ef")
+    check(
+        hnsw.threads == "all" or int(hnsw.threads) >= 1,
+        f"{section}.hnsw.threads",
+        hnsw.threads,
+        "it must be `all` or at least 1",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,12 +29,12 @@ class Lists:
     @classmethod
     def of_column(cls, column: pa.ChunkedArray) -> Lists:
         """The rows of an Arrow column of lists."""
-        array = column.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):
-            chunks = array.chunks
-            array = pa.concat_arrays(chunks) if chunks else pa.array([], column.type)
-        offsets = array.offsets.to_numpy().astype(np.int64)
-        return cls(offsets - offsets[0], array.flatten().to_numpy(zero_copy_only=False))
+        # Not `combine_chunks`: in one Arrow array, lists have 2^31 values at most, and texts 2 GiB.
+        arrays = column.chunks or [pa.array([], column.type)]
+        lengths = [np.diff(array.offsets.to_numpy()) for array in arrays]
+        values = [array.flatten().to_numpy(zero_copy_only=False) for array in arrays]
+        flat = values[0] if len(values) == 1 else np.concatenate(values)
+        return cls(offsets_of(np.concatenate(lengths)), flat)
 
     @classmethod
     def of_rows(cls, rows: Sequence, dtype: type = np.int64) -> Lists:
@@ -87,12 +87,13 @@ class Lists:
         """
         lengths = np.diff(self.offsets)[index]
         offsets = offsets_of(lengths)
-        starts = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
-        return starts + np.arange(offsets[-1]), offsets
+        positions = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
+        positions += np.arange(offsets[-1])
+        return positions, offsets
 
     def only(self, keep: np.ndarray) -> Lists:
         """The same rows, with only the values where `keep` (nnz,) bool is true."""
-        return Lists.of_pairs(self.rows()[keep], self.values[keep], len(self))
+        return Lists(offsets_of(keep)[self.offsets], self.values[keep])
 
     def minus(self, other: Lists) -> Lists:
         """The same rows, without the values that the same row of `other` holds."""
@@ -115,12 +116,23 @@ class Lists:
         out[np.arange(out.shape[1]) < lengths[:, None]] = self.values
         return out
 
-    def to_arrow(self, dtype: pa.DataType) -> pa.Array:
-        """An Arrow array of lists of `dtype`."""
+    def to_arrow(self, dtype: pa.DataType) -> pa.Array | pa.ChunkedArray:
+        """An Arrow array of lists of `dtype`; in several chunks from 2^31 values on."""
+        if self.offsets[-1] <= MOST:
+            return self._array(dtype)
+        chunks, start = [], 0
+        while start < len(self):
+            stop = int(np.searchsorted(self.offsets, self.offsets[start] + MOST, "right")) - 1
+            chunks.append(self.between(start, stop)._array(dtype))
+            start = stop
+        return pa.chunked_array(chunks)
+
+    def _array(self, dtype: pa.DataType) -> pa.ListArray:
         offsets = pa.array(self.offsets, pa.int32())
         return pa.ListArray.from_arrays(offsets, pa.array(self.values, dtype))
 
 
+MOST = 2**31 - 1  # values of one Arrow array of lists: its offsets are int32
 ROWS = 1024  # of a block: 100 int32 ids per row fit into the cache of a core
 
 

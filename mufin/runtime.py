@@ -5,7 +5,7 @@ Settings of the machine are environment variables, never params, so that they ne
 MUFIN_WORKERS     processes or threads     default: the cores that this process may use
 MUFIN_SCRATCH     folder                   default: scratch/; state that survives a kill
 MUFIN_CHECKPOINT_SECONDS                   default: 60; time between checkpoints in training
-MUFIN_PROCESSES   of the training stages   default: 1; one per GPU, by torchrun's launcher
+MUFIN_PROCESSES   of stages with networks  default: 1; one per GPU, by torchrun's launcher
 
 `mufin.devices` reads those of the device, `mufin.cluster.settings` those of a cluster.
 """
@@ -55,6 +55,11 @@ def workers() -> int:
     """Processes or threads for work on the CPU, at least 1."""
     cores = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     return environment.whole("MUFIN_WORKERS", cores, 1, MOST_WORKERS)
+
+
+def threads(wanted: int | str) -> int:
+    """Those of a setting that is a number or `all`, which is `workers`."""
+    return workers() if wanted == "all" else int(wanted)
 
 
 def scratch(stage: str, fingerprint: str) -> Path:
@@ -181,10 +186,9 @@ def measured(stage: str, home: Path) -> Iterator[Report]:
     with _family_peak() as peak:
         yield report
     seconds = time.monotonic() - start
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     costs: dict = {
         "seconds": round(seconds, 2),
-        "peak_memory_mb": round(max(own, *peak), 1),
+        "peak_memory_mb": round(max(_own_peak(), *peak), 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": "cpu",
     }
@@ -222,6 +226,19 @@ def _family_peak() -> Iterator[list[float]]:
     finally:
         done.set()
         thread.join()
+
+
+def _own_peak() -> float:
+    """MB: the largest resident memory of this process so far.
+
+    Not by getrusage, which on Linux also counts the memory of the process that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = re.search(r"VmHWM:\s*([0-9]+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def _family_memory() -> float:

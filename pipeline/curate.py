@@ -57,6 +57,7 @@ def main(home: runtime.Home = Path(".")):
             make = _released if released else _by_time if s.split == "time" else _own_split
             catalog, made, kind = make(raw, facts, catalog, s)
             _check_not_empty(catalog, made, kind, s)
+            catalog = catalog.without_lookups()
             _write(catalog, made, kind, raw, folder)
         report.items = len(catalog.source.tokens)
         dropped = {"dropped": catalog.dropped | made.dropped}
@@ -66,7 +67,7 @@ def main(home: runtime.Home = Path(".")):
     for reason, example in catalog.examples.items():
         count, said = catalog.dropped[reason], reason
         if reason == UNKNOWN:
-            known = "labels" if catalog.has_labels else "the catalog"
+            known = "labels" if labels else "the catalog"
             said = f"related ids not in {known}"
         _say(f"{said}: {count}, such as {example}")
 

@@ -37,7 +37,7 @@ from mufin.catalogs.notes import Notes
 from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
-from mufin.catalogs.raw_products import first_images, references_of, write_products
+from mufin.catalogs.raw_products import Rows, first_images, references_of, write_products
 from mufin.catalogs.released_pictures import STORED, stored_picture
 from mufin.catalogs.released_zip import open_source
 from mufin.corpus.collecting import cut, fetch_pictures, reasons, store_pictures
@@ -149,7 +149,7 @@ def _fetched(run: Run, url: str) -> Path:
     return run.fetcher().save(url, run.scratch_of("file", url) / name_of(url))
 
 
-def _products(run: Run, files: list[File], folders: Folders) -> Iterator[Product]:
+def _products(run: Run, files: list[File], folders: Folders) -> Iterator[Rows]:
     """The products of all files, in their order."""
     bad = BadRows(run.notes, run.s.bad_rows)
     if run.s.source == "catalog":
@@ -159,18 +159,20 @@ def _products(run: Run, files: list[File], folders: Folders) -> Iterator[Product
     bad.check()
 
 
-def _form_products(
-    run: Run, files: list[File], folders: Folders, bad: BadRows
-) -> Iterator[Product]:
+def _form_products(run: Run, files: list[File], folders: Folders, bad: BadRows) -> Iterator[Rows]:
     """The products of a form of `FORMS`; a path of an image is one beside its file."""
     form, how = FORMS[run.s.source], {}
     if run.s.columns.attributes:  # of some forms alone
         how["attributes"] = run.s.columns.attributes
+    read = form.products
+    if form.tables and not run.s.image_vectors.location:  # these are put into one product at a time
+        read = form.tables
     for group in [[file] for file in files] if form.local else [files]:
         paths = [file.path for file in group]
-        for product in form.products(paths, run.notes, encoding=run.s.encoding, bad=bad, **how):
-            product.images = [folders.reference(image, group[0]) for image in product.images]
-            yield product
+        for rows in read(paths, run.notes, encoding=run.s.encoding, bad=bad, **how):
+            if isinstance(rows, Product):
+                rows.images = [folders.reference(image, group[0]) for image in rows.images]
+            yield rows
 
 
 def _own_products(run: Run, files: list[File], folders: Folders, bad: BadRows) -> Iterator[Product]:
@@ -318,7 +320,7 @@ def _released(run: Run) -> dict:
 
 def _catalog(
     run: Run,
-    products: Iterable[Product],
+    products: Iterable[Rows],
     fetcher: Fetcher,
     local: Callable[[str], tuple[bytes, str]],
     released: bool = False,
@@ -371,7 +373,7 @@ def _catalog(
         return counts | store_pictures(got, run.folder)
 
 
-def _written(run: Run, products: Iterable[Product], attributes: Sequence[str]) -> dict:
+def _written(run: Run, products: Iterable[Rows], attributes: Sequence[str]) -> dict:
     """Write the products, and their attributes beside them if there are any; counts."""
     folder = run.folder
     if not attributes:

@@ -10,7 +10,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mufin import devices, processes, runtime
+from mufin import devices, process_group, processes, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
@@ -22,7 +22,6 @@ from mufin.nn.mufin import Mufin
 from mufin.params import Finetune, load_params
 from mufin.ragged import Lists
 from mufin.ranking.validation import valid_figures
-from mufin.training import distributed
 from mufin.training.curves import CurveFile
 from mufin.training.finetuning import Finetuning
 from mufin.training.loop import train
@@ -43,7 +42,7 @@ def main(home: runtime.Home = Path(".")) -> None:
     """Module IV: train classifiers and cross-attention on the shortlists."""
     params = load_params(home / "params.yaml")
     s = params.finetune
-    distributed.start(devices.device())
+    process_group.start(devices.device())
     curated, precomputed = home / "data/curated", home / "data/precomputed"
     shortlists, start = home / "data/shortlists", home / "models/transfer"
     inputs = Inputs(
@@ -53,7 +52,7 @@ def main(home: runtime.Home = Path(".")) -> None:
     )
     # All other settings have their effect through the inputs.
     settings = (params.seed, params.encoder.modalities, s)
-    curve = CurveFile(home / "metrics/finetune.csv", distributed.rank() == 0)
+    curve = CurveFile(home / "metrics/finetune.csv", process_group.rank() == 0)
     scratch = []
     with runtime.measured("finetune", home) as report:
         members = load_members(start, Precomputed(precomputed))
@@ -69,11 +68,11 @@ def main(home: runtime.Home = Path(".")) -> None:
             "optimiser": _optimiser(s),
             "alpha_mean": _mean_alpha(members[0].network),
         }
-    if distributed.rank() == 0:
+    if process_group.rank() == 0:
         save_members(members, home / "models/finetune", Precomputed(home / "data/precomputed"))
         for folder in scratch:
             runtime.discard(folder)
-    distributed.barrier()
+    process_group.barrier()
 
 
 def _shortlist(path: Path) -> Lists:

@@ -1,6 +1,7 @@
 """Builds the label side of prediction: bags and classifiers of the fine-tuned networks, and search.
 
-python -m pipeline.index
+One process:  python -m pipeline.index
+Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.index, or torchrun
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mufin import devices, runtime
+from mufin import devices, process_group, processes, runtime
 from mufin.artifacts.contents import contents_of
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
-from mufin.nn.embedding import Embedded, centroids, embed_members, joint_vectors
+from mufin.nn.embedding import Embedded, centroids, embed_members, embed_vectors
 from mufin.nn.mufin import Mufin
 from mufin.params import Params, load_params
 from mufin.ranking.label_index import LabelIndex, label_rows, save_index
@@ -35,6 +36,7 @@ def main(home: runtime.Home = Path(".")) -> None:
     """Embed all labels, and build the search over them."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     device, precision, s = devices.device(), devices.precision(), params.index
+    process_group.start(device)
     precomputed = Precomputed(home / "data/precomputed")
     members = load_members(home / "models/finetune", precomputed, whole=False)
     networks = [member.network for member in members]
@@ -47,9 +49,9 @@ def main(home: runtime.Home = Path(".")) -> None:
             retrievers = [member.network for member in of_module_one]
             found = embed_members(retrievers, store, data.labels, device, precision)
             sources.append("models/pretrain")
-        train, there = _datapoints(
-            embed_members(retrievers, store, data.train.product, device, precision)
-        )
+        train, there = embed_vectors(retrievers, store, data.train.product, device, precision)
+        if process_group.rank() > 0:
+            return  # the first process does the rest
         mu = centroids(train, data.train.labels.transpose(len(data.labels)))
         rows = label_rows(params.retrieve.vectors, found or labels, mu)
         neighbours = _search(rows, params, device)
@@ -86,14 +88,6 @@ def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:
     return TitleRidge.fit(of_train, data.train.labels, len(data.labels), penalty)
 
 
-def _datapoints(embedded: list[Embedded]) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors (N, D') for the search, and (N,) bool where there is any descriptor.
-
-    The bags, which are much larger, can go.
-    """
-    return joint_vectors(embedded), embedded[0].sizes > 0
-
-
 def _votes(
     params: Params, data: Curated, train: np.ndarray, there: np.ndarray, device: torch.device
 ) -> NeighbourVotes:
@@ -102,7 +96,8 @@ def _votes(
     Those without a descriptor, where `there` (N,) is false, do not vote.
     """
     datapoint = np.flatnonzero(there)
-    rows = LabelRows(train[datapoint], datapoint, len(train))
+    voters = train if there.all() else train[datapoint]  # all of them without a copy
+    rows = LabelRows(voters, datapoint, len(train))
     search, s = _search(rows, params, device), params.index
     labels = data.train.labels
     return NeighbourVotes(search, data.train.product, labels, s.voters, s.vote_temperature)
@@ -121,6 +116,7 @@ def _search(
         ef_construction=s.hnsw.ef_construction,
         ef=s.hnsw.ef,
         seed=params.seed,
+        threads=runtime.threads(s.hnsw.threads),
     )
 
 
@@ -136,4 +132,4 @@ def _classifiers(networks: list[Mufin], labels: list[Embedded]) -> list[np.ndarr
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, processes.launch)

@@ -20,7 +20,8 @@ from mufin import devices, runtime
 from mufin.artifacts.arrays import RowFile
 from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import read_labels, read_split
-from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.files import link_file, read_json, write_json
+from mufin.artifacts.precomputed import TEXT_INPUTS, Precomputed
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table
 from mufin.cluster.pictures import make_parts_on
@@ -63,6 +64,8 @@ from mufin.ragged import Lists
 from mufin.training.machine import Machine
 from mufin.training.self_supervision import self_supervise
 
+SYNCED = 256  # batches of titles between two syncs to the disk
+
 
 def main(home: runtime.Home = Path(".")) -> None:
     """Decode pictures, tokenise titles, run frozen encoder parts, learn the lexical terms."""
@@ -93,7 +96,7 @@ def main(home: runtime.Home = Path(".")) -> None:
                 made = _Made(out, scratch, params.seed, known_files, outcomes)
                 image = _images(params.encoder.image, pictures, raw / "images", known, made)
         if {"text", "lexical"} & set(modalities):
-            text = _titles(params, products["title"].to_pylist(), known, out)
+            text = _titles(params, products["title"].to_pylist(), known, out, scratch)
         has = {"text": text and text["array"], "lexical": text, "image": image}
         out.write_manifest(len(products), [m for m, there in has.items() if there], image, text)
         report.items = image["count"] if image else len(products)
@@ -110,7 +113,8 @@ def _scratch(params: Params, home: Path) -> Path:
     """The folder of finished parts, which only runs of the same settings and inputs share."""
     inputs = [home / "data/curated", home / "data/raw"]
     of_device = devices.device().type, str(devices.precision())
-    settings = params.seed, params.encoder.image, of_device, cluster() is not None
+    e, spread = params.encoder, cluster() is not None
+    settings = params.seed, e.modalities, e.image, e.text, of_device, spread
     mark = runtime.fingerprint(settings, inputs, Path(__file__))
     return runtime.scratch("precompute", mark)
 
@@ -281,7 +285,9 @@ def _told(outcomes: Outcomes, products: pa.Table) -> dict:
     return {name: of for name, of in counts.items() if of}
 
 
-def _titles(params: Params, titles: list[str], known: np.ndarray, out: Precomputed) -> dict:
+def _titles(
+    params: Params, titles: list[str], known: np.ndarray, out: Precomputed, scratch: Path
+) -> dict:
     """Writes E_T, terms, tokens, outputs of its frozen part, statistics; facts for the manifest."""
     s, lexical = params.encoder.text, params.encoder.lexical
     terms, rows = lexical_terms(titles, known, lexical.ngrams, lexical.min_count, lexical.max_terms)
@@ -302,8 +308,12 @@ def _titles(params: Params, titles: list[str], known: np.ndarray, out: Precomput
     out.write_tokens(tokens, lengths)
     array = "tokens.npy"
     if encoder.kind != "inputs":
-        _text_inputs(encoder.to(devices.device()), tokens, lengths, known, out)
-        array = "text_inputs.npy"
+        _text_inputs(encoder.to(devices.device()), tokens, lengths, scratch)
+        link_file(scratch / TEXT_INPUTS, out.folder / TEXT_INPUTS)
+        if encoder.kind == "descriptors":
+            descriptors = np.load(out.folder / TEXT_INPUTS, mmap_mode="r")
+            out.write_statistics("text", descriptors[known][lengths[known] > 0])
+        array = TEXT_INPUTS
     return facts | {
         "kind": encoder.kind,
         "vocabulary": len(tokenizer),
@@ -333,30 +343,33 @@ def _text_encoder(s: TextEncoderParams, tokenizer: Tokenizer, out: Precomputed) 
     return create_visualbert_encoder(*common, width, tokenizer("")["input_ids"], vocabulary)
 
 
-def _text_inputs(
-    encoder: Encoder, tokens: np.ndarray, lengths: np.ndarray, known: np.ndarray, out: Precomputed
-) -> None:
-    """Writes (P, H) descriptors or (P, T, H) activations of all titles.
+def _text_inputs(encoder: Encoder, tokens: np.ndarray, lengths: np.ndarray, scratch: Path) -> None:
+    """Writes `text_inputs.npy`, (P, H) descriptors or (P, T, H) activations of all titles.
 
-    Titles of similar length share a batch, so that little of it is padding.
+    Titles of similar length share a batch, so that little of it is padding. A stage that was killed
+    goes on after the titles that are on the disk for certain.
     """
-    order, size = np.argsort(lengths, kind="stable"), _batch_size()
+    order, size, mark = np.argsort(lengths, kind="stable"), _batch_size(), scratch / "titles.json"
+    done = read_json(mark)["done"] if mark.exists() else 0
     file: RowFile | None = None
-    for start in progress(range(0, len(order), size), "frozen text", f"batches of {size} titles"):
+    starts = range(done, len(order), size)
+    for start in progress(starts, "frozen text", f"batches of {size} titles"):
         rows = order[start : start + size]
         longest = max(int(lengths[rows].max()), 1)
         counts = torch.from_numpy(np.maximum(lengths[rows], 1).astype(np.int64))
         values = _frozen(encoder, torch.from_numpy(tokens[rows, :longest]), counts)
         if file is None:
             width = (tokens.shape[1], values.shape[-1]) if values.ndim == 3 else values.shape[1:]
-            file = out.text_input_writer(values.dtype, (len(tokens), *width))
+            shape = (len(tokens), *width)
+            file = Precomputed(scratch).text_input_writer(values.dtype, shape, resume=done > 0)
         for row, value in zip(rows, values):
             file.write(row, value)
-    assert file is not None
-    file.close()
-    if encoder.kind == "descriptors":
-        descriptors = np.load(out.folder / "text_inputs.npy", mmap_mode="r")
-        out.write_statistics("text", descriptors[known][lengths[known] > 0])
+        if (start // size + 1) % SYNCED == 0:
+            file.sync()
+            write_json({"done": start + size}, mark)
+    if file is not None:
+        file.close()
+        write_json({"done": len(order)}, mark)
 
 
 def _frozen(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mufin import devices, processes, runtime
+from mufin import devices, process_group, processes, runtime
 from mufin.artifacts.curated import read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import Architecture, new_member, save_members
 from mufin.params import Params, Pretrain, load_params
-from mufin.training import distributed
 from mufin.training.contraction import ContractionWarning
 from mufin.training.curves import Curve, CurveFile
 from mufin.training.loop import train
@@ -26,12 +25,12 @@ from mufin.training.pretraining import Pretraining
 def main(home: runtime.Home = Path(".")) -> None:
     """Module I: train the encoders and A_S on labels and their datapoints."""
     params = load_params(home / "params.yaml")
-    distributed.start(devices.device())
+    process_group.start(devices.device())
     curated, precomputed = home / "data/curated", home / "data/precomputed"
     data = read_curated(curated)
     store = DescriptorStore(precomputed, list(params.encoder.modalities), devices.device())
     settings = (params.seed, params.encoder, params.attention, params.pretrain)
-    first = distributed.rank() == 0
+    first = process_group.rank() == 0
     curve = CurveFile(home / "metrics/pretrain.csv", first)
     warn = ContractionWarning(params.pretrain.loss, params.pretrain.epochs, first)
     members, scratch = [], []
@@ -53,11 +52,11 @@ def main(home: runtime.Home = Path(".")) -> None:
             "loss": curve.last_loss(),
             "optimiser": "AdamW; SparseAdam for lexical vectors",
         }
-    if distributed.rank() == 0:
+    if process_group.rank() == 0:
         save_members(members, home / "models/pretrain", Precomputed(home / "data/precomputed"))
         for folder in scratch:
             runtime.discard(folder)
-    distributed.barrier()
+    process_group.barrier()
 
 
 def _machine(settings: object, inputs: list[Path]) -> Machine:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mufin import devices
+from mufin import devices, process_group
 from mufin.errors import MufinError
-from mufin.training import distributed, losses
+from mufin.training import losses
 from tests.support.training import machine, pretraining
 
 MACHINE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -102,7 +102,7 @@ def test_processes_that_torchrun_did_not_start_are_one_sentence(bare, monkeypatc
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MufinError, match=said):
-        distributed.start(torch.device("cpu"))
+        process_group.start(torch.device("cpu"))
     assert not torch.distributed.is_initialized()
 
 
@@ -111,16 +111,16 @@ import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from mufin.nn.weights import weights_of
-from mufin.training import distributed
+from mufin import process_group
 from mufin.training.loop import train
 from tests.support.training import finetuning, machine
 torch.set_num_threads(1)
-distributed.start(torch.device("cpu"))
+process_group.start(torch.device("cpu"))
 where = machine(Path(sys.argv[1]) / "scratch", 1e9)
 job, optimisers = finetuning(where, 0.3, select="last")
 train(job, optimisers, 5, 10, where)
-save_file(weights_of(optimisers.model), Path(sys.argv[1]) / f"{distributed.rank()}.safetensors")
-distributed.barrier()
+save_file(weights_of(optimisers.model), Path(sys.argv[1]) / f"{process_group.rank()}.safetensors")
+process_group.barrier()
 """
 
 

@@ -321,3 +321,14 @@ def test_a_byte_order_mark_is_read_over(tmp_path):
 def test_settings_cannot_be_changed_after_reading():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_params(ROOT / "params.yaml").finetune.gamma = 0.1
+
+
+@pytest.mark.parametrize("threads", ["all", 1, 8])
+def test_a_graph_is_built_by_all_cores_or_a_number_of_threads(threads):
+    assert dataclasses.replace(SAMPLE.index.hnsw, threads=threads).threads == threads
+    dataclasses.replace(SAMPLE.index, hnsw=dataclasses.replace(SAMPLE.index.hnsw, threads=threads))
+
+
+def test_a_graph_needs_a_thread():
+    with pytest.raises(ParamsError, match="index.hnsw.threads is 0; it must be `all` or at least"):
+        dataclasses.replace(SAMPLE.index, hnsw=dataclasses.replace(SAMPLE.index.hnsw, threads=0))

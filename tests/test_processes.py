@@ -1,4 +1,4 @@
-"""MUFIN_PROCESSES: the training stages in several processes, started by the stage itself."""
+"""MUFIN_PROCESSES: stages in several processes, started by the stage itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mufin import environment, interrupts, processes
 from mufin.code import ROOT
 from mufin.errors import MufinError
-from tests.support.stages import inside, run_stages
+from tests.support.stages import FINISHED, inside, run_stages
 
 WITHOUT_DROPOUT = {  # draws of dropout differ with the number of processes
     "encoder.input_dropout": 0.0,
@@ -76,17 +76,73 @@ def test_two_processes_have_losses_and_weights_of_one(curated, of_one):
     assert_close(trained(curated, "2"), of_one)
 
 
-def test_two_processes_continue_what_one_has_begun(curated, of_one):
-    first = stage("pretrain", curated, MUFIN_CHECKPOINT_SECONDS="0")
+@pytest.mark.parametrize("begun, continued", [("1", "2"), ("2", "1")])
+def test_another_number_of_processes_continues_a_run(curated, of_one, begun, continued):
+    settings = {"MUFIN_CHECKPOINT_SECONDS": "0", "MUFIN_PROCESSES": begun}
+    first = stage("pretrain", curated, **settings)
     scratch = curated / "scratch/pretrain"
     end = time.monotonic() + 120
     while not list(scratch.glob("*/checkpoint.safetensors")):
         assert first.poll() is None and time.monotonic() < end
         time.sleep(0.01)
-    first.kill()
+    first.send_signal(signal.SIGTERM)  # a launcher ends its processes too
     first.communicate()
     assert list(scratch.glob("*/checkpoint.safetensors"))  # it was not at its end
-    assert_close(trained(curated, "2"), of_one)
+    assert_close(trained(curated, continued), of_one)
+
+
+IN_SHARES = """
+import sys
+from pathlib import Path
+from mufin.nn import embedding
+from mufin.retrieval import exact
+from pipeline import index, retrieve
+embedding.BATCH, exact.BUDGET = 16, 2**14  # so that each process gets a share of the small run
+for stage in (retrieve, index):
+    stage.main(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("search", ["exact", "hnsw"])
+def test_two_processes_embed_and_search_to_the_same_bytes(finished, tmp_path, search):
+    script, found = tmp_path / "script.py", []
+    script.write_text(IN_SHARES)
+    changes = {"retrieve.search": search, "index.search": search}
+    one_thread = {f"{name}.hnsw.threads": 1 for name in ("retrieve", "index")}
+    for count in (1, 2):
+        home = tmp_path / str(count)
+        for inputs in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
+            (home / inputs).parent.mkdir(parents=True, exist_ok=True)
+            (home / inputs).symlink_to(finished / inputs)
+        with inside(home, **FINISHED, **changes, **one_thread):
+            command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+            run = subprocess.run(
+                [*command, "--standalone", str(script), str(home)],
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                timeout=300,
+                capture_output=True,
+                text=True,
+            )
+        assert run.returncode == 0, run.stderr
+        made = [home / name for name in ("data/embeddings", "data/shortlists", "models/index")]
+        files = [path for folder in made for path in folder.rglob("*") if path.is_file()]
+        files += [home / f"metrics/{name}.json" for name in ("retrieve", "index")]
+        found.append({str(path.relative_to(home)): path.read_bytes() for path in files})
+    one, two = found
+    assert [name for name in one if one[name] != two.get(name)] == [] and one.keys() == two.keys()
+    assert any(name.endswith("hnsw.bin") for name in one) == (search == "hnsw")
+
+
+@pytest.mark.parametrize("name", ["retrieve", "index"])
+def test_stages_that_embed_run_in_processes_of_their_own(finished, tmp_path, name):
+    for inputs in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
+        (tmp_path / inputs).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / inputs).symlink_to(finished / inputs)
+    (tmp_path / "params.yaml").write_text((finished / "params.yaml").read_text())
+    run = stage(name, tmp_path, MUFIN_PROCESSES="2")
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 0 and "Warning" not in said, said
+    assert (tmp_path / f"metrics/{name}.json").is_file()
 
 
 def test_what_a_process_says_is_one_sentence(curated, tmp_path):
@@ -110,7 +166,10 @@ def test_a_signal_ends_all_processes_in_one_sentence(curated):
     _, said = run.communicate(timeout=60)
     assert run.returncode == 143
     assert said == "error: pretrain was interrupted (SIGTERM); run the same command to continue\n"
-    assert not any(Path(f"/proc/{child}").exists() for child in below)
+    # The system waits for those whose parent has ended
+    while any(Path(f"/proc/{child}").exists() for child in below):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def children(process: int) -> list[int]:

@@ -47,6 +47,31 @@ def test_taken_rows_and_positions_are_in_asked_order(rows, index):
 
 
 @settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(5, 9))
+def test_rows_beyond_the_values_of_one_array_are_chunks(rows, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "MOST", most)
+        column = Lists.of_rows(rows).to_arrow(pa.int32())
+    assert column.type == pa.list_(pa.int32()) and column.to_pylist() == rows
+    if isinstance(column, pa.ChunkedArray):
+        assert all(len(chunk.flatten()) <= most for chunk in column.chunks)
+        found = Lists.of_column(column)
+        assert [found[i].tolist() for i in range(len(found))] == rows
+
+
+def test_lists_with_more_than_two_to_the_31_values():
+    chunk = pa.ListArray.from_arrays(pa.array([0, 2**20], pa.int32()), pa.nulls(2**20, pa.int8()))
+    column = pa.chunked_array([chunk] * 3)
+    assert Lists.of_column(column).offsets.tolist() == [0, 2**20, 2**21, 3 * 2**20]
+    many = Lists(np.array([0, 2**30, 2**31 - 1, 2**31, 2**31 + 5]), np.broadcast_to(0, 2**31 + 5))
+    parts: list[Lists] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lists, "_array", lambda self, dtype: parts.append(self) or pa.nulls(0))
+        many.to_arrow(pa.int32())
+    assert [part.offsets.tolist() for part in parts] == [[0, 2**30, 2**31 - 1], [0, 1, 6]]
+
+
+@settings(max_examples=60, deadline=None)
 @given(ROWS, st.integers(0, 8), st.integers(0, 8))
 def test_chunked_and_sliced_columns_give_the_same_rows(rows, start, cut):
     array = Lists.of_rows(rows).to_arrow(pa.int32())

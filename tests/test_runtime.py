@@ -241,6 +241,23 @@ def test_peak_memory_includes_the_processes_of_the_stage(tmp_path, monkeypatch):
     assert now > 400 and peak >= 0.99 * now
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_not_that_of_the_starting_process(tmp_path):
+    filled = np.ones(2**26)  # 512 MB
+    script = "from mufin import runtime\nfrom pathlib import Path\n" + (
+        "with runtime.measured('small', Path()): pass"
+    )
+    root = str(Path(__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        check=True,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    assert read_json(tmp_path / "metrics/runtime/small.json")["peak_memory_mb"] < 300
+    assert filled.sum() > 0
+
+
 def test_throughput_counts_the_items_of_this_process(tmp_path):
     for items in (0, 500):
         with runtime.measured("work", tmp_path) as report:
@@ -281,3 +298,8 @@ def test_memory_of_children_is_0_without_psutil(monkeypatch):
     assert runtime._family_memory() > 0
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert runtime._family_memory() == 0
+
+
+def test_all_threads_are_those_of_the_workers(monkeypatch):
+    monkeypatch.setenv("MUFIN_WORKERS", "3")
+    assert [runtime.threads(wanted) for wanted in ("all", 1, 8)] == [3, 1, 8]

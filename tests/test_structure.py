@@ -33,7 +33,7 @@ LAYERS = (  # from the bottom; each imports only from layers before it, and from
         "code",
         "check_machine",
     ),
-    ("artifacts",),
+    ("process_group", "artifacts"),
     ("corpus",),
     ("catalogs",),
     ("nn",),

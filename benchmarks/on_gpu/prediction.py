@@ -88,12 +88,12 @@ def _tell_steps(
     def scattered() -> torch.Tensor:
         empty = torch.full((rows.num_labels, len(some)), -torch.inf, device=exact.device)
         index = label[:, None].expand(-1, len(some))
-        return empty.scatter_reduce_(0, index, exact.rows @ some.T, "amax").T
+        return empty.scatter_reduce_(0, index, exact.arranged().rows @ some.T, "amax").T
 
     with _full_float32():
         best = exact._best(some)
         ways = {
-            "products": lambda: exact.rows @ some.T,
+            "products": lambda: exact.arranged().rows @ some.T,
             "products and label maxima, in layers": lambda: exact._best(some),
             "products and label maxima, by scatter_reduce": scattered,
             f"top {k}": lambda: _top(best, k),

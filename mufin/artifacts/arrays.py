@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -67,12 +67,13 @@ class RowFile:
     """A `.npy` array of zeros whose rows are then written in any order.
 
     It uses plain writes. On a full disk they raise OSError, while a write through a memory map
-    would kill the process (SIGBUS).
+    would kill the process (SIGBUS). With `resume`, rows of an earlier file of this kind stay.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...], resume: bool = False):
         # The memory map only creates the header and a sparse file of the full length.
-        empty = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        mode: Literal["r", "w+"] = "r" if resume else "w+"
+        empty = np.lib.format.open_memmap(path, mode, dtype, shape)
         self.dtype, self.start, self.row_bytes = empty.dtype, empty.offset, empty.nbytes // shape[0]
         self.file = open(path, "r+b")
         _reserve(self.file.fileno(), self.start + empty.nbytes)
@@ -81,6 +82,11 @@ class RowFile:
         """Writes the first numbers of a row; the rest of the row stays zero."""
         self.file.seek(self.start + row * self.row_bytes)
         self.file.write(np.ascontiguousarray(values, self.dtype).data)
+
+    def sync(self) -> None:
+        """All rows that were written are on the disk when this returns."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Writes everything to disk and closes the file."""

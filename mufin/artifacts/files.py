@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,14 @@ def write_json(content: object, path: Path) -> None:
     with publish(path) as scratch:
         text = json.dumps(content, indent=2, allow_nan=False)
         scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def link_file(source: Path, target: Path) -> None:
+    """`target` is the file `source`, or a copy where its file system is another one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_sealed_json(content: dict, path: Path) -> None:

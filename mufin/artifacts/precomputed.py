@@ -18,6 +18,8 @@ from mufin.artifacts.files import artifact_json, write_json
 from mufin.errors import ArtifactError, shown
 from mufin.ragged import Lists
 
+TEXT_INPUTS = "text_inputs.npy"
+
 
 @dataclass(frozen=True, slots=True)
 class Precomputed:
@@ -42,12 +44,15 @@ class Precomputed:
         """
         return ShardWriter(self.folder, "image_inputs")
 
-    def text_input_writer(self, dtype: np.dtype, shape: tuple[int, ...]) -> RowFile:
+    def text_input_writer(
+        self, dtype: np.dtype, shape: tuple[int, ...], resume: bool = False
+    ) -> RowFile:
         """A writer for the outputs of the frozen part of E_T, row by row.
 
-        `shape` is (P, T, H) for activations, or (P, H) for descriptors.
+        `shape` is (P, T, H) for activations, or (P, H) for descriptors. With `resume`, the rows of
+        a file that is there stay.
         """
-        return RowFile(self.folder / "text_inputs.npy", dtype, shape)
+        return RowFile(self.folder / TEXT_INPUTS, dtype, shape, resume)
 
     def write_image_rows(self, images: Lists) -> None:
         """Writes the images of each of P products, as row numbers of the image arrays."""

@@ -109,8 +109,17 @@ def _has_list(value: dict, depth: int = 0) -> bool:
 def _line_rows(
     part: Part, once: set[str], encoding: str | None, bad: BadRows
 ) -> Iterator[tuple[int, Row]]:
-    path, decoder = part.shown, _decoder(once)
-    for number, line in lines_of(part, encoding):
+    yield from objects_of(lines_of(part, encoding), part.shown, bad, _decoder(once))
+
+
+def objects_of(
+    lines: Iterable[tuple[int, str]],
+    path: Path,
+    bad: BadRows,
+    decoder: json.JSONDecoder = PLAIN,
+) -> Iterator[tuple[int, Row]]:
+    """(number, object) of each line; one that is not an object is a bad row."""
+    for number, line in lines:
         try:
             row = json_object(path, number, line, decoder)
         except BadRow as error:

@@ -33,7 +33,7 @@ def parquet_rows(part: Part, columns: Iterable[str]) -> Iterator[tuple[int, Row]
                 size = ROWS_OF_BYTES
                 _check_groups(part, file.metadata)
             plain = all(name == name.strip() for name in names)
-            for batch in file.iter_batches(size, columns=names):
+            for batch in _batches(file, size, names):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row if plain else {k.strip(): v for k, v in row.items()}
@@ -46,6 +46,27 @@ def parquet_rows(part: Part, columns: Iterable[str]) -> Iterator[tuple[int, Row]
         raise MufinError(
             f"{part.shown} is not a complete Parquet file ({why}); write it again"
         ) from None
+
+
+def _batches(file: pq.ParquetFile, size: int, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `size` rows, of fewer where the texts in so many are more than 2 GiB.
+
+    Arrow then reads a column in several arrays, and refuses to make lists or a batch of them.
+    """
+    done = 0
+    while True:
+        skip = done
+        try:
+            for batch in file.iter_batches(size, columns=names):
+                if skip < len(batch):
+                    yield batch.slice(skip)
+                    done += len(batch) - skip
+                skip = max(skip - len(batch), 0)
+            return
+        except pa.ArrowNotImplementedError:
+            if size == 1:
+                raise
+            size = max(size // 16, 1)
 
 
 def names_of_parquet(part: Part) -> list[str]:

@@ -6,41 +6,87 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mufin.artifacts.tables import SCHEMAS
+from mufin.catalogs.columnar import first_distinct
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
 
+ROWS = 10_000  # of a row group
+Rows: TypeAlias = Product | pa.Table  # one product, or a table with the schema of the file
 
-def first_images(products: Iterable[Product], most: int) -> Iterator[Product]:
+
+def first_images(products: Iterable[Rows], most: int) -> Iterator[Rows]:
     """The products with their first `most` distinct image references."""
-    for product in products:
-        product.images = list(dict.fromkeys(product.images))[:most]
-        yield product
+    for rows in products:
+        if isinstance(rows, pa.Table):
+            at = rows.schema.get_field_index("images")
+            images = first_distinct(rows["images"].combine_chunks(), most)
+            yield rows.set_column(at, "images", images)
+        else:
+            rows.images = list(dict.fromkeys(rows.images))[:most]
+            yield rows
 
 
 def write_products(
-    products: Iterable[Product], path: Path, attributes: AttributeWriter | None = None
+    products: Iterable[Rows], path: Path, attributes: AttributeWriter | None = None
 ) -> dict:
     """Write the products as Parquet, ten thousand at a time; counts of what was written.
 
     Their attributes go to `attributes`, in the same order.
     """
-    counts, products = Counter(products=0, relations=0, image_references=0), iter(products)
+    counts = Counter(products=0, relations=0, image_references=0)
     with pq.ParquetWriter(path, SCHEMAS["raw_products"], compression="zstd") as writer:
-        while batch := list(itertools.islice(products, 10_000)):
-            names = SCHEMAS["raw_products"].names
-            columns = {n: [getattr(p, n, []) for p in batch] for n in names}
-            writer.write_table(pa.table(columns, schema=SCHEMAS["raw_products"]))
-            if attributes:
-                attributes.add([p.attributes for p in batch])
-            counts["products"] += len(batch)
-            counts["relations"] += sum(len(p.related) for p in batch)
-            counts["image_references"] += sum(len(p.images) for p in batch)
+        for table in _of_size(_tables(products, attributes), ROWS):
+            writer.write_table(table)
+            counts["products"] += len(table)
+            counts["relations"] += len(table["related"].chunk(0).flatten())
+            counts["image_references"] += len(table["images"].chunk(0).flatten())
     return dict(counts)
+
+
+def _tables(products: Iterable[Rows], attributes: AttributeWriter | None) -> Iterator[pa.Table]:
+    """The products as tables, of at most ROWS rows where they come one by one."""
+    waiting: list[Product] = []
+    for rows in products:
+        if not isinstance(rows, pa.Table):
+            waiting.append(rows)
+        if waiting and (isinstance(rows, pa.Table) or len(waiting) == ROWS):
+            yield _table_of(waiting, attributes)
+            waiting = []
+        if isinstance(rows, pa.Table):
+            yield rows
+    if waiting:
+        yield _table_of(waiting, attributes)
+
+
+def _table_of(products: list[Product], attributes: AttributeWriter | None) -> pa.Table:
+    schema = SCHEMAS["raw_products"]
+    if attributes:
+        attributes.add([p.attributes for p in products])
+    columns = {n: [getattr(p, n, []) for p in products] for n in schema.names}
+    return pa.table(columns, schema=schema)
+
+
+def _of_size(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `size` rows, each column in one piece; the last may be smaller."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        if rows >= size:
+            whole = pa.concat_tables(waiting)
+            for start in range(0, rows - size + 1, size):
+                yield whole.slice(start, size).combine_chunks()
+            waiting = [whole.slice(rows - rows % size)]
+            rows %= size
+    if rows:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def references_of(path: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ A packed file of a few megabytes can unpack to gigabytes without a line break.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 from collections.abc import Iterator
@@ -49,11 +50,51 @@ def lines_of(file: Path | Part, encoding: str | None = None) -> Iterator[tuple[i
     LONGEST characters.
     """
     with text_file(file, encoding) as text:
-        for number, line in _lines(text, _shown(file), LONGEST, "write one product per line"):
-            if "\0" in line:
-                raise _nul(_shown(file), number)
-            if line.strip():
-                yield number, line
+        yield from _not_blank(text, _shown(file))
+
+
+def lines_in(block: bytes, shown: Path, first: int) -> Iterator[tuple[int, str]]:
+    """As `lines_of`, of a block of UTF-8 whose first line is number `first`; raises UnicodeError
+    too.
+    """
+    with io.TextIOWrapper(io.BytesIO(block), encoding="utf-8") as text:
+        yield from _not_blank(text, shown, first)
+
+
+def _not_blank(text: TextIO, shown: Path, first: int = 1) -> Iterator[tuple[int, str]]:
+    for number, line in _lines(text, shown, LONGEST, "write one product per line", first):
+        if "\0" in line:
+            raise _nul(shown, number)
+        if line.strip():
+            yield number, line
+
+
+@contextlib.contextmanager
+def utf8_blocks(part: Part, size: int) -> Iterator[Iterator[bytes]]:
+    """Blocks of whole lines of a UTF-8 file, of about `size` bytes, without a byte order mark.
+
+    The block in which a line ends that is longer than that is longer as well; from 4 LONGEST bytes
+    on, it is not the end of a line. Raises MufinError as `text_file` does.
+    """
+    head = b""
+    try:
+        with opened(part) as raw:
+            head = raw.read(HEAD)
+            yield _blocks(raw, head.removeprefix(codecs.BOM_UTF8), size)
+    except UnicodeError:
+        raise _wrong_encoding(part, "utf-8", head) from None
+
+
+def _blocks(raw: BinaryIO, left: bytes, size: int) -> Iterator[bytes]:
+    while piece := raw.read(size):
+        end = piece.rfind(b"\n") + 1
+        if end or len(left) > 4 * LONGEST:
+            yield left + piece[:end]
+            left = piece[end:]
+        else:
+            left += piece
+    if left:
+        yield left
 
 
 def latin1_lines_of(path: Path, longest: int = LONGEST) -> Iterator[tuple[int, str]]:
@@ -65,8 +106,10 @@ def latin1_lines_of(path: Path, longest: int = LONGEST) -> Iterator[tuple[int, s
         yield from _lines(text, path, longest, "fetch the file again")
 
 
-def _lines(text: TextIO, path: Path, longest: int, remedy: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(iter(lambda: text.readline(longest + 1), ""), 1):
+def _lines(
+    text: TextIO, path: Path, longest: int, remedy: str, first: int = 1
+) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(iter(lambda: text.readline(longest + 1), ""), first):
         if len(line) > longest:
             raise MufinError(f"{path} line {number} has more than {longest} characters; {remedy}")
         yield number, line

@@ -12,6 +12,7 @@ import numpy as np
 from mufin.artifacts.tables import batch_count, table_batches
 from mufin.corpus.clean_rows import BATCHES, CleanRows
 from mufin.corpus.cleaning import best_rows
+from mufin.corpus.lookup import Lookup
 from mufin.corpus.matching import Unknown
 from mufin.corpus.relations import Relations, gathered, no_relations, summed
 from mufin.errors import MufinError
@@ -76,6 +77,16 @@ class Catalog:
         dropped = self.dropped | {UNUSED: self.dropped.get(UNUSED, 0) + int((~used).sum())}
         return replace(self.only(np.flatnonzero(used))[0], dropped=dropped)
 
+    def without_lookups(self) -> Catalog:
+        """The rows alone: ids can no longer be found, and relations and labels are forgotten.
+
+        These are most of the memory, and of no use once the splits are made.
+        """
+        none = np.zeros(0, np.int64)
+        keys = Lookup(np.zeros((0, 2), np.uint64))
+        source = replace(self.source, keys=keys, group=none, owner=none)
+        return replace(self, source=source, of_id=none, relations=no_relations(0))
+
 
 def distinct(source: CleanRows, raw: Path, keep_all: bool) -> Catalog:
     """The distinct products that have a title or a picture, without relations yet.
@@ -137,6 +148,7 @@ def related(raw: Path, catalog: Catalog, prefix: str = "") -> Catalog:
         pairs.append((a.astype(np.int32), b.astype(np.int32), weight))
     a, b = (np.concatenate([part[i] for part in pairs]) for i in (0, 1))
     weight = np.concatenate([part[2] for part in pairs]) if weighted else None
+    del pairs  # as large as the two arrays
     relations, repeated = gathered(a, b, weight, len(catalog))
     dropped = catalog.dropped | {UNKNOWN: unknown.count, GONE: gone} | repeated
     return noted(replace(catalog, relations=relations, dropped=dropped), unknown, UNKNOWN, NEAR)

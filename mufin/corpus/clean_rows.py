@@ -41,7 +41,7 @@ class CleanRows:
     path: Path  # of the Parquet file with the cleaned rows, schema "products"
     products: int  # rows of products; the rows after these are labels that are no products
     keys: Lookup  # the ids of the rows and, after these, the other ids of the products
-    group: np.ndarray  # (n,) int64, the number of each row's id, in [0, ids)
+    group: np.ndarray  # (n,) int32, the number of each row's id, in [0, ids)
     owner: np.ndarray  # (len(keys),) int64, the number of the id that each key belongs to
     tokens: np.ndarray  # (n,) int32, words of the title
     images: np.ndarray  # (n,) int32, pictures

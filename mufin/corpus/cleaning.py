@@ -104,8 +104,8 @@ def best_rows(group: np.ndarray, quality: np.ndarray) -> np.ndarray:
     `group` and `quality` are (n,): the group of each row, and a number to compare within a group.
     """
     order = np.lexsort((-quality, group))  # stable, so rows of equal quality keep their order
-    first_of_group = np.unique(group[order], return_index=True)[1]
-    return order[first_of_group]
+    ordered = group[order]
+    return order[np.append(True, ordered[1:] != ordered[:-1])[: len(order)]]
 
 
 def clean_relations(
@@ -117,11 +117,16 @@ def clean_relations(
     Returns `num_products` rows of product numbers and {reason: count}.
     """
     own = source == target
-    # A pair as one integer, so that `unique` sorts by source, then by target.
-    keys = source[~own].astype(np.int64) * num_products + target[~own]
-    distinct = np.unique(keys)
-    rows, values = np.divmod(distinct, max(num_products, 1))
-    return Lists.of_pairs(rows, values, num_products), {
-        "self relations": int(own.sum()),
-        "repeated relations": len(keys) - len(distinct),
-    }
+    # A pair as one integer, so that it is sorted by source, then by target. In place: there can be
+    # hundreds of millions.
+    keys = source.astype(np.int64)
+    keys *= num_products
+    keys += target
+    keys = keys[~own] if own.any() else keys
+    keys.sort()
+    new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    dropped = {"self relations": int(own.sum()), "repeated relations": int((~new).sum())}
+    keys = keys if new.all() else keys[new]
+    offsets = np.searchsorted(keys, np.arange(num_products + 1) * num_products)
+    keys %= max(num_products, 1)
+    return Lists(offsets, keys), dropped

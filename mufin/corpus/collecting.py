@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
-from mufin.artifacts.tables import write_table
 from mufin.corpus.fetch import Fetcher, is_url, place_of
 from mufin.corpus.fetch_log import FetchLog, Record
 from mufin.corpus.fetch_threads import fetch_all
+from mufin.corpus.image_log import ImageLog
 from mufin.corpus.image_store import ImageWriter
 from mufin.corpus.reasons import GIVEN_UP
 from mufin.errors import shown
@@ -25,7 +23,7 @@ def fetch_pictures(
     """Fetch the pictures of all URLs into the log, where a later run finds them."""
 
     def todo() -> Iterator[str]:
-        return (ref for ref in references() if is_url(ref) and ref not in log.done)
+        return (ref for ref in references() if is_url(ref) and not log.done(ref))
 
     fetcher.network.places, total = _places(todo())
     given_up = _fetch_once(todo(), total, fetcher, log, threads)
@@ -62,24 +60,19 @@ def _places(urls: Iterator[str]) -> tuple[list[tuple[str, int]], int]:
 
 def store_pictures(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
     """Write the image store and the image log, one row per (reference, bytes, reason); counts."""
-    writer, rows = ImageWriter(folder / "images"), []
+    writer, log = ImageWriter(folder / "images"), ImageLog()
     failed: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for reference, content, reason in records:
         if reason:
             failed[reason] += 1
             examples.setdefault(reason, shown(cut(reference, 200), 300))
-        rows.append((reference, "" if reason else writer.add(content), reason))
+        log.add(reference, "" if reason else writer.add(content), reason)
     writer.close()
-    rows.sort()
-    columns = zip(*rows) if rows else ((), (), ())
-    texts = (pa.array(column, pa.string()) for column in columns)
-    write_table(
-        dict(zip(("url", "key", "reason"), texts)), "image_log", folder / "image_log.parquet"
-    )
+    log.write(folder / "image_log.parquet")
     return {
         "pictures": len(writer.keys),
-        "references": len(rows),
+        "references": log.rows,
         "failed": dict(failed.most_common()),
     } | ({"failed_examples": examples} if examples else {})
 

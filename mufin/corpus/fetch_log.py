@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mufin.artifacts.publication import sync
+from mufin.corpus.digests import Digests, digest_of
 from mufin.corpus.reasons import GIVEN_UP, lasting
 
 Record = tuple[str, bytes, str]  # reference, bytes, reason
@@ -20,15 +21,16 @@ class FetchLog:
     """The results of all fetches so far, in one file: per record a line of JSON, then the bytes.
 
     Opening it cuts off a last record that a kill left incomplete. If a reference has several
-    records, the last counts. A reference that failed in an earlier run is not in `done`, so it is
+    records, the last counts. A reference that failed in an earlier run is not `done`, so it is
     fetched again, unless it failed for a lasting reason, such as HTTP 404, under the same
     `settings`: others may bound a fetch in another way.
     """
 
     def __init__(self, path: Path, settings: str = ""):
         self.path, self.settings = path, settings
-        self.done: set[str] = set()  # references that this run need not fetch
-        self.places: dict[str, int] = {}  # byte at which the last record of a reference starts
+        # Per reference: twice the byte at which its last record starts, and 1 more if this run need
+        # not fetch it. URLs are kept as digests: as texts, millions of them would take gigabytes.
+        self.records = Digests()
         if path.exists():
             self._read_records()
         self.file = open(path, "ab")
@@ -39,18 +41,20 @@ class FetchLog:
         with open(self.path, "rb") as file:
             while found := _record(file):
                 (reference, _, reason), settings = found
-                if not reason or lasting(reason) and settings == self.settings:
-                    self.done.add(reference)
-                else:
-                    self.done.discard(reference)
-                self.places[reference] = end
+                done = not reason or lasting(reason) and settings == self.settings
+                self.records.put(digest_of(reference), 2 * end + done)
                 end = file.tell()
         os.truncate(self.path, end)
+
+    def done(self, reference: str) -> bool:
+        """Whether this run need not fetch a reference."""
+        number = self.records.get(digest_of(reference))
+        return number >= 0 and number % 2 == 1
 
     def add(self, records: Iterable[Record]) -> None:
         """Append results: per reference the bytes, or no bytes and the reason of the failure.
 
-        All of them are on the disk when the method returns, and only then in `done`. Many at once
+        All of them are on the disk when the method returns, and only then `done`. Many at once
         cost one wait for the disk.
         """
         added: list[tuple[str, str, int]] = []  # reference, reason, place
@@ -64,9 +68,9 @@ class FetchLog:
         self.file.flush()
         os.fsync(self.file.fileno())
         for reference, reason, place in added:
-            self.places[reference] = place
-            if reason != GIVEN_UP:  # nobody was asked, so it may be asked again in this run
-                self.done.add(reference)  # also if it failed: one fetch per run
+            # Done also if it failed: one fetch per run. If it was given up, nobody was asked, so it
+            # may be asked again in this run.
+            self.records.put(digest_of(reference), 2 * place + (reason != GIVEN_UP))
 
     def close(self) -> None:
         self.file.close()
@@ -77,9 +81,9 @@ class FetchLog:
         with open(self.path, "rb") as file:
 
             def record_of(reference: str) -> Record | None:
-                if reference not in self.places:
+                if (number := self.records.get(digest_of(reference))) < 0:
                     return None
-                file.seek(self.places[reference])
+                file.seek(number // 2)
                 found = _record(file)
                 return found and found[0]
 

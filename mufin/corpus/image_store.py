@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mufin.corpus.digests import Digests
 from mufin.errors import ArtifactError, shown
 
 SCHEMA = pa.schema([("key", pa.string()), ("bytes", pa.binary())])
@@ -34,7 +35,7 @@ class ImageWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.number = 0  # of the next file
-        self.keys: set[str] = set()  # of all pictures added
+        self.keys = Digests()  # of all pictures added; the numbers say nothing
         self.pending: list[tuple[str, bytes]] = []  # the row group that is being filled
         self.pending_bytes = self.shard_bytes = 0
         self.writer: pq.ParquetWriter | None = None
@@ -42,8 +43,9 @@ class ImageWriter:
     def add(self, content: bytes) -> str:
         """Store the content, unless the store already holds it; returns its key."""
         key = key_of(content)
-        if key not in self.keys:
-            self.keys.add(key)
+        digest = bytes.fromhex(key)
+        if self.keys.get(digest) < 0:
+            self.keys.put(digest, 0)
             self.pending.append((key, content))
             self.pending_bytes += len(content)
             if self.pending_bytes >= GROUP_BYTES:

@@ -16,6 +16,7 @@ the reciprocal pairs so do paths over two relations.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,8 +76,9 @@ def cold_split(
     parts = divide(relations, test, valid, rng)
     held = np.zeros(len(relations), bool)
     held[parts["valid"]] = held[parts["test"]] = True
-    train_targets = relations.take(parts["train"]).values
-    labels = np.unique(train_targets[~held[train_targets]])
+    targets = np.zeros(len(relations), bool)
+    targets[relations.take(parts["train"]).values] = True
+    labels = np.flatnonzero(targets & ~held)
     if not len(labels):
         if mutual(relations):
             raise mutual_pairs("train")
@@ -88,9 +90,9 @@ def cold_split(
     unseen = np.flatnonzero(held)
     if first_label is not None:
         unseen = np.setdiff1d(np.arange(first_label, len(relations)), labels)
-    return _with_unseen(
-        labels, unseen, {n: (p, relations.take(p)) for n, p in parts.items()}, len(relations)
-    )
+    # Taken one after the other: each is a copy of the relations of its products.
+    related = ((name, products, relations.take(products)) for name, products in parts.items())
+    return _with_unseen(labels, unseen, related, len(relations))
 
 
 def time_split(periods: dict[str, Lists]) -> Splits:
@@ -121,24 +123,27 @@ def time_split(periods: dict[str, Lists]) -> Splits:
     known = train.lengths() > 0
     known[labels] = True
     later = np.unique(np.concatenate([periods[name].values for name in ("valid", "test")]))
-    parts = {}
+    parts = []
     for name, relations in periods.items():
         products = np.flatnonzero(relations.lengths() > 0)
-        parts[name] = products, relations.take(products)
+        parts.append((name, products, relations.take(products)))
     return _with_unseen(labels, later[~known[later]], parts, len(train))
 
 
 def _with_unseen(
-    labels: np.ndarray, unseen: np.ndarray, parts: dict[str, tuple[np.ndarray, Lists]], size: int
+    labels: np.ndarray,
+    unseen: np.ndarray,
+    parts: Iterable[tuple[str, np.ndarray, Lists]],
+    size: int,
 ) -> Splits:
-    """The splits of `parts`, the products of each and what they are related to, of `size` products.
+    """The splits of `parts` (name, products, what they are related to), of `size` products.
 
     A datapoint without truth can neither train nor be evaluated, so it is dropped and counted.
     """
     label_of = _positions(labels, size)
     wider = _positions(np.concatenate([labels, unseen]), size)
     rows, unseen_rows, dropped = {}, {}, {}
-    for name, (products, related) in parts.items():
+    for name, products, related in parts:
         truth = mapped(related, label_of)
         keep = truth.lengths() > 0
         dropped[f"{name} products without a label"] = int((~keep).sum())
@@ -175,7 +180,9 @@ def warm_split(relations: Lists, test: float, valid: float, rng: np.random.Gener
     score 0, so it is dropped and counted.
     """
     parts = divide(relations, test, valid, rng)
-    labels = np.unique(relations.take(parts["train"]).values)
+    targets = np.zeros(len(relations), bool)
+    targets[relations.take(parts["train"]).values] = True
+    labels = np.flatnonzero(targets)
     label_of = _positions(labels, len(relations))
     back = relations.transpose(len(relations))  # row p: the products that are related to p
     in_train = np.zeros(len(relations), bool)
@@ -263,7 +270,7 @@ def _positions(ids: np.ndarray, size: int) -> np.ndarray:
 
 def mapped(lists: Lists, position: np.ndarray) -> Lists:
     """Each value replaced by `position[value]`; values whose position is -1 are removed."""
-    moved = lists.only(position[lists.values] >= 0)
+    moved = lists.only((position >= 0)[lists.values])
     return Lists(moved.offsets, position[moved.values])
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mufin import process_group
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.nn.bags import Bag
 from mufin.nn.mufin import Mufin
 from mufin.progress import progress
 from mufin.ragged import Lists, offsets_of
+
+BATCH = 512  # products encoded at once
+BLOCK = 2**13  # bag rows scaled at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +63,18 @@ def embed(
     products: np.ndarray,
     device: torch.device,
     precision: torch.dtype,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     modalities: set[int] | None = None,
 ) -> Embedded:
     """The embeddings of `products` (n,), row numbers of the store, in eval mode.
 
-    With `modalities` (codes) the bags only hold descriptors of these.
+    With `modalities` (codes) the bags only hold descriptors of these. `batch_size` products, by
+    default `BATCH`, are encoded at once.
     """
-    model.eval()
     rows, kinds, lengths, vectors = [], [], [], []
-    for start in progress(range(0, len(products), batch_size), "embed", f"batches of {batch_size}"):
-        batch = store.batch(products[start : start + batch_size])
-        if modalities is not None:
-            _keep(batch, modalities)
-        with torch.autocast(device.type, precision, precision != torch.float32):
-            bag = model.bag(batch.to(device))
-            vectors.append(model.vector(bag).float().cpu())
+    size = batch_size or BATCH
+    for bag, vector in _encoded(model, store, products, device, precision, size, modalities):
+        vectors.append(vector)
         mask = bag.mask.cpu()
         rows.append(bag.rows.float().cpu()[mask])
         kinds.append(bag.modality.cpu()[mask])
@@ -85,6 +86,27 @@ def embed(
         offsets_of(_flat(lengths, torch.zeros(0, dtype=torch.int64))),
         _flat(vectors, torch.zeros(0, dim)),
     )
+
+
+def _encoded(
+    model: Mufin,
+    store: DescriptorStore,
+    products: np.ndarray,
+    device: torch.device,
+    precision: torch.dtype,
+    size: int,
+    modalities: set[int] | None = None,
+) -> Iterator[tuple[Bag, Tensor]]:
+    """The bags of each batch of `size` products, on the device, and their vectors on the CPU."""
+    model.eval()
+    for start in progress(range(0, len(products), size), "embed", f"batches of {size}"):
+        batch = store.batch(products[start : start + size])
+        if modalities is not None:
+            _keep(batch, modalities)
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            bag = model.bag(batch.to(device))
+            vector = model.vector(bag).float().cpu()
+        yield bag, vector
 
 
 def _keep(batch: DescriptorBatch, modalities: set[int]) -> None:
@@ -116,17 +138,60 @@ def embed_members(
     precision: torch.dtype,
     modalities: set[int] | None = None,
 ) -> list[Embedded]:
-    """`embed` by each member of an ensemble."""
+    """`embed` by each member of an ensemble; all processes of the stage must call it.
+
+    Each of them embeds its share, and all get all embeddings. The shares are whole batches, the
+    same as of one process, and so are the bytes.
+    """
+    mine = products[process_group.share(len(products), BATCH)]
     return [
-        embed(m.to(device), store, products, device, precision, modalities=modalities)
+        _gathered(embed(m.to(device), store, mine, device, precision, None, modalities), device)
         for m in members
     ]
 
 
+@torch.inference_mode()
+def embed_vectors(
+    members: list[Mufin],
+    store: DescriptorStore,
+    products: np.ndarray,
+    device: torch.device,
+    precision: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `joint_vectors` of `embed_members`, and (n,) bool whether a product has any descriptor.
+
+    The bags, which are many times larger, are not kept. All processes of the stage must call it.
+    """
+    mine = products[process_group.share(len(products), BATCH)]
+    every: list[np.ndarray] = []
+    for model in members:
+        vectors, filled = [], []
+        for bag, vector in _encoded(model.to(device), store, mine, device, precision, BATCH):
+            vectors.append(vector)
+            filled.append(bag.mask.any(1).cpu())
+        there = process_group.gather(_flat(filled, torch.zeros(0, dtype=torch.bool)), device)
+        every.append(process_group.gather(_flat(vectors, torch.zeros(0, model.dim)), device))
+    return _joined(every), there
+
+
+def _gathered(mine: Embedded, device: torch.device) -> Embedded:
+    """The products of all processes."""
+    rows, modality, sizes, vectors = (
+        process_group.gather(part, device)
+        for part in (mine.rows, mine.modality, mine.sizes, mine.vectors)
+    )
+    return Embedded(rows, modality, offsets_of(sizes), vectors)
+
+
 def joint_vectors(embedded: list[Embedded]) -> np.ndarray:
     """(n, members x D) float32: the vectors of all members side by side, unit norm."""
-    vectors = np.concatenate([e.vectors for e in embedded], 1)
-    return vectors / np.sqrt(len(embedded), dtype=np.float32)
+    return _joined([e.vectors for e in embedded])
+
+
+def _joined(vectors: list[np.ndarray]) -> np.ndarray:
+    joined = np.concatenate(vectors, 1)
+    joined /= np.sqrt(len(vectors), dtype=np.float32)
+    return joined
 
 
 def search_vectors(embedded: list[Embedded]) -> np.ndarray:
@@ -144,8 +209,14 @@ def joint_rows(embedded: list[Embedded]) -> np.ndarray:
     would be found, and in beta c + (1 - beta) a the similarity a would dominate the classifier
     score c. So all similarities are cosines.
     """
-    rows = np.concatenate([unit_rows(e.rows) for e in embedded], 1)
-    return rows / np.sqrt(len(embedded), dtype=np.float32)
+    widths = [e.rows.shape[1] for e in embedded]
+    out = np.empty((len(embedded[0].rows), sum(widths)), np.float32)
+    for start in range(0, len(out), BLOCK):  # beside the result, a copy of few rows is held
+        at = slice(start, start + BLOCK)
+        for e, column in zip(embedded, np.cumsum(widths) - widths):
+            out[at, column : column + e.rows.shape[1]] = unit_rows(e.rows[at])
+    out /= np.sqrt(len(embedded), dtype=np.float32)
+    return out
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:

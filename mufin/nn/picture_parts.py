@@ -7,8 +7,6 @@ machine.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from mufin.artifacts.arrays import ShardWriter
 from mufin.artifacts.contents import contents_of
-from mufin.artifacts.files import artifact_json, write_json
+from mufin.artifacts.files import artifact_json, link_file, write_json
 from mufin.artifacts.publication import publish
 from mufin.corpus.decoding import NOT_STORED, decoded_files
 from mufin.corpus.image_store import stored_keys
@@ -174,10 +172,7 @@ def link(parts: Parts, name: str, folder: Path) -> dict[str, tuple[int, str]]:
     out = {}
     for number, source in enumerate(parts.shards):
         target = folder / f"{name}-{number:05d}.npy"
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+        link_file(source, target)
         out[target.name] = parts.known[source]
     return out
 

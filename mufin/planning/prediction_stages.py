@@ -23,7 +23,6 @@ from mufin.planning.training_stages import (
 from mufin.planning.work import Held, Phase, Stage, Work
 from mufin.ranking.title_ridge import CELLS, MOST, MOST_BYTES
 
-JOINED = 3  # copies of bag rows while they are scaled and joined (`nn.embedding.joint_rows`)
 FOUND = 12 * 2  # bytes per label found, with a copy: id and similarity
 WORDS = 40  # distinct words per square root of all words of titles, about
 STEPS = 60  # of conjugate gradients for the title ridge, assumed
@@ -33,15 +32,12 @@ STORED_FOLD = 2.5  # bytes of a candidate's id in a Parquet file
 def retrieve(run: Run) -> Stage:
     """Module II (`pipeline.retrieve`): embed all, search all bag rows and centroids of labels."""
     s, r, n = run.sizes, run.params.retrieve, run.network
-    rows = searched(run, r.vectors)
-    size, bags = rows * n.joint * FLOAT, label_bags(run)
+    rows, bags = searched(run, r.vectors), label_bags(run)
     kept = [*run.process(), Held("vectors of all", embeddings_file(run), "encoder.dim")]
     k = min(r.shortlist, s.labels)
-    search = search_work(
-        run, "labels", r.search, rows, run.splits, (r.hnsw.ef_construction, r.hnsw.ef)
-    )
+    ef = r.hnsw.ef_construction, r.hnsw.ef
+    search = search_work(run, "labels", r.search, rows, run.splits, ef, r.hnsw.threads)
     found = Held("shortlists", max(s.train, s.test) * k * float(FOUND), "retrieve.shortlist")
-    given = Held("searched rows", size, "retrieve.vectors")
     phases = [
         loading(run, {"models/pretrain": False}),
         Phase(
@@ -52,13 +48,13 @@ def retrieve(run: Run) -> Stage:
         Phase(
             "embed datapoints",
             [run.embedding("embed datapoints", run.splits, s.pictures)],
-            [*run.process(), bags, _datapoint_bags(run, s.train)],
+            [*run.process(), bags, _datapoints(run)],
         ),
         Phase("join vectors", [], [*kept, bags, _joined(run)]),
         Phase(
             "search",
             search,
-            [*kept, given, *search_held(run, "rows", r.search, rows, r.hnsw.m), found],
+            [*kept, *search_held(run, "rows", r.search, rows, r.hnsw.m), found],
         ),
     ]
     files = {
@@ -74,15 +70,15 @@ def label_bags(run: Run, labels: float | None = None, networks: int = 1) -> Held
     return run.embedded("bags of labels", labels, run.sizes.label_pictures, members)
 
 
-def _datapoint_bags(run: Run, datapoints: float) -> Held:
-    """Bags of datapoints by all members, one of them twice while its batches are joined."""
-    what = "bags of datapoints"
-    return run.embedded(what, datapoints, run.sizes.pictures, run.network.members + 1)
+def _datapoints(run: Run) -> Held:
+    """Vectors of the train datapoints by all members, twice while their batches are joined."""
+    size = 2 * run.sizes.train * run.network.joint * float(FLOAT)
+    return Held("vectors of datapoints", size, "encoder.dim")
 
 
 def _joined(run: Run) -> Held:
     size = run.sizes.labels * run.network.rows(run.sizes.label_pictures)
-    return Held("joined bag rows", JOINED * size * run.network.joint * FLOAT, "encoder.dim")
+    return Held("joined bag rows", size * run.network.joint * FLOAT, "encoder.dim")
 
 
 def index(run: Run) -> Stage:
@@ -93,21 +89,19 @@ def index(run: Run) -> Stage:
     bags = label_bags(run, networks=networks)
     folders = {"models/finetune": True} | ({"models/pretrain": False} if networks == 2 else {})
     vectors = Held("vectors of datapoints", s.train * n.joint * 4.0, "encoder.dim")
-    given = Held("searched rows", rows * n.joint * FLOAT, "retrieve.vectors")
     kept = [*run.process(), bags, vectors]
     ef = x.hnsw.ef_construction, x.hnsw.ef
-    build = search_work(run, "labels", x.search, rows, 0, ef)
+    build = search_work(run, "labels", x.search, rows, 0, ef, x.hnsw.threads)
     embed = [run.embedding("embed labels", networks * s.labels, s.label_pictures)]
     embed.append(run.embedding("embed datapoints", s.train, s.pictures))
     phases = [
         loading(run, folders),
-        Phase("embed", embed, [*run.process(), bags, _datapoint_bags(run, s.train)]),
-        Phase("join vectors", [], [*kept, _joined(run)]),
+        Phase("embed", embed, [*run.process(), bags, _datapoints(run)]),
     ]
-    held = [*kept, given, *search_held(run, "rows", x.search, rows, x.hnsw.m)]
+    held = [*kept, *_graph_held(run, "rows", rows)]
     if x.voters:
-        held += search_held(run, "voters", x.search, s.train, x.hnsw.m)
-        build += search_work(run, "voters", x.search, s.train, 0, ef)
+        held += _graph_held(run, "voters", s.train)
+        build += search_work(run, "voters", x.search, s.train, 0, ef, x.hnsw.threads)
     phases.append(Phase("build the search", build, held))
     if x.title_ridge:
         phases.append(_ridge(run, held))
@@ -124,6 +118,13 @@ def index(run: Run) -> Stage:
         0.0,
         refused if many else "",
     )
+
+
+def _graph_held(run: Run, what: str, rows: float) -> list[Held]:
+    """What the stage index holds of a search: the graph; exact search arranges rows when asked."""
+    x = run.params.index
+    exact = is_exact(run, x.search, rows)
+    return [] if exact else search_held(run, what, x.search, rows, x.hnsw.m)
 
 
 def index_files(run: Run) -> dict[str, float]:

@@ -54,17 +54,24 @@ def search_held(run: Run, what: str, search: str, rows: float, m: int) -> list[H
     scores = 2.0 * FLOAT * min(scores, run.splits * (rows + run.sizes.labels))
     return [
         Held(f"sorted {what}", size, setting, True),
-        # On its way to the device the copy is on the host too
-        Held(f"sorted {what} on the host", size if on_device else 0.0, setting),
         Held(SCORES, scores, on_device=True),
         Held("order of rows", rows * 5.0 * LONG),
     ]
 
 
 def search_work(
-    run: Run, what: str, search: str, rows: float, queries: float, ef: tuple[int, int]
+    run: Run,
+    what: str,
+    search: str,
+    rows: float,
+    queries: float,
+    ef: tuple[int, int],
+    threads: int | str = 1,
 ) -> list[Work]:
-    """Building and asking a search; `ef` are ef_construction and ef of HNSW."""
+    """Building and asking a search; `ef` are ef_construction and ef of HNSW, which `threads` build.
+
+    A number of threads above 1 counts as all cores.
+    """
     dim = run.network.joint
     if is_exact(run, search, rows):
         flop, moved = 2.0 * rows * dim * queries, 3.0 * FLOAT * rows * queries
@@ -73,6 +80,6 @@ def search_work(
     build = rows / rates.GRAPH_ROWS * dim / MEASURED_DIM * ef[0] / MEASURED_BUILD
     ask = queries / rates.GRAPH_QUERIES * dim / MEASURED_DIM * ef[1] / MEASURED_EF
     return [
-        Work(what=f"build the graph of {what}", core_seconds=build, one_core=True),
+        Work(what=f"build the graph of {what}", core_seconds=build, one_core=threads == 1),
         Work(what=f"ask the graph of {what}", core_seconds=ask, one_core=True),
     ]

@@ -15,7 +15,7 @@ SPARSE = 2  # the same for a table of rows: two moments; gradients are those of 
 QUEUED = 3  # steps whose inputs are in memory: one in use, two prepared (`training.loop`)
 FRAGMENTS = 1.1  # what torch's allocator takes per byte that tensors take
 MINING = 8 * 6  # bytes per datapoint-label pair: the graph, its transpose, sorted keys
-NEGATIVES = 8 * 10  # bytes per shortlisted label while the negatives are found (`mining.members`)
+NEGATIVES = 8  # bytes per shortlisted label: blocks of negatives, then these put together
 
 
 def pretrain(run: Run) -> Stage:

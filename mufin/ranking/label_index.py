@@ -16,11 +16,11 @@ from mufin.artifacts.files import artifact_json, write_json
 from mufin.artifacts.mapped import MappedTensors
 from mufin.artifacts.publication import publish
 from mufin.errors import ArtifactError, shown
-from mufin.nn.embedding import Embedded, joint_rows, joint_vectors, unit_rows
+from mufin.nn.embedding import Embedded, joint_rows, joint_vectors
 from mufin.ragged import Lists, offsets_of
 from mufin.ranking.neighbour_votes import NeighbourVotes
 from mufin.ranking.title_ridge import TitleRidge
-from mufin.retrieval.augmented import rows_in_use, searched_rows
+from mufin.retrieval.augmented import searched_rows
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours
 from mufin.retrieval.made_rows import MadeRows
@@ -64,39 +64,27 @@ class LabelIndex:
         return Lists(offsets_of(there.astype(np.int64)), found[there])
 
 
-def label_rows(kind: str, labels: list[Embedded], centroids: np.ndarray) -> LabelRows:
-    """The vectors of all members by which `labels` are found; `kind` is bag or vec."""
-    rows, vectors = joint_rows(labels), joint_vectors(labels)
-    return searched_rows(kind, rows, labels[0].offsets, vectors, centroids)
-
-
-def made_label_rows(
-    kind: str, labels: list[Embedded], centroids: np.ndarray, release: Callable[[], None]
+def label_rows(
+    kind: str,
+    labels: list[Embedded],
+    centroids: np.ndarray,
+    release: Callable[[], None] | None = None,
 ) -> LabelRows:
-    """`label_rows` whose vectors are computed when they are read: they would double the memory.
+    """The vectors of all members by which `labels` are found; `kind` is bag or vec.
 
-    `release` is called after many of them were read.
+    They are computed when they are read: all of them would double the memory. `release` is called
+    after many of them were read.
     """
     offsets, width = labels[0].offsets, centroids.shape[1]
-    of_bags, of_centroids = rows_in_use(kind, offsets, centroids)
-
-    def of_labels(numbers: np.ndarray) -> np.ndarray:
-        if kind == "bag":
-            return joint_rows([replace(e, rows=e.rows[numbers]) for e in labels])
-        own = of_bags[numbers]
-        return joint_vectors([replace(e, vectors=e.vectors[own]) for e in labels])
-
-    def make(numbers: np.ndarray) -> np.ndarray:
-        of_bag = numbers < len(of_bags)
-        if of_bag.all():
-            return of_labels(numbers)
-        out = np.empty((len(numbers), width), np.float32)
-        out[of_bag] = of_labels(numbers[of_bag])
-        out[~of_bag] = unit_rows(centroids[of_centroids[numbers[~of_bag] - len(of_bags)]])
-        return out
-
-    label = np.concatenate([of_bags, of_centroids])
-    return LabelRows(MadeRows((len(label), width), make, release), label, len(offsets) - 1)
+    rows = MadeRows(
+        (len(labels[0].rows), width),
+        lambda numbers: joint_rows([replace(e, rows=e.rows[numbers]) for e in labels]),
+    )
+    vectors = MadeRows(
+        (len(labels[0].vectors), width),
+        lambda numbers: joint_vectors([replace(e, vectors=e.vectors[numbers]) for e in labels]),
+    )
+    return searched_rows(kind, rows, offsets, vectors, centroids, release)
 
 
 def save_index(index: LabelIndex, folder: Path, made_from: Mapping[str, str] | None = None) -> None:
@@ -150,7 +138,7 @@ def load_index(folder: Path, device: torch.device) -> LabelIndex:
         found = None
         if facts["retrieve_model"] == "pretrain":
             found = [Embedded(*(tensors[f"found/{m}/{n}"] for n in FIELDS)) for m in members]
-        rows = made_label_rows(
+        rows = label_rows(
             facts["retrieve_vectors"], found or labels, tensors["centroids"], tensors.release
         )
         return LabelIndex(

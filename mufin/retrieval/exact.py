@@ -20,6 +20,7 @@ from mufin.retrieval.made_rows import MadeRows
 
 BUDGET = 2**26  # float32 scores per chunk on a CPU, 256 MB; temporaries need as much again
 GPU_BUDGET = 2**30  # the same on a GPU, 4 GB, but at most a sixteenth of its free bytes
+MOVED = 2**13  # rows copied at once while they are arranged
 LAYERS = 64  # rows per label that are layers, see `ExactNeighbours`; a bag has about a dozen
 
 
@@ -57,6 +58,16 @@ class LabelRows:
         return LabelRows(self.rows, label, self.num_labels)
 
 
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """Rows in the layout of `_layers`, on a device."""
+
+    rows: Tensor  # (R, D) float32
+    sizes: list[int]  # rows of each part
+    further: list[int]  # the place of the label of each part after the layers
+    column: Tensor  # (L,) the place of each label
+
+
 class ExactNeighbours:
     """The labels with the largest inner products (MUFIN Sec. 3.1, Module II).
 
@@ -69,15 +80,14 @@ class ExactNeighbours:
     """
 
     def __init__(self, rows: LabelRows, device: torch.device):
-        self.device = device
-        self._arrange(rows)
+        self.source, self.device = rows, device
+        self._arranged: Arranged | None = None  # by the first search, as `index` makes none
 
-    def _arrange(self, rows: LabelRows) -> None:
-        self.source = rows
-        order, self.sizes, self.further, column = _layers(rows)
-        arranged = np.ascontiguousarray(rows.rows[order], np.float32)
-        self.rows = torch.from_numpy(arranged).to(self.device)
-        self.column = torch.from_numpy(column).to(self.device)
+    def arranged(self) -> Arranged:
+        """The rows in layers, on the device."""
+        if self._arranged is None:
+            self._arranged = _arranged(self.source, self.device)
+        return self._arranged
 
     @torch.inference_mode()
     def search(
@@ -97,11 +107,9 @@ class ExactNeighbours:
 
         Raises MufinError if the queries have another width or are not finite.
         """
-        queries = checked(queries, self.rows.shape[1])
-        n, width = len(queries), min(k, self.source.num_labels)
+        queries = checked(queries, self.source.rows.shape[1])
+        n, width, step = len(queries), min(k, self.source.num_labels), self.at_once()
         labels, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
-        # A chunk of queries makes a score per row and a maximum per label.
-        step = max(1, self._budget() // max(len(self.rows) + self.source.num_labels, 1))
         barred = None if allowed is None else torch.from_numpy(~allowed).to(self.device)
         with _full_float32():
             for start in range(0, n, step):
@@ -121,33 +129,44 @@ class ExactNeighbours:
     def _best(self, queries: Tensor) -> Tensor:
         """(q, L) the maximum over the rows of each label, -inf for a label without rows."""
         # Columns are labels by their number of rows, until the last line puts them in id order.
+        a = self.arranged()
         best = torch.full((len(queries), self.source.num_labels), -torch.inf, device=self.device)
-        layers = self.rows.split(self.sizes) if self.sizes else ()
+        layers = a.rows.split(a.sizes) if a.sizes else ()
         for layer in layers[:LAYERS]:
             part = best[:, : len(layer)]  # a layer has one row of each of the first labels
             torch.maximum(part, queries @ layer.T, out=part)
         # If there is any further part, there are LAYERS layers before it.
-        for place, vectors in zip(self.further, layers[LAYERS:]):
+        for place, vectors in zip(a.further, layers[LAYERS:]):
             part = best[:, place]  # many rows of one label
             torch.maximum(part, (queries @ vectors.T).amax(1), out=part)
-        return best.index_select(1, self.column)
+        return best.index_select(1, a.column)
 
-    def _budget(self) -> int:
-        """Scores per chunk."""
+    def at_once(self) -> int:
+        """The queries that are compared at once: each has a score per row and one per label."""
+        budget = BUDGET
         if self.device.type == "cuda":
-            return min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 16)
-        return BUDGET
+            budget = min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 16)
+        return max(1, budget // max(len(self.arranged().rows) + self.source.num_labels, 1))
 
     def add(self, rows: LabelRows) -> None:
         """Adds rows, of known labels or of new ones."""
-        self._arrange(self.source.joined(rows))
+        self.source, self._arranged = self.source.joined(rows), None
 
     def remove(self, labels: np.ndarray) -> None:
         """Removes `labels` from all later searches."""
-        self._arrange(self.source.without(labels))
+        self.source, self._arranged = self.source.without(labels), None
 
     def save(self, folder: Path) -> None:
         """Saves nothing: the caller keeps the rows, and they are the index."""
+
+
+def _arranged(rows: LabelRows, device: torch.device) -> Arranged:
+    order, sizes, further, place = _layers(rows)
+    out = torch.empty(len(order), rows.rows.shape[1], device=device)
+    for start in range(0, len(order), MOVED):
+        part = np.ascontiguousarray(rows.rows[order[start : start + MOVED]], np.float32)
+        out[start : start + MOVED] = torch.from_numpy(part)
+    return Arranged(out, sizes, further, torch.from_numpy(place).to(device))
 
 
 def _layers(rows: LabelRows) -> tuple[np.ndarray, list[int], list[int], np.ndarray]:

@@ -18,6 +18,7 @@ from mufin.retrieval.within import search_within
 OVER_FETCH = 7  # rows per wanted label at first; real bags need 4.7 (median), at most 6.7
 WIDEST = 64  # fetching more than 1/64 of the rows from the graph costs more than exact search
 FEW = 16  # where at most 1/16 of the labels are allowed, exact search among these is faster
+ADDED = 2**13  # rows given to the graph at once
 FETCHED = 2**22  # rows fetched at once, which takes about 200 MB
 
 
@@ -48,12 +49,11 @@ class HnswNeighbours:
         self.ef, self.threads = ef, threads
         self.graph = hnswlib.Index("ip", rows.rows.shape[1])
         if graph is None:
-            vectors = checked(np.asarray(rows.rows), rows.rows.shape[1])
             capacity = max(len(rows.rows), 1)
             self.graph.init_index(
                 capacity, M=m, ef_construction=ef_construction, random_seed=seed + 1
             )
-            self._insert(vectors, 0)
+            self._insert(rows, 0)
         else:
             self.graph.load_index(str(graph), max_elements=len(rows.rows))
         self._set_source(rows)
@@ -157,18 +157,18 @@ class HnswNeighbours:
             self._exact_search = ExactNeighbours(self.source, torch.device("cpu"))
         return self._exact_search
 
-    def _insert(self, rows: np.ndarray, first: int) -> None:
-        if len(rows):
-            vectors = np.ascontiguousarray(rows, np.float32)
-            numbers = np.arange(first, first + len(rows))
+    def _insert(self, rows: LabelRows, first: int) -> None:
+        """Adds the rows to the graph, with numbers from `first` on."""
+        for start in range(0, len(rows.rows), ADDED):
+            vectors = checked(rows.rows[start : start + ADDED], self.graph.dim)
+            numbers = np.arange(first + start, first + start + len(vectors))
             self.graph.add_items(vectors, numbers, num_threads=self.threads)
 
     def add(self, rows: LabelRows) -> None:
         """Adds rows, of known labels or of new ones."""
-        vectors = checked(np.asarray(rows.rows), self.source.rows.shape[1])
         first = len(self.source.rows)
-        self.graph.resize_index(max(first + len(vectors), 1))
-        self._insert(vectors, first)
+        self.graph.resize_index(max(first + len(rows.rows), 1))
+        self._insert(rows, first)
         self._set_source(self.source.joined(rows))
 
     def remove(self, labels: np.ndarray) -> None:

@@ -6,8 +6,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from mufin import process_group
 from mufin.errors import ArtifactError, shown
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
 from mufin.retrieval.graph_file import check_graph
@@ -32,10 +34,33 @@ def build_neighbours(
     `m`, `ef_construction`, `ef`, `seed` and `threads` are those of hnswlib. With one thread the
     same rows give the same bytes.
     """
-    auto_exact = device.type == "cuda" or len(rows.label) <= AUTO_EXACT
-    if kind == "exact" or (kind == "auto" and auto_exact):
+    if is_exact(rows, kind, device):
         return ExactNeighbours(rows, device)
     return HnswNeighbours(rows, m, ef_construction, ef, seed, threads)
+
+
+def is_exact(rows: LabelRows, kind: str, device: torch.device) -> bool:
+    """Whether a search of `kind` exact, hnsw or auto over `rows` is exact."""
+    auto_exact = device.type == "cuda" or len(rows.label) <= AUTO_EXACT
+    return kind == "exact" or (kind == "auto" and auto_exact)
+
+
+def shared_search(
+    search: ExactNeighbours | HnswNeighbours, queries: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`search.search(queries, k)`; where it is exact, all processes of the stage must call it.
+
+    Each of them answers its share of the queries, and all get all answers. The queries that are
+    compared at once are the same as in one process, on a GPU with as much free memory, and so are
+    the bytes. HNSW uses all cores of a machine from one process, which alone calls this.
+    """
+    if isinstance(search, HnswNeighbours):
+        return search.search(queries, k)
+    mine = process_group.share(len(queries), search.at_once())
+    labels, similarity = (
+        process_group.gather(part, search.device) for part in search.search(queries[mine], k)
+    )
+    return labels, similarity
 
 
 def load_neighbours(

@@ -1,4 +1,4 @@
-"""Several processes that train one model, started by torchrun (PyTorch's distributed runtime).
+"""Bags and gradients of several processes that train one model (`mufin.process_group`).
 
 Any number of processes gives the result of one process:
 
@@ -13,61 +13,16 @@ Any number of processes gives the result of one process:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import pad
 
-from mufin import environment
-from mufin.errors import MufinError
 from mufin.nn.bags import Bag
-
-OF_TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def start(device: torch.device) -> None:
-    """Joins the other processes if torchrun started this one.
-
-    Raises MufinError if the environment names several processes and torchrun did not set it.
-    """
-    if (count := environment.world_size()) == 1 or dist.is_initialized():
-        return
-    if missing := [name for name in OF_TORCHRUN if not os.environ.get(name)]:
-        raise MufinError(
-            f"WORLD_SIZE is {count} and {missing[0]} is not set; start the stage with torchrun, or "
-            "unset WORLD_SIZE"
-        )
-    if (number := environment.rank()) >= count:
-        raise MufinError(
-            f"RANK is {number} and WORLD_SIZE {count}; start the stage with torchrun, or unset both"
-        )
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def world() -> int:
-    """The number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """The number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def barrier() -> None:
-    """Waits until all processes are here."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def share(count: int) -> slice:
-    """This process's contiguous part of `count` items; the parts differ by at most one item."""
-    return slice(count * rank() // world(), count * (rank() + 1) // world())
+from mufin.process_group import rank, share_of, world
 
 
 class _GatherRows(torch.autograd.Function):
@@ -107,25 +62,10 @@ def gather_bags(bag: Bag, count: int) -> Bag:
     return Bag(rows[keep], modality[keep].to(torch.int8))
 
 
-def gather_rows(rows: np.ndarray, count: int, device: torch.device) -> np.ndarray:
-    """The rows of all processes, (count, D) float32, from those of each one's `share(count)`.
-
-    All processes get the same bytes, so all mine the same positives and clusters from them.
-    """
-    if world() == 1:
-        return rows
-    most = -(-count // world())
-    mine = torch.zeros(most, rows.shape[1], device=device)  # padded to the largest share
-    mine[: len(rows)] = torch.from_numpy(rows).to(device)
-    out = mine.new_empty(world() * most, rows.shape[1])
-    dist.all_gather_into_tensor(out, mine)
-    return out.cpu()[_places(count, most)].numpy()
-
-
 def _places(count: int, most: int) -> Tensor:
     """(count,) the place of each item among the gathered shares, each padded to `most` items."""
-    parts = [(count * r // world(), count * (r + 1) // world()) for r in range(world())]
-    return torch.cat([torch.arange(b - a) + r * most for r, (a, b) in enumerate(parts)])
+    parts = [share_of(r, count) for r in range(world())]
+    return torch.cat([torch.arange(p.stop - p.start) + r * most for r, p in enumerate(parts)])
 
 
 def reduce_gradients(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mufin import process_group
 from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.errors import MufinError
@@ -139,7 +140,7 @@ class Finetuning:
         both = np.concatenate([self.datapoints[datapoints], self.label_products[labels]])
         products, place = np.unique(both, return_inverse=True)
         return Step(
-            self.store.batch(products[distributed.share(len(products))]),
+            self.store.batch(products[process_group.share(len(products))]),
             len(products),
             torch.from_numpy(labels),
             torch.from_numpy(place[: len(datapoints)]),

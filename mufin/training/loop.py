@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mufin import process_group
 from mufin.errors import MufinError
 from mufin.progress import progress
 from mufin.training import distributed
@@ -120,7 +121,7 @@ class _Run(Generic[S]):
 
     def save(self) -> None:
         """Writes a checkpoint of this position; under torchrun only the first process does."""
-        if distributed.rank() == 0:
+        if process_group.rank() == 0:
             tensors, facts = self.job.state()
             position = {"epoch": self.epoch, "step": self.step, "job": facts}
             learnt = {"curve": self.curve, "losses": self.losses}
@@ -162,7 +163,7 @@ class _Run(Generic[S]):
                 self.losses += self._finite(epoch, pending)
                 pending = []
                 # Several processes write checkpoints between epochs only.
-                alone = distributed.world() == 1
+                alone = process_group.world() == 1
                 if alone and self.step < job.steps and self.checkpoint_is_due():
                     self.save()
 
@@ -173,7 +174,7 @@ class _Run(Generic[S]):
         autocast = machine.precision != torch.float32
         with torch.autocast(machine.device.type, machine.precision, autocast):
             loss = job.loss(prepared)
-        (loss / distributed.world()).backward()
+        (loss / process_group.world()).backward()
         distributed.reduce_gradients(optimisers.before, optimisers.sparse_before, optimisers.after)
         total = job.epochs * job.steps
         at = epoch * job.steps + step

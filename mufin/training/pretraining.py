@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mufin import process_group
 from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.nn.embedding import embed
@@ -163,9 +164,9 @@ class Pretraining:
 
     def _vectors(self, products: np.ndarray) -> np.ndarray:
         """The present vectors of `products`, (n, D); each process embeds its share."""
-        device, mine = self.machine.device, products[distributed.share(len(products))]
+        device, mine = self.machine.device, products[process_group.share(len(products))]
         embedded = embed(self.model, self.store, mine, device, self.machine.precision)
-        return distributed.gather_rows(embedded.vectors, len(products), device)
+        return process_group.gather(embedded.vectors, device)
 
     def _similarity(self, anchors: np.ndarray, others: np.ndarray) -> np.ndarray:
         """(nnz,) <z, x> of each pair of the graph, computed a million pairs at a time."""
@@ -198,7 +199,7 @@ class Pretraining:
         both = np.concatenate([self.anchors[anchors], self.others[others]])
         products, place = np.unique(both, return_inverse=True)
         return Step(
-            self.store.batch(products[distributed.share(len(products))]),
+            self.store.batch(products[process_group.share(len(products))]),
             len(products),
             torch.from_numpy(place[: len(anchors)]),
             torch.from_numpy(place[len(anchors) :]),

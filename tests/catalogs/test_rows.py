@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mufin.catalogs import opening, spreadsheet, text_files
+from mufin.catalogs import opening, parquet_rows, spreadsheet, text_files
 from mufin.catalogs.bad_rows import BadRows
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.rows import rows_of
@@ -424,3 +424,20 @@ def test_damaged_files_give_rows_or_one_sentence(tmp_path, whole, data):
         assert all(isinstance(row, dict) for row in rows)
     except MufinError as error:
         assert name in str(error) and "\n" not in str(error)
+
+
+def test_a_batch_of_too_many_bytes_is_read_in_smaller_ones():
+    rows, sizes = pa.record_batch({"a": list(range(50))}), []
+
+    class Refusing:
+        """Refuses a batch of more than 4 rows after the first 20, as Arrow one of 2 GiB."""
+
+        def iter_batches(self, size, columns):
+            sizes.append(size)
+            for start in range(0, 50, size):
+                if size > 4 and start >= 20:
+                    raise pa.ArrowNotImplementedError("nested data in several arrays")
+                yield rows.slice(start, size)
+
+    found = [n for batch in parquet_rows._batches(Refusing(), 20, ["a"]) for n in batch["a"]]
+    assert [n.as_py() for n in found] == list(range(50)) and sizes == [20, 1]

@@ -89,7 +89,7 @@ def test_more_products_take_more_of_everything():
         for what in ("flop", "memory", "written", "seconds_gpu", "seconds_cpu"):
             assert a[what] <= b[what], (a["stage"], what)
     written = [sum(stage["written"] for stage in stages) for stages in (few, many)]
-    assert 3 < written[1] / written[0] < 4  # encoders and word vectors do not grow
+    assert 2.5 < written[1] / written[0] < 4  # encoders and word vectors do not grow
 
 
 def test_no_sizes_are_asked_for_in_a_sentence():

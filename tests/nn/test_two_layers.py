@@ -133,17 +133,17 @@ import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from mufin.nn.weights import weights_of
-from mufin.training import distributed
+from mufin import process_group
 from mufin.training.loop import train
 from tests.nn.test_two_layers import job_of
 from tests.support.training import machine, pretraining
 torch.set_num_threads(1)
-distributed.start(torch.device("cpu"))
+process_group.start(torch.device("cpu"))
 where = machine(Path(sys.argv[1]), 1e9)
 job, optimisers = job_of(pretraining, where)
 train(job, optimisers, 5, 10, where)
-save_file(weights_of(job.model), where.scratch / f"{distributed.rank()}.safetensors")
-distributed.barrier()
+save_file(weights_of(job.model), where.scratch / f"{process_group.rank()}.safetensors")
+process_group.barrier()
 """
 
 

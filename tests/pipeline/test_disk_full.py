@@ -47,7 +47,6 @@ from mufin.artifacts.embeddings import PretrainEmbeddings, write_embeddings
 from mufin.artifacts.files import write_csv, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.models import write_members
-from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import write_table
 from mufin.nn.weights import weights_of
 from mufin.retrieval.exact import LabelRows
@@ -79,7 +78,7 @@ class Frozen:
 
 def text(folder):
     tokens, lengths = np.ones((2000, 16), np.int32), np.arange(2000) % 17
-    precompute._text_inputs(Frozen(), tokens, lengths, np.arange(9), Precomputed(folder))
+    precompute._text_inputs(Frozen(), tokens, lengths, folder)
 
 
 def pictures(folder):

@@ -27,6 +27,7 @@ from mufin.nn.frozen import to_int8
 from mufin.nn.image_encoder import load_image_encoder
 from mufin.nn.text_encoder import load_text_encoder
 from mufin.params import load_params
+from pipeline import precompute
 from tests.support.artifacts import sealed
 from tests.support.stages import (
     SIZE,
@@ -334,6 +335,26 @@ def test_a_stage_that_ended_goes_on_after_its_last_whole_file(damaged, tmp_path,
     assert len(of_files) == 3 + 2  # the two files that were done are not read again
     assert contents(unbroken) == contents(again)
     assert not list((home / "ended/scratch/precompute").iterdir())
+
+
+def test_titles_that_are_done_are_not_encoded_again(damaged, monkeypatch):
+    unbroken = made(damaged, "titles-unbroken", **trains(1))
+    real, read = precompute._frozen, []
+    monkeypatch.setattr(precompute, "SYNCED", 2)
+
+    def frozen(encoder, *inputs):
+        read.append(len(inputs[0]))
+        if len(read) == 6:
+            raise RuntimeError("the stage ends here")
+        return real(encoder, *inputs)
+
+    monkeypatch.setattr(precompute, "_frozen", frozen)
+    with pytest.raises(RuntimeError, match="ends here"):
+        made(damaged, "titles-ended", **trains(1))
+    again = made(damaged, "titles-ended", **trains(1))
+    batches = -(-len(products(damaged)) // 16)
+    assert len(read) == 6 + batches - 4  # four batches were on the disk
+    assert contents(unbroken) == contents(again)
 
 
 def test_files_of_the_store_change_no_row(damaged, stored, tmp_path):

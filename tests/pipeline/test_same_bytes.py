@@ -15,7 +15,11 @@ from tests.support.projects import ROOT, environment
 from tests.support.stages import FINISHED, inside, run_stages
 
 THREADS = 2
-SETTINGS = FINISHED | {"retrieve.search": "hnsw", "index.search": "hnsw"}
+SETTINGS = FINISHED | {
+    f"{stage}.{name}": value
+    for stage in ("retrieve", "index")
+    for name, value in {"search": "hnsw", "hnsw.threads": 1}.items()
+}
 AGAIN = """
 import sys
 from pathlib import Path

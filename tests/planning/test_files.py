@@ -22,7 +22,7 @@ from mufin.planning.training_stages import NEGATIVES, embeddings_file, finetune,
 from mufin.ragged import Lists
 from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours
-from mufin.training.mining import shortlist_negatives
+from mufin.training import mining
 
 WITHIN = 0.15  # share by which a formula may differ from a file
 SMALL_MACHINE = Machine(
@@ -122,12 +122,14 @@ def test_a_graph_file_has_its_bytes(tmp_path, m, dim):
     assert graph_file(2000, dim, m) == pytest.approx(found, rel=0.03)
 
 
-def test_negatives_of_shortlists_take_their_memory():
-    rng, (n, k) = np.random.default_rng(0), (4000, 50)
-    shortlist = Lists.of_padded(rng.permuted(np.tile(np.arange(500), (n, 1)), axis=1)[:, :k])
+def test_negatives_of_shortlists_take_their_memory(monkeypatch):
+    monkeypatch.setattr(mining, "AT_ONCE", 2**12)
+    rng, (n, k) = np.random.default_rng(0), (10_000, 50)
+    every = np.tile(np.arange(500, dtype=np.int32), (n, 1))
+    shortlist = Lists.of_padded(rng.permuted(every, axis=1)[:, :k])
     truth = Lists.of_padded(rng.integers(500, size=(n, 3)))
     tracemalloc.start()
-    shortlist_negatives(shortlist, truth, truth.only(np.zeros(3 * n, bool)), 500)
+    mining.shortlist_negatives(shortlist, truth, truth.only(np.zeros(3 * n, bool)), 500)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert NEGATIVES * n * k == pytest.approx(peak, rel=0.5)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mufin.errors import ArtifactError
-from mufin.ranking.label_index import label_rows, load_index, made_label_rows, save_index
+from mufin.nn.embedding import joint_rows, joint_vectors, unit_rows
+from mufin.ranking.label_index import label_rows, load_index, save_index
 from mufin.retrieval.exact import ExactNeighbours
 from mufin.retrieval.hnsw import HnswNeighbours
 from tests.support.artifacts import sealed
@@ -85,22 +86,27 @@ def test_a_broken_index_is_one_sentence(content, tmp_path):
 @pytest.mark.parametrize("kind", ["bag", "vec"])
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_made_rows_have_the_bits_of_label_rows(kind, data):
+def test_label_rows_have_the_bits_of_joined_arrays(kind, data):
     labels, mu = INDEX.labels, INDEX.centroids.copy()
     mu[data.draw(st.lists(st.integers(0, LABELS - 1)))] = 0  # labels without train datapoints
-    every, released = label_rows(kind, labels, mu), []
-    made = made_label_rows(kind, labels, mu, lambda: released.append(1))
-    assert made.rows.shape == every.rows.shape and np.array_equal(made.label, every.label)
-    assert np.array_equal(np.asarray(made.rows), every.rows)
-    some = np.array(data.draw(st.lists(st.integers(0, len(every.rows) - 1), max_size=9)), np.int64)
-    assert np.array_equal(made.rows[some], every.rows[some])
-    assert np.array_equal(made.rows[2:9], every.rows[2:9]) and not released
+    sizes, released = labels[0].sizes, []
+    own = np.flatnonzero((sizes > 0) & mu.any(1))
+    label, every = np.flatnonzero(sizes > 0), joint_vectors(labels)[sizes > 0]
+    if kind == "bag":
+        label = np.concatenate([np.repeat(np.arange(LABELS), sizes), own])
+        every = np.concatenate([joint_rows(labels), unit_rows(mu[own])])
+    made = label_rows(kind, labels, mu, lambda: released.append(1))
+    assert made.rows.shape == every.shape and np.array_equal(made.label, label)
+    assert np.array_equal(np.asarray(made.rows), every)
+    some = np.array(data.draw(st.lists(st.integers(0, len(every) - 1), max_size=9)), np.int64)
+    assert np.array_equal(made.rows[some], every[some])
+    assert np.array_equal(made.rows[2:9], every[2:9]) and not released
 
 
 def test_many_made_rows_release_their_sources(monkeypatch):
     monkeypatch.setattr("mufin.retrieval.made_rows.MANY", 3)
     released = []
-    made = made_label_rows("bag", INDEX.labels, INDEX.centroids, lambda: released.append(1))
+    made = label_rows("bag", INDEX.labels, INDEX.centroids, lambda: released.append(1))
     made.rows[np.arange(3)]
     assert not released
     made.rows[np.arange(4)]

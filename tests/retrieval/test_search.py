@@ -92,7 +92,8 @@ def test_a_label_may_have_thousands_of_rows():
     label = np.concatenate([np.full(3000, 2), np.full(70, 5), np.arange(8)])
     rows = LabelRows(rng.normal(size=(len(label), 4)).astype(np.float32), rng.permutation(label), 9)
     exact = ExactNeighbours(rows, CPU)
-    assert len(exact.sizes) == exact_module.LAYERS + 2 and sorted(exact.further) == [0, 1]
+    parts = exact.arranged()
+    assert len(parts.sizes) == exact_module.LAYERS + 2 and sorted(parts.further) == [0, 1]
     queries = rng.normal(size=(5, 4)).astype(np.float32)
     best = np.stack([(queries @ rows.rows[rows.label == label].T).max(1) for label in range(8)], 1)
     found, values = exact.search(queries, 9)
@@ -386,3 +387,27 @@ def test_augmented_rows_are_bag_rows_and_their_centroids():
         2,
         2,
     ]
+
+
+def test_exact_search_arranges_its_rows_when_it_is_asked(tmp_path):
+    rows, queries = clustered(50, 2, 8)
+    neighbours = ExactNeighbours(rows, CPU)
+    neighbours.save(tmp_path)
+    assert neighbours._arranged is None
+    neighbours.search(queries, 3)
+    assert neighbours._arranged is not None
+
+
+def test_rows_inserted_in_blocks_give_the_graph_of_one_block(tmp_path, monkeypatch):
+    rows, _ = clustered(300, 3, 8)
+    for name, block in (("once", 10**6), ("blocks", 64)):
+        monkeypatch.setattr(hnsw_module, "ADDED", block)
+        HnswNeighbours(rows, 8, 40, 40).save(tmp_path / name)
+    once, blocks = ((tmp_path / name / "hnsw.bin").read_bytes() for name in ("once", "blocks"))
+    assert once == blocks
+
+
+def test_several_threads_build_a_graph_as_good():
+    rows, queries = clustered(1500, 3, 24)
+    found, _ = HnswNeighbours(rows, 16, 100, 200, threads=4).search(queries, 10)
+    assert recall(found, ExactNeighbours(rows, CPU).search(queries, 10)[0]) >= 0.95

@@ -87,17 +87,17 @@ def test_the_file_of_module_one_has_the_column_and_module_four_not(tmp_path):
 SCRIPT = """
 import sys, torch
 from pathlib import Path
-from mufin.training import distributed
+from mufin import process_group
 from mufin.training.contraction import COLUMN
 from mufin.training.loop import train
 from tests.support.training import machine, pretraining
 torch.set_num_threads(1)
-distributed.start(torch.device("cpu"))
+process_group.start(torch.device("cpu"))
 where = machine(Path(sys.argv[1]), 1e9)
 job, optimisers = pretraining(where, 0.0, loss="soft_triplet")
 curve = train(job, optimisers, 5, 10, where)
-(where.scratch / f"{distributed.rank()}.txt").write_text(" ".join(str(r[COLUMN]) for r in curve))
-distributed.barrier()
+(where.scratch / f"{process_group.rank()}.txt").write_text(" ".join(str(r[COLUMN]) for r in curve))
+process_group.barrier()
 """
 
 

@@ -143,7 +143,9 @@ def test_hardest_negatives_are_the_highest_scored_allowed():
     assert mask.sum() == 1
 
 
-def test_shortlist_negatives_drop_positives_and_filter_pairs():
+@pytest.mark.parametrize("at_once", [1, 3, 2**22])
+def test_shortlist_negatives_drop_positives_and_filter_pairs(monkeypatch, at_once):
+    monkeypatch.setattr("mufin.training.mining.AT_ONCE", at_once)
     shortlist = Lists.of_rows([[4, 1, 2, 3], [0, 1]])
     got = shortlist_negatives(shortlist, Lists.of_rows([[1], [0]]), Lists.of_rows([[3], []]), 5)
     assert [got[i].tolist() for i in range(2)] == [[4, 2], [1]]

@@ -18,7 +18,7 @@ from safetensors.torch import save as torch_bytes
 
 from mufin.errors import MufinError
 from mufin.nn.weights import weights_of
-from mufin.training import checkpoints, distributed
+from mufin.training import checkpoints
 from mufin.training.checkpoints import save_checkpoint
 from mufin.training.free_vectors import ridge_classifiers
 from mufin.training.loop import train
@@ -401,34 +401,24 @@ def test_ridge_free_vectors_are_ridge_regression():
     assert np.allclose(ridge_classifiers(x, graph, L, 2.0), theirs, atol=1e-5)
 
 
-def test_shares_cover_everything_once(monkeypatch):
-    for count in (0, 1, 5, 16):
-        parts = []
-        for r in range(3):
-            monkeypatch.setattr(distributed, "world", lambda: 3)
-            monkeypatch.setattr(distributed, "rank", lambda r=r: r)
-            parts += list(range(count))[distributed.share(count)]
-        assert parts == list(range(count))
-
-
 SCRIPT = """
 import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from mufin.nn.weights import weights_of
-from mufin.training import distributed
+from mufin import process_group
 from mufin.training.loop import train
 from tests.support.training import finetuning, machine, pretraining
 torch.set_num_threads(1)
-distributed.start(torch.device("cpu"))
+process_group.start(torch.device("cpu"))
 out = Path(sys.argv[1])
 for name, make in (("pretrain", pretraining), ("finetune", finetuning)):
     where = machine(out / name, 1e9)
     job, optimisers = make(where, 0.0, **({"select": "last"} if name == "finetune" else {}))
     train(job, optimisers, 5, 10, where)
-    if distributed.rank() == 0:
+    if process_group.rank() == 0:
         save_file(weights_of(optimisers.model), out / f"{name}.safetensors")
-distributed.barrier()
+process_group.barrier()
 """
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from mufin.catalogs.forms import (
     amazon,
     google_merchant,
@@ -34,6 +36,8 @@ class Form:
     interactions: Callable[..., Iterator[Interaction]] | None  # None: the tool exports none
     folder: tuple[str, ...]  # names of the products' files in a folder, the first that exists
     behaviour: tuple[str, ...] = ()  # the same of the interactions' files
+    # As `products`, in tables with the schema of products.parquet where that is possible.
+    tables: Callable[..., Iterator[Product | pa.Table]] | None = None
     local: bool = False  # whether pictures are files beside the products' file
 
 
@@ -42,7 +46,11 @@ FORMS = {
         amazon.products_2014, amazon.interactions, ("meta_*.json*",), ("reviews_*.json*",)
     ),
     "amazon-2018": Form(
-        amazon.products_2018, amazon.interactions, ("meta_*.json*",), ("*.json*", "*.csv*")
+        amazon.products_2018,
+        amazon.interactions,
+        ("meta_*.json*",),
+        ("*.json*", "*.csv*"),
+        tables=amazon.tables_2018,
     ),
     "amazon-2023": Form(
         amazon.products_2023,

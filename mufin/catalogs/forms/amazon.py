@@ -7,19 +7,29 @@ App. B). In the release of 2023 (Hou et al. 2024) no product has relations: they
 from __future__ import annotations
 
 import ast
+import io
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mufin.artifacts.tables import SCHEMAS
 from mufin.catalogs.bad_rows import BadRow, BadRows
 from mufin.catalogs.cells import NULLS, ids_of, text_of, texts_of, time_of, title_of, uid_of
+from mufin.catalogs.columnar import first_filled, lengths_of, lists_of, stripped
 from mufin.catalogs.forms.tables import Table, parsed, rows_by_name
+from mufin.catalogs.json_blocks import BLOCK, ahead, table_of
+from mufin.catalogs.json_rows import form_of, json_rows, objects_of
 from mufin.catalogs.notes import Notes
+from mufin.catalogs.opening import Part, encoding_of, opened, parts_of
 from mufin.catalogs.product import Product
-from mufin.catalogs.rows import rows_of
-from mufin.catalogs.text_files import lines_of
+from mufin.catalogs.rows import kind_of, rows_of, rows_of_part
+from mufin.catalogs.text_files import lines_in, lines_of, utf8_blocks
 from mufin.errors import shown
 
 # Amazon's size marker in a URL, such as `._SX38_SY50_CR,0,0,38,50_` before the extension. Without
@@ -53,6 +63,12 @@ SIGNS = ["main_category", "user_id", "rating"]  # columns that tell metadata fro
 COLUMNS_2023 = [*(names[0] for names in METADATA_2023.columns.values()), *SIGNS]
 COLUMNS_OF_REVIEWS = [*(name for names in REVIEWS.columns.values() for name in names), *SIGNS]
 
+IMAGES_2018 = ("imageURLHighRes", "imageURL", "image")
+COLUMNS_2018 = pa.schema(
+    [("asin", pa.string()), ("title", pa.string())]
+    + [(name, pa.list_(pa.string())) for name in (*IMAGES_2018, "also_buy", "category")]
+)
+
 R = TypeVar("R")
 Item = dict[str, object]
 
@@ -68,6 +84,79 @@ def products_2018(
     for path in files:
         rows = rows_of(path, notes, encoding=encoding, bad=bad)
         yield from parsed(_counted(rows, path, bad), bad, _of_2018)
+
+
+def tables_2018(
+    files: list[Path], notes: Notes, *, encoding: str | None = None, bad: BadRows | None = None
+) -> Iterator[Product | pa.Table]:
+    """As `products_2018`, in tables with the schema of products.parquet where a block is clean.
+
+    All images in them are URLs.
+    """
+    for path in files:
+        for part in parts_of(path):
+            if not _in_plain_lines(part, encoding):
+                rows = rows_of_part(part, notes, encoding=encoding, bad=bad)
+                yield from parsed(_counted(rows, path, bad), bad, _of_2018)
+                continue
+            number = 1  # of the first line of the block
+            with utf8_blocks(part, BLOCK) as blocks:
+                for block, table in ahead(_with_tables(ahead(blocks))):
+                    if table is None:
+                        lines = lines_in(block, part.shown, number)
+                        rows = objects_of(lines, part.shown, bad or BadRows(notes))
+                        yield from parsed(_counted(rows, path, bad), bad, _of_2018)
+                        number += sum(1 for _ in io.TextIOWrapper(io.BytesIO(block), "utf-8"))
+                        continue
+                    if bad is not None:
+                        bad.rows += len(table)
+                    number += len(table)
+                    yield table
+
+
+def _in_plain_lines(part: Part, encoding: str | None) -> bool:
+    """Whether a file is UTF-8, of JSON lines, and its names have no blanks around them."""
+    with opened(part) as file:
+        name = encoding_of(file.read(4), encoding)
+    if name not in ("utf-8", "utf-8-sig") or kind_of(part, encoding) != "json":
+        return False
+    if form_of(part, (), encoding) != "lines":
+        return False
+    first = next(json_rows(part, (), encoding, BadRows(Notes(), 1.0)), None)
+    return first is not None and all(name == name.strip() for name in first[1])
+
+
+def _with_tables(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, pa.Table | None]]:
+    for block in blocks:
+        table = table_of(block, COLUMNS_2018)
+        yield block, None if table is None else _cleaned_2018(table)
+
+
+def _cleaned_2018(table: pa.Table) -> pa.Table | None:
+    """What `_of_2018` makes of the rows; None where it might make something else of one."""
+    columns = {name: table[name].combine_chunks() for name in table.schema.names}
+    uid = columns["asin"]
+    # Without blanks and `+`: a text in which `uid_of` changes nothing and finds no fault.
+    if uid.null_count or not pc.all(pc.match_substring_regex(uid, "^[!-*,-~]+$")).as_py():
+        return None
+    images = stripped(first_filled([columns[name] for name in IMAGES_2018]))
+    urls = images.flatten()
+    if not pc.all(pc.match_substring_regex(urls, "^https?://[!-~]*$"), min_count=0).as_py():
+        return None
+    plain = pc.replace_substring_regex(urls, r"\._[^/]*_(\.\w+)$", r"\1")
+    empty = np.zeros(len(table), np.int64)
+    return pa.table(
+        {
+            "uid": uid,
+            "title": pc.fill_null(columns["title"], ""),
+            "images": lists_of(plain, lengths_of(images)),
+            "related": stripped(columns["also_buy"]),
+            "category": stripped(columns["category"]),
+            "weights": lists_of(pa.array([], pa.float32()), empty),
+            "other_ids": lists_of(pa.array([], pa.string()), empty),
+        },
+        schema=SCHEMAS["raw_products"],
+    )
 
 
 def _of_2018(path: Path, number: int, row: Item) -> Product:

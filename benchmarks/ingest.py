@@ -1,0 +1,242 @@
+"""Lines/s and memory of download and curate beside json + gzip, on lines in the form of 2018.
+
+python -m benchmarks.ingest --lines 50000 --lines 100000 --lines 200000
+python -m benchmarks.ingest --urls 20000
+
+The lines are made by a seeded generator: about 3 kB each, as in Amazon's metadata of 2018. Memory
+is the peak of a process per stage; its slope over the numbers of lines is extrapolated. With
+`--urls`, one picture per product is fetched from a server on this machine, and the stage is killed
+in the middle of the first of two runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+import yaml
+
+from benchmarks.timing import tell
+from mufin.catalogs.json_rows import PLAIN
+
+ROOT = Path(__file__).parents[1]
+FULL = 15_000_000  # lines of the dump of 2018
+WORDS = 3000  # of the invented language
+Row = dict[str, float]
+
+
+def main(
+    lines: Annotated[list[int] | None, typer.Option(help="sizes to measure")] = None,
+    urls: Annotated[int, typer.Option(help="pictures to fetch; 0 for none")] = 0,
+    related: Annotated[int, typer.Option(help="mean number of related ids of a product")] = 5,
+    repeats: int = 3,
+    folder: Annotated[Path | None, typer.Option(help="on the disk to measure")] = None,
+    out: Annotated[Path | None, typer.Option()] = None,
+):
+    """Both questions; `lines` are measured one after the other, in processes of their own."""
+    figures: dict[str, Row] = {}
+    sizes = lines or ([] if urls else [20_000])
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        for size in sizes:
+            figures |= _stages(Path(place) / str(size), size, related, repeats)
+        for stage in ("download", "curate") if len(sizes) > 1 else ():
+            figures[f"{stage}: extrapolated"] = _extrapolated(
+                sizes, [figures[f"{stage}, {size} lines"]["memory_mb"] for size in sizes]
+            )
+        if urls:
+            figures |= _fetched(Path(place) / "urls", urls)
+    tell(f"lines of about 3 kB, {related} related ids each; {urls} URLs", figures, out)
+
+
+def write_dump(path: Path, lines: int, related: int = 5, url: str = "", seed: int = 0) -> int:
+    """Writes `lines` lines in the form of 2018, packed by gzip; their bytes unpacked.
+
+    A third of the related ids are not in the catalog. `url` is that of the pictures, without it
+    there are three references of invented hosts per product.
+    """
+    rng, size = np.random.default_rng(seed), 0
+    words = np.array(["".join(rng.choice(list("abcdefghiklmnoprstuvw"), 6)) for _ in range(WORDS)])
+    texts = [" ".join(rng.choice(words, 40)) for _ in range(2000)]
+    with gzip.open(path, "wt", compresslevel=6, encoding="utf-8") as file:
+        for i in range(lines):
+            line = json.dumps(_invented(i, lines, related, url, texts, rng))
+            size += len(line) + 1
+            file.write(line + "\n")
+    return size
+
+
+def _invented(
+    i: int, lines: int, related: int, url: str, texts: list[str], rng: np.random.Generator
+) -> dict:
+    picks = [texts[k] for k in rng.integers(len(texts), size=7)]
+    near = rng.integers(lines * 3 // 2, size=rng.poisson(related))
+    images = [f"https://images.example/I/{i:09d}{k}._SS40_.jpg" for k in range(3)]
+    large = [f"{url}/{i}.jpg"] if url else [image.replace("SS40", "SL500") for image in images]
+    return {
+        "category": ["Home & Kitchen", picks[0][:13], picks[1][:20]],
+        "tech1": "",
+        "description": picks[:3],
+        "fit": "",
+        "title": f"{picks[3][:70]} &amp; {i}" if i % 20 == 0 else f"{picks[3][:70]} {i}",
+        "also_buy": [f"B{k:09d}" for k in near],
+        "tech2": "",
+        "brand": picks[4][:10],
+        "feature": picks[4:6],
+        "rank": [f">#{i} in Home & Kitchen (See Top 100)"],
+        "also_view": [f"B{k:09d}" for k in near[::-1]],
+        "details": {"Shipping Weight:": "1.2 pounds", "Item model number:": f"{i}"},
+        "main_cat": "Amazon Home",
+        "similar_item": picks[6],
+        "date": "January 1, 2018",
+        "price": f"${i % 97}.99",
+        "asin": f"B{i:09d}",
+        "imageURL": images,
+        "imageURLHighRes": large,
+    }
+
+
+def _stages(home: Path, lines: int, related: int, repeats: int) -> dict[str, Row]:
+    """Figures of download and curate, and of json + gzip in turns with download."""
+    home.mkdir()
+    size = write_dump(home / "dump.json.gz", lines, related)
+    _settings(home, {"max_images": 0})
+    plain, staged = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        _plain(home / "dump.json.gz")
+        plain.append(time.perf_counter() - start)
+        staged.append(_run("download", home))
+    curated = _run("curate", home)
+    download = {
+        "lines_per_second": lines / float(np.median([run["seconds"] for run in staged])),
+        "memory_mb": max(run["memory_mb"] for run in staged),
+    }
+    json_gzip = lines / float(np.median(plain))
+    download["times_json_gzip"] = download["lines_per_second"] / json_gzip
+    curate = {"lines_per_second": lines / curated["seconds"], "memory_mb": curated["memory_mb"]}
+    (home / "dump.json.gz").unlink()
+    return {
+        f"json + gzip, {lines} lines": {"lines_per_second": json_gzip, "bytes": size / lines},
+        f"download, {lines} lines": download,
+        f"curate, {lines} lines": curate,
+    }
+
+
+def _plain(path: Path) -> int:
+    """The lines that json reads, nothing kept of them."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return sum(bool(PLAIN.decode(line)) for line in file)
+
+
+def _extrapolated(sizes: list[int], memory: list[float]) -> Row:
+    slope, base = np.polyfit(sizes, memory, 1)
+    return {
+        "bytes_per_line": slope * 2**20,
+        "mb_of_no_line": base,
+        "mb_of_15m_lines": base + slope * FULL,
+    }
+
+
+def _settings(home: Path, download: dict) -> None:
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["download"] |= {"source": "amazon-2018", "location": "dump.json.gz"} | download
+    (home / "params.yaml").write_text(yaml.safe_dump(settings))
+
+
+def _started(stage: str, home: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MUFIN_SCRATCH": str(home / "scratch")}
+    command = [sys.executable, "-m", f"pipeline.{stage}"]
+    return subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.DEVNULL)
+
+
+def _run(stage: str, home: Path) -> Row:
+    """Seconds of a stage without Python's start, as it measures them, and its peak of MB."""
+    process, memory = _started(stage, home), 0.0
+    while process.poll() is None:
+        memory = max(memory, _peak(process.pid))
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"pipeline.{stage} ended with code {process.returncode}")
+    costs = json.loads((home / f"metrics/runtime/{stage}.json").read_text())
+    return {"seconds": costs["seconds"], "memory_mb": memory}
+
+
+def _peak(pid: int) -> float:
+    """MB: the largest resident memory so far, 0 of a process that has ended.
+
+    Not the figure that the process reports of itself (ru_maxrss): that one includes the memory of
+    the process that started it.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+# Pictures
+
+
+class _Pictures(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        body = _picture(int(self.path.strip("/").removesuffix(".jpg")))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def _picture(i: int) -> bytes:
+    """The least that download takes for a JPEG, its content that of the number `i`."""
+    return b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + i.to_bytes(8, "big") * 16 + b"\xff\xd9"
+
+
+def _fetched(home: Path, urls: int) -> dict[str, Row]:
+    """Requests/s and memory of a run that is killed near its middle, and of the one after it."""
+    home.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    write_dump(home / "dump.json.gz", urls, url=f"http://127.0.0.1:{server.server_port}")
+    _settings(home, {"max_images": 1, "private_addresses": True, "per_host": 32})
+    start, first = time.perf_counter(), _started("download", home)
+    while _Pictures.asked < urls // 2 and first.poll() is None:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    before, seconds = _Pictures.asked, time.perf_counter() - start
+    second = _run("download", home)
+    server.shutdown()
+    more = _Pictures.asked - before
+    return {
+        "fetch, killed": {"requests": before, "requests_per_second": before / seconds},
+        "fetch, continued": {
+            "requests": more,
+            "requests_per_second": more / second["seconds"],
+            "asked_twice": before + more - urls,
+            "memory_mb": second["memory_mb"],
+        },
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

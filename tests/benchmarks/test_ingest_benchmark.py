@@ -1,0 +1,27 @@
+"""The benchmark of ingest, small: download reads its dump, and a kill costs few requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import ingest
+from mufin.catalogs.forms import amazon
+from mufin.catalogs.notes import Notes
+
+
+def test_the_invented_dump_is_one_of_2018(tmp_path):
+    path = tmp_path / "dump.json.gz"
+    size = ingest.write_dump(path, 40)
+    found = list(amazon.products_2018([path], Notes()))
+    assert [p.uid for p in found] == [f"B{i:09d}" for i in range(40)]
+    assert size / 40 > 2000 and ingest._plain(path) == 40
+    assert sum(len(p.related) for p in found) > 40 and found[3].images[0].startswith("https://")
+    again = Path(tmp_path / "again.json.gz")
+    ingest.write_dump(again, 40)
+    assert list(amazon.products_2018([again], Notes())) == found
+
+
+def test_a_killed_fetch_asks_few_urls_twice(tmp_path):
+    figures = ingest._fetched(tmp_path / "urls", 300)
+    assert 0 <= figures["fetch, continued"]["asked_twice"] < 300
+    assert figures["fetch, continued"]["memory_mb"] > 0
