@@ -6,6 +6,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from mufin.cluster.pictures import MakesParts
+from mufin.cluster.store import Store
+from mufin.corpus.image_store import ImageWriter
+from mufin.errors import MufinError
+from tests.support.fake_products import picture
 from tests.support.ray_cluster import TwoWorkers, two_workers
 from tests.support.stages import in_files, inside, made, run_stages
 
@@ -48,3 +55,20 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(tmp_path, monkeypat
     assert len(list(remote.glob("image_inputs-*.npy"))) == FILES
     assert not list(cluster.store.glob("runs/*/*"))
     assert len(list(cluster.store.glob("files/*"))) == FILES
+
+
+def test_a_part_that_is_in_the_store_is_not_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUFIN_DEVICE", "cpu")
+    monkeypatch.setenv("MUFIN_WORKERS", "1")
+    writer = ImageWriter(tmp_path / "images")
+    key = writer.add(picture((200, 30, 30)))
+    writer.close()
+    (tmp_path / "store").mkdir()
+    store = Store((tmp_path / "store").as_uri())
+    item = {"part": "part-00000", "file": store.put(tmp_path / "images/part-00000.parquet")}
+    work = MakesParts(store, store.within("runs/one"), None, 32, False)
+    assert work(item | {"keys": [key]}) == {"part": "part-00000"}
+    (tmp_path / "store/files" / item["file"]).unlink()
+    assert work(item | {"keys": [key]}) == {"part": "part-00000"}
+    with pytest.raises(MufinError, match="MUFIN_RAY_STORE .* fails"):
+        MakesParts(store, store.within("runs/two"), None, 32, False)(item | {"keys": [key]})
