@@ -40,6 +40,8 @@ from mufin.catalogs.raw_attributes import AttributeWriter
 from mufin.catalogs.raw_products import Rows, first_images, references_of, write_products
 from mufin.catalogs.released_pictures import STORED, stored_picture
 from mufin.catalogs.released_zip import open_source
+from mufin.cluster.fetching import fetch_pictures_on
+from mufin.cluster.settings import cluster
 from mufin.corpus.collecting import cut, fetch_pictures, reasons, store_pictures
 from mufin.corpus.fetch import Fetcher, Limits
 from mufin.corpus.fetch_log import FetchLog
@@ -361,8 +363,11 @@ def _catalog(
         return counts | _vectors(run, vectors)
     scratch, terms = run.scratch_of(s.source, s.location), fetcher.limits.terms()
     log = FetchLog(scratch / "fetched.log", terms)
-    threads = THREADS * runtime.workers()
-    fetch_pictures(partial(references_of, references), fetcher, log, threads)
+    listed = partial(references_of, references)
+    if (machines := cluster()) is not None:
+        fetch_pictures_on(machines, listed, fetcher.limits, log, THREADS, scratch.name)
+    # On a cluster this is what its machines have given up: their hosts may answer again
+    fetch_pictures(listed, fetcher, log, THREADS * runtime.workers())
     with log.reader() as record_of, contextlib.closing(run.kept) as kept:
 
         def given(reference: str) -> tuple[bytes, str]:

@@ -90,6 +90,13 @@ class FetchLog:
             yield record_of
 
 
+def records_of(path: Path) -> Iterator[Record]:
+    """The complete records of a log, in order."""
+    with open(path, "rb") as file:
+        while found := _record(file):
+            yield found[0]
+
+
 def _record(file: BinaryIO) -> tuple[Record, str] | None:
     """The record that starts here, and the settings of its run; None if it is not complete.
 
