@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from mufin.errors import MufinError, shown
 VARIABLE = "MUFIN_RAY_STORE"
 OBJECTS = ("s3", "gcs", "abfs")  # an object appears when it is closed; others get a name at the end
 BLOCK = 2**23  # bytes copied at once
+REASON = 78  # characters of an error
 
 # path below the folder -> size and SHA-256 in hex, as in `contents.json`
 Files = dict[str, tuple[int, str]]
@@ -132,25 +134,31 @@ class Store:
         try:
             yield
         except (OSError, pa.ArrowException, ValueError) as error:
+            reason = shown(_without_keys(str(error))[-REASON:])  # the cause is at the end
             raise MufinError(
-                f"{VARIABLE} {shown(self.uri)} fails ({shown(str(error), 120)}); look whether this "
-                "machine may read and write there"
+                f"{VARIABLE} {shown(_without_keys(self.uri))} fails ({reason}); look "
+                "whether this machine may read and write there"
             ) from error
 
 
 def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a URI and the path in it."""
+    name = shown(_without_keys(uri))
     remedy = "set it to a folder that all machines see, such as s3://bucket/folder or file:///mnt/x"
     try:
         system, root = pafs.FileSystem.from_uri(uri)
         there = system.type_name != "local" or Path(root).is_dir()
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise MufinError(
-            f"{VARIABLE} is {shown(uri)} ({shown(str(error), 80)}); {remedy}"
-        ) from None
+        reason = shown(_without_keys(str(error)))
+        raise MufinError(f"{VARIABLE} is {name} ({reason}); {remedy}") from None
     if not there:  # not created: where a disk is not mounted, each machine would have its own
         raise MufinError(
-            f"{VARIABLE} is {shown(uri)}, but {os.uname().nodename} has no such folder; create it "
-            "or mount it on all machines"
+            f"{VARIABLE} is {name}, but {os.uname().nodename} has no such folder; create it or mount "
+            "it on all machines"
         )
     return system, root
+
+
+def _without_keys(text: str) -> str:
+    """A URI, or a text with one, without the keys that may stand before its host."""
+    return re.sub(r"//[^/@]*@", "//...@", text)

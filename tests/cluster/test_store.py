@@ -93,6 +93,13 @@ def test_a_wrong_variable_is_one_sentence(monkeypatch, address, uri, sentence):
     assert len(str(found.value)) <= 300
 
 
+def test_keys_in_a_uri_are_in_no_sentence():
+    for uri in ("nothing://id:secret@bucket/x", "s3://id:secret@"):
+        with pytest.raises(MufinError, match="MUFIN_RAY_STORE is") as found:
+            Store(uri)
+        assert "secret" not in str(found.value)
+
+
 def test_without_an_address_all_runs_here(monkeypatch):
     monkeypatch.delenv("MUFIN_RAY_ADDRESS", raising=False)
     monkeypatch.setenv("MUFIN_RAY_STORE", "nothing")
