@@ -153,8 +153,8 @@ def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
         raise MufinError(f"{VARIABLE} is {name} ({reason}); {remedy}") from None
     if not there:  # not created: where a disk is not mounted, each machine would have its own
         raise MufinError(
-            f"{VARIABLE} is {name}, but {os.uname().nodename} has no such folder; create it or mount "
-            "it on all machines"
+            f"{VARIABLE} is {name}, but {os.uname().nodename} has no such folder; create it or "
+            "mount it on all machines"
         )
     return system, root
 

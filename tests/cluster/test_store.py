@@ -94,10 +94,9 @@ def test_a_wrong_variable_is_one_sentence(monkeypatch, address, uri, sentence):
 
 
 def test_keys_in_a_uri_are_in_no_sentence():
-    for uri in ("nothing://id:secret@bucket/x", "s3://id:secret@"):
-        with pytest.raises(MufinError, match="MUFIN_RAY_STORE is") as found:
-            Store(uri)
-        assert "secret" not in str(found.value)
+    with pytest.raises(MufinError, match="MUFIN_RAY_STORE is 'nothing://...@bucket/x'") as found:
+        Store("nothing://id:secret@bucket/x")
+    assert "secret" not in str(found.value)
 
 
 def test_without_an_address_all_runs_here(monkeypatch):
