@@ -5,10 +5,11 @@ from __future__ import annotations
 from mufin.planning import machine as rates
 from mufin.planning.network import Network
 from mufin.planning.networks import EncoderCost
-from mufin.planning.run import BF16, FLOAT, INT, LONG, TORCH, Run
+from mufin.planning.run import BF16, CUDA_DEVICE, FLOAT, INT, LONG, TORCH, Run
 from mufin.planning.scoring import label_sides, score_work
 from mufin.planning.work import Held, Phase, Stage, Work
 from mufin.ranking.validation import CELLS
+from mufin.training.table_updates import dense_pays
 
 ADAM = 3  # float32 numbers per parameter beside it: gradient and two moments
 SPARSE = 2  # the same for a table of rows: two moments; gradients are those of the step's rows
@@ -244,15 +245,27 @@ def _updates(run: Run, steps: float, labels: float) -> Work:
     """Bytes moved by the update of eta and alpha: parameter, moments and gradient, read and
     written.
     """
-    if run.params.finetune.free_update == "dense":
+    if _dense(run, labels):
         return Work(what="update all labels", moved=steps * table(run, 7))
     moved = steps * labels * (run.network.dim + 1) * 7.0 * FLOAT
     return Work(what="update labels of the step", moved=moved)
 
 
+def _dense(run: Run, labels: float) -> bool:
+    """Whether AdamW updates all rows of eta and alpha; with `auto` as the stage decides."""
+    if (chosen := run.params.finetune.free_update) != "auto":
+        return chosen == "dense"
+    free = None
+    if run.machine.has_gpu:
+        inputs = filter(run.store_on_gpu, _arrays(run, run.network.encoders).values())
+        free = run.machine.gpu - CUDA_DEVICE - sum(inputs)
+    count = run.network.labels
+    return dense_pays(count, round(table(run, 1) / FLOAT / max(count, 1)), round(labels), free)
+
+
 def _tables_held(run: Run, labels: float) -> list[Held]:
     f, n = run.params.finetune, run.network
-    dense = f.free_update == "dense"
+    dense = _dense(run, labels)
     copies = 1 + (ADAM if dense else SPARSE)
     setting = "encoder.dim, finetune.free_update" if dense else "encoder.dim"
     held = [Held("eta and alpha with their moments", table(run, copies), setting, True)]

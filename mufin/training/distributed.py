@@ -65,6 +65,13 @@ def barrier() -> None:
         dist.barrier()
 
 
+def smallest(values: Tensor) -> Tensor:
+    """The smallest of the `values` that the processes have, element by element."""
+    if dist.is_initialized():
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+    return values
+
+
 def share(count: int) -> slice:
     """This process's contiguous part of `count` items; the parts differ by at most one item."""
     return slice(count * rank() // world(), count * (rank() + 1) // world())
