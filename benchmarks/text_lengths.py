@@ -23,7 +23,7 @@ from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.text_encoder import TextEncoder, create_text_encoder
 from mufin.nn.titles import encoded_titles
 
-VOCABULARY = 30_522
+VOCABULARY, WIDTH = 30_522, 768
 
 
 def main(
@@ -37,7 +37,7 @@ def main(
     """Milliseconds of forward and backward; the last `layers` of `depth` train."""
     device, precision = devices.device(), devices.precision()
     torch.manual_seed(0)
-    options = {"n_layers": depth}
+    options = {"n_layers": depth, "dim": WIDTH, "hidden_dim": 4 * WIDTH}
     trainable = "all" if layers == depth else layers
     encoder = create_text_encoder("distilbert", "random", options, trainable, VOCABULARY)
     batch = _store(encoder, _lengths(lengths, titles)).batch(np.arange(titles)).to(device)

@@ -9,6 +9,7 @@ from mufin.planning.run import BF16, CUDA_DEVICE, FLOAT, INT, LONG, TORCH, Run
 from mufin.planning.scoring import label_sides, score_work
 from mufin.planning.work import Held, Phase, Stage, Work
 from mufin.ranking.validation import CELLS
+from mufin.training.every_label import labels_per_block
 from mufin.training.table_updates import dense_pays
 
 ADAM = 3  # float32 numbers per parameter beside it: gradient and two moments
@@ -230,6 +231,8 @@ def finetune(run: Run) -> Stage:
 def _scored(run: Run, steps: float, pairs: float, labels: float, of_pairs: bool) -> Work:
     n = run.network
     flop = pairs * n.pair.step if of_pairs else pairs * n.score.step + labels * n.side.step
+    if _block(run, labels) is not None:  # the backward pass makes all scores again
+        flop += pairs * n.score.forward + labels * n.side.forward
     return Work(what="scores, forward and backward", flop=steps * flop)
 
 
@@ -238,7 +241,19 @@ def _scores_held(run: Run, pairs: float, labels: float) -> float:
     if f.loss == "hinge" and f.candidates != "all":
         return pairs * n.pair.saved
     masks = 2 + FLOAT * 4  # relevant and allowed, and the softmax with its gradient
+    if (block := _block(run, labels)) is not None:
+        vectors = 2.0 * labels * n.dim * FLOAT  # classifiers of all labels and their gradient
+        scored = pairs / labels * block
+        return scored * (n.score.saved + masks) + block * n.side.saved + vectors
     return pairs * (n.score.saved + masks) + labels * n.side.saved
+
+
+def _block(run: Run, labels: float) -> int | None:
+    """Labels that a step over all labels scores at once; None where that is all of them."""
+    f = run.params.finetune
+    if f.candidates != "all":
+        return None
+    return labels_per_block(f.batch_size, round(labels), run.params.transfer.a_c != "none")
 
 
 def _updates(run: Run, steps: float, labels: float) -> Work:

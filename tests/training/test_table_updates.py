@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import normalize
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.training.optimisers import Optimisers
 from mufin.training.table_updates import dense_pays, free_memory
+from tests.support.allocations import Largest
 from tests.support.bags import tiny_mufin
 from tests.support.training import RATES
 
@@ -35,24 +34,6 @@ def test_a_gpu_updates_all_rows_where_they_fit(labels, free, dense):
 def test_a_cpu_updates_all_rows_of_few_labels(labels, dense):
     assert dense_pays(labels, 193, 2800, None) == dense
     assert free_memory(torch.device("cpu")) is None
-
-
-class Largest(TorchDispatchMode):
-    """The most numbers of a new tensor that any operation returns."""
-
-    def __init__(self, known: list[torch.Tensor]):
-        super().__init__()
-        self.known = {t.untyped_storage().data_ptr() for t in known}
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                held = tensor._values() if tensor.is_sparse else tensor
-                if held.untyped_storage().data_ptr() not in self.known:
-                    self.numbers = max(self.numbers, held.untyped_storage().nbytes() // 4)
-        return out
 
 
 def steps(labels: int, dense: bool) -> int:

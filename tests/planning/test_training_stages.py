@@ -1,4 +1,4 @@
-"""The update of eta and alpha in a plan: chosen as the stage chooses it, and within a GPU."""
+"""Module IV in a plan: updates of eta and alpha, and the scores of all labels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tests.planning.test_files import SMALL_MACHINE
 GB = 1e9
 
 
-def training(like: str, gpu: float, **changes) -> Phase:
+def training(like: str, gpu: float, a_c: str = "attention", **changes) -> Phase:
     """The phase in which finetune trains, of profile mm-amazontitles-300k with `changes`."""
     params = read_profile("mm-amazontitles-300k")
+    params = replace(params, transfer=replace(params.transfer, a_c=a_c))
     params = replace(params, finetune=replace(params.finetune, **changes))
     sizes = sizes_of(params, {}, {}, like)
     machine = replace(SMALL_MACHINE, gpu=gpu)
@@ -54,3 +55,13 @@ def test_auto_updates_all_labels_where_they_fit(like, gpu, copies):
 def test_4_5_million_labels_train_within_24_gb():
     phase = training("a2q-4m", 24 * GB, free_update="auto", batch_size=64)
     assert sum(h.size for h in phase.held if h.on_device) < 24 * GB
+
+
+def test_scores_of_all_labels_are_those_of_a_block():
+    softmax = {"loss": "softmax", "candidates": "all", "train_encoders": False, "batch_size": 128}
+    found = [
+        {h.what: h.size for h in training("mm-amazontitles-300k", 80 * GB, **softmax, a_c=a_c).held}
+        for a_c in ("attention", "none")
+    ]
+    table = 303_296 * 192 * 4
+    assert all(2 * table < held["scores"] < 2 * table + 4 * GB for held in found)
