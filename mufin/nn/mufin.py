@@ -28,6 +28,7 @@ from mufin.nn.label_side import LabelSide
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
 from mufin.nn.prototypes import PrototypeClassifiers
+from mufin.nn.titles import encoded_titles
 from mufin.nn.two_layers import TwoLayers
 
 
@@ -161,7 +162,8 @@ class Mufin(nn.Module):
     def _titles(self, batch: DescriptorBatch) -> list[Part]:
         if batch.text is None or batch.text_bag is None or not len(batch.text_bag):
             return []
-        encoded = self.encoders["text"](batch.text, batch.text_lengths)
+        encoder, groups = self.encoders["text"], batch.text_groups
+        encoded = encoded_titles(encoder, batch.text, batch.text_lengths, groups)
         return [Part(self.projections["text"](encoded), batch.text_bag, 0)]
 
     def _pictures(self, batch: DescriptorBatch) -> list[Part]:
