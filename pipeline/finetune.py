@@ -63,6 +63,7 @@ def main(home: runtime.Home = Path(".")) -> None:
         for number, member in enumerate(members):
             machine = _machine((settings, number), [curated, precomputed, shortlists, start])
             network = member.network.to(machine.device)
+            network.recompute = devices.recompute()
             _train(network, inputs, s, params.seed + number, machine, curve)
             network.cpu()
             scratch.append(machine.scratch)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mufin.nn.recomputed import InPieces
+
 
 def encoded_titles(
-    encoder: nn.Module, inputs: Tensor, lengths: Tensor | None, groups: tuple[tuple[int, int], ...]
+    encoder: nn.Module | InPieces,
+    inputs: Tensor,
+    lengths: Tensor | None,
+    groups: tuple[tuple[int, int], ...],
 ) -> Tensor:
     """The descriptors (n, width) of n titles in `groups` of (titles, longest), one after another.
 

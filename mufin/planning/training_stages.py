@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mufin.nn.recomputed import PIECE
 from mufin.planning import machine as rates
 from mufin.planning.network import Network
 from mufin.planning.networks import EncoderCost
@@ -71,8 +72,16 @@ Parts = tuple[tuple[float, float], ...]  # (products, pictures of each) of a ste
 
 
 def _steps(run: Run, steps: float, step: Parts, encoders: dict[str, EncoderCost]) -> Work:
-    flop = sum(count * run.network.product(m, encoders).step for count, m in step)
+    trained = _as_trained(run, encoders)
+    flop = sum(count * run.network.product(m, trained).step for count, m in step)
     return Work(what="encoders and A_S, forward and backward", flop=steps * flop)
+
+
+def _as_trained(run: Run, encoders: dict[str, EncoderCost]) -> dict[str, EncoderCost]:
+    """The encoders, in pieces that are computed again where the machine is set to."""
+    if not run.machine.recompute:
+        return encoders
+    return {name: e.recomputed() for name, e in encoders.items()}
 
 
 def _prepared(steps: float) -> Work:
@@ -111,6 +120,13 @@ def _trained(
     section = "finetune" if with_tables else "pretrain"
     trained = n.parameters + sum(e.trainable for e in encoders.values())
     share = BF16 if gpu else 1.0
+    piece = 0.0
+    if run.machine.recompute:
+        own_steps = {"text": sum(c for c, _ in step), "image": sum(c * m for c, m in step)}
+        piece = share * sum(
+            e.trained.saved * min(PIECE, own_steps[name]) for name, e in encoders.items()
+        )
+        encoders = _as_trained(run, encoders)
     # A_S computes in float32; what encoders keep for the backward pass is in bf16 on a GPU
     saved = sum(c * n.self_attention.saved for c, _ in step)
     own = {"text": 1.0, "image": 0.0}
@@ -118,10 +134,11 @@ def _trained(
         saved += share * e.trained.saved * sum(c * (own[name] or m) for c, m in step)
     inputs = sum(c * n.input_bytes(m, encoders) for c, m in step)
     batch, depth = f"{section}.batch_size", "encoder.text.trainable_layers"
+    changes = f"{batch}, {depth}" + ("" if run.machine.recompute else ", or MUFIN_RECOMPUTE=1")
     held = [
         *run.process(),
         Held("gradients and moments of AdamW", trained * ADAM * FLOAT, depth, True),
-        Held("kept for the backward pass", FRAGMENTS * saved, f"{batch}, {depth}", True),
+        Held("kept for the backward pass", FRAGMENTS * (saved + piece), changes, True),
         Held("inputs of a step on the device", inputs * 2.0, batch, True),
         Held("inputs of the next steps", inputs * QUEUED, batch),
         Held("scores", scores, batch, True),
