@@ -31,10 +31,14 @@ START, END = "<!-- table of `make bench` -->", "<!-- end of the table -->"
 # name of a benchmark: its words on the command line, sized for two cores
 RUNS = {
     "training_step": ["--labels", "16", "--repeats", "3"],
+    "text_lengths": ["--titles", "512", "--layers", "1"],
     "classifier_update": [],
+    "softmax_head": ["--labels", "100000"],
+    "search": ["--labels", "10000", "--repeats", "5"],
     "prediction": [],
     "metrics": ["--repeats", "1"],
     "decoding": [],
+    "ingest": ["--lines", "20000", "--lines", "80000", "--urls", "10000"],
     "nearest_titles": [],
     "stages": [],
     "scaling": ["--products", "1000", "--products", "4000", "--products", "16000"],
@@ -50,86 +54,91 @@ class Figure:
     row: str
     key: str
     unit: str
-    beside: str = ""  # the row of the plain way, a peer or a floor
-    name: str = ""  # of what is beside it
+    beside: tuple[str, str, str] | None = None  # the plain way, a peer or a floor: name, row, key
     aim: float | None = None  # of the ratio
     more: bool = False  # whether more is better, as of a rate
-    scale: float = 1.0
 
+
+def _decoding(side: int) -> Figure:
+    row, plain = f"{side} px to 224", ("plain Pillow", f"{side} px to 224", "plain_per_s")
+    title = f"JPEGs of {side} pixels to 224, one core"
+    return Figure(title, "decoding", row, "ours_per_s", "per second", plain, 2.5, more=True)
+
+
+PIXELS = ("from pixels", "from pixels", "seconds")
+DENSE = ("dense AdamW", "dense", "ms")
+PADDED = ("padded to the longest", "padded to the longest", "ms_median")
+NAPKINXC = ("napkinXC, 16 metrics", "napkinXC, 16 of them", "seconds")
+HNSWLIB = ("plain hnswlib", "hnswlib, 7 rows per label", "queries_per_s")
+FAISS = ("FAISS HNSW", "FAISS, 7 rows per label", "queries_per_s")
+LINES = ("json + gzip", "json + gzip, 80000 lines", "lines_per_second")
+STEP, UPDATE = "step of Module I, ViT-B/32 and DistilBERT", "update of 2,800 of 303,296 classifiers"
+FLOAT16, INT8 = "from activations, float16", "from activations, int8"
+MEMORY = ("plain", "plain, 100000 labels", "more_memory_mb")
 
 FIGURES = [
+    Figure(f"{STEP}, from activations", "training_step", FLOAT16, "seconds", "s", PIXELS, 4),
+    Figure("the same, activations in int8", "training_step", INT8, "seconds", "s", PIXELS),
     Figure(
-        "step of Module I from activations, ViT-B/32 and DistilBERT",
-        "training_step",
-        "from activations, float16",
-        "seconds",
-        "s",
-        "from pixels",
-        "from pixels",
-        4,
+        "last layer of DistilBERT, titles in groups of similar length",
+        *("text_lengths", "in groups", "ms_median", "ms"),
+        PADDED,
+    ),
+    Figure(f"{UPDATE}, by rows", "classifier_update", "by rows", "ms", "ms", DENSE, 59),
+    Figure("the same, dense, fused", "classifier_update", "dense, fused", "ms", "ms", DENSE),
+    Figure(
+        "memory of a softmax over 100,000 labels, in blocks",
+        *("softmax_head", "in blocks, 100000 labels", "more_memory_mb", "MB"),
+        MEMORY,
     ),
     Figure(
-        "the same, activations in int8",
-        "training_step",
-        "from activations, int8",
-        "seconds",
-        "s",
-        "from pixels",
-        "from pixels",
+        "100 of 10,000 labels by HNSW, 60,000 rows",
+        *("search", "hnsw", "queries_per_s", "queries per second"),
+        HNSWLIB,
+        more=True,
     ),
     Figure(
-        "update of the classifiers, 2,800 of 303,296 labels",
-        "classifier_update",
-        "by rows",
-        "ms",
-        "ms",
-        "dense",
-        "dense AdamW",
-        59,
-    ),
-    Figure(
-        "dense update, fused kernel",
-        "classifier_update",
-        "dense, fused",
-        "ms",
-        "ms",
-        "dense",
-        "dense AdamW",
-    ),
-    Figure(
-        "all 18 metrics, 260,000 x 100 predictions",
-        "metrics",
-        "ours, all 18 metrics",
-        "seconds",
-        "s",
-        "napkinXC, 16 of them",
-        "napkinXC, 16 metrics",
-        10,
-    ),
-    Figure(
-        "the same, with filter pairs",
-        "metrics",
-        "ours, with filter pairs",
-        "seconds",
-        "s",
-        "napkinXC, 16 of them",
-        "napkinXC, 16 metrics",
-        10,
+        "the same, exact",
+        *("search", "exact", "queries_per_s", "queries per second"),
+        FAISS,
+        more=True,
     ),
     Figure(
         "prediction, descriptors known",
-        "prediction",
-        "prediction, descriptors known",
-        "ms_per_datapoint",
-        "ms per datapoint",
+        *("prediction", "prediction, descriptors known", "ms_per_datapoint", "ms per datapoint"),
     ),
     Figure(
         "prediction, from pixels and tokens",
         "prediction",
         "prediction, with encoding, from pixels and tokens",
-        "ms_per_datapoint",
-        "ms per datapoint",
+        *("ms_per_datapoint", "ms per datapoint"),
     ),
+    Figure(
+        "all 18 metrics of 260,000 x 100 predictions",
+        *("metrics", "ours, all 18 metrics", "seconds", "s"),
+        NAPKINXC,
+        10,
+    ),
+    Figure(
+        "the same, with filter pairs",
+        *("metrics", "ours, with filter pairs", "seconds", "s"),
+        NAPKINXC,
+        10,
+    ),
+    *map(_decoding, (500, 1500, 3000)),
+    Figure(
+        "lines of Amazon's metadata, download",
+        *("ingest", "download, 80000 lines", "lines_per_second", "per second"),
+        LINES,
+        3,
+        more=True,
+    ),
+    Figure(
+        "pictures fetched from a server on this machine",
+        *("ingest", "fetch, continued", "requests_per_second", "per second"),
+    ),
+    Figure("all stages of the sample", "stages", "all", "seconds", "s"),
+    Figure("the same, peak memory", "stages", "all", "megabytes", "MB"),
 ]
 
 
@@ -191,11 +200,11 @@ def lines(stored: dict) -> Iterator[str]:
         if figure.row not in rows:
             yield f"| {figure.title} | not measured | | | {aim} |"
             continue
-        value = rows[figure.row][figure.key] * figure.scale
-        beside, ratio = "", ""
+        value, beside, ratio = rows[figure.row][figure.key], "", ""
         if figure.beside:
-            other = rows[figure.beside][figure.key] * figure.scale
-            beside = f"{figure.name}: {number(other)} {figure.unit}"
+            name, row, key = figure.beside
+            other = rows[row][key]
+            beside = f"{name}: {number(other)} {figure.unit}"
             ratio = number(value / other if figure.more else other / value)
         yield f"| {figure.title} | {number(value)} {figure.unit} | {beside} | {ratio} | {aim} |"
 

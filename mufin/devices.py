@@ -3,6 +3,7 @@
 MUFIN_DEVICE         cuda, cuda:1, cpu   default: CUDA where there is a GPU, else the CPU
 MUFIN_PRECISION      fp32, bf16          default: bf16 on CUDA, fp32 on a CPU (where bf16 is slower)
 MUFIN_DETERMINISTIC  0, 1                default: 1 on a CPU, 0 on CUDA; see docs/gpu.md
+MUFIN_RECOMPUTE      0, 1                default: 0; 1: less memory per training step, more time
 """
 
 from __future__ import annotations
@@ -69,3 +70,8 @@ def precision() -> torch.dtype:
     if name not in ("fp32", "bf16"):
         raise MufinError(f"MUFIN_PRECISION is {shown(name)}; set it to fp32 or bf16")
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+
+
+def recompute() -> bool:
+    """Whether training computes the encoders twice per step, to keep less for the backward pass."""
+    return bool(whole("MUFIN_RECOMPUTE", 0, 0, 1))

@@ -541,8 +541,10 @@ class Finetune:
         "it starts (20 epochs move its logit by at most 0.014); released code 100",
     ]
     free_update: Annotated[
-        Literal["rows", "dense"],
-        "rows: a step changes eta and alpha of the batch's labels alone (SparseAdam), at a cost "
+        Literal["auto", "rows", "dense"],
+        "auto: dense where it fits in a quarter of the GPU's free memory, on a CPU for up to four "
+        "labels per label of a step; otherwise rows "
+        "| rows: a step changes eta and alpha of the batch's labels alone (SparseAdam), at a cost "
         "that does not grow with the number of labels "
         "| dense (paper): of all labels (AdamW)",
     ]

@@ -53,6 +53,13 @@ def barrier() -> None:
         dist.barrier()
 
 
+def smallest(values: torch.Tensor) -> torch.Tensor:
+    """The smallest of the `values` that the processes have, element by element."""
+    if dist.is_initialized():
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+    return values
+
+
 def share(count: int, together: int = 1) -> slice:
     """This process's contiguous part of `count` items; see `share_of`."""
     return share_of(rank(), count, together)

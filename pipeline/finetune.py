@@ -7,6 +7,7 @@ Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.finetune, or torchrun
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
 from mufin.corpus.descriptors import DescriptorStore
+from mufin.errors import sentence
 from mufin.nn.assembly import load_members, save_members
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.encoded import encoders_held
@@ -27,6 +29,7 @@ from mufin.training.finetuning import Finetuning
 from mufin.training.loop import train
 from mufin.training.machine import Machine
 from mufin.training.optimisers import Optimisers, Rates
+from mufin.training.table_updates import dense_pays, free_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,17 @@ def main(home: runtime.Home = Path(".")) -> None:
         DescriptorStore(precomputed, list(params.encoder.modalities), devices.device()),
         {name: _shortlist(shortlists / f"{name}.parquet") for name in ("train", "valid")},
     )
-    # All other settings have their effect through the inputs.
-    settings = (params.seed, params.encoder.modalities, s)
     curve = CurveFile(home / "metrics/finetune.csv", process_group.rank() == 0)
     scratch = []
     with runtime.measured("finetune", home) as report:
         members = load_members(start, Precomputed(precomputed))
+        s = _with_free_update(s, members[0].network, len(inputs.data.labels))
+        # All other settings have their effect through the inputs.
+        settings = (params.seed, params.encoder.modalities, s)
         for number, member in enumerate(members):
             machine = _machine((settings, number), [curated, precomputed, shortlists, start])
             network = member.network.to(machine.device)
+            network.recompute = devices.recompute()
             _train(network, inputs, s, params.seed + number, machine, curve)
             network.cpu()
             scratch.append(machine.scratch)
@@ -73,6 +78,23 @@ def main(home: runtime.Home = Path(".")) -> None:
         for folder in scratch:
             runtime.discard(folder)
     process_group.barrier()
+
+
+def _with_free_update(s: Finetune, network: Mufin, labels: int) -> Finetune:
+    """The settings with `free_update` as it was chosen; prints the choice if it was left to us."""
+    if s.free_update != "auto":
+        return s
+    assert network.classifiers is not None  # Module III gave them to it
+    pairs = s.batch_size * (s.positives + s.negatives + s.random_negatives)
+    drawn = labels if s.candidates == "all" else min(pairs, labels)
+    numbers = sum(table.embedding_dim for table in network.classifiers.tables())
+    dense = dense_pays(labels, numbers, drawn, free_memory(devices.device()))
+    chosen = replace(s, free_update="dense" if dense else "rows")
+    if process_group.rank() == 0:
+        way = "AdamW on all rows" if dense else "SparseAdam on the rows of a step"
+        said = f"eta and alpha of {labels:,} labels: {way} (finetune.free_update: auto)"
+        print(sentence(f"finetune: {said}"), file=sys.stderr, flush=True)
+    return chosen
 
 
 def _shortlist(path: Path) -> Lists:

@@ -40,6 +40,7 @@ def main(home: runtime.Home = Path(".")) -> None:
             machine = _machine((settings, number), [curated, precomputed])
             member = new_member(_architecture(params), Precomputed(precomputed), seed)
             network = member.network.to(machine.device)
+            network.recompute = devices.recompute()
             job = Pretraining(
                 network, store, data.train, data.labels, params.pretrain, seed, machine
             )

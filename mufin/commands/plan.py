@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mufin import environment
 from mufin.commands.checks.machine import total_memory
 from mufin.commands.console import say, say_all
 from mufin.errors import MufinError
@@ -104,6 +105,7 @@ def _machine(asked: Asked, home: Path) -> Machine:
         gpu_moved=GPU_MOVED,
         cpu_moved=CPU_MOVED,
         disk_per_second=DISK,
+        recompute=bool(environment.whole("MUFIN_RECOMPUTE", 0, 0, 1)),
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
+from mufin.corpus.title_groups import by_length
 from mufin.errors import MufinError
 from mufin.ragged import Lists, offsets_of
 
@@ -26,7 +27,8 @@ class DescriptorBatch:
 
     A flat array has no padding. For each of its entries, `*_bag` is the number of its bag and
     `*_row` its place there. A title is always at place 0. E_T and E_V are the encoders of text and
-    images.
+    images. Titles come in `text_groups` of similar length, the shortest first, so that E_T need not
+    compute the padding of all to the longest.
     """
 
     num_bags: int
@@ -35,6 +37,7 @@ class DescriptorBatch:
     text: Tensor | None = None  # (n_text, T) int32 tokens, or outputs of the frozen part of E_T
     text_lengths: Tensor | None = None  # (n_text,) int64
     text_bag: Tensor | None = None  # (n_text,) int64
+    text_groups: tuple[tuple[int, int], ...] = ()  # (titles, longest) of each; (): one group
     images: Tensor | None = None  # (n_images, S, S, 3) uint8, or outputs of the frozen part of E_V
     image_bag: Tensor | None = None  # (n_images,) int64
     image_row: Tensor | None = None  # (n_images,) int64
@@ -145,11 +148,18 @@ class DescriptorStore:
         """
         lengths = self.lengths[products]
         rows = self._rows(self.text, products)
-        # Tokens (n, T) and activations (n, T, H) have a token axis; float descriptors (n, H) do
-        # not.
-        if rows.dim() > 2 or not rows.is_floating_point():
+        if self._has_tokens:
             rows = rows[:, : max(int(lengths.max(initial=0)), 1)]
         return rows, torch.from_numpy(lengths)
+
+    @property
+    def _has_tokens(self) -> bool:
+        """Whether the inputs of E_T have a token axis: tokens (n, T) and activations (n, T, H).
+
+        Float descriptors (n, H) have none.
+        """
+        like = self.text if isinstance(self.text, Tensor) else self.text.like
+        return like.dim() > 2 or not like.is_floating_point()
 
     def image_rows(self, rows: np.ndarray) -> Tensor:
         """The inputs of E_V for these rows of the image arrays."""
@@ -202,6 +212,9 @@ class DescriptorStore:
 
     def _add_text(self, batch: DescriptorBatch, products: np.ndarray) -> None:
         bag = np.flatnonzero(self.lengths[products] > 0)
+        if self._has_tokens:
+            order, batch.text_groups = by_length(self.lengths[products[bag]])
+            bag = bag[order]
         batch.text, batch.text_lengths = self.text_rows(products[bag])
         batch.text_bag = torch.from_numpy(bag)
 

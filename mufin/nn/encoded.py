@@ -67,11 +67,14 @@ def encoder_outputs(
 ) -> np.ndarray:
     """The descriptors of all titles (`name` text) or all pictures (image), (rows, width) float32.
 
-    Products without a title get zeros.
+    Products without a title get zeros. Titles of similar length share a batch.
     """
     count = store.num_products if name == "text" else store.num_images
     out = np.zeros((count, encoder.width), np.float32)
-    rows = np.flatnonzero(store.lengths > 0) if name == "text" else np.arange(count)
+    rows = np.arange(count)
+    if name == "text":
+        rows = np.argsort(store.lengths, kind="stable")
+        rows = rows[store.lengths[rows] > 0]
     starts = range(0, len(rows), batch_size)
     for start in progress(starts, f"encode {name}", f"batches of {batch_size}"):
         part = rows[start : start + batch_size]

@@ -28,6 +28,8 @@ from mufin.nn.label_side import LabelSide
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
 from mufin.nn.prototypes import PrototypeClassifiers
+from mufin.nn.recomputed import InPieces
+from mufin.nn.titles import encoded_titles
 from mufin.nn.two_layers import TwoLayers
 
 
@@ -139,6 +141,7 @@ class Mufin(nn.Module):
         self.classifiers: LabelClassifiers | PrototypeClassifiers | DirectedClassifiers | None = (
             None
         )
+        self.recompute = False  # whether a step keeps little of the encoders, see `InPieces`
 
     def pre_embeddings(self, batch: DescriptorBatch) -> Bag:
         """X^0 of a batch, (n, m, D): each descriptor encoded and projected (MUFIN Fig. 2a)."""
@@ -161,15 +164,20 @@ class Mufin(nn.Module):
     def _titles(self, batch: DescriptorBatch) -> list[Part]:
         if batch.text is None or batch.text_bag is None or not len(batch.text_bag):
             return []
-        encoded = self.encoders["text"](batch.text, batch.text_lengths)
+        encoder, groups = self._encoder("text"), batch.text_groups
+        encoded = encoded_titles(encoder, batch.text, batch.text_lengths, groups)
         return [Part(self.projections["text"](encoded), batch.text_bag, 0)]
 
     def _pictures(self, batch: DescriptorBatch) -> list[Part]:
         if batch.images is None or batch.image_bag is None or not len(batch.image_bag):
             return []
         assert batch.image_row is not None
-        encoded = self.encoders["image"](batch.images)
+        encoded = self._encoder("image")(batch.images)
         return [Part(self.projections["image"](encoded), batch.image_bag, batch.image_row)]
+
+    def _encoder(self, name: str) -> nn.Module | InPieces:
+        encoder = self.encoders[name]
+        return InPieces(encoder) if self.recompute else encoder
 
     def _terms(self, batch: DescriptorBatch) -> list[Part]:
         if batch.lexical_ids is None or batch.lexical_bag is None or not len(batch.lexical_bag):

@@ -157,9 +157,7 @@ def _titles(run: Run) -> Phase:
         encoder = run.network.encoders["text"]
         held.append(Held("weights of E_T", encoder.parameters * 4.0, "encoder.text.name", True))
         held.append(Held("tokens", s.products * (e.text.max_tokens + 1.0) * INT))
-        # Titles of similar length share a batch, so that little of it is padding.
-        filled = min((s.tokens + 2) / e.text.max_tokens, 1.0)
-        work.append(Work(what="frozen part of E_T", flop=s.products * encoder.frozen * filled))
+        work.append(Work(what="frozen part of E_T", flop=s.products * encoder.frozen))
         if encoder.kind == "descriptors":
             held.append(Held("descriptors of titles", s.products * encoder.stored))
     if "lexical" in e.modalities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,10 @@ from mufin.params import EncoderParams, ImageEncoderParams, Params, TextEncoderP
 from mufin.planning.networks import META, Cost, EncoderCost, counts_of, measured
 
 GIVEN_WIDTH = 512  # of vectors in place of images, assumed
+# Tokens that are computed per token of a title: a group of titles is padded to its longest
+# (`corpus.title_groups`). `python -m benchmarks.text_lengths` prints it for a batch.
+PADDED = 1.1
+MARKS = 2  # [CLS] and [SEP], which the mean length of titles leaves out
 FLOAT, HALF, INT = 4, 2, 4  # bytes
 
 
@@ -88,11 +93,12 @@ def _clip_config(s: ImageEncoderParams) -> tuple[dict, str]:
     return config | {"projection_dim": known.projection_dim}, ""
 
 
-def text_cost(s: TextEncoderParams, extra_tokens: int = 0) -> EncoderCost:
-    """E_T per title of `encoder.text.max_tokens` tokens (MUFIN Sec. 3; `nn.text_encoder`).
+def text_cost(s: TextEncoderParams, extra_tokens: int = 0, mean: float = 0) -> EncoderCost:
+    """E_T per title (MUFIN Sec. 3; `nn.text_encoder`).
 
-    A batch is cut to its longest title, which in a training step has as many tokens as there may
-    be. `extra_tokens` are the pictures that E_T reads with early fusion.
+    Titles have `mean` tokens without [CLS] and [SEP], and are padded to those of similar length; 0:
+    all have `encoder.text.max_tokens`. `extra_tokens` are the pictures that E_T reads with early
+    fusion; then all titles are padded to the longest.
     """
     config, assumed = text_config(s)
     with META:
@@ -102,6 +108,8 @@ def text_cost(s: TextEncoderParams, extra_tokens: int = 0) -> EncoderCost:
     kind, first = divided(s.trainable_layers, depth)
     model.train()
     tokens = s.max_tokens + extra_tokens
+    if mean and not extra_tokens and s.kind != "visualbert":
+        tokens = min(tokens, math.ceil(PADDED * (mean + MARKS)))
 
     def run(n: int) -> torch.Tensor:
         return model(input_ids=torch.zeros(n, tokens, dtype=torch.long)).last_hidden_state
@@ -189,12 +197,15 @@ def extra_tokens(s: EncoderParams) -> int:
     return s.fused_images if s.fuses_early else 0
 
 
-def encoder_costs(params: Params, vocabulary: int = 0) -> dict[str, EncoderCost]:
-    """{modality: cost} of the encoders in use; `vocabulary` of an E_T with random weights."""
+def encoder_costs(params: Params, vocabulary: int = 0, tokens: float = 0) -> dict[str, EncoderCost]:
+    """{modality: cost} of the encoders in use.
+
+    `vocabulary` is that of an E_T with random weights, `tokens` the mean of titles.
+    """
     e, out = params.encoder, {}
     if "image" in e.modalities:
         out["image"] = image_cost(e.image)
     if "text" in e.modalities:
         text = replace(e.text, vocabulary=vocabulary) if vocabulary else e.text
-        out["text"] = text_cost(text, extra_tokens(e))
+        out["text"] = text_cost(text, extra_tokens(e), tokens)
     return out

@@ -34,6 +34,7 @@ class Machine:
     gpu_moved: float  # bytes
     cpu_moved: float
     disk_per_second: float  # bytes
+    recompute: bool = False  # whether a step keeps little of the encoders (MUFIN_RECOMPUTE)
 
     @property
     def has_gpu(self) -> bool:

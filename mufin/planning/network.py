@@ -84,7 +84,7 @@ class Network:
 def network_of(params: Params, sizes: Sizes) -> Network:
     """The network that the stages pretrain and finetune train (`nn.assembly`)."""
     e, dim = params.encoder, params.encoder.dim
-    encoders = encoder_costs(params, sizes.vocabulary)
+    encoders = encoder_costs(params, sizes.vocabulary, sizes.tokens)
     lexical = "lexical" in e.modalities
     fused = e.fuses_early or e.text.kind == "visualbert"
     in_bags = "image" in e.modalities and (not fused or e.fusion == "both")

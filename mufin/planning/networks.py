@@ -54,6 +54,14 @@ class EncoderCost:
             self, kind="descriptors", trained=Cost(), stored=4.0 * self.width, trainable=0
         )
 
+    def recomputed(self) -> EncoderCost:
+        """The same encoder in pieces that the backward pass computes again (`nn.recomputed`).
+
+        Of all but one piece only the inputs and the descriptors are kept.
+        """
+        forward, step = self.trained.forward, self.trained.step
+        return replace(self, trained=Cost(forward, step + forward, 4.0 * self.width))
+
 
 def measured(run: Callable[[int], Tensor], parameters: bool = True) -> Cost:
     """The cost of an item of `run(n)`, which makes n items and returns something to sum.

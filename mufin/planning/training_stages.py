@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from mufin.nn.recomputed import PIECE
 from mufin.planning import machine as rates
 from mufin.planning.network import Network
 from mufin.planning.networks import EncoderCost
-from mufin.planning.run import BF16, FLOAT, INT, LONG, TORCH, Run
+from mufin.planning.run import BF16, CUDA_DEVICE, FLOAT, INT, LONG, TORCH, Run
 from mufin.planning.scoring import label_sides, score_work
 from mufin.planning.work import Held, Phase, Stage, Work
 from mufin.ranking.validation import CELLS
+from mufin.training.every_label import labels_per_block
+from mufin.training.table_updates import dense_pays
 
 ADAM = 3  # float32 numbers per parameter beside it: gradient and two moments
 SPARSE = 2  # the same for a table of rows: two moments; gradients are those of the step's rows
@@ -69,8 +72,16 @@ Parts = tuple[tuple[float, float], ...]  # (products, pictures of each) of a ste
 
 
 def _steps(run: Run, steps: float, step: Parts, encoders: dict[str, EncoderCost]) -> Work:
-    flop = sum(count * run.network.product(m, encoders).step for count, m in step)
+    trained = _as_trained(run, encoders)
+    flop = sum(count * run.network.product(m, trained).step for count, m in step)
     return Work(what="encoders and A_S, forward and backward", flop=steps * flop)
+
+
+def _as_trained(run: Run, encoders: dict[str, EncoderCost]) -> dict[str, EncoderCost]:
+    """The encoders, in pieces that are computed again where the machine is set to."""
+    if not run.machine.recompute:
+        return encoders
+    return {name: e.recomputed() for name, e in encoders.items()}
 
 
 def _prepared(steps: float) -> Work:
@@ -109,6 +120,13 @@ def _trained(
     section = "finetune" if with_tables else "pretrain"
     trained = n.parameters + sum(e.trainable for e in encoders.values())
     share = BF16 if gpu else 1.0
+    piece = 0.0
+    if run.machine.recompute:
+        own_steps = {"text": sum(c for c, _ in step), "image": sum(c * m for c, m in step)}
+        piece = share * sum(
+            e.trained.saved * min(PIECE, own_steps[name]) for name, e in encoders.items()
+        )
+        encoders = _as_trained(run, encoders)
     # A_S computes in float32; what encoders keep for the backward pass is in bf16 on a GPU
     saved = sum(c * n.self_attention.saved for c, _ in step)
     own = {"text": 1.0, "image": 0.0}
@@ -116,10 +134,11 @@ def _trained(
         saved += share * e.trained.saved * sum(c * (own[name] or m) for c, m in step)
     inputs = sum(c * n.input_bytes(m, encoders) for c, m in step)
     batch, depth = f"{section}.batch_size", "encoder.text.trainable_layers"
+    changes = f"{batch}, {depth}" + ("" if run.machine.recompute else ", or MUFIN_RECOMPUTE=1")
     held = [
         *run.process(),
         Held("gradients and moments of AdamW", trained * ADAM * FLOAT, depth, True),
-        Held("kept for the backward pass", FRAGMENTS * saved, f"{batch}, {depth}", True),
+        Held("kept for the backward pass", FRAGMENTS * (saved + piece), changes, True),
         Held("inputs of a step on the device", inputs * 2.0, batch, True),
         Held("inputs of the next steps", inputs * QUEUED, batch),
         Held("scores", scores, batch, True),
@@ -229,6 +248,8 @@ def finetune(run: Run) -> Stage:
 def _scored(run: Run, steps: float, pairs: float, labels: float, of_pairs: bool) -> Work:
     n = run.network
     flop = pairs * n.pair.step if of_pairs else pairs * n.score.step + labels * n.side.step
+    if _block(run, labels) is not None:  # the backward pass makes all scores again
+        flop += pairs * n.score.forward + labels * n.side.forward
     return Work(what="scores, forward and backward", flop=steps * flop)
 
 
@@ -237,22 +258,46 @@ def _scores_held(run: Run, pairs: float, labels: float) -> float:
     if f.loss == "hinge" and f.candidates != "all":
         return pairs * n.pair.saved
     masks = 2 + FLOAT * 4  # relevant and allowed, and the softmax with its gradient
+    if (block := _block(run, labels)) is not None:
+        vectors = 2.0 * labels * n.dim * FLOAT  # classifiers of all labels and their gradient
+        scored = pairs / labels * block
+        return scored * (n.score.saved + masks) + block * n.side.saved + vectors
     return pairs * (n.score.saved + masks) + labels * n.side.saved
+
+
+def _block(run: Run, labels: float) -> int | None:
+    """Labels that a step over all labels scores at once; None where that is all of them."""
+    f = run.params.finetune
+    if f.candidates != "all":
+        return None
+    return labels_per_block(f.batch_size, round(labels), run.params.transfer.a_c != "none")
 
 
 def _updates(run: Run, steps: float, labels: float) -> Work:
     """Bytes moved by the update of eta and alpha: parameter, moments and gradient, read and
     written.
     """
-    if run.params.finetune.free_update == "dense":
+    if _dense(run, labels):
         return Work(what="update all labels", moved=steps * table(run, 7))
     moved = steps * labels * (run.network.dim + 1) * 7.0 * FLOAT
     return Work(what="update labels of the step", moved=moved)
 
 
+def _dense(run: Run, labels: float) -> bool:
+    """Whether AdamW updates all rows of eta and alpha; with `auto` as the stage decides."""
+    if (chosen := run.params.finetune.free_update) != "auto":
+        return chosen == "dense"
+    free = None
+    if run.machine.has_gpu:
+        inputs = filter(run.store_on_gpu, _arrays(run, run.network.encoders).values())
+        free = run.machine.gpu - CUDA_DEVICE - sum(inputs)
+    count = run.network.labels
+    return dense_pays(count, round(table(run, 1) / FLOAT / max(count, 1)), round(labels), free)
+
+
 def _tables_held(run: Run, labels: float) -> list[Held]:
     f, n = run.params.finetune, run.network
-    dense = f.free_update == "dense"
+    dense = _dense(run, labels)
     copies = 1 + (ADAM if dense else SPARSE)
     setting = "encoder.dim, finetune.free_update" if dense else "encoder.dim"
     held = [Held("eta and alpha with their moments", table(run, copies), setting, True)]

@@ -16,9 +16,18 @@ from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.errors import MufinError
 from mufin.nn.bags import Bag
 from mufin.nn.mufin import Mufin
+from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.weights import weights_of
 from mufin.ragged import Lists
 from mufin.training import distributed, losses
+from mufin.training.every_label import (
+    EveryLabel,
+    every_label,
+    hinge_of_bags,
+    labels_per_block,
+    softmax_of_bags,
+    softmax_of_vectors,
+)
 from mufin.training.mining import Relevance, draw, members, positives_of, shortlist_negatives
 
 
@@ -61,6 +70,7 @@ class Step:
     relevant: Tensor  # (A, U) bool: S_i for the hinge, all positives for the softmax
     negative: Tensor  # (A, U) bool: T_i, or every label that is neither true nor a filter pair
     weight: Tensor | None = None  # (A, U) float32, of the true pairs; None: all alike
+    every: EveryLabel | None = None  # in place of relevant, negative and weight, which are empty
 
     def to(self, device: torch.device) -> Step:
         return Step(
@@ -72,6 +82,7 @@ class Step:
             self.relevant.to(device, non_blocking=True),
             self.negative.to(device, non_blocking=True),
             None if self.weight is None else self.weight.to(device, non_blocking=True),
+            None if self.every is None else self.every.to(device),
         )
 
 
@@ -80,10 +91,11 @@ class Finetuning:
 
     Every distinct label of a step is encoded once. The hinge is over drawn positives S_i and drawn
     negatives T_i, or over all labels with `candidates: all`. The softmax is over all labels of the
-    step. `shortlist` holds the shortlists of the train datapoints, `label_products` (L,) the
-    products of the labels. `validate(model)` returns figures on valid; with `select: valid` the
-    weights of the epoch with the largest sum of these are kept. Strong pairs (`train.weights`) are
-    drawn more often, and have a larger share of the softmax's target.
+    step. All labels of a large catalog are scored in blocks (`every_label`). `shortlist` holds the
+    shortlists of the train datapoints, `label_products` (L,) the products of the labels.
+    `validate(model)` returns figures on valid; with `select: valid` the weights of the epoch with
+    the largest sum of these are kept. Strong pairs (`train.weights`) are drawn more often, and have
+    a larger share of the softmax's target.
     """
 
     name, lr = "finetune", "finetune.lr"
@@ -112,6 +124,10 @@ class Finetuning:
         self.exclusion = Relevance(excluded, num_labels)
         self.usable = np.flatnonzero(self.positives.lengths() > 0)
         self.epochs, self.steps = settings.epochs, -(-len(self.usable) // settings.batch_size)
+        by_pair = not isinstance(model.cross_attention, NoCrossAttention)
+        self.block: int | None = None  # labels scored at once; None: all of a step
+        if settings.candidates == "all":
+            self.block = labels_per_block(settings.batch_size, num_labels, by_pair)
         self.best: tuple[float, dict[str, Tensor]] | None = None  # merit and weights
 
     def _keep_found(self, shortlist: Lists) -> None:
@@ -147,17 +163,29 @@ class Finetuning:
             torch.from_numpy(place[len(datapoints) :]),
             torch.from_numpy(relevant),
             torch.from_numpy(negative),
-            None if self.weights is None else self._weight(datapoints, labels, self.weights),
+            self._weight(datapoints, labels),
+            self._every_label(datapoints),
         )
 
-    def _weight(self, datapoints: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.pairs.weights(datapoints, labels, weights))
+    def _weight(self, datapoints: np.ndarray, labels: np.ndarray) -> Tensor | None:
+        if self.weights is None or self.block is not None:
+            return None
+        return torch.from_numpy(self.pairs.weights(datapoints, labels, self.weights))
+
+    def _every_label(self, datapoints: np.ndarray) -> EveryLabel | None:
+        if self.block is None:
+            return None
+        others, labels = [self.relevance.lists, self.exclusion.lists], len(self.label_products)
+        return every_label(datapoints, self.positives, self.weights, others, labels, self.block)
 
     def _drawn(
         self, datapoints: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The labels (U,) of a step, sorted, and what is relevant and negative, (A, U) bool."""
         s, num_labels = self.settings, len(self.label_products)
+        if self.block is not None:
+            nothing = np.zeros((0, 0), bool)
+            return np.arange(num_labels), nothing, nothing
         positives, positive_mask = draw(
             self.positives, datapoints, s.positives, rng, weights=self.weights
         )
@@ -184,7 +212,11 @@ class Finetuning:
         bags = Bag(bags.rows.float(), bags.modality)
         x, z = bags[step.datapoint_at], bags[step.label_at]
         w = self.model.classifier(step.labels, self.model.vector(z))
-        with torch.autocast(x.rows.device.type, enabled=False):
+        kind = x.rows.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        with torch.autocast(kind, enabled=False):
+            if step.every is not None:
+                return self._over_blocks(x, z, w, step.every, precision)
             if s.loss == "hinge" and s.candidates != "all":
                 return self._hinge_of_pairs(step, x, z, w)
             scores = self.model.scores(x, self.model.label_side(z, w))
@@ -193,6 +225,25 @@ class Finetuning:
                 scores = scores / s.temperature
                 return losses.multi_positive_softmax(scores, step.relevant, allowed, step.weight)
             return losses.cosine_hinge(scores, step.relevant, step.negative, s.gamma)
+
+    def _over_blocks(
+        self, x: Bag, z: Bag, w: Tensor, every: EveryLabel, precision: torch.dtype | None
+    ) -> Tensor:
+        """The loss over all labels.
+
+        Without A_C products of vectors are in `precision`, that of autocast: they take most of the
+        time, and in bfloat16 a cosine is off by 0.002 at most, far less than the temperature.
+        """
+        s = self.settings
+        if s.loss == "softmax" and isinstance(self.model.cross_attention, NoCrossAttention):
+            return softmax_of_vectors(self.model.vector(x), w, every, s.temperature, precision)
+
+        def scores(x: Bag, z: Bag, w: Tensor) -> Tensor:
+            return self.model.scores(x, self.model.label_side(z, w))
+
+        if s.loss == "softmax":
+            return softmax_of_bags(scores, x, z, w, every, s.temperature)
+        return hinge_of_bags(scores, x, z, w, every, s.gamma)
 
     def _hinge_of_pairs(self, step: Step, x: Bag, z: Bag, w: Tensor) -> Tensor:
         """The hinge over the drawn pairs only: few of the A U pairs of a step count."""

@@ -31,7 +31,8 @@ class Optimisers:
     not depend on the number of all labels. SparseAdam has no weight decay, which these rows do not
     need: w depends on the direction of eta only. With `dense_tables`, AdamW updates all rows of eta
     and alpha in every step, exactly as in the paper, and rows outside the batch move by their
-    moments. Lexical vectors have a weight decay of their own.
+    moments. With `finetune.free_update: auto` the stage chooses (`table_updates.dense_pays`).
+    Lexical vectors have a weight decay of their own.
     """
 
     def __init__(

@@ -61,8 +61,8 @@ def test_a_ratio_above_one_is_better(monkeypatch):
         run,
         "FIGURES",
         [
-            Figure("less", "a", "ours", "s", "s", "plain", "plain", 4),
-            Figure("more", "a", "ours", "s", "rows/s", "plain", "plain", more=True),
+            Figure("less", "a", "ours", "s", "s", ("plain", "plain", "s"), 4),
+            Figure("more", "a", "ours", "s", "rows/s", ("plain", "plain", "s"), more=True),
             Figure("absent", "b", "ours", "s", "s", aim=2),
         ],
     )

@@ -13,7 +13,9 @@ from mufin.cli import app
 from tests.support.projects import ROOT
 from tests.test_structure import ORDER
 
-COMMAND = re.compile(r"```\nmufin (plan --profile [^\n]*)\n(stage .*?)```", re.DOTALL)
+COMMAND = re.compile(
+    r"```\nMUFIN_RECOMPUTE=1 mufin (plan --profile [^\n]*)\n(stage .*?)```", re.DOTALL
+)
 DOCUMENTED = COMMAND.findall((ROOT / "docs/scale.md").read_text())
 OF_MACHINES = re.compile(r"```\nmufin (plan --profile [^\n]*)\n(machines .*?)```", re.DOTALL)
 MACHINES = OF_MACHINES.findall((ROOT / "docs/scale.md").read_text())
@@ -25,7 +27,8 @@ def without_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_tables_of_the_docs_are_what_the_command_prints():
+def test_the_tables_of_the_docs_are_what_the_command_prints(monkeypatch):
+    monkeypatch.setenv("MUFIN_RECOMPUTE", "1")
     assert len(DOCUMENTED) == 2
     for words, table in DOCUMENTED:
         done = CliRunner().invoke(app, shlex.split(words))
@@ -56,6 +59,20 @@ def test_the_sample_fits_and_every_stage_has_a_line():
         *ORDER
     ]
     assert "fits in 8.0 GB of memory, no GPU, 10 GB free on disk" in done.stdout
+
+
+def test_encoders_computed_twice_need_less_memory_and_more_operations(monkeypatch):
+    words = ["plan", "--profile", "paper", "--products", "10000", "--images", "50000", "--json"]
+    words += ["--gpu-memory", "24", "--memory", "64", "--cpu-gflops", "100", "--disk", "4000"]
+    found = []
+    for value in ("0", "1"):
+        monkeypatch.setenv("MUFIN_RECOMPUTE", value)
+        stages = json.loads(CliRunner().invoke(app, words).stdout)["stages"]
+        found.append({stage["stage"]: stage for stage in stages})
+    plain, twice = (of["pretrain"] for of in found)
+    assert twice["gpu_memory"] < plain["gpu_memory"] / 2
+    assert 1.2 < twice["flop"] / plain["flop"] < 4 / 3
+    assert found[0]["retrieve"] == found[1]["retrieve"]
 
 
 def test_what_does_not_fit_is_named_and_ends_with_1():

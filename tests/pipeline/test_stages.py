@@ -19,6 +19,7 @@ from mufin.artifacts.files import read_json
 from mufin.artifacts.precomputed import Precomputed
 from mufin.nn.embedding import Embedded
 from mufin.params import Params, load_params
+from mufin.training import table_updates
 from pipeline import evaluate, finetune
 from tests.support.projects import ROOT, environment
 from tests.support.stages import FINISHED, QUICK, STAGES, inside, run_stages, stage
@@ -418,6 +419,28 @@ def test_the_finetune_curve_grows_by_a_row_per_epoch(finished, tmp_path, monkeyp
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
     assert list(rows[0]) == ["epoch", "loss", "valid_P@1", "valid_P@5"]
+
+
+@pytest.mark.parametrize("rows, way, optimiser", [(4, "dense", "AdamW;"), (0, "rows", "eta")])
+def test_auto_gives_the_weights_of_what_it_chose(
+    finished, tmp_path, monkeypatch, capfd, rows, way, optimiser
+):
+    monkeypatch.setattr(table_updates, "ROWS", rows)
+    found = []
+    for update in ("auto", way):
+        home = tmp_path / update
+        linked(finished, home)
+        for name in ("data/shortlists", "models/transfer"):
+            (home / name).symlink_to(finished / name)
+        (home / "models/finetune").unlink()
+        with inside(home, **FINISHED | {"finetune.free_update": update, "finetune.epochs": 1}):
+            finetune.main(home)
+        weights = sorted((home / "models/finetune").glob("*/model.safetensors"))
+        found.append([path.read_bytes() for path in weights])
+        said = capfd.readouterr().err
+        assert ("(finetune.free_update: auto)" in said) == (update == "auto")
+        assert optimiser in read_json(home / "metrics/finetune.json")["optimiser"]
+    assert found[0] == found[1] != []
 
 
 def test_home_runs_a_stage_in_another_folder(finished, tmp_path):

@@ -63,6 +63,15 @@ def test_distilbert_takes_2_74_gflop_per_title():
     assert cost.parameters == pytest.approx(66.4e6, rel=0.01)
 
 
+def test_titles_count_the_tokens_of_their_group():
+    s = read_profile("paper").encoder.text
+    cost = text_cost(s, mean=20.41)  # of MUFIN Table 1; 25 tokens with [CLS], [SEP] and padding
+    assert cost.trained.forward == pytest.approx(of_bert(25, 768, 3072, 6), rel=0.001)
+    assert cost.stored == text_cost(s).stored
+    assert text_cost(s, mean=40.0) == text_cost(s)  # no more than max_tokens
+    assert text_cost(s, extra_tokens=5, mean=20.41) == text_cost(s, extra_tokens=5)
+
+
 def test_an_unknown_text_model_is_a_bert_and_said_so(small):
     s = replace(small.encoder.text, weights="pretrained", name="nobody/titles-v1", options={})
     assert "the usual sizes of bert" in text_cost(s).assumed

@@ -76,6 +76,7 @@ class GivenBatch(SimpleNamespace):
             text=store.text[products],
             text_lengths=None,
             text_bag=torch.arange(n),
+            text_groups=(),
             images=store.images[products[seen]],
             image_bag=torch.from_numpy(seen),
             image_row=torch.ones(len(seen), dtype=torch.int64),

@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_names_products_and_the_setting(tmp_path):
     assert "datapoints 3, 2" in said or "datapoints 2, 3" in said
 
 
-def test_a_start_without_any_picture_is_one_sentence(tmp_path):
+def test_a_start_without_any_picture_is_one_sentence():
     empty = Lists(np.zeros(4, np.int64), np.zeros(0, np.int64))
     with pytest.raises(MufinError, match="set encoder.image.self_supervised_epochs to 0"):
-        precompute._self_supervised(encoder(), None, [], empty, None, machine(tmp_path), 0)
+        precompute._self_supervised(encoder(), None, None, empty, None)
