@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -43,6 +44,7 @@ def two_workers(folder: Path) -> Iterator[TwoWorkers]:
     from ray.cluster_utils import Cluster
 
     session = tempfile.mkdtemp(prefix="ray-")  # short: names of sockets have at most 107 bytes
+    atexit.register(shutil.rmtree, session, ignore_errors=True)  # agents end late, and still write
     store, temporary = folder / "store", [folder / "one", folder / "two"]
     for path in (store, *temporary):
         path.mkdir()
@@ -57,4 +59,3 @@ def two_workers(folder: Path) -> Iterator[TwoWorkers]:
             yield TwoWorkers(made.address, store, temporary, nodes)
         finally:
             made.shutdown()
-            shutil.rmtree(session, ignore_errors=True)
