@@ -51,7 +51,9 @@ def two_workers(folder: Path) -> Iterator[TwoWorkers]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": session}
+        patch.setenv("RAY_TMPDIR", session)
+        (Path(session) / "ray").mkdir()
+        head = {"num_cpus": 0, "include_dashboard": False}
         made = Cluster(initialize_head=True, head_node_args=head | {"_system_config": WATCHED})
         try:
             nodes = [made.add_node(env_vars={"TMPDIR": str(path)}) for path in temporary]
