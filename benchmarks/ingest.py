@@ -215,6 +215,7 @@ def _fetched(home: Path, urls: int) -> dict[str, Row]:
     """Requests/s and memory of a run that is killed near its middle, and of the one after it."""
     home.mkdir()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the killed client
     threading.Thread(target=server.serve_forever, daemon=True).start()
     write_dump(home / "dump.json.gz", urls, url=f"http://127.0.0.1:{server.server_port}")
     _settings(home, {"max_images": 1, "private_addresses": True, "per_host": 32})
