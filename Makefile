@@ -21,7 +21,7 @@ help:
 	@echo "make lint        checks style (ruff) and types (mypy)"
 	@echo "make compare     runs MUFIN's variants and other methods: a table, a report; SEEDS='0 1 2'"
 	@echo "make deps        writes the code and packages of each stage into the dvc.yaml files"
-	@echo "make bench       measures this machine for half an hour: the table of docs/speed.md"
+	@echo "make bench       measures this machine without a GPU: the table of docs/speed.md"
 	@echo "make bench-gpu   measures one GPU for 8 minutes; ARGS=--tiny tries it on a CPU"
 	@echo "make setup       installs all packages into .venv, as the others do by themselves"
 

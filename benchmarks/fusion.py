@@ -5,18 +5,17 @@ python -m benchmarks.fusion --out benchmarks/results/fusion.json   (after `dvc r
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 
 from benchmarks.timing import interleaved, spread, tell
+from benchmarks.training_step import one_step
 from mufin import devices
 from mufin.artifacts.curated import read_curated
 from mufin.artifacts.precomputed import Precomputed
@@ -49,15 +48,7 @@ def main(
         job = Pretraining(network, store, data.train, data.labels, s, params.seed, machine)
         rates = Rates(encoder=s.lr, new=s.lr, gates=s.lr, lexical=s.lr, attention=s.lr, free=s.lr)
         optimisers = Optimisers(network, rates, s.weight_decay, with_cross_attention=False)
-        job.begin_epoch(0)
-        plan, rng = itertools.cycle(job.plan(0)), np.random.default_rng(0)
-
-        def step() -> None:
-            loss = job.loss(job.prepare(next(plan), rng).to(device))
-            loss.backward()
-            optimisers.step(1.0)
-
-        return step
+        return one_step(job, optimisers, device)
 
     with tempfile.TemporaryDirectory() as folder:
         ways = {fusion: step_of(fusion, Path(folder)) for fusion in ("late", "early", "both")}

@@ -1,6 +1,6 @@
 """Runs the benchmarks of a machine without a GPU: a JSON file, and the table of docs/speed.md.
 
-make bench                                   all of them, about half an hour on two cores
+make bench                                   all of them, one after the other
 python -m benchmarks.run --only metrics      one of them; the others keep their figures
 python -m benchmarks.run --table             the table of the figures that are stored
 

@@ -33,6 +33,8 @@ from mufin.nn.image_encoder import ImageEncoder
 from mufin.nn.mufin import Mufin
 from mufin.ragged import Lists, offsets_of
 from mufin.training.machine import Machine
+from mufin.training.optimisers import Optimisers
+from mufin.training.pretraining import Pretraining
 
 
 class FromPixels(nn.Module):
@@ -114,12 +116,17 @@ def _store(sizes: Sizes, images: np.ndarray) -> DescriptorStore:
 
 
 def _step(sizes: Sizes, model: Mufin, store: DescriptorStore, folder: Path) -> Callable[[], None]:
-    """Batch, loss, gradients and update, with the settings of the profile `paper`."""
+    """A step with the settings of the profile `paper`."""
     device = devices.device()
     place = Place(sizes, True, folder, None)
     machine = Machine(device, devices.precision(), folder, 1e9)
     steps = max(sizes.labels // sizes.batch, 1)
     job, optimisers = pretraining(place, model.to(device).train(), store, steps, 1, machine)
+    return one_step(job, optimisers, device)
+
+
+def one_step(job: Pretraining, optimisers: Optimisers, device: torch.device) -> Callable[[], None]:
+    """Batch, loss, gradients and update of the next step, again and again."""
     job.begin_epoch(0)
     plan, rng = itertools.cycle(job.plan(0)), np.random.default_rng(0)
 
