@@ -23,6 +23,7 @@ PIPELINES = ("dvc.yaml", "compare/dvc.yaml")
 PACKAGES = "packages.yaml"
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "cykooz_resizer": "cykooz-resizer",
     "hnswlib": "chroma-hnswlib",
     "sklearn": "scikit-learn",
 }  # by module

@@ -20,6 +20,8 @@ from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401 # isort: skip
 
 from mufin.corpus import colours, cut_jpeg
 from mufin.corpus.formats import format_of, refusal
+from mufin.corpus.resizing import resized
+from mufin.corpus.whole_jpeg import whole
 
 if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
@@ -49,6 +51,7 @@ OWN = 2**26  # of MEMORY: Python, numpy and Pillow themselves
 # memory of the process is exact.
 WHOLE_FRAMES = {"WEBP": 12, "AVIF": 8, "HEIF": 8}
 COEFFICIENT = 2  # bytes; of a progressive JPEG, the decoder keeps all coefficients
+WHOLE = 2**26  # pixels; a JPEG that has more is decoded at a fraction of its size
 
 
 def decode(content: bytes, size: int, notes: set[str] | None = None) -> np.ndarray | str:
@@ -78,11 +81,16 @@ def _decoded(content: bytes, size: int, notes: set[str]) -> np.ndarray | str:
             if min(image.size) < 1:
                 return "no pixels"
             before = _coefficients(image)
-            if image.format == "JPEG":
+            is_jpeg = image.format == "JPEG"
+            is_large = image.width * image.height > WHOLE
+            if is_jpeg:
                 components = len(image.layer)  # type: ignore[attr-defined]
-                image.draft(None, _draft_size(image.size, size))
+                if is_large:
+                    image.draft(None, _draft_size(image.size, size))
             if OWN + len(content) + before + _cost(image) > MEMORY:
                 return TOO_MANY_PIXELS
+            if is_jpeg and not is_large and (picture := _whole(content, image, notes)):
+                return _canvas(picture, size)
             image.load()
             _turn(image, notes)
             return _canvas(_rgb(image, _conversion(image, notes)), size)
@@ -94,6 +102,11 @@ def _decoded(content: bytes, size: int, notes: set[str]) -> np.ndarray | str:
         if "out of memory" in str(error):
             return TOO_MUCH_MEMORY
     return _decoded_with_end(content, size, components, notes)
+
+
+def _whole(content: bytes, image: Image.Image, notes: set[str]) -> Image.Image | None:
+    """The pixels of a JPEG, where nothing has to be mended or converted."""
+    return whole(content, image) if _conversion(image, notes) is None else None
 
 
 def _decoded_with_end(
@@ -164,7 +177,7 @@ def _cost(image: Image.Image) -> int:
 
 
 def _draft_size(size: tuple[int, int], target: int) -> tuple[int, int]:
-    """The (width, height) to request from Pillow's draft mode for a JPEG of this size.
+    """The (width, height) to request from Pillow's draft mode for a large JPEG of this size.
 
     Draft mode decodes a JPEG at 1/2, 1/4 or 1/8 of its size, at a fraction of the cost, and gives
     at least the size requested. Both sides keep at least twice their final length, which the
@@ -240,6 +253,7 @@ def _canvas(image: Image.Image, size: int) -> np.ndarray:
     width, height = (max(1, min(size, round(side * scale))) for side in image.size)
     canvas = np.full((size, size, 3), 255, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    canvas[top : top + height, left : left + width] = np.asarray(resized)
+    canvas[top : top + height, left : left + width] = np.asarray(resized(image, width, height))[
+        ..., :3
+    ]
     return canvas

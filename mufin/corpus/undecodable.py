@@ -18,7 +18,7 @@ from mufin.corpus.decoding import decoded
 from mufin.corpus.outcomes import Outcomes
 from mufin.errors import shown
 
-SIDE = 32  # pixels; a JPEG is decoded at an eighth of its size then
+SIDE = 32  # pixels; what they show does not matter here
 LOST = "rows without a title whose pictures cannot be decoded"
 
 
