@@ -198,7 +198,7 @@ def test_a_second_run_is_a_no_op(compared):
     assert not stages_run(said) and "6 rows, seeds 0, 1: all are up to date" in said
 
 
-def test_a_changed_line_is_a_row_and_a_baseline_one_file_and_line(compared, tmp_path):
+def test_a_changed_line_or_new_baseline_is_one_row(compared, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(compared, folder, symlinks=True)
     (folder / "mufin/baselines/in_order.py").write_text(NEW)
