@@ -34,8 +34,9 @@ demo: $(VENV)/ready
 	$(IN_VENV) mufin demo
 
 # One process per core, up to four, each with one thread; the tests of a file share a process.
+# Tests start hundreds of processes, each of which would compile the library anew without bytecode.
 test: lint
-	OMP_NUM_THREADS=1 MUFIN_WORKERS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MUFIN_WORKERS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	  --no-loadscope-reorder
 
 lint: $(VENV)/ready

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.projects import project
+from tests.support.projects import made_once, project
 
 __all__ = ["project"]  # a fixture of the whole run
 
@@ -31,10 +31,11 @@ def finished(tmp_path_factory) -> Path:
     """The folder of a small run of all stages; tests read it and leave it as it is."""
     from tests.support.stages import FINISHED, inside, run_stages  # here: it imports torch
 
-    home = tmp_path_factory.mktemp("finished")
-    with inside(home, **FINISHED):
-        run_stages(home)
-    return home
+    def make(home: Path) -> None:
+        with inside(home, **FINISHED):
+            run_stages(home)
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture(autouse=True)

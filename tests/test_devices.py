@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from safetensors.torch import load_file
 from mufin import devices, process_group
 from mufin.errors import MufinError
 from mufin.training import losses
+from tests.support.processes import in_processes
 from tests.support.training import machine, pretraining
 
 MACHINE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -127,26 +125,7 @@ process_group.barrier()
 def test_processes_keep_one_model_also_with_dropout(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-    }
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node=2",
-            "--standalone",
-            str(script),
-            str(tmp_path),
-        ],
-        check=True,
-        env=environment,
-        timeout=240,
-        capture_output=True,
-    )
+    in_processes(2, script, tmp_path)
     one, other = (load_file(tmp_path / f"{r}.safetensors") for r in (0, 1))
     for name in one:
         assert torch.allclose(one[name], other[name], atol=1e-6), name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,15 @@ def walked(module: str, seen: dict[str, Path] | None = None) -> list[Path]:
     seen[module] = file
     if "." in module:
         walked(module.rpartition(".")[0], seen)
+    for wanted in named(file):
+        walked(wanted, seen)
+    return list(dict.fromkeys(seen.values()))
+
+
+@cache
+def named(file: Path) -> list[str]:
+    """What may be a module of the project in the imports of a file."""
+    out = []
     text = re.sub(r"(?m)^if TYPE_CHECKING:\n(?:(?: {4}.*)?\n)+", "", file.read_text())
     for node in ast.walk(ast.parse(text)):
         names = (
@@ -175,10 +185,8 @@ def walked(module: str, seen: dict[str, Path] | None = None) -> list[Path]:
         )
         head = getattr(node, "module", None)
         for name in names:
-            for wanted in (name,) if head is None else (head, f"{head}.{name}"):
-                if wanted.split(".")[0] in ("mufin", "pipeline", "compare"):
-                    walked(wanted, seen)
-    return list(dict.fromkeys(seen.values()))
+            out += (name,) if head is None else (head, f"{head}.{name}")
+    return [name for name in out if name.split(".")[0] in ("mufin", "pipeline", "compare")]
 
 
 @pytest.mark.parametrize("name", deps.PIPELINES)

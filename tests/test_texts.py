@@ -7,8 +7,11 @@ import dataclasses
 import os
 import re
 import subprocess
+import sys
 import typing
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -58,15 +61,18 @@ def code_of_pages() -> Iterator[tuple[str, str]]:
             yield page.name, block or words
 
 
-def code_of_sources() -> Iterator[tuple[str, str]]:
+@cache
+def code_of_sources() -> list[tuple[str, str]]:
     """(file, code) of what stands in backticks in the strings of the sources, error texts and
     docstrings alike.
     """
+    out = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 for _, words in CODE.findall(node.value):
-                    yield str(path.relative_to(ROOT)), words
+                    out.append((str(path.relative_to(ROOT)), words))
+    return out
 
 
 def found(pattern: str) -> dict[str, str]:
@@ -98,7 +104,8 @@ def test_texts_were_found():
 
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - {"sure", "would"}))
 def test_a_make_target_has_a_recipe(target):
-    done = subprocess.run(["make", "-n", "-B", target], cwd=ROOT, capture_output=True, text=True)
+    words = ["make", "-n", "-B", target, f"PYTHON={sys.executable}"]  # else make looks for one
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip(), (TARGETS[target], done.stderr)
     assert "Nothing to be done" not in done.stdout
 
@@ -120,16 +127,21 @@ def test_a_module_to_run_exists(module):
 
 @pytest.mark.parametrize("stage", sorted(REPROS))
 def test_a_stage_to_reproduce_exists(stage):
+    assert any(stage in stages for stages in stages_of().values()), REPROS[stage]
+
+
+@cache
+def stages_of() -> dict[Path, dict]:
+    """{dvc.yaml: its stages} of both pipelines."""
     files = (ROOT / "dvc.yaml", ROOT / "compare/dvc.yaml")
-    known = [name for file in files for name in YAML(typ="safe").load(file.read_text())["stages"]]
-    assert stage in known, REPROS[stage]
+    return {file: YAML(typ="safe").load(file.read_text())["stages"] for file in files}
 
 
 def outs() -> list[str]:
     """All outs of both pipelines, as paths from the main folder; a name with ${...} up to there."""
     names = []
-    for file in (ROOT / "dvc.yaml", ROOT / "compare/dvc.yaml"):
-        for stage in YAML(typ="safe").load(file.read_text())["stages"].values():
+    for file, stages in stages_of().items():
+        for stage in stages.values():
             for out in stage["outs"]:
                 name = (next(iter(out)) if isinstance(out, dict) else out).partition("$")[0]
                 place = file.parent.relative_to(ROOT) / name

@@ -1,4 +1,4 @@
-"""Stages on a cluster of two workers, one of which is killed."""
+"""Stages and `mufin predict` on a cluster of two workers, one of which is killed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from mufin.cli import app
 from mufin.cluster import fetching
 from mufin.code import ROOT
+from tests.support.fake_products import picture
 from tests.support.projects import changed
 from tests.support.ray_cluster import TwoWorkers, two_workers
 from tests.support.servers import Server, serving
@@ -80,6 +84,37 @@ def test_a_cluster_fetches_the_local_bytes(cluster, tmp_path, monkeypatch):
     assert not list(cluster.store.glob("runs/*/*"))
 
 
+def predicted(finished: Path) -> str:
+    """What `mufin predict` says of in/p.jsonl; it writes out.parquet."""
+    words = ["predict", "in/p.jsonl", "out.parquet", "--home", str(finished), "--batch", "7"]
+    done = CliRunner().invoke(app, [*words, "--bad-lines", "skip"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_cluster_predicts_the_bytes_of_one_machine(cluster, finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUFIN_DEVICE", "cpu")
+    monkeypatch.setenv("MUFIN_WORKERS", "1")
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/front.png").write_bytes(picture((200, 30, 30)))
+    Path("in/broken.png").write_bytes(b"broken")
+    uids = pq.read_table(finished / "data/curated/products.parquet")["uid"].to_pylist()[:40]
+    new = {"id": "né", "title": "Mug, small", "images": ["front.png"], "category": ["Home"]}
+    lines = [*({"uid": uid} for uid in uids), new, {"id": "x", "images": ["broken.png"]}]
+    Path("in/p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    here = predicted(finished)
+    local = Path("out.parquet").read_bytes()
+    Path("out.parquet").unlink()
+    cluster.use(monkeypatch)
+    there = predicted(finished)
+    assert Path("out.parquet").read_bytes() == local
+    assert pq.read_table("out.parquet").to_pylist()[40]["labels"]
+    said = [line for line in there.splitlines() if not line.startswith("predict: ")]
+    assert said == here.splitlines() and "skipped: in/p.jsonl line 42: a picture" in there
+    assert list(cluster.store.glob("models/*.json")) and not list(cluster.store.glob("runs/*/*"))
+
+
 def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, monkeypatch):
     source, home = tmp_path / "source", tmp_path / "home"
     source.mkdir()
@@ -88,6 +123,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, 
     in_files(source, home, FILES)
     local = made(home, "local", **ACTIVATIONS)
     cluster.use(monkeypatch)
+    before = len(list(cluster.store.glob("files/*")))  # of the tests above
     killed: list[int] = []
     threading.Thread(target=kill_in_the_middle, args=(cluster, killed), daemon=True).start()
     remote = made(home, "remote", **ACTIVATIONS)
@@ -95,4 +131,4 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, 
     assert contents(local) == contents(remote)
     assert len(list(remote.glob("image_inputs-*.npy"))) == FILES
     assert not list(cluster.store.glob("runs/*/*"))
-    assert len(list(cluster.store.glob("files/*"))) == FILES
+    assert len(list(cluster.store.glob("files/*"))) == before + FILES

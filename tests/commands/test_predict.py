@@ -19,9 +19,7 @@ from mufin.cli import app
 from mufin.commands import predict as predicting
 from mufin.commands import predict_answers, predict_lines
 from tests.support.answering import Answering, answered_by, catalog
-from tests.support.fake_products import picture
 from tests.support.projects import ROOT
-from tests.support.ray_cluster import two_workers
 
 
 @pytest.fixture
@@ -342,29 +340,3 @@ def test_a_trained_model_predicts_what_it_recommends(finished, tmp_path, monkeyp
     for row, line in zip(rows(), lines, strict=True):
         assert row["labels"] == [answer["uid"] for answer in line["recommended"]]
         assert row["score"] == pytest.approx([a["score"] for a in line["recommended"]], abs=1e-3)
-
-
-# Several machines
-
-
-def test_a_cluster_predicts_the_bytes_of_one_machine(finished, tmp_path, monkeypatch):
-    monkeypatch.setenv("MUFIN_DEVICE", "cpu")
-    monkeypatch.setenv("MUFIN_WORKERS", "1")
-    monkeypatch.chdir(tmp_path)
-    Path("in").mkdir()
-    Path("in/front.png").write_bytes(picture((200, 30, 30)))
-    Path("in/broken.png").write_bytes(b"broken")
-    uids = pq.read_table(finished / "data/curated/products.parquet")["uid"].to_pylist()[:40]
-    new = {"id": "né", "title": "Mug, small", "images": ["front.png"], "category": ["Home"]}
-    write(*[{"uid": uid} for uid in uids], new, {"id": "x", "images": ["broken.png"]})
-    words = "--home", str(finished), "--batch", "7", "--bad-lines", "skip"
-    here = predict(*words)
-    local = Path("out.parquet").read_bytes()
-    Path("out.parquet").unlink()
-    with two_workers(tmp_path) as cluster:
-        cluster.use(monkeypatch)
-        there = predict(*words)
-    assert Path("out.parquet").read_bytes() == local and rows()[40]["labels"]
-    said = [line for line in there.splitlines() if not line.startswith("predict: ")]
-    assert said == here.splitlines() and "skipped: in/p.jsonl line 42: a picture" in there
-    assert list(cluster.store.glob("models/*.json")) and not list(cluster.store.glob("runs/*/*"))

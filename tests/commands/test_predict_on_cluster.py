@@ -1,6 +1,6 @@
 """What `mufin predict` sends to a cluster: lines with their pictures, and the model.
 
-`test_predict.py` compares a whole run on a cluster with one on this machine.
+`tests/cluster/test_two_workers.py` compares a whole run on a cluster with one on this machine.
 """
 
 from __future__ import annotations

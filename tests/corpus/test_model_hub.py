@@ -26,6 +26,10 @@ from tests.support.projects import ROOT
 CREATE = {
     "text": "text_encoder.create_text_encoder('some/model', 'pretrained', {}, 'all')",
     "tokenizer": "tokens.load_tokenizer('some/model')",
+    "whole text": "text_encoder.create_text_encoder('a/whole', 'pretrained', {}, 'all')",
+    "whole tokenizer": "tokens.load_tokenizer('a/whole')",
+    "half text": "text_encoder.create_text_encoder('a/half', 'pretrained', {}, 'all')",
+    "half tokenizer": "tokens.load_tokenizer('a/half')",
     "image": "image_encoder.create_image_encoder('vit_tiny_patch16_224', 'pretrained', {}, 224, 0)",
     "clip": "vision_language.create_clip_image_encoder('some/model', 'pretrained', {}, 32, 0)",
 }
@@ -46,9 +50,9 @@ assert not slept
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nowhere() -> Iterator[str]:
-    """The address of a hub whose port is closed while the test runs."""
+    """The address of a hub whose port is closed while the tests run."""
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(
             ("127.0.0.1", 0)
@@ -56,7 +60,7 @@ def nowhere() -> Iterator[str]:
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def run(*creates: str, home: Path, endpoint: str, **more: str) -> tuple[list[str], str]:
+def run(*creates: str, home: Path, endpoint: str, **more: str) -> tuple[dict[str, str], str]:
     """What a process says that makes these models without a wait; and its stderr."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("HF_", "TRANSFORMERS_"))}
     done = subprocess.run(
@@ -66,12 +70,12 @@ def run(*creates: str, home: Path, endpoint: str, **more: str) -> tuple[list[str
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines(), done.stderr
+    return dict(zip(creates, done.stdout.splitlines(), strict=True)), done.stderr
 
 
-def test_without_a_copy_or_network_one_sentence_at_once(tmp_path, nowhere):
-    answers, _ = run(*CREATE, home=tmp_path, endpoint=nowhere)
-    for name, answer in zip(CREATE, answers, strict=True):
+def test_without_a_copy_or_network_one_sentence_at_once(said, nowhere):
+    for name in ("text", "tokenizer", "image", "clip"):
+        answer = said[0][name]
         setting = "encoder.image.name" if name in ("image", "clip") else "encoder.text.name"
         assert answer.startswith(f"{setting} is ") and "no whole local copy" in answer
         assert nowhere in answer and "local folder" in answer and "HF_HUB_OFFLINE=1" in answer
@@ -99,25 +103,32 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_copy_in_the_cache_needs_no_network(model, tmp_path, nowhere):
-    cached(tmp_path, "some/model", model)
-    answers, stderr = run("text", "tokenizer", home=tmp_path, endpoint=nowhere)
-    assert answers == ["made", "made"]
+@pytest.fixture(scope="module")
+def said(model, tmp_path_factory, nowhere) -> tuple[dict[str, str], str]:
+    """What a process says that makes all models; a/whole is in the cache, a/half is in part."""
+    home = tmp_path_factory.mktemp("hub")
+    half = home / "half"
+    shutil.copytree(model, half)
+    (half / "model.safetensors").unlink()
+    cached(home, "a/whole", model)
+    cached(home, "a/half", half)
+    return run(*CREATE, home=home, endpoint=nowhere)
+
+
+def test_a_copy_in_the_cache_needs_no_network(said):
+    answers, stderr = said
+    assert answers["whole text"] == answers["whole tokenizer"] == "made"
     assert "%|" not in stderr and "it/s" not in stderr  # no bar of the libraries
 
 
-def test_half_a_copy_is_no_copy(model, tmp_path, nowhere):
-    half = tmp_path / "half"
-    shutil.copytree(model, half)
-    (half / "model.safetensors").unlink()
-    cached(tmp_path, "some/model", half)
-    answers, _ = run("text", "tokenizer", home=tmp_path, endpoint=nowhere)
-    assert "no whole local copy" in answers[0] and answers[1] == "made"
+def test_half_a_copy_is_no_copy(said):
+    answers, _ = said
+    assert "no whole local copy" in answers["half text"] and answers["half tokenizer"] == "made"
 
 
 def test_offline_mode_asks_nobody_and_ends_in_whole_words(tmp_path, nowhere):
     answers, _ = run("text", home=tmp_path, endpoint=nowhere, HF_HUB_OFFLINE="1")
-    assert "couldn't find them in the cached files)" in answers[0]
+    assert "couldn't find them in the cached files)" in answers["text"]
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from mufin.nn.mufin import Projection
 from mufin.nn.weights import weights_of
 from mufin.training.loop import train
 from mufin.training.optimisers import Optimisers
-from tests.support.projects import ROOT
+from tests.support.processes import in_processes
 from tests.support.training import (
     RATES,
     WIDTH,
@@ -152,18 +149,9 @@ def test_two_processes_train_the_weights_of_one(tmp_path):
 
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     made = {}
     for world in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}"]
-        done = subprocess.run(
-            [*command, "--standalone", str(script), str(tmp_path / str(world))],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        in_processes(world, script, tmp_path / str(world))
         made[world] = [load_file(p) for p in sorted((tmp_path / str(world)).glob("?.safetensors"))]
     one, (two, other) = made[1][0], made[2]
     for name in one:

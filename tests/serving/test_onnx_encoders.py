@@ -64,10 +64,12 @@ def in_this_process(monkeypatch):
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    """The cache folder after a first start."""
+    """The cache folder after a first start, which exports titles alone in a process of its own."""
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        if model[1].modalities != ["text"]:
+            patch.setattr(onnx_encoders.subprocess, "run", make_here)
         made = NewProducts(*model, CPU, torch.float32, fast=True)
     assert all(isinstance(one, OnnxEncoder) for one in encoders(made))
     return folder / "mufin" / "encoders"

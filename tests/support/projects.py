@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import shutil
@@ -74,7 +75,7 @@ SMALL = PUBLISHED | {
         "num_attention_heads": 2,
         "intermediate_size": 64,
     },
-    "members": 2,
+    "members": 1,
     "encoder.modalities": ["text", "image", "lexical"],
     "index.title_ridge": 1.0,
     "evaluate.mix": "chosen",
@@ -166,10 +167,34 @@ def copied(folder: Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills, once per run: pytest's other processes wait for it."""
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    base = factory.getbasetemp().parent if several else factory.getbasetemp()
+    folder, whole = base / f"shared-{name}", base / f"shared-{name}.whole"
+    with open(base / f"shared-{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> Path:
-    """A copy of the project as a repository of its own, reproduced once."""
-    folder = tmp_path_factory.mktemp("project")
+    """A copy of the project as a repository of its own, reproduced once.
+
+    Each of pytest's processes has a copy, as tests change it for a while.
+    """
+    folder = tmp_path_factory.mktemp("project") / "project"
+    shutil.copytree(made_once(tmp_path_factory, "project", reproduced), folder, symlinks=True)
+    return folder
+
+
+def reproduced(folder: Path) -> None:
+    """Fill an empty folder with the project, and reproduce it there."""
     copied(folder)
     small(folder)
     (folder / ".venv").symlink_to(sys.prefix)
@@ -185,7 +210,6 @@ def project(tmp_path_factory) -> Path:
     done = run(folder, "make", "-o", ".venv/ready", "repro", PATH="/usr/local/bin:/usr/bin:/bin")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     commit(folder, "reproduced")
-    return folder
 
 
 def commit(folder: Path, message: str) -> None:

@@ -33,9 +33,10 @@ LEARNS = {
     "finetune.candidates": "all",
     "evaluate.candidates": "all",
 }
-# In place of the pretrained encoders of a profile, and of its three networks
+# In place of the pretrained encoders of a profile, its three networks and its five folds
 TINY = {
     "members": 1,
+    "evaluate.folds": 2,
     "encoder.image.name": "vit_tiny_patch16_224",
     "encoder.image.weights": "random",
     "encoder.text.name": "bert",

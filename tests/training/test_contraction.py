@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import torch
 from mufin.training.contraction import COLUMN, ContractionWarning, squared_mean
 from mufin.training.curves import CurveFile
 from mufin.training.loop import train
-from tests.support.projects import ROOT, environment
+from tests.support.processes import in_processes
 from tests.support.training import Killed, finetuning, killed_after, machine, pretraining
 
 
@@ -106,16 +104,8 @@ def test_processes_report_the_column_of_one(tmp_path):
     script.write_text(SCRIPT)
     out = {}
     for world in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}"]
         folder = tmp_path / str(world)
-        done = subprocess.run(
-            [*command, "--standalone", str(script), str(folder)],
-            env=environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        in_processes(world, script, folder)
         out[world] = [[*map(float, p.read_text().split())] for p in sorted(folder.glob("*.txt"))]
     assert len(out[2]) == 2 and out[2][0] == out[2][1]
     assert out[2][0] == pytest.approx(out[1][0], abs=1e-4)

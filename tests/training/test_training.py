@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +22,7 @@ from mufin.training.machine import Machine
 from mufin.training.optimisers import Optimisers
 from mufin.training.schedules import linear, one_cycle, rate_factor
 from tests.support.bags import random_graph
+from tests.support.processes import in_processes
 from tests.support.training import (
     RATES,
     Killed,
@@ -427,25 +424,9 @@ def test_two_processes_train_the_weights_of_one(tmp_path):
 
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     for world in (1, 2):
         (tmp_path / str(world)).mkdir()
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                f"--nproc-per-node={world}",
-                "--standalone",
-                str(script),
-                str(tmp_path / str(world)),
-            ],
-            check=True,
-            env=environment,
-            timeout=240,
-            capture_output=True,
-        )
+        in_processes(world, script, tmp_path / str(world))
     for name in ("pretrain", "finetune"):
         one, two = (load_file(tmp_path / str(w) / f"{name}.safetensors") for w in (1, 2))
         for key in one:
