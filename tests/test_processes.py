@@ -94,17 +94,25 @@ def test_another_number_of_processes_continues_a_run(curated, of_one, begun, con
 IN_SHARES = """
 import sys
 from pathlib import Path
+from mufin import process_group
+from mufin.evaluation import scored
 from mufin.nn import embedding
-from mufin.retrieval import exact
-from pipeline import index, retrieve
-embedding.BATCH, exact.BUDGET = 16, 2**14  # so that each process gets a share of the small run
-for stage in (retrieve, index):
+from mufin.ranking import neighbour_votes, scoring
+from mufin.retrieval import exact, hnsw
+from pipeline import evaluate, index, retrieve
+# So that each process gets a share of the small run
+embedding.BATCH, exact.BUDGET, hnsw.FETCHED, neighbour_votes.BUDGET = 16, 2**14, 2**13, 2**9
+scoring.classifier_scores.__defaults__ = (2**20,)
+if sys.argv[2] == "hnsw":  # and so that scores are computed in blocks
+    scoring.HELD, scored.CELLS = 2**18, 2**10
+for stage in (retrieve, index, evaluate):
     stage.main(Path(sys.argv[1]))
+    process_group.barrier()  # until the first process has published
 """
 
 
 @pytest.mark.parametrize("search", ["exact", "hnsw"])
-def test_two_processes_embed_and_search_to_the_same_bytes(finished, tmp_path, search):
+def test_two_processes_embed_search_and_predict_the_same_bytes(finished, tmp_path, search):
     script, found = tmp_path / "script.py", []
     script.write_text(IN_SHARES)
     changes = {"retrieve.search": search, "index.search": search}
@@ -117,25 +125,32 @@ def test_two_processes_embed_and_search_to_the_same_bytes(finished, tmp_path, se
         with inside(home, **FINISHED, **changes, **one_thread):
             command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
             run = subprocess.run(
-                [*command, "--standalone", str(script), str(home)],
+                [*command, "--standalone", str(script), str(home), search],
                 env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                 timeout=300,
                 capture_output=True,
                 text=True,
             )
         assert run.returncode == 0, run.stderr
-        made = [home / name for name in ("data/embeddings", "data/shortlists", "models/index")]
+        made = [home / f"data/{name}" for name in ("embeddings", "shortlists", "predictions")]
+        made.append(home / "models/index")
         files = [path for folder in made for path in folder.rglob("*") if path.is_file()]
-        files += [home / f"metrics/{name}.json" for name in ("retrieve", "index")]
+        files += [*(home / "metrics").glob("*.*"), home / "models/mix.json"]
         found.append({str(path.relative_to(home)): path.read_bytes() for path in files})
     one, two = found
     assert [name for name in one if one[name] != two.get(name)] == [] and one.keys() == two.keys()
     assert any(name.endswith("hnsw.bin") for name in one) == (search == "hnsw")
+    assert {"metrics/evaluate.json", "metrics/methods.csv", "data/predictions/test.parquet"} < set(
+        one
+    )
 
 
-@pytest.mark.parametrize("name", ["retrieve", "index"])
+@pytest.mark.parametrize("name", ["retrieve", "index", "evaluate"])
 def test_stages_that_embed_run_in_processes_of_their_own(finished, tmp_path, name):
-    for inputs in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
+    made = ["data/curated", "data/precomputed", "models/pretrain", "models/finetune"]
+    if name == "evaluate":
+        made += ["data/embeddings", "models/index"]
+    for inputs in made:
         (tmp_path / inputs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / inputs).symlink_to(finished / inputs)
     (tmp_path / "params.yaml").write_text((finished / "params.yaml").read_text())
