@@ -8,7 +8,7 @@ from mufin.planning.network import Network
 from mufin.planning.networks import EncoderCost
 from mufin.planning.run import BF16, CUDA_DEVICE, FLOAT, INT, LONG, TORCH, Run
 from mufin.planning.scoring import label_sides, score_work
-from mufin.planning.work import Held, Phase, Stage, Work
+from mufin.planning.work import Held, Phase, Stage, Work, in_processes
 from mufin.ranking.validation import CELLS
 from mufin.training.every_label import labels_per_block
 from mufin.training.table_updates import dense_pays
@@ -44,7 +44,8 @@ def pretrain(run: Run) -> Stage:
     ]
     if refreshes := _refreshes(run):
         flop = anchors * n.product(of_anchor).forward + others * n.product(of_other).forward
-        work.append(Work(what="look for hard pairs", flop=n.members * refreshes * flop))
+        flop *= n.members * refreshes
+        work.append(Work(what="look for hard pairs", flop=flop, shared=True))
     scores = batch * drawn * FLOAT * 6.0
     held = _trained(run, step, n.encoders, scores, with_tables=False)
     held.append(Held("pairs of train", s.pairs * MINING, "curate.max_products"))
@@ -55,6 +56,7 @@ def pretrain(run: Run) -> Stage:
             run.embedded("bags of labels", s.labels, s.label_pictures),
         ]
         phases.append(Phase("look for hard pairs", [], [*held, *embedded]))
+    phases = in_processes(phases)
     return Stage(
         "pretrain", phases, {"models/pretrain": _model_file(run, False)}, _checkpoint(run, False)
     )
@@ -74,7 +76,7 @@ Parts = tuple[tuple[float, float], ...]  # (products, pictures of each) of a ste
 def _steps(run: Run, steps: float, step: Parts, encoders: dict[str, EncoderCost]) -> Work:
     trained = _as_trained(run, encoders)
     flop = sum(count * run.network.product(m, trained).step for count, m in step)
-    return Work(what="encoders and A_S, forward and backward", flop=steps * flop)
+    return Work(what="encoders and A_S, forward and backward", flop=steps * flop, shared=True)
 
 
 def _as_trained(run: Run, encoders: dict[str, EncoderCost]) -> dict[str, EncoderCost]:
@@ -115,7 +117,12 @@ def _arrays(run: Run, encoders: dict[str, EncoderCost]) -> dict[str, float]:
 def _trained(
     run: Run, step: Parts, encoders: dict[str, EncoderCost], scores: float, with_tables: bool
 ) -> list[Held]:
-    """Memory of a training step (`training.loop`, `training.optimisers`)."""
+    """Memory of a training step (`training.loop`, `training.optimisers`).
+
+    Each process encodes its share of the step, and computes the loss of all of it
+    (`training.distributed`).
+    """
+    step = tuple((count / run.machine.processes, m) for count, m in step)
     s, n, gpu = run.sizes, run.network, run.machine.has_gpu
     section = "finetune" if with_tables else "pretrain"
     trained = n.parameters + sum(e.trainable for e in encoders.values())
@@ -240,6 +247,7 @@ def finetune(run: Run) -> Stage:
         phases.insert(1, Phase("encode once", [_encode_once(run, n)], [*run.process(), outputs]))
     if f.select == "valid":
         phases.append(_validation(run))
+    phases = in_processes(phases)
     return Stage(
         "finetune", phases, {"models/finetune": _model_file(run, True)}, _checkpoint(run, True)
     )
@@ -350,7 +358,7 @@ def _validation(run: Run) -> Phase:
     flop = s.labels * (n.product(s.label_pictures).forward + n.side.forward)
     flop += s.valid * n.product(s.pictures).forward
     work = [
-        Work(what="embed", flop=epochs * flop),
+        Work(what="embed", flop=epochs * flop, shared=True),
         score_work(run, epochs * s.valid, width),
     ]
     return Phase("figures on valid", work, held)
