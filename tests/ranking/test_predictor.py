@@ -174,7 +174,7 @@ def test_label_sides_are_made_once_and_held_one_at_a_time(predictor):
 def test_what_is_released_is_made_again_and_gives_the_same(predictor):
     datapoints = predictor.embed(ASKED)
     before = predictor.candidates(datapoints, LABELS, None)
-    sides = weakref.ref(predictor._sides(False))
+    sides = weakref.ref(predictor._sides(False).held[0].w)
     rows = weakref.ref(predictor.index.neighbours.arranged().rows)
     predictor.release()
     assert sides() is None and rows() is None
