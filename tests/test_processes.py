@@ -98,13 +98,13 @@ from mufin import process_group
 from mufin.evaluation import scored
 from mufin.nn import embedding
 from mufin.ranking import neighbour_votes, scoring
-from mufin.retrieval import exact, hnsw
+from mufin.retrieval import exact, hnsw, neighbours
 from pipeline import evaluate, index, retrieve
 # So that each process gets a share of the small run
 embedding.BATCH, exact.BUDGET, hnsw.FETCHED, neighbour_votes.BUDGET = 16, 2**14, 2**13, 2**9
 scoring.classifier_scores.__defaults__ = (2**20,)
 if sys.argv[2] == "hnsw":  # and so that scores are computed in blocks
-    scoring.HELD, scored.CELLS = 2**18, 2**10
+    scoring.HELD, scored.CELLS, neighbours.AUTO_EXACT = 2**18, 2**10, 100
 for stage in (retrieve, index, evaluate):
     stage.main(Path(sys.argv[1]))
     process_group.barrier()  # until the first process has published

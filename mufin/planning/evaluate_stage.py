@@ -16,7 +16,7 @@ from mufin.planning.scoring import (
     side_bytes,
 )
 from mufin.planning.search import SCORES, search_held, search_work, searched
-from mufin.planning.training_stages import embeddings_file
+from mufin.planning.training_steps import embeddings_file
 from mufin.planning.work import Held, Phase, Stage, Work, in_processes
 from mufin.ranking.title_ridge import CELLS as RIDGE_CELLS
 

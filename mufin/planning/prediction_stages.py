@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mufin.planning import machine as rates
+from mufin.planning.finetune_stage import finetune
 from mufin.planning.run import FLOAT, INT, LONG, Run
 from mufin.planning.search import (
     graph_file,
@@ -13,13 +14,8 @@ from mufin.planning.search import (
     search_work,
     searched,
 )
-from mufin.planning.training_stages import (
-    embeddings_file,
-    finetune,
-    loading,
-    pretrain,
-    transfer,
-)
+from mufin.planning.training_stages import pretrain, transfer
+from mufin.planning.training_steps import embeddings_file, loading
 from mufin.planning.work import Held, Phase, Stage, Work, in_processes
 from mufin.ranking.title_ridge import CELLS, MOST, MOST_BYTES
 

@@ -179,5 +179,5 @@ def test_what_is_released_is_made_again_and_gives_the_same(predictor):
     predictor.release()
     assert sides() is None and rows() is None
     after = predictor.candidates(datapoints, LABELS, None)
-    for name in ("ids", "classifier", "similarity", "votes"):
+    for name in ("ids", "classifier", "similarity"):
         assert getattr(after, name).tobytes() == getattr(before, name).tobytes()
