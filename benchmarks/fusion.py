@@ -35,6 +35,11 @@ def main(
 ):
     """Steps of the settings in `home`/params.yaml, in turns: batch, loss, gradients, update."""
     params, precomputed = load_params(home / "params.yaml"), home / "data/precomputed"
+    if not {"text", "image"} <= set(there := params.encoder.modalities):
+        raise SystemExit(
+            f"encoder.modalities is {list(there)}, and what is compared needs text and image; set "
+            "it to [text, image] and run `dvc repro precompute` first"
+        )
     data, s, device = read_curated(home / "data/curated"), params.pretrain, devices.device()
     store = DescriptorStore(precomputed, list(params.encoder.modalities), device)
 

@@ -6,6 +6,8 @@ torchrun (PyTorch's distributed runtime) starts them; a process alone is a group
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from mufin.errors import MufinError
 
 OF_TORCHRUN = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 SENT = 2**26  # bytes sent at once; as many are held on the device
+# Longest wait for the others, whose shares may take hours more; torchrun notices one that has ended
+LONGEST = timedelta(days=2)
 
 
 def start(device: torch.device) -> None:
@@ -34,7 +38,7 @@ def start(device: torch.device) -> None:
         raise MufinError(
             f"RANK is {number} and WORLD_SIZE {count}; start the stage with torchrun, or unset both"
         )
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST)
 
 
 def world() -> int:
@@ -76,6 +80,19 @@ def share_of(number: int, count: int, together: int = 1) -> slice:
     return slice(first, min(last, count))
 
 
+def in_shares(
+    count: int,
+    make: Callable[[slice], tuple[np.ndarray, ...]],
+    device: torch.device,
+    together: int = 1,
+) -> tuple[np.ndarray, ...]:
+    """The arrays that `make` returns for all `count` items, with a row per item.
+
+    Each process makes the rows of its `share`, and all get all rows; so all must call it.
+    """
+    return tuple(gather(rows, device) for rows in make(share(count, together)))
+
+
 def gather(rows: np.ndarray, device: torch.device) -> np.ndarray:
     """The rows of all processes, in the order of ranks, of any dtype: the same bytes in all.
 
@@ -96,6 +113,21 @@ def gather(rows: np.ndarray, device: torch.device) -> np.ndarray:
         if part.size:
             _send(torch.from_numpy(part.reshape(-1).view(np.uint8)), number, device)
     return out
+
+
+def total(values: np.ndarray, device: torch.device) -> np.ndarray:
+    """The sums of the `values` of all processes, element by element; overwrites them.
+
+    Where all but one process have 0, it is the value of that process to the last bit.
+    """
+    if world() > 1:
+        flat = torch.from_numpy(values.reshape(-1))
+        for block in flat.split(max(SENT // values.itemsize, 1)):
+            sent = block.to(device)
+            dist.all_reduce(sent)
+            if device.type != "cpu":
+                block.copy_(sent)
+    return values
 
 
 def _send(values: torch.Tensor, source: int, device: torch.device) -> None:

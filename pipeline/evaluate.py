@@ -1,17 +1,19 @@
 """Predicts on test and valid, and computes all metrics: of MUFIN, its parts and reference rows.
 
-python -m pipeline.evaluate
+One process:  python -m pipeline.evaluate
+Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.evaluate, or torchrun
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from mufin import devices, runtime
+from mufin import devices, process_group, processes, runtime
 from mufin.artifacts.contents import check_made_from
 from mufin.artifacts.curated import Curated, read_curated, read_labels, read_split
 from mufin.artifacts.embeddings import read_embeddings
@@ -57,7 +59,12 @@ def main(home: runtime.Home = Path(".")) -> None:
 
 
 def evaluate(home: Path) -> list[str]:
-    """Writes all files of the stage below `home`; returns the lines of a table to print."""
+    """Writes all files of the stage below `home`; returns the lines of a table to print.
+
+    In several processes each predicts for its share of the datapoints. All of them choose the same
+    mix, as they get the same scores; the first computes the metrics and writes.
+    """
+    process_group.start(devices.device())
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     products = read_table(home / "data/curated/products.parquet", "products")
     e = params.evaluate
@@ -79,6 +86,10 @@ def evaluate(home: Path) -> list[str]:
             _module_one_rows(home, data, params, predictor),
             _reference_rows(data, titles, predictor),
         )
+        if process_group.rank() > 0:
+            deque(rows, maxlen=0)  # its share of each row
+            _unseen_labels(home, predictor, params)
+            return []
         category = categories_of(
             [products["category"][p].as_py() for p in data.splits["test"].product]
         )
@@ -92,7 +103,8 @@ def evaluate(home: Path) -> list[str]:
             test = scores["test"]
             cost = 1000 * test.seconds / max(test.made, 1)
             report.costs["milliseconds_per_datapoint"] = round(cost, 3)
-            _write_choices(home, predictor, scores, mixes, learnt, e)
+            unseen = _unseen_labels(home, predictor, params)
+            _write_choices(home, scores, mixes, learnt, unseen, e)
             _write_folds(home, folds, mixes)
             written.write_tables(home)
     kind = artifact_json(home / "data/curated/split.json")["split"]
@@ -155,10 +167,15 @@ def _part_rows(predictor: Predictor, data: Curated, params: Params, mix: Mix) ->
 
 
 def _module_one_rows(home: Path, data: Curated, params: Params, predictor: Predictor) -> Rows:
-    """The rows of Module I; its embeddings are read when these rows come."""
+    """The rows of Module I; its embeddings are read when these rows come.
+
+    The fine-tuned networks have then scored all that they score with the labels of the index.
+    """
+    predictor.release()
     embeddings = read_embeddings(home / "data/embeddings/pretrain.safetensors")
     k, device = params.evaluate.shortlist, predictor.device
-    yield from module_one_rows(data, embeddings, k, device, params.seed, WIDTH)
+    threads = runtime.threads(params.retrieve.hnsw.threads)
+    yield from module_one_rows(data, embeddings, k, device, params.seed, WIDTH, threads)
 
 
 def _predicting(mixes: Chosen, e: Evaluate) -> Mix:
@@ -167,9 +184,9 @@ def _predicting(mixes: Chosen, e: Evaluate) -> Mix:
 
 
 def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> Rows:
-    ridge, num_labels = predictor.index.ridge, len(data.labels)
+    ridge, num_labels, device = predictor.index.ridge, len(data.labels), predictor.device
     of_splits = [
-        reference_rows(data.train, data.splits[name], titles, num_labels, ridge, WIDTH)
+        reference_rows(data.train, data.splits[name], titles, num_labels, ridge, WIDTH, device)
         for name in SPLITS
     ]
     for found in zip(*of_splits):
@@ -192,17 +209,17 @@ def _without_descriptor(scores: dict[str, Scored]) -> dict:
 
 def _write_choices(
     home: Path,
-    predictor: Predictor,
     scores: dict[str, Scored],
     mixes: Chosen,
     learnt: dict,
+    unseen: dict,
     e: Evaluate,
 ) -> None:
     """Writes what was chosen on valid, and the mix that prediction uses."""
     choices = _without_descriptor(scores) | {
         "chosen": mixes.chosen.weights() | {"on": mixes.on, f"on_{mixes.on}": mixes.tried},
         "popularity_mix": learnt,
-        "unseen": {split: _unseen(predictor, home, split, e) for split in SPLITS},
+        "unseen": unseen,
     }
     write_json(choices, home / "metrics/choices.json")
     save_mix(_predicting(mixes, e), home / "models/mix.json", home / "models/index")
@@ -214,12 +231,16 @@ def _write_folds(home: Path, folds: list[Fold] | None, mixes: Chosen) -> None:
     write_json(figures, home / "metrics/folds.json")
 
 
-def _unseen(predictor: Predictor, home: Path, name: str, e: Evaluate) -> dict:
-    """The figures with unseen labels among the candidates, on the split `name`."""
-    folder = home / "data/curated/unseen"
-    unseen, split = read_labels(folder / "labels.parquet"), read_split(folder / f"{name}.parquet")
-    figures = unseen_labels(predictor, unseen, split, e.shortlist, e.beta, WIDTH)
-    return {"labels": len(predictor.index), "unseen": len(unseen), "alpha_1": figures}
+def _unseen_labels(home: Path, predictor: Predictor, params: Params) -> dict:
+    """The figures with unseen labels among the candidates, on each split."""
+    folder, e = home / "data/curated/unseen", params.evaluate
+    unseen, out = read_labels(folder / "labels.parquet"), {}
+    threads = runtime.threads(params.retrieve.hnsw.threads)
+    for name in SPLITS:
+        split = read_split(folder / f"{name}.parquet")
+        figures = unseen_labels(predictor, unseen, split, e.shortlist, e.beta, WIDTH, threads)
+        out[name] = {"labels": len(predictor.index), "unseen": len(unseen), "alpha_1": figures}
+    return out
 
 
 class _Written:
@@ -280,4 +301,4 @@ def _table(figures: Figures) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, processes.launch)

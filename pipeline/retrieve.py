@@ -48,8 +48,9 @@ def main(home: runtime.Home = Path(".")) -> None:
         if first:
             write_embeddings(embeddings, home / "data/embeddings/pretrain.safetensors")
         rows = _rows(embeddings, s.vectors)
-        if not first and not is_exact(rows, s.search, device):
-            return  # HNSW uses all cores from one process
+        exact = is_exact(rows, s.search, device)
+        if not first and not exact:
+            return  # one process builds the graph of HNSW, with its share of MUFIN_WORKERS
         neighbours = build_neighbours(
             rows,
             s.search,
@@ -64,7 +65,12 @@ def main(home: runtime.Home = Path(".")) -> None:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(publish(home / "data/shortlists")) if first else None
             for name, split in data.splits.items():
-                labels, similarity = shared_search(neighbours, embeddings.datapoints(name), k)
+                queries = embeddings.datapoints(name)
+                labels, similarity = (
+                    shared_search(neighbours, queries, k, device)
+                    if exact
+                    else neighbours.search(queries, k)
+                )
                 if folder is None:
                     continue
                 folder.mkdir(exist_ok=True)

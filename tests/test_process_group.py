@@ -39,6 +39,12 @@ for dtype in (np.float32, np.int64, np.int8, np.bool_):
         found = process_group.gather(mine, cpu)
         assert found.dtype == every.dtype and found.shape == every.shape
         assert found.tobytes() == every.tobytes()
+    own = np.zeros((7, 2), np.float32)
+    own[process_group.rank() :: 3] = process_group.rank() + 1
+    every = [[n % 3 + 1] * 2 for n in range(7)]
+    assert process_group.total(own, cpu).tolist() == every
+    found = process_group.in_shares(7, lambda rows: (np.array(every)[rows],), cpu, 2)
+    assert found[0].tolist() == every
 process_group.barrier()
 """
 

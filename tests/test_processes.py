@@ -94,65 +94,64 @@ def test_another_number_of_processes_continues_a_run(curated, of_one, begun, con
 IN_SHARES = """
 import sys
 from pathlib import Path
+from mufin import process_group
+from mufin.evaluation import scored
 from mufin.nn import embedding
-from mufin.retrieval import exact
-from pipeline import index, retrieve
-embedding.BATCH, exact.BUDGET = 16, 2**14  # so that each process gets a share of the small run
-for home in sys.argv[1:]:
-    for stage in (retrieve, index):
-        stage.main(Path(home))
+from mufin.ranking import neighbour_votes, scoring
+from mufin.retrieval import exact, hnsw, neighbours
+from pipeline import evaluate, index, retrieve
+# So that each process gets a share of the small run
+embedding.BATCH, exact.BUDGET, hnsw.FETCHED, neighbour_votes.BUDGET = 16, 2**14, 2**13, 2**9
+scoring.classifier_scores.__defaults__ = (2**20,)
+if sys.argv[2] == "hnsw":  # and so that scores are computed in blocks
+    scoring.HELD, scored.CELLS, neighbours.AUTO_EXACT = 2**18, 2**10, 100
+for stage in (retrieve, index, evaluate):
+    stage.main(Path(sys.argv[1]))
+    process_group.barrier()  # until the first process has published
 """
-SEARCHES = ("exact", "hnsw")
-ONE_THREAD = {
-    "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
-    "MUFIN_DEVICE": "cpu",
-    "MUFIN_WORKERS": "1",
-}
 
 
-def embedded(home: Path, finished: Path, search: str) -> Path:
-    """A home with this search in its settings, and with what the stages that embed read."""
-    for inputs in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
-        (home / inputs).parent.mkdir(parents=True, exist_ok=True)
-        (home / inputs).symlink_to(finished / inputs)
-    settings = {f"{name}.search": search for name in ("retrieve", "index")}
-    settings |= {f"{name}.hnsw.threads": 1 for name in ("retrieve", "index")}
-    with inside(home, **FINISHED, **settings):
-        return home
-
-
-def of_search(home: Path) -> dict[str, bytes]:
-    """{name: content} of the files that retrieve and index leave, but those of time and memory."""
-    made = [home / name for name in ("data/embeddings", "data/shortlists", "models/index")]
-    files = [path for folder in made for path in folder.rglob("*") if path.is_file()]
-    files += [home / f"metrics/{name}.json" for name in ("retrieve", "index")]
-    return {str(path.relative_to(home)): path.read_bytes() for path in files}
-
-
-def test_two_processes_embed_and_search_to_the_same_bytes(finished, tmp_path):
+@pytest.mark.parametrize("search", ["exact", "hnsw"])
+def test_two_processes_embed_search_and_predict_the_same_bytes(finished, tmp_path, search):
     script, found = tmp_path / "script.py", []
     script.write_text(IN_SHARES)
+    changes = {"retrieve.search": search, "index.search": search}
+    one_thread = {f"{name}.hnsw.threads": 1 for name in ("retrieve", "index")}
     for count in (1, 2):
-        homes = [embedded(tmp_path / f"{search} {count}", finished, search) for search in SEARCHES]
-        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone"]
-        run = subprocess.run(
-            [sys.executable, *(launcher if count > 1 else []), str(script), *map(str, homes)],
-            env=os.environ | ONE_THREAD | {"MUFIN_SCRATCH": str(tmp_path / f"scratch {count}")},
-            timeout=300,
-            capture_output=True,
-            text=True,
-        )
+        home = tmp_path / str(count)
+        for inputs in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
+            (home / inputs).parent.mkdir(parents=True, exist_ok=True)
+            (home / inputs).symlink_to(finished / inputs)
+        with inside(home, **FINISHED, **changes, **one_thread):
+            launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone"]
+            command = [sys.executable, *(launcher if count > 1 else [])]
+            run = subprocess.run(
+                [*command, str(script), str(home), search],
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                timeout=300,
+                capture_output=True,
+                text=True,
+            )
         assert run.returncode == 0, run.stderr
-        found.append([of_search(home) for home in homes])
-    for search, one, two in zip(SEARCHES, *found, strict=True):
-        assert one.keys() == two.keys() and [n for n in one if one[n] != two[n]] == []
-        assert any(name.endswith("hnsw.bin") for name in one) == (search == "hnsw")
+        made = [home / f"data/{name}" for name in ("embeddings", "shortlists", "predictions")]
+        made.append(home / "models/index")
+        files = [path for folder in made for path in folder.rglob("*") if path.is_file()]
+        files += [*(home / "metrics").glob("*.*"), home / "models/mix.json"]
+        found.append({str(path.relative_to(home)): path.read_bytes() for path in files})
+    one, two = found
+    assert [name for name in one if one[name] != two.get(name)] == [] and one.keys() == two.keys()
+    assert any(name.endswith("hnsw.bin") for name in one) == (search == "hnsw")
+    assert {"metrics/evaluate.json", "metrics/methods.csv", "data/predictions/test.parquet"} < set(
+        one
+    )
 
 
-@pytest.mark.parametrize("name", ["retrieve", "index"])
+@pytest.mark.parametrize("name", ["retrieve", "index", "evaluate"])
 def test_stages_that_embed_run_in_processes_of_their_own(finished, tmp_path, name):
-    for inputs in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
+    made = ["data/curated", "data/precomputed", "models/pretrain", "models/finetune"]
+    if name == "evaluate":
+        made += ["data/embeddings", "models/index"]
+    for inputs in made:
         (tmp_path / inputs).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / inputs).symlink_to(finished / inputs)
     (tmp_path / "params.yaml").write_text((finished / "params.yaml").read_text())

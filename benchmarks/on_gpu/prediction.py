@@ -81,7 +81,7 @@ def _tell_steps(
     exact: ExactNeighbours, rows: LabelRows, queries: np.ndarray, k: int, tell: Tell
 ) -> None:
     """The time of each step of one chunk of queries, and that of label maxima by scattering."""
-    step = exact.at_once()
+    step = exact.at_once(k)
     some = torch.from_numpy(queries[:step]).to(exact.device)
     label = torch.from_numpy(rows.label[_layers(rows)[0]]).to(exact.device)
 

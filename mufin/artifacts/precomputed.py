@@ -64,10 +64,6 @@ class Precomputed:
         self._save("tokens", tokens)
         self._save("token_lengths", lengths)
 
-    def write_text_inputs(self, inputs: np.ndarray) -> None:
-        """Writes all outputs of the frozen part of E_T at once."""
-        self._save("text_inputs", inputs)
-
     def write_lexical(self, terms: list[str], rows: Lists) -> None:
         """Writes the terms (title words) and the term ids of each of P titles."""
         self._save("lexical_offsets", rows.offsets)

@@ -105,6 +105,7 @@ def _machine(asked: Asked, home: Path) -> Machine:
         gpu_moved=GPU_MOVED,
         cpu_moved=CPU_MOVED,
         disk_per_second=DISK,
+        processes=environment.processes(),
         recompute=bool(environment.whole("MUFIN_RECOMPUTE", 0, 0, 1)),
     )
 

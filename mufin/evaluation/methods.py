@@ -29,7 +29,7 @@ from mufin.ranking.predictor import Predictor
 from mufin.ranking.scoring import classifier_scores, label_sides
 from mufin.retrieval.augmented import augmented_rows
 from mufin.retrieval.exact import LabelRows
-from mufin.retrieval.neighbours import build_neighbours
+from mufin.retrieval.neighbours import searched_once
 
 BySplit = dict[str, Ranking]  # of valid and test
 # The ranking of some datapoints: from the name of the split, their numbers in it, and their block
@@ -154,31 +154,45 @@ def module_one_rows(
     device: torch.device,
     seed: int,
     width: int,
+    threads: int = 1,
 ) -> Iterator[tuple[str, BySplit]]:
     """Module I only: labels by similarity (Table 4, MUFIN-P-I).
 
-    `module_1_bag` searches bag rows and centroids, `module_1_vec` the label vectors z^1.
+    `module_1_bag` searches bag rows and centroids, `module_1_vec` the label vectors z^1. A graph of
+    HNSW is built by `threads`.
     """
     z = embeddings.label_vectors
     bags = augmented_rows(embeddings.label_rows, embeddings.label_offsets, embeddings.centroids)
     searched = {"module_1_bag": bags, "module_1_vec": LabelRows(z, np.arange(len(z)), len(z))}
+    excluded = {name: data.splits[name].excluded for name in ("valid", "test")}
+    asked = [(embeddings.datapoints(name), pairs) for name, pairs in excluded.items()]
     for row, rows in searched.items():
-        neighbours, out = build_neighbours(rows, device=device, seed=seed), {}
-        for name in ("valid", "test"):
-            excluded = data.splits[name].excluded
-            found = neighbours.search(embeddings.datapoints(name), min(k, len(z)), excluded)
-            out[name] = top(*found, excluded, width)
-        yield row, out
+        found = searched_once(
+            rows, asked, min(k, len(z)), device=device, seed=seed, threads=threads
+        )
+        yield (
+            row,
+            {
+                name: top(*answers, pairs, width)
+                for (name, pairs), answers in zip(excluded.items(), found)
+            },
+        )
 
 
 def unseen_labels(
-    predictor: Predictor, unseen: np.ndarray, split: Split, k: int, beta: float, width: int
+    predictor: Predictor,
+    unseen: np.ndarray,
+    split: Split,
+    k: int,
+    beta: float,
+    width: int,
+    threads: int = 1,
 ) -> dict[str, float]:
     """P@1, P@5, R@10 and R@100 with labels that no model has seen among the candidates.
 
     Cold splits leave such labels out of training. `unseen` (U,) are their products. The labels of
     `split` are ids over [0, L + U), the unseen ones last. All L + U labels are treated alike: bag
-    rows without centroids, and w = z^1 (alpha = 1).
+    rows without centroids, and w = z^1 (alpha = 1). A graph of HNSW is built by `threads`.
     """
     if not len(unseen) or not len(split):
         return {}
@@ -190,8 +204,10 @@ def unseen_labels(
     num_labels = len(labels[0].vectors)
     no_centroids = np.zeros((0, predictor.index.centroids.shape[1]), np.float32)
     rows = label_rows(predictor.index.vectors, found, no_centroids)
-    neighbours = build_neighbours(rows, device=predictor.device)
-    ids, similarity = neighbours.search(search_vectors(x), min(k, num_labels), split.excluded)
+    asked = [(search_vectors(x), split.excluded)]
+    [(ids, similarity)] = searched_once(
+        rows, asked, min(k, num_labels), device=predictor.device, threads=threads
+    )
     sides = label_sides(predictor.networks, labels, predictor.device, alpha_one=True)
     candidates = Candidates(ids, classifier_scores(sides, x, ids, predictor.device), similarity)
     ranked, _ = rank(candidates, Mix(beta), split.excluded, width=width)

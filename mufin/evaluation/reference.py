@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
+from mufin import process_group
 from mufin.artifacts.curated import Curated, Split
 from mufin.baselines.shared.popularity import popular
 from mufin.baselines.shared.tfidf import nearest_datapoints_tfidf
@@ -24,19 +26,31 @@ def reference_rows(
     num_labels: int,
     ridge: TitleRidge | None,
     width: int,
+    device: torch.device,
 ) -> Iterator[tuple[str, Ranking]]:
-    """Each row and the ranking of the datapoints of `split`.
+    """Each row and the ranking of the datapoints of `split`, of which each process makes its share.
 
-    `titles` (P,) str are those of all products.
+    `titles` (P,) str are those of all products, and `device` is that of this process.
     """
     asked, known = titles[split.product].tolist(), titles[train.product].tolist()
     yield "popular", popular(train.labels, num_labels, len(split), width, split.excluded)
-    found = nearest_datapoints_tfidf(
-        known, train.labels, asked, num_labels, NEIGHBOURS, width, split.excluded
-    )
-    yield "tfidf_datapoints", found
+
+    def nearest(rows: slice) -> Ranking:
+        excluded = split.excluded.take(every[rows])
+        return nearest_datapoints_tfidf(
+            known, train.labels, asked[rows], num_labels, NEIGHBOURS, width, excluded
+        )
+
+    every = np.arange(len(split))
+    labels, scores = process_group.in_shares(len(split), nearest, device)
+    yield "tfidf_datapoints", (labels, scores)
     if ridge is not None:
-        yield "ridge", ridge.best(asked, split.excluded, width)
+        labels, scores = process_group.in_shares(
+            len(split),
+            lambda rows: ridge.best(asked[rows], split.excluded.take(every[rows]), width),
+            device,
+        )
+        yield "ridge", (labels, scores)
 
 
 def train_pairs_row(data: Curated, name: str, width: int) -> Ranking:

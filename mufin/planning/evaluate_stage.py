@@ -7,10 +7,17 @@ from mufin.params import Evaluate
 from mufin.planning import machine as rates
 from mufin.planning.prediction_stages import label_bags, words_of_titles
 from mufin.planning.run import FLOAT, LONG, Run
-from mufin.planning.scoring import label_sides, most_sides, score_work, side_bytes
+from mufin.planning.scoring import (
+    CHUNKS,
+    SIDES,
+    label_sides,
+    most_sides,
+    score_work,
+    side_bytes,
+)
 from mufin.planning.search import SCORES, search_held, search_work, searched
-from mufin.planning.training_stages import embeddings_file
-from mufin.planning.work import Held, Phase, Stage, Work
+from mufin.planning.training_steps import embeddings_file
+from mufin.planning.work import Held, Phase, Stage, Work, in_processes
 from mufin.ranking.title_ridge import CELLS as RIDGE_CELLS
 
 RANKINGS = "rankings of methods"
@@ -26,6 +33,7 @@ def evaluate(run: Run) -> Stage:
     phases = [_candidates(run), _module_one(run), _references(run)]
     if run.sizes.unseen:
         phases.append(_unseen(run))
+    phases = in_processes(phases)
     files = {
         "data/predictions": (1 + rows_of_methods(run)) * run.ranking_file(run.sizes.test, WIDTH)
     }
@@ -72,11 +80,13 @@ def _kept(run: Run) -> list[Held]:
     setting = "evaluate.candidates, evaluate.shortlist"
     parts = LONG + 2 * FLOAT + FLOAT * (bool(x.title_ridge) + bool(x.voters))
     alpha_one = FLOAT
+    sides = label_sides(run, s.labels)
+    beside = sum(h.size for h in [*run.process(), *sides] if h.on_device)
     held = [
         *run.process(),
         run.embedded("bags of datapoints", run.asked, s.pictures, run.network.members),
-        *label_sides(run, s.labels),
-        *search_held(run, "rows", x.search, rows, x.hnsw.m),
+        *sides,
+        *search_held(run, "rows", x.search, rows, x.hnsw.m, beside),
         Held("candidates and scores", _cells(run) * float(parts + alpha_one), setting),
         Held("titles", s.products * (70 + 5.5 * s.tokens)),
         _rankings(run, _at_once(run)),
@@ -127,8 +137,11 @@ def _mixes(e: Evaluate) -> int:
 
 
 def _kept_later(run: Run) -> list[Held]:
-    """What of `_kept` is there in the later phases: another search runs, and one method is held."""
-    kept = [held for held in _kept(run) if held.what not in (SCORES, RANKINGS)]
+    """What of `_kept` is there in the later phases: one method is held, and nothing of all labels
+    but a graph (`Predictor.release`).
+    """
+    released = (SCORES, RANKINGS, SIDES, CHUNKS, "sorted rows", "order of rows")
+    kept = [held for held in _kept(run) if held.what not in released]
     return [*kept, _rankings(run, 1)]
 
 
@@ -164,7 +177,9 @@ def _references(run: Run) -> Phase:
         Held("TF-IDF of titles", words),
         Held("similarities", 2**23 * 5 * 4.0),
     ]
-    work = Work(what="TF-IDF row", core_seconds=pairs / rates.TFIDF_PAIRS, one_core=True)
+    work = Work(
+        what="TF-IDF row", core_seconds=pairs / rates.TFIDF_PAIRS, one_core=True, shared=True
+    )
     return Phase("reference rows", [work], held)
 
 
@@ -177,7 +192,7 @@ def _unseen(run: Run) -> Phase:
     held = [
         *_kept_later(run),
         label_bags(run, both, networks),
-        *label_sides(run, both)[:1],
+        *label_sides(run, both),
         Held("searched rows with unseen labels", rows * n.joint * FLOAT, "retrieve.vectors"),
         *search_held(run, "rows with unseen labels", "auto", rows, 16),
     ]

@@ -23,7 +23,7 @@ class Machine:
     """Memory in bytes, rates per second."""
 
     host: float  # memory of the host
-    gpu: float  # memory of the GPU; 0: none
+    gpu: float  # memory of the GPU, that of each process; 0: none
     disk: float  # free on the disk
     cores: int
     gpu_flop: float  # peak, bf16
@@ -34,6 +34,7 @@ class Machine:
     gpu_moved: float  # bytes
     cpu_moved: float
     disk_per_second: float  # bytes
+    processes: int = 1  # of stages with networks, each with a GPU of its own (MUFIN_PROCESSES)
     recompute: bool = False  # whether a step keeps little of the encoders (MUFIN_RECOMPUTE)
 
     @property

@@ -79,6 +79,7 @@ def predictions(run: Run) -> Step:
 
 def figures(run: Run, most: int) -> list[dict[str, float]]:
     """Hours, bytes in the store and at most on each machine, for 1, 4, 16, ... and `most`."""
+    run = run.alone()  # `mufin predict` runs in one process per machine
     both = pictures(run), predictions(run)
     store = sum(step.sent + step.back for step in both)
     return [

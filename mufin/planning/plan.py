@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from mufin.params import Params
 from mufin.planning.data_stages import curate, download, precompute
 from mufin.planning.evaluate_stage import evaluate
+from mufin.planning.finetune_stage import finetune
 from mufin.planning.machine import Machine
 from mufin.planning.network import network_of
 from mufin.planning.prediction_stages import folds, index, retrieve
 from mufin.planning.run import Run
 from mufin.planning.sizes import Sizes
-from mufin.planning.training_stages import finetune, pretrain, transfer
+from mufin.planning.training_stages import pretrain, transfer
 from mufin.planning.work import Held, Phase, Stage
 
 FORMULAS = (

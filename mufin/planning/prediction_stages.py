@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mufin.planning import machine as rates
+from mufin.planning.finetune_stage import finetune
 from mufin.planning.run import FLOAT, INT, LONG, Run
 from mufin.planning.search import (
     graph_file,
@@ -13,14 +14,9 @@ from mufin.planning.search import (
     search_work,
     searched,
 )
-from mufin.planning.training_stages import (
-    embeddings_file,
-    finetune,
-    loading,
-    pretrain,
-    transfer,
-)
-from mufin.planning.work import Held, Phase, Stage, Work
+from mufin.planning.training_stages import pretrain, transfer
+from mufin.planning.training_steps import embeddings_file, loading
+from mufin.planning.work import Held, Phase, Stage, Work, in_processes
 from mufin.ranking.title_ridge import CELLS, MOST, MOST_BYTES
 
 FOUND = 12 * 2  # bytes per label found, with a copy: id and similarity
@@ -38,6 +34,12 @@ def retrieve(run: Run) -> Stage:
     ef = r.hnsw.ef_construction, r.hnsw.ef
     search = search_work(run, "labels", r.search, rows, run.splits, ef, r.hnsw.threads)
     found = Held("shortlists", max(s.train, s.test) * k * float(FOUND), "retrieve.shortlist")
+    searching = Phase(
+        "search",
+        search,
+        [*kept, *search_held(run, "rows", r.search, rows, r.hnsw.m), found],
+        in_processes=is_exact(run, r.search, rows),  # one process builds and asks a graph
+    )
     phases = [
         loading(run, {"models/pretrain": False}),
         Phase(
@@ -51,17 +53,12 @@ def retrieve(run: Run) -> Stage:
             [*run.process(), bags, _datapoints(run)],
         ),
         Phase("join vectors", [], [*kept, bags, _joined(run)]),
-        Phase(
-            "search",
-            search,
-            [*kept, *search_held(run, "rows", r.search, rows, r.hnsw.m), found],
-        ),
     ]
     files = {
         "data/embeddings": embeddings_file(run),
         "data/shortlists": run.ranking_file(run.splits, k),
     }
-    return Stage("retrieve", phases, files)
+    return Stage("retrieve", [*in_processes(phases), searching], files)
 
 
 def label_bags(run: Run, labels: float | None = None, networks: int = 1) -> Held:
@@ -94,10 +91,12 @@ def index(run: Run) -> Stage:
     build = search_work(run, "labels", x.search, rows, 0, ef, x.hnsw.threads)
     embed = [run.embedding("embed labels", networks * s.labels, s.label_pictures)]
     embed.append(run.embedding("embed datapoints", s.train, s.pictures))
-    phases = [
-        loading(run, folders),
-        Phase("embed", embed, [*run.process(), bags, _datapoints(run)]),
-    ]
+    phases = in_processes(
+        [
+            loading(run, folders),
+            Phase("embed", embed, [*run.process(), bags, _datapoints(run)]),
+        ]
+    )  # one process does the rest
     held = [*kept, *_graph_held(run, "rows", rows)]
     if x.voters:
         held += _graph_held(run, "voters", s.train)
@@ -184,7 +183,9 @@ def folds(run: Run) -> Stage:
     share = 1 - 1 / e.folds
     s, part = run.sizes, int(run.sizes.train * share)
     sizes = replace(s, train=part, valid=0, test=s.train - part, labels=round(s.labels * share))
-    fold = replace(run, sizes=sizes, network=replace(run.network, members=1, labels=sizes.labels))
+    fold = replace(
+        run.alone(), sizes=sizes, network=replace(run.network, members=1, labels=sizes.labels)
+    )
     stages = [make(fold) for make in (pretrain, retrieve, transfer, finetune, index)]
     phases = [phase for stage in stages for phase in stage.phases]
     width = sizes.labels if e.candidates == "all" else e.shortlist
@@ -199,4 +200,4 @@ def _repeated(phase: Phase, times: int) -> Phase:
     """The phase with the work of so many folds; its memory is that of one."""
     names = ("flop", "moved", "core_seconds", "read", "written", "waited")
     work = [replace(w, **{name: times * getattr(w, name) for name in names}) for w in phase.work]
-    return replace(phase, work=work)
+    return replace(phase, work=work, in_processes=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mufin.params import Params
 from mufin.planning.machine import Machine
@@ -59,7 +59,12 @@ class Run:
             what=what,
             flop=n.members * products * n.product(pictures).forward,
             read=products * n.input_bytes(pictures),
+            shared=True,
         )
+
+    def alone(self) -> Run:
+        """The same run in one process."""
+        return replace(self, machine=replace(self.machine, processes=1))
 
     def embedded(self, what: str, products: float, pictures: float, copies: float = 1) -> Held:
         """The bag rows X^1 and vectors of the products in float32 (`nn.embedding.Embedded`).

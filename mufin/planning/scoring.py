@@ -8,6 +8,7 @@ from mufin.ranking.scoring import GPU_HELD, HELD
 
 CHUNK = 2**25 * 4.0  # bytes of a chunk of scores (`classifier_scores`, budget)
 GPU_CHUNKS = 16  # on a GPU a chunk is so many times as large
+SIDES, CHUNKS = "label sides", "a chunk of scores"
 
 
 def side_bytes(run: Run, labels: float) -> float:
@@ -29,8 +30,8 @@ def label_sides(run: Run, labels: float) -> list[Held]:
     chunk = CHUNK * (GPU_CHUNKS if run.machine.has_gpu else 1)
     chunk = min(chunk, run.asked * labels * run.network.side_bytes)
     return [
-        Held("label sides", min(side_bytes(run, labels), most_sides(run)), setting, True),
-        Held("a chunk of scores", chunk, "", True),
+        Held(SIDES, min(side_bytes(run, labels), most_sides(run)), setting, True),
+        Held(CHUNKS, chunk, "", True),
     ]
 
 
@@ -44,4 +45,5 @@ def score_work(run: Run, datapoints: float, candidates: float) -> Work:
         flop=n.members * pairs * n.score.forward,
         full=True,
         moved=n.members * pairs * n.side_bytes * 2,
+        shared=True,
     )

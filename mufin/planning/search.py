@@ -41,8 +41,13 @@ def graph_file(rows: float, dim: int, m: int) -> float:
     return HEAD.itemsize + rows * (row + 4 + upper)
 
 
-def search_held(run: Run, what: str, search: str, rows: float, m: int) -> list[Held]:
-    """What a search holds beside the rows it was given: a sorted copy, or the graph."""
+def search_held(
+    run: Run, what: str, search: str, rows: float, m: int, others: float = 0.0
+) -> list[Held]:
+    """What a search holds beside the rows it was given: a sorted copy, or the graph.
+
+    `others` are the bytes that the GPU holds meanwhile for other things.
+    """
     dim, size = run.network.joint, rows * run.network.joint * float(FLOAT)
     setting = "retrieve.vectors, encoder.dim"
     if not is_exact(run, search, rows):
@@ -50,7 +55,7 @@ def search_held(run: Run, what: str, search: str, rows: float, m: int) -> list[H
         return [Held(f"graph of {what}", graph, f"{setting}, retrieve.hnsw.m")]
     scores, on_device = float(BUDGET), run.machine.has_gpu
     if on_device:
-        scores = min(GPU_BUDGET, max(run.machine.gpu - size, 0) / 16)
+        scores = min(GPU_BUDGET, max(run.machine.gpu - size - others, 0) / 16)
     scores = 2.0 * FLOAT * min(scores, run.splits * (rows + run.sizes.labels))
     return [
         Held(f"sorted {what}", size, setting, True),
@@ -75,11 +80,11 @@ def search_work(
     dim = run.network.joint
     if is_exact(run, search, rows):
         flop, moved = 2.0 * rows * dim * queries, 3.0 * FLOAT * rows * queries
-        return [Work(what=what, flop=flop, full=True, moved=moved)]
+        return [Work(what=what, flop=flop, full=True, moved=moved, shared=True)]
     # A row or a query looks at ef candidates, whose vectors it reads
     build = rows / rates.GRAPH_ROWS * dim / MEASURED_DIM * ef[0] / MEASURED_BUILD
     ask = queries / rates.GRAPH_QUERIES * dim / MEASURED_DIM * ef[1] / MEASURED_EF
     return [
         Work(what=f"build the graph of {what}", core_seconds=build, one_core=threads == 1),
-        Work(what=f"ask the graph of {what}", core_seconds=ask, one_core=True),
+        Work(what=f"ask the graph of {what}", core_seconds=ask, one_core=True, shared=True),
     ]

@@ -103,6 +103,8 @@ NAMES = {
 def _verdict(plan: Plan) -> Iterator[str]:
     machine, problems = plan.run.machine, misfits(plan.run, plan.stages)
     gpu = f"{gigabytes(machine.gpu)} of GPU memory" if machine.has_gpu else "no GPU"
+    if machine.has_gpu and machine.processes > 1:
+        gpu = f"{gigabytes(machine.gpu)} of memory of each of {machine.processes} GPUs"
     where = f"{gigabytes(machine.host)} of memory, {gpu}, {gigabytes(machine.disk)} free on disk"
     yield f"does not fit in {where}:" if problems else f"fits in {where}"
     for problem in problems:
@@ -121,6 +123,11 @@ def _assumptions(plan: Plan) -> Iterator[str]:
         f"  CPU: {m.cores} cores; {100 * m.cpu_share:.0f} % of {m.cpu_flop / 1e9:,.0f} GFLOP/s "
         f"in float32; {gigabytes(m.cpu_moved)} per second moved"
     )
+    if m.processes > 1:
+        yield (
+            f"  MUFIN_PROCESSES: {m.processes} in pretrain, retrieve, finetune, index, evaluate, "
+            "each with a GPU of its own, or on the cores; memory is that of all of them"
+        )
     disk = gigabytes(m.disk_per_second)
     yield f"  disk: {disk} per second; DVC's cache has a second copy of all files"
     yield (

@@ -6,7 +6,7 @@ is the sum over phases.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mufin.planning.machine import Machine
 
@@ -24,13 +24,20 @@ class Work:
     read: float = 0.0  # bytes from the disk
     written: float = 0.0  # bytes to the disk
     waited: float = 0.0  # seconds for hosts of pictures
+    shared: bool = False  # whether processes share it; else each of them does all of it
 
-    def times(self, machine: Machine) -> tuple[float, ...]:
-        """Seconds of the device, its memory, the cores, the disk, and of waiting."""
+    def times(self, machine: Machine, processes: int = 1) -> tuple[float, ...]:
+        """Seconds of the device, its memory, the cores, the disk, and of waiting.
+
+        Each of the `processes` has a GPU of its own; without one they share the cores. What they
+        read is read from the disk once.
+        """
+        part = 1 / processes if self.shared else 1.0  # of each process
+        device = part if machine.has_gpu else part * processes
         return (
-            self.flop / machine.flop_per_second(self.full),
-            self.moved / machine.moved_per_second,
-            self.core_seconds / (1 if self.one_core else machine.cores),
+            device * self.flop / machine.flop_per_second(self.full),
+            device * self.moved / machine.moved_per_second,
+            part * self.core_seconds * (1 if self.one_core else processes / machine.cores),
             (self.read + self.written) / machine.disk_per_second,
             self.waited,
         )
@@ -51,26 +58,39 @@ class Phase:
     """Work that ends before the next phase begins, and what is in memory meanwhile.
 
     A kind of work takes the longest of its times. With `overlaps` device, cores and disk work for
-    different kinds at the same time.
+    different kinds at the same time. What `held` lists is held by each of the processes of
+    `Machine.processes`, if these are there (`in_processes`), and else by one.
     """
 
     what: str
     work: list[Work]
     held: list[Held]
     overlaps: bool = False
+    in_processes: bool = False
+
+    def processes(self, machine: Machine) -> int:
+        return machine.processes if self.in_processes else 1
 
     def seconds(self, machine: Machine) -> float:
-        times = [work.times(machine) for work in self.work]
+        times = [work.times(machine, self.processes(machine)) for work in self.work]
         if self.overlaps:
             return max(map(sum, zip(*times)), default=0.0)
         return sum(map(max, times))
 
     def size(self, machine: Machine, on_device: bool) -> float:
-        """Bytes held by the GPU (`on_device`) or by the host, which holds all without a GPU."""
+        """Bytes held by a GPU (`on_device`) or by the host, which holds all without a GPU."""
         return sum(held.size for held in self.held_by(machine, on_device))
 
     def held_by(self, machine: Machine, on_device: bool) -> list[Held]:
-        return [h for h in self.held if (h.on_device and machine.has_gpu) == on_device]
+        """What a GPU holds, or the host for all processes."""
+        held = [h for h in self.held if (h.on_device and machine.has_gpu) == on_device]
+        count = 1 if on_device else self.processes(machine)
+        return held if count == 1 else [replace(h, size=count * h.size) for h in held]
+
+
+def in_processes(phases: list[Phase]) -> list[Phase]:
+    """The phases, run by each process of `Machine.processes`."""
+    return [replace(phase, in_processes=True) for phase in phases]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +124,6 @@ class Stage:
         return files + sum(phase.seconds(machine) for phase in self.phases)
 
     def peak(self, machine: Machine, on_device: bool) -> tuple[float, Phase | None]:
-        """Bytes at the peak, by the GPU or by the host, and the phase."""
+        """Bytes at the peak, by a GPU or by the host, and the phase."""
         largest = max(self.phases, key=lambda p: p.size(machine, on_device), default=None)
         return (largest.size(machine, on_device) if largest else 0.0), largest

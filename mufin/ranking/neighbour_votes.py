@@ -45,8 +45,7 @@ class NeighbourVotes:
         if not ids.size or not len(self.labels.values):
             return out
         own = None if products is None else self._own(products)
-        voices = self.count * len(self.labels.values) / len(self.labels)  # of a query, in the mean
-        step = max(1, int(BUDGET / max(voices, 1)))
+        step = self.at_once()
         num_labels = int(max(ids.max(), self.labels.values.max())) + 1
         for start in range(0, len(ids), step):
             rows = np.arange(start, min(start + step, len(ids)))
@@ -59,6 +58,11 @@ class NeighbourVotes:
             place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             out[rows] = np.where((keys[place] == wanted) & (ids[rows] >= 0), votes[place], 0)
         return out
+
+    def at_once(self) -> int:
+        """The queries whose votes are summed at once."""
+        voices = self.count * len(self.labels.values) / max(len(self.labels), 1)  # of a query
+        return max(1, int(BUDGET / max(voices, 1)))
 
     def _own(self, products: np.ndarray) -> Lists:
         """The train datapoints that each of `products` is."""

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from mufin import process_group
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.embedding import Embedded, embed_members, search_vectors
 from mufin.nn.mufin import Mufin
@@ -19,11 +20,15 @@ from mufin.ranking.label_index import LabelIndex
 from mufin.ranking.mix import Candidates
 from mufin.ranking.scoring import LabelSides, classifier_scores, label_sides
 from mufin.ranking.train_pairs import TrainPairs
+from mufin.retrieval.neighbours import shared_search
 
 
 @dataclass(frozen=True)
 class Predictor:
     """The fine-tuned networks with the index of their labels.
+
+    In a stage of several processes all of them must call its methods: each computes the results of
+    its share of the datapoints, and all get all of them, the same bytes as in one process.
 
     Candidates and similarities come from them too, or from the networks of Module I
     (`retrieve.model`), as in the paper: its search structure is built after Module I.
@@ -79,9 +84,8 @@ class Predictor:
         Labels in `excluded` and labels without a descriptor are left out; -1 and -inf fill rows
         with fewer labels.
         """
-        return self.index.neighbours.search(
-            search_vectors(datapoints), min(k, len(self.index)), excluded
-        )
+        vectors, most = search_vectors(datapoints), min(k, len(self.index))
+        return shared_search(self.index.neighbours, vectors, most, self.device, excluded)
 
     def score(
         self, datapoints: list[Embedded], ids: np.ndarray, alpha_one: bool = False
@@ -104,15 +108,43 @@ class Predictor:
         them, a datapoint of train does not vote for its own labels.
         """
         ids, similarity = self.retrieve(datapoints, k, excluded)
-        ridge = None
-        if self.index.ridge is not None and titles is not None:
-            ridge = self.index.ridge.of(titles, ids)
-        votes, pairs = None, None
-        if self.index.votes is not None:
-            votes = self.index.votes.scores(search_vectors(datapoints), ids, products)
+        ridge = None if titles is None else self._ridge(titles, ids)
+        votes, pairs = self._votes(search_vectors(datapoints), ids, products), None
         if self.pairs is not None and products is not None and self.pairs.known(products).any():
             pairs = self.pairs.of(products, ids)
         return Candidates(ids, self.score(datapoints, ids), similarity, ridge, votes, pairs)
+
+    def _ridge(self, titles: list[str], ids: np.ndarray) -> np.ndarray | None:
+        """(n, K) scores of the title ridge, if there is one."""
+        if (ridge := self.index.ridge) is None:
+            return None
+        [scores] = process_group.in_shares(
+            len(ids), lambda rows: (ridge.of(titles[rows], ids[rows]),), self.device
+        )
+        return scores
+
+    def _votes(
+        self, vectors: np.ndarray, ids: np.ndarray, products: np.ndarray | None
+    ) -> np.ndarray | None:
+        """(n, K) votes of the nearest train datapoints, if the index has them."""
+        if (votes := self.index.votes) is None:
+            return None
+
+        def of_share(rows: slice) -> tuple[np.ndarray]:
+            asked = None if products is None else products[rows]
+            return (votes.scores(vectors[rows], ids[rows], asked),)
+
+        [scores] = process_group.in_shares(len(ids), of_share, self.device, votes.at_once())
+        return scores
+
+    def release(self) -> None:
+        """Frees what searches and scores hold of all labels; it is made again when it is needed."""
+        self._held.clear()
+        self.index.neighbours.release()
+        if self.index.votes is not None:
+            self.index.votes.search.release()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # searches look at what is free on the GPU
 
     def _sides(self, alpha_one: bool) -> LabelSides:
         """The label sides, of which one kind is held at a time."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mufin import process_group
 from mufin.nn.bags import Bag
 from mufin.nn.embedding import Embedded
 from mufin.nn.label_side import LabelSide
@@ -135,7 +136,8 @@ def classifier_scores(
     `candidates` (n, K) are label ids, -1 = none; scores of missing candidates are arbitrary.
     Datapoints are processed in chunks that take about `budget` numbers of memory. The sums of a
     pair are the same with sides that are held and with blocks of labels, but the padding differs,
-    so the last digits may.
+    so the last digits may. All processes of a stage must call it: each scores its share of the
+    chunks, and all get all scores.
     """
     out, every = np.zeros(candidates.shape, np.float32), np.arange(len(candidates))
     for member, x in enumerate(datapoints):
@@ -144,7 +146,7 @@ def classifier_scores(
             continue
         ids, side = np.maximum(candidates, 0), labels.held[member]
         out += _scores(labels.networks[member], side, x, every, ids, device, budget)
-    return out / np.float32(len(datapoints))
+    return process_group.total(out, device) / np.float32(len(datapoints))
 
 
 def _add_in_blocks(
@@ -205,7 +207,10 @@ def _scores(
     device: torch.device,
     budget: int,
 ) -> np.ndarray:
-    """(B, K) float32 scores of datapoints `rows` (B,) of `x` and labels `ids` (B, K) of `side`."""
+    """(B, K) float32 scores of datapoints `rows` (B,) of `x` and labels `ids` (B, K) of `side`.
+
+    Those of the chunks that other processes compute are 0.
+    """
     num_labels, width = len(side.w), ids.shape[1]
     # With many candidates it is cheaper to score all labels than to copy a side per datapoint.
     every = width * 4 >= num_labels
@@ -213,8 +218,10 @@ def _scores(
         budget *= 16  # a dozen datapoints at a time would leave a GPU idle between launches
     per = (num_labels if every else width) * side.numbers(own=not every)
     chunk = int(max(1, budget // max(per, 1)))
-    out = np.empty(ids.shape, np.float32)
-    for start in range(0, len(rows), chunk):
+    out, chunks = np.zeros(ids.shape, np.float32), range(0, len(rows), chunk)
+    world = process_group.world()
+    # In turns; calls with one chunk, of other widths, go to different processes
+    for start in chunks[(process_group.rank() + width) % world :: world]:
         at = slice(start, start + chunk)
         own = torch.from_numpy(ids[at].astype(np.int64)).to(device)
         bags = x.bags(rows[at], device)

@@ -8,7 +8,7 @@ import torch
 from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.metrics import precision_at_k
-from mufin.nn.embedding import embed
+from mufin.nn.embedding import embed_members
 from mufin.nn.mufin import Mufin
 from mufin.ragged import Lists
 from mufin.ranking.order import top
@@ -28,10 +28,11 @@ def valid_figures(
 ) -> dict[str, float]:
     """P@1 and P@5 on `split` by classifier score only, in percent.
 
-    `candidates` are the labels to rank for each datapoint; None ranks all labels.
+    `candidates` are the labels to rank for each datapoint; None ranks all labels. All processes of
+    a stage must call it: they share the work.
     """
-    labels = [embed(network, store, label_products, device, precision)]
-    datapoints = embed(network, store, split.product, device, precision)
+    labels = embed_members([network], store, label_products, device, precision)
+    [datapoints] = embed_members([network], store, split.product, device, precision)
     sides, every = label_sides([network], labels, device), np.arange(len(label_products))
     width = len(every) if candidates is None else int(candidates.lengths().max(initial=0))
     step, ranked = max(1, CELLS // max(width, 1)), np.full((len(split), 5), -1, np.int64)

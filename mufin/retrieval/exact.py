@@ -108,7 +108,7 @@ class ExactNeighbours:
         Raises MufinError if the queries have another width or are not finite.
         """
         queries = checked(queries, self.source.rows.shape[1])
-        n, width, step = len(queries), min(k, self.source.num_labels), self.at_once()
+        n, width, step = len(queries), min(k, self.source.num_labels), self.at_once(k)
         labels, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
         barred = None if allowed is None else torch.from_numpy(~allowed).to(self.device)
         with _full_float32():
@@ -141,8 +141,11 @@ class ExactNeighbours:
             torch.maximum(part, (queries @ vectors.T).amax(1), out=part)
         return best.index_select(1, a.column)
 
-    def at_once(self) -> int:
-        """The queries that are compared at once: each has a score per row and one per label."""
+    def at_once(self, k: int) -> int:
+        """The queries that are compared at once: each has a score per row and one per label.
+
+        So it is the same for all numbers k of wanted labels.
+        """
         budget = BUDGET
         if self.device.type == "cuda":
             budget = min(GPU_BUDGET, torch.cuda.mem_get_info(self.device)[0] // 16)
@@ -155,6 +158,10 @@ class ExactNeighbours:
     def remove(self, labels: np.ndarray) -> None:
         """Removes `labels` from all later searches."""
         self.source, self._arranged = self.source.without(labels), None
+
+    def release(self) -> None:
+        """Frees the memory of the arranged rows; the next search arranges them again."""
+        self._arranged = None
 
     def save(self, folder: Path) -> None:
         """Saves nothing: the caller keeps the rows, and they are the index."""

@@ -73,13 +73,17 @@ class HnswNeighbours:
         queries = checked(queries, self.source.rows.shape[1])
         if allowed is not None and np.count_nonzero(self.has_rows & allowed) * FEW <= self.present:
             return search_within(self.source, queries, k, excluded, allowed)
-        n, step = len(queries), max(1, FETCHED // max(OVER_FETCH * k, 1))
+        n, step = len(queries), self.at_once(k)
         labels, values = _empty(n, k)
         for start in range(0, n, step):
             rows = np.arange(start, min(start + step, n))
             mine = excluded.take(rows) if excluded is not None else None
             labels[rows], values[rows] = self._search(queries[rows], k, mine, allowed)
         return labels, values
+
+    def at_once(self, k: int) -> int:
+        """The queries that are answered at once: together they fall back to exact search."""
+        return max(1, FETCHED // max(OVER_FETCH * k, 1))
 
     def _search(
         self, queries: np.ndarray, k: int, excluded: Lists | None, allowed: np.ndarray | None
@@ -177,6 +181,10 @@ class HnswNeighbours:
         for row in np.flatnonzero(np.isin(self.source.label, labels) & (self.source.label >= 0)):
             self.graph.mark_deleted(row)
         self._set_source(self.source.without(labels))
+
+    def release(self) -> None:
+        """Frees the memory of exact search, which the next query that needs it makes again."""
+        self._exact_search = None
 
     def save(self, folder: Path) -> None:
         """Writes the graph, and a JSON file with `ef`, the shape of the rows and a hash.

@@ -11,6 +11,7 @@ import torch
 
 from mufin import process_group
 from mufin.errors import ArtifactError, shown
+from mufin.ragged import Lists
 from mufin.retrieval.exact import ExactNeighbours, LabelRows
 from mufin.retrieval.graph_file import check_graph
 from mufin.retrieval.hnsw import HnswNeighbours, file_hash
@@ -46,21 +47,54 @@ def is_exact(rows: LabelRows, kind: str, device: torch.device) -> bool:
 
 
 def shared_search(
-    search: ExactNeighbours | HnswNeighbours, queries: np.ndarray, k: int
+    search: ExactNeighbours | HnswNeighbours,
+    queries: np.ndarray,
+    k: int,
+    device: torch.device,
+    excluded: Lists | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`search.search(queries, k)`; where it is exact, all processes of the stage must call it.
+    """`search.search(queries, k, excluded)`; all processes of the stage must call it.
 
     Each of them answers its share of the queries, and all get all answers. The queries that are
     compared at once are the same as in one process, on a GPU with as much free memory, and so are
-    the bytes. HNSW uses all cores of a machine from one process, which alone calls this.
+    the bytes. `device` is that of this process.
     """
-    if isinstance(search, HnswNeighbours):
-        return search.search(queries, k)
-    mine = process_group.share(len(queries), search.at_once())
-    labels, similarity = (
-        process_group.gather(part, search.device) for part in search.search(queries[mine], k)
-    )
+
+    def answers(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        mine = None if excluded is None else excluded.take(np.arange(len(queries))[rows])
+        return search.search(queries[rows], k, mine)
+
+    labels, similarity = process_group.in_shares(len(queries), answers, device, search.at_once(k))
     return labels, similarity
+
+
+def searched_once(
+    rows: LabelRows,
+    asked: list[tuple[np.ndarray, Lists]],
+    k: int,
+    *,
+    device: torch.device,
+    seed: int = 0,
+    threads: int = 1,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The answers of a search `auto` over `rows` to each of `asked`: queries and excluded labels.
+
+    All processes of the stage must call it, and get all answers. They share an exact search; HNSW
+    is built and searched by the first, as a graph of several threads differs between processes.
+    """
+    exact, first, out = is_exact(rows, "auto", device), process_group.rank() == 0, []
+    if exact or first:
+        search = build_neighbours(rows, device=device, seed=seed, threads=threads)
+    for queries, excluded in asked:
+        if exact:
+            out.append(shared_search(search, queries, k, device, excluded))
+            continue
+        found = np.zeros((0, k), np.int64), np.zeros((0, k), np.float32)
+        if first:
+            found = search.search(queries, k, excluded)
+        labels, similarity = (process_group.gather(part, device) for part in found)
+        out.append((labels, similarity))
+    return out
 
 
 def load_neighbours(

@@ -316,7 +316,7 @@ def catalog(seed: int = 0, labels: int = 12) -> tuple[np.ndarray, Split, Split]:
 
 def test_the_popular_row_is_by_train_frequency():
     titles, train, split = catalog()
-    labels, _ = dict(reference_rows(train, split, titles, 12, None, 20))["popular"]
+    labels, _ = dict(reference_rows(train, split, titles, 12, None, 20, CPU))["popular"]
     counts = np.bincount(train.labels.values, minlength=12)
     for row, found in enumerate(labels):
         allowed = [label for label in range(12) if label not in split.excluded[row]]
@@ -328,7 +328,7 @@ def test_the_tfidf_row_begins_with_the_twins_labels():
     """Where no other title shares a word."""
     _, train, split = catalog()
     titles = np.array([f"one{p} two{p}" for p in [*range(20), *range(10, 20)]], dtype=object)
-    labels, _ = dict(reference_rows(train, split, titles, 12, None, 10))["tfidf_datapoints"]
+    labels, _ = dict(reference_rows(train, split, titles, 12, None, 10, CPU))["tfidf_datapoints"]
     for row, found in enumerate(labels):
         twin = set(train.labels[10 + row].tolist()) - set(split.excluded[row].tolist())
         assert set(found[:2].tolist()) == twin
@@ -339,7 +339,7 @@ def test_the_ridge_row_is_the_order_of_its_scores():
     titles, train, split = catalog()
     known = titles[train.product].tolist()
     ridge = TitleRidge.fit(known, train.labels, 12, 1.0)
-    rows = dict(reference_rows(train, split, titles, 12, ridge, 12))
+    rows = dict(reference_rows(train, split, titles, 12, ridge, 12, CPU))
     assert set(rows) == {"popular", "tfidf_datapoints", "ridge"}
     scores = ridge.scores(titles[split.product].tolist())
     for row, (labels, values) in enumerate(zip(*rows["ridge"])):
@@ -347,7 +347,7 @@ def test_the_ridge_row_is_the_order_of_its_scores():
         order = sorted(allowed, key=lambda label: (-scores[row, label], label))
         assert labels[: len(order)].tolist() == order
         np.testing.assert_array_equal(values[: len(order)], scores[row, order].astype(np.float32))
-    assert "ridge" not in dict(reference_rows(train, split, titles, 12, None, 12))
+    assert "ridge" not in dict(reference_rows(train, split, titles, 12, None, 12, CPU))
 
 
 def test_the_train_pairs_row_repeats_what_train_knew():

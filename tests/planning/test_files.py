@@ -11,6 +11,7 @@ from safetensors import safe_open
 from mufin.params import load_params
 from mufin.planning.data_stages import precomputed_files
 from mufin.planning.evaluate_stage import rows_of_methods
+from mufin.planning.finetune_stage import NEGATIVES, finetune
 from mufin.planning.found import sizes_in
 from mufin.planning.machine import Machine
 from mufin.planning.network import network_of
@@ -18,7 +19,8 @@ from mufin.planning.prediction_stages import index_files
 from mufin.planning.run import Run
 from mufin.planning.search import graph_file
 from mufin.planning.sizes import sizes_of
-from mufin.planning.training_stages import NEGATIVES, embeddings_file, finetune, pretrain
+from mufin.planning.training_stages import pretrain
+from mufin.planning.training_steps import embeddings_file
 from mufin.ragged import Lists
 from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours

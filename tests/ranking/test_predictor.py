@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -167,3 +169,15 @@ def test_label_sides_are_made_once_and_held_one_at_a_time(predictor):
     assert predictor._sides(False) is sides and len(predictor.index) == LABELS < PRODUCTS
     predictor.score(datapoints, ids, alpha_one=True)
     assert list(predictor._held) == [True]
+
+
+def test_what_is_released_is_made_again_and_gives_the_same(predictor):
+    datapoints = predictor.embed(ASKED)
+    before = predictor.candidates(datapoints, LABELS, None)
+    sides = weakref.ref(predictor._sides(False).held[0].w)
+    rows = weakref.ref(predictor.index.neighbours.arranged().rows)
+    predictor.release()
+    assert sides() is None and rows() is None
+    after = predictor.candidates(datapoints, LABELS, None)
+    for name in ("ids", "classifier", "similarity"):
+        assert getattr(after, name).tobytes() == getattr(before, name).tobytes()

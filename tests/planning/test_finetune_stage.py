@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from mufin.planning.finetune_stage import finetune
 from mufin.planning.network import network_of
 from mufin.planning.run import Run
 from mufin.planning.sizes import sizes_of
-from mufin.planning.training_stages import finetune
 from mufin.planning.work import Phase
 from mufin.profiles import read_profile
 from tests.planning.test_files import SMALL_MACHINE
