@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from mufin.cluster import embedding as cluster_embedding
 from mufin.cluster import fetching
 from mufin.code import ROOT
+from mufin.nn import embedding
 from tests.support.projects import changed
 from tests.support.ray_cluster import TwoWorkers, two_workers
 from tests.support.servers import Server, serving
-from tests.support.stages import in_files, inside, made, run_stages, stage
+from tests.support.stages import FINISHED, in_files, inside, made, run_stages, stage
 
 ACTIVATIONS = {"encoder.image.trainable_blocks": 1, "encoder.text.trainable_layers": 1}
 FILES = 8
@@ -33,13 +36,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def kill_in_the_middle(cluster: TwoWorkers, killed: list[int]) -> None:
-    """Kills the first worker that has a part under way after another part is done."""
+def kill_in_the_middle(cluster: TwoWorkers, killed: list[int], under_way: str) -> None:
+    """Kills the first worker that has a part under way after another part is done.
+
+    Such a worker has files of this pattern in its temporary folder.
+    """
     while not list(cluster.store.glob("runs/*/part-*.json")):
         time.sleep(0.01)
     while not killed:
         for number, folder in enumerate(cluster.temporary):
-            if any(folder.glob("*/part-*.parquet")):
+            if any(folder.glob(under_way)):
                 cluster.kill(number)
                 killed.append(number)
                 return
@@ -80,6 +86,28 @@ def test_a_cluster_fetches_the_local_bytes(cluster, tmp_path, monkeypatch):
     assert not list(cluster.store.glob("runs/*/*"))
 
 
+def embedded(finished: Path, home: Path) -> dict[str, bytes]:
+    """What retrieve and index make of the networks of `finished`, in the folder `home`."""
+    for name in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
+        shutil.copytree(finished / name, home / name)
+    with inside(home, **FINISHED):
+        for name in ("retrieve", "index"):
+            stage(name).main(home)
+    made = {}
+    for name in ("data/embeddings", "data/shortlists", "models/index"):
+        made |= {f"{name}/{path}": value for path, value in contents(home / name).items()}
+    return made
+
+
+def test_a_cluster_embeds_the_local_bytes(cluster, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "BATCH", 8)
+    monkeypatch.setattr(cluster_embedding, "MOST", 2)
+    local = embedded(finished, tmp_path / "local")
+    cluster.use(monkeypatch)
+    assert embedded(finished, tmp_path / "remote") == local
+    assert not list(cluster.store.glob("runs/*/*"))
+
+
 def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, monkeypatch):
     source, home = tmp_path / "source", tmp_path / "home"
     source.mkdir()
@@ -89,7 +117,8 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, 
     local = made(home, "local", **ACTIVATIONS)
     cluster.use(monkeypatch)
     killed: list[int] = []
-    threading.Thread(target=kill_in_the_middle, args=(cluster, killed), daemon=True).start()
+    arguments = cluster, killed, "*/part-*.parquet"
+    threading.Thread(target=kill_in_the_middle, args=arguments, daemon=True).start()
     remote = made(home, "remote", **ACTIVATIONS)
     assert len(killed) == 1
     assert contents(local) == contents(remote)
