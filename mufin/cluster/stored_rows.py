@@ -47,13 +47,14 @@ class StoredRows:
         out = np.empty((len(rows), *like.shape[1:]), like.dtype)
         ends = np.searchsorted(rows, self.starts)
         for array, first, start, stop in zip(self.arrays, self.starts, ends, ends[1:]):
-            self._read(array, rows[start:stop] - first, out[start:stop])
+            if stop > start:
+                self._read(array, rows[start:stop] - first, out[start:stop])
         return out
 
     def _read(self, array: StoredArray, rows: np.ndarray, out: np.ndarray) -> None:
         """Fills `out` with rows of one array; rows after one another are one range."""
         cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1), len(rows)]
-        runs = list(zip(cuts, cuts[1:])) if len(rows) else []
+        runs = list(zip(cuts, cuts[1:]))
         size = array.row_bytes
         ranges = [(array.start + int(rows[a]) * size, int(b - a) * size) for a, b in runs]
         flat = out.reshape(len(rows), -1).view(np.uint8)

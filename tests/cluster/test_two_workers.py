@@ -13,10 +13,11 @@ import pytest
 
 from mufin.cluster import embedding as cluster_embedding
 from mufin.cluster import fetching
+from mufin.cluster.engine import Engine, connected
 from mufin.code import ROOT
 from mufin.nn import embedding
 from tests.support.projects import changed
-from tests.support.ray_cluster import TwoWorkers, two_workers
+from tests.support.ray_cluster import TwoWorkers, tells, two_workers
 from tests.support.servers import Server, serving
 from tests.support.stages import FINISHED, in_files, inside, made, run_stages, stage
 
@@ -26,7 +27,7 @@ FILES = 8
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[TwoWorkers]:
-    """The last test kills one of its workers."""
+    """Some tests kill one of its workers, and start another."""
     with two_workers(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
@@ -34,6 +35,14 @@ def cluster(tmp_path_factory) -> Iterator[TwoWorkers]:
 def contents(folder: Path) -> dict[str, bytes]:
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def killing(cluster: TwoWorkers, under_way: str) -> list[int]:
+    """The number of the worker that is killed in the middle of what follows, once that is done."""
+    killed: list[int] = []
+    arguments = cluster, killed, under_way
+    threading.Thread(target=kill_in_the_middle, args=arguments, daemon=True).start()
+    return killed
 
 
 def kill_in_the_middle(cluster: TwoWorkers, killed: list[int], under_way: str) -> None:
@@ -64,6 +73,20 @@ def shop_of(folder: Path, urls: list[str]) -> None:
     settings |= {"retries": 1, "per_host": 4, "max_failed": 0.5}
     dotted = {f"download.{name}": value for name, value in settings.items()}
     (folder / "params.yaml").write_text(changed(ROOT / "params.yaml", dotted))
+
+
+def test_a_worker_has_a_gpu_of_its_own(cluster, tmp_path, monkeypatch):
+    """The machine has none; Ray and the engine go by what it says."""
+    monkeypatch.delenv("MUFIN_DEVICE", raising=False)
+    monkeypatch.setenv("MUFIN_PRECISION", "bf16")
+    with cluster.with_gpus(cores=4, gpus=2), connected(cluster.address) as engine:
+        assert engine == Engine(2, 2, True)  # the workers without a GPU wait
+        settings = {"folder": str(tmp_path), "count": 2}
+        told = list(engine.each(tells, settings, [{"number": n} for n in range(12)]))
+    expected = {"MUFIN_DEVICE": "cuda", "MUFIN_WORKERS": "2", "MUFIN_PRECISION": "bf16"}
+    assert all(expected.items() <= said.items() for said in told) and len(told) == 12
+    pairs = {(said["process"], said["CUDA_VISIBLE_DEVICES"]) for said in told}
+    assert sorted(gpu for _, gpu in pairs) == ["0", "1"]
 
 
 def test_a_cluster_fetches_the_local_bytes(cluster, tmp_path, monkeypatch):
@@ -99,12 +122,16 @@ def embedded(finished: Path, home: Path) -> dict[str, bytes]:
     return made
 
 
-def test_a_cluster_embeds_the_local_bytes(cluster, finished, tmp_path, monkeypatch):
+def test_a_cluster_that_loses_a_worker_embeds_the_local_bytes(
+    cluster, finished, tmp_path, monkeypatch
+):
     monkeypatch.setattr(embedding, "BATCH", 8)
     monkeypatch.setattr(cluster_embedding, "MOST", 2)
     local = embedded(finished, tmp_path / "local")
     cluster.use(monkeypatch)
+    killed = killing(cluster, "part-*")
     assert embedded(finished, tmp_path / "remote") == local
+    cluster.replace(*killed)  # exactly one
     assert not list(cluster.store.glob("runs/*/*"))
 
 
@@ -116,12 +143,11 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, 
     in_files(source, home, FILES)
     local = made(home, "local", **ACTIVATIONS)
     cluster.use(monkeypatch)
-    killed: list[int] = []
-    arguments = cluster, killed, "*/part-*.parquet"
-    threading.Thread(target=kill_in_the_middle, args=arguments, daemon=True).start()
+    files = len(list(cluster.store.glob("files/*")))
+    killed = killing(cluster, "*/part-*.parquet")
     remote = made(home, "remote", **ACTIVATIONS)
     assert len(killed) == 1
     assert contents(local) == contents(remote)
     assert len(list(remote.glob("image_inputs-*.npy"))) == FILES
     assert not list(cluster.store.glob("runs/*/*"))
-    assert len(list(cluster.store.glob("files/*"))) == FILES
+    assert len(list(cluster.store.glob("files/*"))) == files + FILES
