@@ -16,6 +16,7 @@ from mufin.artifacts.contents import contents_of
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table
+from mufin.cluster.embedding import Asked, embed_on, embedding_cluster
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
 from mufin.nn.embedding import Embedded, centroids, embed_members, embed_vectors
@@ -35,21 +36,16 @@ MEASURED = 100  # nearest labels for which the recall of the search is measured
 def main(home: runtime.Home = Path(".")) -> None:
     """Embed all labels, and build the search over them."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
-    device, precision, s = devices.device(), devices.precision(), params.index
+    device, s = devices.device(), params.index
     process_group.start(device)
     precomputed = Precomputed(home / "data/precomputed")
     members = load_members(home / "models/finetune", precomputed, whole=False)
     networks = [member.network for member in members]
-    store = DescriptorStore(home / "data/precomputed", list(params.encoder.modalities), device)
     with runtime.measured("index", home) as report:
-        labels = embed_members(networks, store, data.labels, device, precision)
-        found, retrievers, sources = None, networks, ["models/finetune", "data/curated"]
+        sources = ["models/finetune", "data/curated"]
         if params.retrieve.model == "pretrain":
-            of_module_one = load_members(home / "models/pretrain", precomputed, whole=False)
-            retrievers = [member.network for member in of_module_one]
-            found = embed_members(retrievers, store, data.labels, device, precision)
             sources.append("models/pretrain")
-        train, there = embed_vectors(retrievers, store, data.train.product, device, precision)
+        labels, found, (train, there) = _embedded(home, params, data, networks)
         if process_group.rank() > 0:
             return  # the first process does the rest
         mu = centroids(train, data.train.labels.transpose(len(data.labels)))
@@ -79,6 +75,34 @@ def main(home: runtime.Home = Path(".")) -> None:
         }
         k = min(MEASURED, len(data.labels))
         report.facts |= recall_facts("index", neighbours, train, k, params.seed, device)
+
+
+def _embedded(
+    home: Path, params: Params, data: Curated, networks: list[Mufin]
+) -> tuple[list[Embedded], list[Embedded] | None, tuple[np.ndarray, np.ndarray]]:
+    """The labels by the fine-tuned `networks`, and by those of Module I if these search.
+
+    Then the train datapoints by the networks that search: (N, D') vectors, and (N,) bool whether
+    they have a descriptor. All are embedded here, or on the cluster that the environment names.
+    """
+    modalities: list[str] = list(params.encoder.modalities)
+    module_one = params.retrieve.model == "pretrain"
+    if (machines := embedding_cluster()) is not None:
+        bags = {"labels": Asked("models/finetune", data.labels)}
+        if module_one:
+            bags["found"] = Asked("models/pretrain", data.labels)
+        train = Asked("models/pretrain" if module_one else "models/finetune", data.train.product)
+        of_labels, vectors = embed_on(machines, home, modalities, bags, {"train": train})
+        return of_labels["labels"], of_labels.get("found"), vectors["train"]
+    at = devices.device(), devices.precision()
+    store = DescriptorStore(home / "data/precomputed", modalities, devices.device())
+    labels, found, retrievers = embed_members(networks, store, data.labels, *at), None, networks
+    if module_one:
+        precomputed = Precomputed(home / "data/precomputed")
+        of_module_one = load_members(home / "models/pretrain", precomputed, whole=False)
+        retrievers = [member.network for member in of_module_one]
+        found = embed_members(retrievers, store, data.labels, *at)
+    return labels, found, embed_vectors(retrievers, store, data.train.product, *at)
 
 
 def _ridge(penalty: float, home: Path, data: Curated) -> TitleRidge:

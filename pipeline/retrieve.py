@@ -17,16 +17,17 @@ from mufin.artifacts.embeddings import PretrainEmbeddings, write_embeddings
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import write_ranking
+from mufin.cluster.embedding import Asked, embed_on, embedding_cluster
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.nn.assembly import load_members
 from mufin.nn.embedding import (
+    Embedded,
     centroids,
     embed_members,
     embed_vectors,
     joint_rows,
     joint_vectors,
 )
-from mufin.nn.mufin import Mufin
 from mufin.params import load_params
 from mufin.ragged import Lists, is_in
 from mufin.retrieval.augmented import searched_rows
@@ -38,13 +39,11 @@ from mufin.retrieval.recall import recall_facts
 def main(home: runtime.Home = Path(".")) -> None:
     """Module II: one query per datapoint over all bag rows and centroids of the labels."""
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
-    s, precomputed, device = params.retrieve, home / "data/precomputed", devices.device()
+    s, device = params.retrieve, devices.device()
     process_group.start(device)
     first = process_group.rank() == 0
     with runtime.measured("retrieve", home) as report:
-        members = load_members(home / "models/pretrain", Precomputed(precomputed), whole=False)
-        store = DescriptorStore(precomputed, list(params.encoder.modalities), device)
-        embeddings = _embeddings([member.network for member in members], store, data)
+        embeddings = _embeddings(home, list(params.encoder.modalities), data)
         if first:
             write_embeddings(embeddings, home / "data/embeddings/pretrain.safetensors")
         rows = _rows(embeddings, s.vectors)
@@ -82,18 +81,34 @@ def main(home: runtime.Home = Path(".")) -> None:
         report.items = sum(map(len, data.splits.values()))
 
 
-def _embeddings(networks: list[Mufin], store: DescriptorStore, data: Curated) -> PretrainEmbeddings:
+def _embeddings(home: Path, modalities: list[str], data: Curated) -> PretrainEmbeddings:
     """All labels and datapoints as Module I embeds them."""
-    device, precision = devices.device(), devices.precision()
-    labels = embed_members(networks, store, data.labels, device, precision)
-    vectors = {
-        name: embed_vectors(networks, store, split.product, device, precision)[0]
-        for name, split in data.splits.items()
-    }
+    labels, vectors = _embedded(home, modalities, data)
     mu = centroids(vectors["train"], data.train.labels.transpose(len(data.labels)))
     return PretrainEmbeddings(
         joint_rows(labels), labels[0].offsets, joint_vectors(labels), mu, **vectors
     )
+
+
+def _embedded(
+    home: Path, modalities: list[str], data: Curated
+) -> tuple[list[Embedded], dict[str, np.ndarray]]:
+    """The labels by each member, and the vectors of the datapoints of each split.
+
+    They are embedded here, or on the cluster that the environment names.
+    """
+    products = {name: split.product for name, split in data.splits.items()}
+    if (machines := embedding_cluster()) is not None:
+        asked = {name: Asked("models/pretrain", rows) for name, rows in products.items()}
+        of_labels = {"labels": Asked("models/pretrain", data.labels)}
+        bags, found = embed_on(machines, home, modalities, of_labels, asked)
+        return bags["labels"], {name: vectors for name, (vectors, _) in found.items()}
+    precomputed, at = home / "data/precomputed", (devices.device(), devices.precision())
+    members = load_members(home / "models/pretrain", Precomputed(precomputed), whole=False)
+    networks = [member.network for member in members]
+    store = DescriptorStore(precomputed, modalities, devices.device())
+    labels = embed_members(networks, store, data.labels, *at)
+    return labels, {n: embed_vectors(networks, store, p, *at)[0] for n, p in products.items()}
 
 
 def _rows(embeddings: PretrainEmbeddings, kind: str) -> LabelRows:

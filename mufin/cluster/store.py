@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +27,7 @@ from mufin.errors import MufinError, shown
 VARIABLE = "MUFIN_RAY_STORE"
 OBJECTS = ("s3", "gcs", "abfs")  # an object appears when it is closed; others get a name at the end
 BLOCK = 2**23  # bytes copied at once
+READS = 32  # ranges read at the same time: an object store answers each after milliseconds
 REASON = 78  # characters of an error
 
 # path below the folder -> size and SHA-256 in hex, as in `contents.json`
@@ -76,6 +78,26 @@ class Store:
                 f"files/{digest} in {VARIABLE} has other bytes than were sent; delete it and run "
                 "the same command again"
             )
+
+    def read(self, digest: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """The bytes of a file at each of the `ranges`, (start, size).
+
+        They are not compared with the SHA-256, which is of the whole file. Raises MufinError if the
+        file ends before.
+        """
+        with (
+            self._explained(),
+            self.system.open_input_file(self._path(f"files/{digest}")) as source,
+            ThreadPoolExecutor(READS) as threads,
+        ):
+            blocks = threads.map(lambda at: source.read_at(at[1], at[0]), ranges)
+            for (_, size), block in zip(ranges, blocks):
+                if len(block) != size:
+                    raise MufinError(
+                        f"files/{digest} in {VARIABLE} is not whole; delete it and run the same "
+                        "command again"
+                    )
+                yield block
 
     def put_folder(self, folder: Path, name: str, files: Files | None = None) -> None:
         """Sends the files below `folder`, or `files`, whose hashes are known, and their list."""

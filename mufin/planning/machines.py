@@ -1,7 +1,8 @@
-"""Pictures and predictions on several equal machines (docs/cluster.md): hours and storage.
+"""Pictures, embeddings and predictions on several equal machines (docs/cluster.md): hours, storage.
 
 Pictures are sent from one machine to the store before the others begin, and their parts come back
-to it. For predictions each machine fetches the model and what its encoders read.
+to it. So is what the encoders read: to embed, the machines read the rows of their parts; to
+predict, each machine fetches all of it, with the model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from mufin.planning.work import Work
 HOUR = 3600.0
 SPREAD = ("decode", "decode and frozen part of E_V")  # phases of precompute that are in parts
 ANSWERS = 10  # per product, as `mufin predict` gives by default
-HEADS = ("machines", "h pictures", "h predict", "GB store", "GB each")
+# Arrays that stay in the store; the others go to each machine
+READ_BY_RANGE = ("pixels", "image_inputs", "tokens", "text_inputs")
+HEADS = ("machines", "h pictures", "h embed", "h predict", "GB store", "GB each")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,33 @@ def pictures(run: Run) -> Step:
     return Step(seconds + back / run.machine.disk_per_second, sent, weights, sent, back)
 
 
+def embeddings(run: Run) -> Step:
+    """The passes of `retrieve` and `index` that `mufin.cluster.embedding` spreads."""
+    s, n = run.sizes, run.network
+    networks = _networks(run)
+    labels, datapoints = (1 + networks) * s.labels, run.splits + s.train
+    work = [
+        run.embedding("embed labels", labels, s.label_pictures),
+        run.embedding("embed datapoints", datapoints, s.pictures),
+    ]
+    files = precomputed_files(run)
+    sent = sum(size for name, size in files.items() if name in READ_BY_RANGE)
+    models = (1 + networks) * n.all_parameters * float(FLOAT)
+    bags = run.embedded("bags of labels", labels, s.label_pictures, n.members).size
+    return Step(
+        seconds=sum(max(part.times(run.machine)) for part in work),
+        sent=sent,
+        fetched=models + 2 * (sum(files.values()) - sent),  # by each of the two stages
+        shared=sum(part.read for part in work),
+        back=bags + datapoints * n.joint * float(FLOAT),
+    )
+
+
 def predictions(run: Run) -> Step:
     """`mufin predict` of all products: encoded, candidates found, scored."""
     s, x, e = run.sizes, run.params.index, run.params.evaluate
     rows = searched(run, run.params.retrieve.vectors)
-    networks = 2 if run.params.retrieve.model == "pretrain" else 1
+    networks = _networks(run)
     width = s.labels if e.candidates == "all" else e.shortlist
     work: list[Work] = [
         run.embedding("embed products", networks * s.products, s.references / max(s.products, 1)),
@@ -77,18 +102,25 @@ def predictions(run: Run) -> Step:
     return Step(seconds, model, model, 0, back)
 
 
+def _networks(run: Run) -> int:
+    """Networks that embed a product: the fine-tuned one, and that of Module I if it searches."""
+    return 2 if run.params.retrieve.model == "pretrain" else 1
+
+
 def figures(run: Run, most: int) -> list[dict[str, float]]:
     """Hours, bytes in the store and at most on each machine, for 1, 4, 16, ... and `most`."""
     run = run.alone()  # `mufin predict` runs in one process per machine
-    both = pictures(run), predictions(run)
-    store = sum(step.sent + step.back for step in both)
+    steps = pictures(run), embeddings(run), predictions(run)
+    # What is sent to embed is a part of what is sent to predict
+    store = sum(step.back for step in steps) + steps[0].sent + steps[2].sent
     return [
         {
             "machines": n,
-            "hours_pictures": both[0].hours(n),
-            "hours_predict": both[1].hours(n),
+            "hours_pictures": steps[0].hours(n),
+            "hours_embed": steps[1].hours(n),
+            "hours_predict": steps[2].hours(n),
             "store": store if n > 1 else 0.0,
-            "each": max(s.fetched + (s.shared + s.back) / n for s in both) if n > 1 else 0.0,
+            "each": max(s.fetched + (s.shared + s.back) / n for s in steps) if n > 1 else 0.0,
         }
         for n in counts(most)
     ]
@@ -98,9 +130,11 @@ def machines_table(run: Run, most: int) -> Iterator[str]:
     """The figures, a line per number of machines."""
     yield "".join(f"{head:>12}" for head in HEADS).strip()
     for row in figures(run, most):
-        count, *hours = row["machines"], row["hours_pictures"], row["hours_predict"]
+        hours = [row[f"hours_{step}"] for step in ("pictures", "embed", "predict")]
         cells = [*hours, row["store"] / GB, row["each"] / GB]
-        yield f"{count:<{len(HEADS[0])}}" + "".join(f"{number(cell):>12}" for cell in cells)
+        yield f"{row['machines']:<{len(HEADS[0])}}" + "".join(
+            f"{number(cell):>12}" for cell in cells
+        )
 
 
 def counts(most: int) -> list[int]:

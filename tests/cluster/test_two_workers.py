@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,13 +14,16 @@ import pytest
 from typer.testing import CliRunner
 
 from mufin.cli import app
+from mufin.cluster import embedding as cluster_embedding
 from mufin.cluster import fetching
+from mufin.cluster.engine import Engine, connected
 from mufin.code import ROOT
+from mufin.nn import embedding
 from tests.support.fake_products import picture
 from tests.support.projects import changed
-from tests.support.ray_cluster import TwoWorkers, two_workers
+from tests.support.ray_cluster import TwoWorkers, tells, two_workers
 from tests.support.servers import Server, serving
-from tests.support.stages import in_files, inside, made, run_stages, stage
+from tests.support.stages import FINISHED, in_files, inside, made, run_stages, stage
 
 ACTIVATIONS = {"encoder.image.trainable_blocks": 1, "encoder.text.trainable_layers": 1}
 FILES = 8
@@ -27,7 +31,7 @@ FILES = 8
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[TwoWorkers]:
-    """The last test kills one of its workers."""
+    """Some tests kill one of its workers, and start another."""
     with two_workers(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
@@ -37,13 +41,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def kill_in_the_middle(cluster: TwoWorkers, killed: list[int]) -> None:
-    """Kills the first worker that has a part under way after another part is done."""
+def killing(cluster: TwoWorkers, under_way: str) -> list[int]:
+    """The number of the worker that is killed in the middle of what follows, once that is done."""
+    killed: list[int] = []
+    arguments = cluster, killed, under_way
+    threading.Thread(target=kill_in_the_middle, args=arguments, daemon=True).start()
+    return killed
+
+
+def kill_in_the_middle(cluster: TwoWorkers, killed: list[int], under_way: str) -> None:
+    """Kills the first worker that has a part under way after another part is done.
+
+    Such a worker has files of this pattern in its temporary folder.
+    """
     while not list(cluster.store.glob("runs/*/part-*.json")):
         time.sleep(0.01)
     while not killed:
         for number, folder in enumerate(cluster.temporary):
-            if any(folder.glob("*/part-*.parquet")):
+            if any(folder.glob(under_way)):
                 cluster.kill(number)
                 killed.append(number)
                 return
@@ -62,6 +77,20 @@ def shop_of(folder: Path, urls: list[str]) -> None:
     settings |= {"retries": 1, "per_host": 4, "max_failed": 0.5}
     dotted = {f"download.{name}": value for name, value in settings.items()}
     (folder / "params.yaml").write_text(changed(ROOT / "params.yaml", dotted))
+
+
+def test_a_worker_has_a_gpu_of_its_own(cluster, tmp_path, monkeypatch):
+    """The machine has none; Ray and the engine go by what it says."""
+    monkeypatch.delenv("MUFIN_DEVICE", raising=False)
+    monkeypatch.setenv("MUFIN_PRECISION", "bf16")
+    with cluster.with_gpus(cores=4, gpus=2), connected(cluster.address) as engine:
+        assert engine == Engine(2, 2, True)  # the workers without a GPU wait
+        settings = {"folder": str(tmp_path), "count": 2}
+        told = list(engine.each(tells, settings, [{"number": n} for n in range(12)]))
+    expected = {"MUFIN_DEVICE": "cuda", "MUFIN_WORKERS": "2", "MUFIN_PRECISION": "bf16"}
+    assert all(expected.items() <= said.items() for said in told) and len(told) == 12
+    pairs = {(said["process"], said["CUDA_VISIBLE_DEVICES"]) for said in told}
+    assert sorted(gpu for _, gpu in pairs) == ["0", "1"]
 
 
 def test_a_cluster_fetches_the_local_bytes(cluster, tmp_path, monkeypatch):
@@ -115,6 +144,32 @@ def test_a_cluster_predicts_the_bytes_of_one_machine(cluster, finished, tmp_path
     assert list(cluster.store.glob("models/*.json")) and not list(cluster.store.glob("runs/*/*"))
 
 
+def embedded(finished: Path, home: Path) -> dict[str, bytes]:
+    """What retrieve and index make of the networks of `finished`, in the folder `home`."""
+    for name in ("data/curated", "data/precomputed", "models/pretrain", "models/finetune"):
+        shutil.copytree(finished / name, home / name)
+    with inside(home, **FINISHED):
+        for name in ("retrieve", "index"):
+            stage(name).main(home)
+    made = {}
+    for name in ("data/embeddings", "data/shortlists", "models/index"):
+        made |= {f"{name}/{path}": value for path, value in contents(home / name).items()}
+    return made
+
+
+def test_a_cluster_that_loses_a_worker_embeds_the_local_bytes(
+    cluster, finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(embedding, "BATCH", 8)
+    monkeypatch.setattr(cluster_embedding, "MOST", 2)
+    local = embedded(finished, tmp_path / "local")
+    cluster.use(monkeypatch)
+    killed = killing(cluster, "part-*")
+    assert embedded(finished, tmp_path / "remote") == local
+    cluster.replace(*killed)  # exactly one
+    assert not list(cluster.store.glob("runs/*/*"))
+
+
 def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, monkeypatch):
     source, home = tmp_path / "source", tmp_path / "home"
     source.mkdir()
@@ -123,12 +178,11 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, 
     in_files(source, home, FILES)
     local = made(home, "local", **ACTIVATIONS)
     cluster.use(monkeypatch)
-    before = len(list(cluster.store.glob("files/*")))  # of the tests above
-    killed: list[int] = []
-    threading.Thread(target=kill_in_the_middle, args=(cluster, killed), daemon=True).start()
+    files = len(list(cluster.store.glob("files/*")))
+    killed = killing(cluster, "*/part-*.parquet")
     remote = made(home, "remote", **ACTIVATIONS)
     assert len(killed) == 1
     assert contents(local) == contents(remote)
     assert len(list(remote.glob("image_inputs-*.npy"))) == FILES
     assert not list(cluster.store.glob("runs/*/*"))
-    assert len(list(cluster.store.glob("files/*"))) == before + FILES
+    assert len(list(cluster.store.glob("files/*"))) == files + FILES

@@ -7,9 +7,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,10 +28,25 @@ class TwoWorkers:
     address: str
     store: Path
     temporary: list[Path]
+    made: Any  # Ray's own object
     nodes: list
 
     def kill(self, number: int) -> None:
         self.nodes[number].kill_raylet()  # SIGKILL; its workers end with it
+
+    def replace(self, number: int) -> None:
+        """Starts another one in place of one that was killed."""
+        path = str(self.temporary[number])
+        self.nodes[number] = self.made.add_node(env_vars={"TMPDIR": path})
+
+    @contextlib.contextmanager
+    def with_gpus(self, cores: int, gpus: int) -> Iterator[None]:
+        """One more machine, which only says that it has GPUs."""
+        node = self.made.add_node(num_cpus=cores, num_gpus=gpus)
+        try:
+            yield
+        finally:
+            self.made.remove_node(node)
 
     def use(self, patch: pytest.MonkeyPatch) -> None:
         """Lets stages and commands of this process run on the cluster."""
@@ -58,6 +75,21 @@ def two_workers(folder: Path) -> Iterator[TwoWorkers]:
         try:
             nodes = [made.add_node(env_vars={"TMPDIR": str(path)}) for path in temporary]
             made.wait_for_nodes()
-            yield TwoWorkers(made.address, store, temporary, nodes)
+            yield TwoWorkers(made.address, store, temporary, made, nodes)
         finally:
             made.shutdown()
+
+
+def tells(folder: str, count: int) -> Callable[[dict], dict]:
+    """Work that tells the environment of its process, when `count` processes are at work."""
+
+    def work(item: dict) -> dict:
+        Path(folder, str(os.getpid())).touch()
+        for _ in range(600):
+            if len(os.listdir(folder)) >= count:
+                break
+            time.sleep(0.1)
+        names = ("CUDA_VISIBLE_DEVICES", "MUFIN_DEVICE", "MUFIN_WORKERS", "MUFIN_PRECISION")
+        return {name: os.environ.get(name) for name in names} | {"process": os.getpid()}
+
+    return work
