@@ -16,8 +16,6 @@ import contextlib
 import errno
 import fcntl
 import functools
-import importlib.abc
-import importlib.machinery
 import json
 import os
 import platform
@@ -44,7 +42,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EROFS)
 LOOK_SECONDS = 1.0  # between two measurements of the memory in use
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where a process says to torchrun why it fails
-RAY = "MUFIN_RAY_ADDRESS"  # of mufin.cluster.settings
 LOCK = "running"  # the file of a scratch folder that its process holds locked
 # scratch folder -> its open lock file; the kernel unlocks it when the process ends, also by a kill
 _locks: dict[Path, int] = {}
@@ -345,36 +342,8 @@ def run(main: Callable, launch: Callable[[int, int], None] | None = None) -> Non
     functools.update_wrapper(guarded, main)  # typer reads options and help from `main`
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(guarded)
-    with interrupts.unwinding(), without_pandas():
+    with interrupts.unwinding():
         app()
-
-
-@contextlib.contextmanager
-def without_pandas() -> Iterator[None]:
-    """Meanwhile pandas cannot be imported, but on a cluster, as Ray Data may need it.
-
-    Where it is installed, pyarrow imports it for the first array that is made, and scikit-learn at
-    its start, which takes one to two seconds; this project has no data of pandas.
-    """
-    if "pandas" in sys.modules or "ray" in sys.modules or os.environ.get(RAY):
-        yield
-        return
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-
-
-class _NoPandas(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds pandas, as transformers asks whether it is installed, and does not load it."""
-
-    def find_spec(self, name, path=None, target=None):
-        return importlib.machinery.ModuleSpec(name, self) if name == "pandas" else None
-
-    def create_module(self, spec):
-        raise ModuleNotFoundError(f"{spec.name} is not imported: see mufin.runtime", name=spec.name)
 
 
 def _fail(text: str) -> NoReturn:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -304,27 +303,3 @@ def test_memory_of_children_is_0_without_psutil(monkeypatch):
 def test_all_threads_are_those_of_the_workers(monkeypatch):
     monkeypatch.setenv("MUFIN_WORKERS", "3")
     assert [runtime.threads(wanted) for wanted in ("all", 1, 8)] == [3, 1, 8]
-
-
-PANDAS = """
-import sys
-import pyarrow
-from mufin import runtime
-def main():
-    pyarrow.array([1])
-    import sklearn.preprocessing
-    print("pandas" in sys.modules)
-runtime.run(main)
-"""
-
-
-@pytest.mark.skipif(find_spec("pandas") is None, reason="pandas is not installed")
-@pytest.mark.parametrize("address, found", [("", "False"), ("auto", "True")])
-def test_pandas_is_imported_on_a_cluster_alone(address, found):
-    done = subprocess.run(
-        [sys.executable, "-c", PANDAS],
-        env=environment(PYTHONPATH=str(ROOT), MUFIN_RAY_ADDRESS=address),
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.split() == [found], done.stderr

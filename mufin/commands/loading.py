@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mufin.runtime import without_pandas
 from mufin.serving.answers import Answer, Product
 from mufin.serving.query import Query, QueryError
 
@@ -26,8 +25,7 @@ def load(home: Path) -> Asks:
     """
     from mufin.serving.recommender import Recommender  # torch takes seconds to import
 
-    with without_pandas():
-        return Recommender.load(home)
+    return Recommender.load(home)
 
 
 def uids_of(home: Path) -> list[str]:

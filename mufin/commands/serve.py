@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from mufin.commands.console import check_folder, say
 from mufin.errors import MufinError, sentence
-from mufin.runtime import without_pandas
 
 if TYPE_CHECKING:
     from mufin.serving.store import ProductStore
@@ -35,8 +34,7 @@ def serve(folder: Path, host: str, port: int, store: Path) -> None:
     settings = Settings(host=host, port=port, key=key_of_environment())
     with ProductStore(store) as kept:
         _compact(kept)
-        with without_pandas():
-            run(lambda at: Service.load(at, kept), str(folder), settings, StoreKeeper(kept), say)
+        run(lambda at: Service.load(at, kept), str(folder), settings, StoreKeeper(kept), say)
 
 
 def _compact(store: ProductStore) -> None:

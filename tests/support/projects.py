@@ -106,13 +106,20 @@ def changed(params: Path, settings: dict[str, object]) -> str:
     return text.getvalue()
 
 
+WITHOUT_PANDAS = ROOT / "tests/support/without_pandas"
+
+
 def environment(**changes: str) -> dict[str, str]:
-    """Of a process that runs the project: one thread, on a CPU, without settings of the user."""
+    """Of a process that runs the project: one thread, on a CPU, without settings of the user.
+
+    It has no pandas, as an installation without the test packages.
+    """
+    more = changes.pop("PYTHONPATH", "")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {
         **os.environ,
         "PATH": path,
-        "PYTHONPATH": "",
+        "PYTHONPATH": os.pathsep.join(filter(None, [more, str(WITHOUT_PANDAS)])),
         "MUFIN_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",
         "MUFIN_WORKERS": "1",
