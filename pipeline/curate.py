@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from mufin import runtime
 from mufin.artifacts.attributes import NAME
+from mufin.artifacts.texts import NAME as TEXTS
 from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import Split, write_split
 from mufin.artifacts.files import artifact_json, write_json
@@ -31,6 +32,7 @@ from mufin.corpus.clean_rows import clean_rows
 from mufin.corpus.cleaning import clean_relations
 from mufin.corpus.relations import Relations, united
 from mufin.corpus.subsample import dense_subsample
+from mufin.corpus.text_rows import with_texts, write_texts
 from mufin.corpus.undecodable import without_undecodable
 from mufin.errors import MufinError, sentence
 from mufin.params import Curate, load_params
@@ -49,6 +51,7 @@ def main(home: runtime.Home = Path(".")):
             rows = folder.parent / "rows.parquet"
             labels = bool(facts.get("labels")) and not released
             source = clean_rows(raw, rows, facts.get("match_ids", []), labels)
+            source = with_texts(source, raw, facts.get("max_texts"))
             lost: dict[str, str] = {}
             if not released and not facts.get("vectors"):
                 source, lost = without_undecodable(source, raw / "images", runtime.workers())
@@ -297,6 +300,8 @@ def _write(catalog: Catalog, made: splits.Splits, kind: str, raw: Path, folder: 
     products = folder / "products.parquet"
     _write_products(catalog, products)
     write_attributes(raw, catalog.rows, products, folder / NAME)
+    if catalog.source.further is not None:
+        write_texts(catalog.source, catalog.rows, products, folder / TEXTS)
     for sub, labels, rows in (
         ("", made.labels, made.rows),
         ("unseen/", made.unseen, made.unseen_rows),
@@ -339,7 +344,23 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
         "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
         "products_without_title": int((tokens == 0).sum()),
         "products_without_image": int((images == 0).sum()),
-        "products_without_either": int(((tokens == 0) & (images == 0)).sum()),
+        "products_without_either": int((~catalog.source.described()[rows] & (images == 0)).sum()),
+    } | _text_statistics(catalog, every)
+
+
+def _text_statistics(catalog: Catalog, every: np.ndarray) -> dict:
+    """Figures of the texts beside titles, if the catalog has columns of such.
+
+    `every` (N,) are the products of all datapoints.
+    """
+    if catalog.source.further is None:
+        return {}
+    rows = catalog.rows[: catalog.first_label]
+    texts = catalog.source.further[rows]
+    with_title = texts + (catalog.source.tokens[rows] > 0)
+    return {
+        "texts_per_datapoint": round(float(with_title[every].mean()), 3),
+        "products_with_further_texts": int((texts > 0).sum()),
     }
 
 
