@@ -82,6 +82,11 @@ class Columns:
         """The columns that hold images."""
         return [self.images] if isinstance(self.images, str) else self.images
 
+    def kept(self) -> dict[str, list[str]]:
+        """{attributes or texts: their columns}, of those that are named; some forms have none."""
+        named = {"attributes": self.attributes, "texts": self.further_texts()}
+        return {key: columns for key, columns in named.items() if columns}
+
     def further_texts(self) -> list[str]:
         """The columns that hold texts beside the title."""
         return [name for name in self.texts if name != self.title]

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 
 from mufin import runtime
 from mufin.artifacts.attributes import NAME
-from mufin.artifacts.texts import NAME as TEXTS
 from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import Split, write_split
 from mufin.artifacts.files import artifact_json, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, read_table, temporary_batches, write_table
+from mufin.artifacts.texts import NAME as TEXTS
 from mufin.corpus import behaviour, splits
 from mufin.corpus.attribute_rows import write_attributes
 from mufin.corpus.catalog import UNKNOWN, Catalog, distinct, related
@@ -32,7 +32,7 @@ from mufin.corpus.clean_rows import clean_rows
 from mufin.corpus.cleaning import clean_relations
 from mufin.corpus.relations import Relations, united
 from mufin.corpus.subsample import dense_subsample
-from mufin.corpus.text_rows import with_texts, write_texts
+from mufin.corpus.text_rows import text_statistics, with_texts, write_texts
 from mufin.corpus.undecodable import without_undecodable
 from mufin.errors import MufinError, sentence
 from mufin.params import Curate, load_params
@@ -333,7 +333,9 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
     tokens, images = catalog.source.tokens[rows], catalog.source.images[rows]
     pairs = sum(len(r.labels.values) for r in made.rows.values())
     train_pairs = len(made.rows["train"].labels.values)
+    neither = ~catalog.source.described()[rows] & (images == 0)
     counts = {"products": catalog.first_label} | {n: len(r.product) for n, r in made.rows.items()}
+    counts |= text_statistics(catalog.source, rows, every)
     return counts | {
         "labels": len(made.labels),
         "unseen_labels": len(made.unseen),
@@ -344,23 +346,7 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
         "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
         "products_without_title": int((tokens == 0).sum()),
         "products_without_image": int((images == 0).sum()),
-        "products_without_either": int((~catalog.source.described()[rows] & (images == 0)).sum()),
-    } | _text_statistics(catalog, every)
-
-
-def _text_statistics(catalog: Catalog, every: np.ndarray) -> dict:
-    """Figures of the texts beside titles, if the catalog has columns of such.
-
-    `every` (N,) are the products of all datapoints.
-    """
-    if catalog.source.further is None:
-        return {}
-    rows = catalog.rows[: catalog.first_label]
-    texts = catalog.source.further[rows]
-    with_title = texts + (catalog.source.tokens[rows] > 0)
-    return {
-        "texts_per_datapoint": round(float(with_title[every].mean()), 3),
-        "products_with_further_texts": int((texts > 0).sum()),
+        "products_without_either": int(neither.sum()),
     }
 
 

@@ -34,8 +34,8 @@ MORE = "texts of a product after its first download.max_texts"
 def with_texts(source: CleanRows, raw: Path, most: int | None) -> CleanRows:
     """The rows with the texts beside the title that `raw` has of them, cleaned into a file.
 
-    At most `most` texts of a product are kept, its title included; None: all. Without such texts in `raw` the
-    rows as they are. Raises ArtifactError if they are not row for row with the products there.
+    At most `most` texts of a product are kept, its title included; None: all. Without such texts in
+    `raw` the rows as they are. Raises ArtifactError if they do not fit the products there.
     """
     if not (raw / NAME).is_file():
         return source
@@ -66,6 +66,21 @@ def write_texts(source: CleanRows, rows: np.ndarray, products: Path, path: Path)
         for uids in temporary_batches(products, "products", ["uid"], ROWS):
             columns = [uids["uid"], chosen.next(len(uids))["texts"]]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def text_statistics(source: CleanRows, rows: np.ndarray, every: np.ndarray) -> dict:
+    """How many texts products have, titles included; {} without columns of further texts.
+
+    `rows` (P,) are the rows of the products, `every` (N,) the products of all datapoints.
+    """
+    if source.further is None:
+        return {}
+    further = source.further[rows]
+    texts = further + (source.tokens[rows] > 0)
+    return {
+        "texts_per_datapoint": round(float(texts[every].mean()), 3),
+        "products_with_further_texts": int((further > 0).sum()),
+    }
 
 
 def _path(source: CleanRows) -> Path:
