@@ -84,7 +84,9 @@ def main(home: runtime.Home = Path(".")) -> None:
     known = np.union1d(train, labels)
     texts: Texts | None = None
     if {"text", "lexical"} & set(modalities):
-        texts = Texts.of(products["title"].to_pylist(), further_texts(curated))
+        further = further_texts(curated)
+        more = None if further is None else further.to_pylist()
+        texts = Texts.of(products["title"].to_pylist(), more)
     for what, rows in (("label", labels), ("train datapoint", train)):
         _check_descriptors(what, products["images"].take(rows), texts, rows, modalities)
     torch.manual_seed(params.seed)

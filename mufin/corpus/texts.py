@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from mufin.ragged import Lists, offsets_of
 
@@ -24,19 +23,18 @@ class Texts:
     rows: Lists  # (P,) lists of row numbers in `all`
 
     @classmethod
-    def of(cls, titles: list[str], further: pa.ChunkedArray | None) -> Texts:
-        """From (P,) titles and the (P,) list<string> of `artifacts.texts.further_texts`."""
+    def of(cls, titles: list[str], further: list[list[str]] | None) -> Texts:
+        """From (P,) titles and (P,) lists of further texts."""
         if further is None:
             one = np.arange(len(titles) + 1)
             return cls(titles, None, titles, Lists(one, one[:-1]))
-        others = further.to_pylist()
         texts = [
             [text for text in (title, *more) if text]
-            for title, more in zip(titles, others, strict=True)
+            for title, more in zip(titles, further, strict=True)
         ]
         flat = [text for some in texts for text in some]
         counts = np.fromiter(map(len, texts), np.int64, len(texts))
-        return cls(titles, others, flat, Lists(offsets_of(counts), np.arange(len(flat))))
+        return cls(titles, further, flat, Lists(offsets_of(counts), np.arange(len(flat))))
 
     def of_products(self, products: np.ndarray) -> list[str]:
         """The texts of products, those of each in turn."""

@@ -1,4 +1,4 @@
-"""Products that are not in the catalog: their titles and pictures as inputs of the networks."""
+"""Products that are not in the catalog: their texts and pictures as inputs of the networks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 
 from mufin import runtime
 from mufin.artifacts.precomputed import Precomputed
+from mufin.corpus.cleaning import clean_title
 from mufin.corpus.decoding import decode_each
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.image_store import key_of
+from mufin.corpus.texts import Texts
 from mufin.corpus.tokens import load_tokenizer, terms_of, tokenise
 from mufin.nn.encoder import Encoder
 from mufin.nn.frozen import frozen_inputs
@@ -85,34 +87,39 @@ class NewProducts:
 
     def store(self, products: Sequence[NewProduct]) -> DescriptorStore:
         """A store of these products, row for row; raises QueryError for a broken picture."""
-        text = None if self.text is None else self._titles([p.title for p in products])
-        lexical = None if self.terms is None else self._words([p.title for p in products])
+        texts = _texts(products) if any(p.texts for p in products) else None
+        text: tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Lists] | None = None
+        if self.text is not None and texts is not None:
+            text = (*self._inputs_of(texts.all), texts.rows)
+        elif self.text is not None:
+            text = self._inputs_of([p.title for p in products])
+        lexical = None if self.terms is None else self._words(products)
         images = None if self.image is None else self._pictures([p.pictures for p in products])
         return DescriptorStore.of_arrays(len(products), text=text, lexical=lexical, images=images)
 
-    def _words(self, titles: list[str]) -> Lists:
-        """(n,) rows: the ids of the lexical terms of each title."""
+    def _words(self, products: Sequence[NewProduct]) -> Lists:
+        """(n,) rows: the ids of the lexical terms of each product."""
         ids, ngrams = self.terms, self.settings.lexical.ngrams
         assert ids is not None
-        rows = [[ids[t] for t in terms_of(title, ngrams) if t in ids] for title in titles]
+        rows = [[ids[t] for t in terms_of(p.title, ngrams, p.texts) if t in ids] for p in products]
         return Lists.of_rows(rows, np.int32)
 
-    def _titles(self, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs of E_T and their lengths."""
+    def _inputs_of(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of E_T for these texts, and their lengths."""
         assert self.text is not None
-        tokens, lengths = self._tokens(titles)
+        tokens, lengths = self._tokens(texts)
         if self.text.kind == "inputs":
             return tokens, lengths
         counts = torch.from_numpy(np.maximum(lengths, 1))
         return self._frozen(self.text, torch.from_numpy(tokens), counts), lengths
 
-    def _tokens(self, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of titles (n, T), T those of the longest, and their lengths (n,) int64.
+    def _tokens(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of texts (n, T), T those of the longest, and their lengths (n,) int64.
 
         Padding after the longest would cost time, and no token looks at it.
         """
         assert self.tokenizer is not None
-        tokens, lengths = tokenise(self.tokenizer, titles, self.settings.text.max_tokens)
+        tokens, lengths = tokenise(self.tokenizer, texts, self.settings.text.max_tokens)
         longest = max(int(lengths.max(initial=0)), 1)
         return np.ascontiguousarray(tokens[:, :longest]), lengths.astype(np.int64)
 
@@ -163,6 +170,15 @@ class NewProducts:
 
     def _frozen(self, encoder: Encoder | OnnxEncoder, *inputs: torch.Tensor) -> np.ndarray:
         return frozen_inputs(encoder, inputs, self.device, self.precision)
+
+
+def _texts(products: Sequence[NewProduct]) -> Texts:
+    """The texts of new products, of which some have further ones: these cleaned as in curate."""
+    further = []
+    for product in products:
+        cleaned = dict.fromkeys(clean_title(text) for text in product.texts)
+        further.append([text for text in cleaned if text != product.title])
+    return Texts.of([p.title for p in products], further)
 
 
 def read_pixels(contents: Sequence[bytes], size: int) -> np.ndarray:
