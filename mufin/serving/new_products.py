@@ -87,21 +87,24 @@ class NewProducts:
 
     def store(self, products: Sequence[NewProduct]) -> DescriptorStore:
         """A store of these products, row for row; raises QueryError for a broken picture."""
-        texts = _texts(products) if any(p.texts for p in products) else None
+        texts = _texts(products)
         text: tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Lists] | None = None
-        if self.text is not None and texts is not None:
-            text = (*self._inputs_of(texts.all), texts.rows)
-        elif self.text is not None:
-            text = self._inputs_of([p.title for p in products])
-        lexical = None if self.terms is None else self._words(products)
+        if self.text is not None:
+            inputs = self._inputs_of(texts.all)
+            text = inputs if texts.further is None else (*inputs, texts.rows)
+        lexical = None if self.terms is None else self._words(texts)
         images = None if self.image is None else self._pictures([p.pictures for p in products])
         return DescriptorStore.of_arrays(len(products), text=text, lexical=lexical, images=images)
 
-    def _words(self, products: Sequence[NewProduct]) -> Lists:
+    def _words(self, texts: Texts) -> Lists:
         """(n,) rows: the ids of the lexical terms of each product."""
         ids, ngrams = self.terms, self.settings.lexical.ngrams
         assert ids is not None
-        rows = [[ids[t] for t in terms_of(p.title, ngrams, p.texts) if t in ids] for p in products]
+        further = texts.further or [[]] * len(texts.titles)
+        rows = [
+            [ids[t] for t in terms_of(title, ngrams, more) if t in ids]
+            for title, more in zip(texts.titles, further)
+        ]
         return Lists.of_rows(rows, np.int32)
 
     def _inputs_of(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -173,12 +176,15 @@ class NewProducts:
 
 
 def _texts(products: Sequence[NewProduct]) -> Texts:
-    """The texts of new products, of which some have further ones: these cleaned as in curate."""
+    """The texts of new products; further ones, if there are any, cleaned as in curate."""
+    titles = [product.title for product in products]
+    if not any(product.texts for product in products):
+        return Texts.of(titles, None)
     further = []
     for product in products:
         cleaned = dict.fromkeys(clean_title(text) for text in product.texts)
         further.append([text for text in cleaned if text != product.title])
-    return Texts.of([p.title for p in products], further)
+    return Texts.of(titles, further)
 
 
 def read_pixels(contents: Sequence[bytes], size: int) -> np.ndarray:
