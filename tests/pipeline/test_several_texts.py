@@ -110,9 +110,9 @@ def test_reasons_name_the_texts(home):
     with inside(home, **CHANGES):
         recommender = Recommender.load(home)
     answers = recommender.recommend("p0", k=5, reasons=True)  # without a title
-    named = {(d.kind, d.number) for a in answers for r in a.reasons for d in (r.query, r.answer)}
+    named = {(d.kind, d.number) for a in answers for r in a.why for d in (r.query, r.answer)}
     assert {kind for kind, _ in named} <= {"title", "text", "words"}
     assert ("text", 0) in named
-    assert not any(r.query.kind == "title" for a in answers for r in a.reasons)
+    assert not any(r.query.kind == "title" for a in answers for r in a.why)
     without = recommender.recommend(title="red mug", texts=["a mug"], k=3)
     assert len(without) == 3
