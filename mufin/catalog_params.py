@@ -9,6 +9,8 @@ from mufin.errors import shown
 from mufin.param_checks import check, check_at_least, check_below_one, check_in, check_positive
 
 WITH_ATTRIBUTES = ("sample", "catalog", "shopify", "woocommerce", "google-merchant")  # sources
+AMAZON = ("amazon-2023", "amazon-2018", "amazon-2014")
+WITH_TEXTS = (*WITH_ATTRIBUTES[1:], *AMAZON)  # sources of products with more texts than a title
 MATCHES = ("case", "blanks", "zeros", "unicode")  # of download.match_ids
 
 
@@ -39,6 +41,11 @@ class Columns:
         "list of columns that are kept for filters of recommendations, such as price and brand; "
         "nothing is trained on them",
     ]
+    texts: Annotated[
+        list[str],
+        "list of columns of further texts beside the title, such as description and bullet points; "
+        "each text is one descriptor of the bag, and of a column with lists each item",
+    ]
 
     def __post_init__(self):
         for name in ("images", "related"):
@@ -54,6 +61,12 @@ class Columns:
             self.attributes,
             "it must name columns, each once, and none that is called uid or category",
         )
+        check(
+            len(set(self.texts) - {""}) == len(self.texts),
+            "download.columns.texts",
+            self.texts,
+            "it must name columns, each once",
+        )
         if isinstance(self.related, dict):
             weights = self.related.values()
             good = all(type(w) in (int, float) and 0 < w < 1e6 for w in weights)  # bool is an int
@@ -68,6 +81,15 @@ class Columns:
     def image_columns(self) -> list[str]:
         """The columns that hold images."""
         return [self.images] if isinstance(self.images, str) else self.images
+
+    def kept(self) -> dict[str, list[str]]:
+        """{attributes or texts: their columns}, of those that are named; some forms have none."""
+        named = {"attributes": self.attributes, "texts": self.further_texts()}
+        return {key: columns for key, columns in named.items() if columns}
+
+    def further_texts(self) -> list[str]:
+        """The columns that hold texts beside the title."""
+        return [name for name in self.texts if name != self.title]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +212,9 @@ class Download:
     image_vectors: Annotated[ImageVectors, "vectors in place of images"]
     sample: Annotated[Sample, "the built-in catalog (source: sample)"]
     max_images: Annotated[int, "images kept per product, the first ones, >= 0; paper 15 (App. B)"]
+    max_texts: Annotated[
+        int, "texts kept per product, its title and then the first others, >= 1; 1: the title alone"
+    ]
     max_failed: Annotated[float, "the stage fails if a larger share of images is missing, [0, 1]"]
     timeout: Annotated[float, "seconds to wait for a server to connect or to send more, > 0"]
     max_bytes: Annotated[int, "bytes per image, at most; >= 1"]
@@ -201,7 +226,7 @@ class Download:
 
     def __post_init__(self):
         check_at_least(self, "download", 0, "max_images", "retries", "max_redirects")
-        check_at_least(self, "download", 1, "max_bytes", "per_host")
+        check_at_least(self, "download", 1, "max_texts", "max_bytes", "per_host")
         check_positive(self, "download", "timeout")
         check_in(self, "download", 0, 1, "max_failed")
         check_below_one(self, "download", "bad_rows")
@@ -224,6 +249,12 @@ class Download:
             "download.columns.attributes",
             self.columns.attributes,
             f"of source {self.source} no columns are kept for filters; set it to []",
+        )
+        check(
+            not self.columns.texts or self.source in WITH_TEXTS,
+            "download.columns.texts",
+            self.columns.texts,
+            f"products of source {self.source} have no text but the title; set it to []",
         )
         self._check_interactions()
         vectors = self.image_vectors

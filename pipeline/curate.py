@@ -24,6 +24,7 @@ from mufin.artifacts.curated import Split, write_split
 from mufin.artifacts.files import artifact_json, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, read_table, temporary_batches, write_table
+from mufin.artifacts.texts import NAME as TEXTS
 from mufin.corpus import behaviour, splits
 from mufin.corpus.attribute_rows import write_attributes
 from mufin.corpus.catalog import UNKNOWN, Catalog, distinct, related
@@ -31,6 +32,7 @@ from mufin.corpus.clean_rows import clean_rows
 from mufin.corpus.cleaning import clean_relations
 from mufin.corpus.relations import Relations, united
 from mufin.corpus.subsample import dense_subsample
+from mufin.corpus.text_rows import text_statistics, with_texts, write_texts
 from mufin.corpus.undecodable import without_undecodable
 from mufin.errors import MufinError, sentence
 from mufin.params import Curate, load_params
@@ -49,6 +51,7 @@ def main(home: runtime.Home = Path(".")):
             rows = folder.parent / "rows.parquet"
             labels = bool(facts.get("labels")) and not released
             source = clean_rows(raw, rows, facts.get("match_ids", []), labels)
+            source = with_texts(source, raw, facts.get("max_texts"))
             lost: dict[str, str] = {}
             if not released and not facts.get("vectors"):
                 source, lost = without_undecodable(source, raw / "images", runtime.workers())
@@ -297,6 +300,8 @@ def _write(catalog: Catalog, made: splits.Splits, kind: str, raw: Path, folder: 
     products = folder / "products.parquet"
     _write_products(catalog, products)
     write_attributes(raw, catalog.rows, products, folder / NAME)
+    if catalog.source.further is not None:
+        write_texts(catalog.source, catalog.rows, products, folder / TEXTS)
     for sub, labels, rows in (
         ("", made.labels, made.rows),
         ("unseen/", made.unseen, made.unseen_rows),
@@ -328,7 +333,9 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
     tokens, images = catalog.source.tokens[rows], catalog.source.images[rows]
     pairs = sum(len(r.labels.values) for r in made.rows.values())
     train_pairs = len(made.rows["train"].labels.values)
+    neither = ~catalog.source.described()[rows] & (images == 0)
     counts = {"products": catalog.first_label} | {n: len(r.product) for n, r in made.rows.items()}
+    counts |= text_statistics(catalog.source, rows, every)
     return counts | {
         "labels": len(made.labels),
         "unseen_labels": len(made.unseen),
@@ -339,7 +346,7 @@ def _statistics(catalog: Catalog, made: splits.Splits) -> dict:
         "filter_pairs": sum(len(r.excluded.values) for r in made.rows.values()),
         "products_without_title": int((tokens == 0).sum()),
         "products_without_image": int((images == 0).sum()),
-        "products_without_either": int(((tokens == 0) & (images == 0)).sum()),
+        "products_without_either": int(neither.sum()),
     }
 
 

@@ -25,6 +25,7 @@ from mufin.artifacts.attributes import NAME as ATTRIBUTES
 from mufin.artifacts.files import fingerprint, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, write_table
+from mufin.artifacts.texts import NAME as TEXTS
 from mufin.catalogs import xmlrepo
 from mufin.catalogs.attribute_cells import Values
 from mufin.catalogs.bad_rows import BadRows
@@ -38,6 +39,7 @@ from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
 from mufin.catalogs.raw_products import Rows, first_images, references_of, write_products
+from mufin.catalogs.raw_texts import TextWriter
 from mufin.catalogs.released_pictures import STORED, stored_picture
 from mufin.catalogs.released_zip import open_source
 from mufin.cluster.fetching import fetch_pictures_on
@@ -163,11 +165,10 @@ def _products(run: Run, files: list[File], folders: Folders) -> Iterator[Rows]:
 
 def _form_products(run: Run, files: list[File], folders: Folders, bad: BadRows) -> Iterator[Rows]:
     """The products of a form of `FORMS`; a path of an image is one beside its file."""
-    form, how = FORMS[run.s.source], {}
-    if run.s.columns.attributes:  # of some forms alone
-        how["attributes"] = run.s.columns.attributes
+    form, how = FORMS[run.s.source], run.s.columns.kept()
     read = form.products
-    if form.tables and not run.s.image_vectors.location:  # these are put into one product at a time
+    # Vectors are put into one product at a time, and texts are of products
+    if form.tables and not (run.s.image_vectors.location or how):
         read = form.tables
     for group in [[file] for file in files] if form.local else [files]:
         paths = [file.path for file in group]
@@ -187,6 +188,7 @@ def _own_products(run: Run, files: list[File], folders: Folders, bad: BadRows) -
         columns.related_weights(),
         columns.category,
         columns.attributes,
+        columns.further_texts(),
     )
     optional = {"related"} if s.interactions.location else set()
     if s.image_vectors.location or not s.max_images:
@@ -277,7 +279,7 @@ def _sample(run: Run) -> dict:
         for r in rows
     )
     values = shop_values([r["ASIN"] for r in rows], s.sample.products, s.sample.seed)
-    counts = _written(run, map(_with_attributes, products, values), NAMES)
+    counts = _written(run, map(_with_attributes, products, values), NAMES, [])
     wanted = list(dict.fromkeys(ref for r in rows for ref in r["images"][: s.max_images]))
     got = ((ref, images.get(ref, b""), "" if ref in images else "HTTP 404") for ref in wanted)
     return counts | store_pictures(got, folder) | {"sample": facts}
@@ -343,7 +345,8 @@ def _catalog(
             s.image_vectors.location, s.image_vectors.ids, rows or {}, run.notes
         )
         products = vectors.put_in(products, s.max_images, run.notes)
-    counts = _written(run, first_images(products, s.max_images), s.columns.attributes)
+    products, named = first_images(products, s.max_images), s.columns
+    counts = _written(run, products, named.attributes, named.further_texts())
     where = shown(s.location)
     if not counts["products"]:
         raise MufinError(f"download.location {where} holds no product; look at download.source")
@@ -378,15 +381,22 @@ def _catalog(
         return counts | store_pictures(got, run.folder)
 
 
-def _written(run: Run, products: Iterable[Rows], attributes: Sequence[str]) -> dict:
-    """Write the products, and their attributes beside them if there are any; counts."""
-    folder = run.folder
-    if not attributes:
-        return write_products(products, folder / "products.parquet")
-    waiting = folder.parent / "attributes.parquet"  # goes when the stage ends
-    writer = AttributeWriter(attributes, waiting, run.notes)
-    counts = write_products(products, folder / "products.parquet", writer)
-    return counts | {"attributes": writer.close(folder / ATTRIBUTES)}
+def _written(
+    run: Run, products: Iterable[Rows], attributes: Sequence[str], texts: Sequence[str]
+) -> dict:
+    """Write the products, and beside them the columns for filters and of texts, if any; counts."""
+    folder, values, further = run.folder, None, None
+    if attributes:
+        waiting = folder.parent / "attributes.parquet"  # goes when the stage ends
+        values = AttributeWriter(attributes, waiting, run.notes)
+    if texts:
+        further = TextWriter(folder / TEXTS)
+    counts = write_products(products, folder / "products.parquet", values, further)
+    if values:
+        counts["attributes"] = values.close(folder / ATTRIBUTES)
+    if further:
+        counts |= further.close() | {"max_texts": run.s.max_texts}
+    return counts
 
 
 def _vectors(run: Run, given: GivenVectors) -> dict:

@@ -21,18 +21,22 @@ from mufin.artifacts.arrays import RowFile
 from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import read_labels, read_split
 from mufin.artifacts.files import link_file, read_json, write_json
-from mufin.artifacts.precomputed import TEXT_INPUTS, Precomputed
+from mufin.artifacts.precomputed import RAGGED_TOKENS, TEXT_INPUTS, Precomputed
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table
+from mufin.artifacts.texts import further_texts
 from mufin.cluster.pictures import make_parts_on
 from mufin.cluster.settings import cluster
 from mufin.corpus.image_vectors import StoredVectors, moments, rows_of
 from mufin.corpus.outcomes import Outcomes
+from mufin.corpus.ragged_tokens import RaggedTokens
+from mufin.corpus.texts import Texts
 from mufin.corpus.tokens import (
     Tokenizer,
     learn_wordpiece,
     lexical_terms,
     load_tokenizer,
+    ragged_tokens,
     save_tokenizer,
     tokenise,
 )
@@ -78,8 +82,13 @@ def main(home: runtime.Home = Path(".")) -> None:
     train = read_split(curated / "train.parquet").product
     labels = read_labels(curated / "labels.parquet")
     known = np.union1d(train, labels)
+    texts: Texts | None = None
+    if {"text", "lexical"} & set(modalities):
+        further = further_texts(curated)
+        more = None if further is None else further.to_pylist()
+        texts = Texts.of(products["title"].to_pylist(), more)
     for what, rows in (("label", labels), ("train datapoint", train)):
-        _check_descriptors(what, products.take(rows), modalities)
+        _check_descriptors(what, products["images"].take(rows), texts, rows, modalities)
     torch.manual_seed(params.seed)
     scratch = _scratch(params, home)
     with (
@@ -95,8 +104,8 @@ def main(home: runtime.Home = Path(".")) -> None:
             else:
                 made = _Made(out, scratch, params.seed, known_files, outcomes)
                 image = _images(params.encoder.image, pictures, raw / "images", known, made)
-        if {"text", "lexical"} & set(modalities):
-            text = _titles(params, products["title"].to_pylist(), known, out, scratch)
+        if texts is not None:
+            text = _texts(params, texts, known, out, scratch)
         has = {"text": text and text["array"], "lexical": text, "image": image}
         out.write_manifest(len(products), [m for m, there in has.items() if there], image, text)
         report.items = image["count"] if image else len(products)
@@ -136,14 +145,21 @@ class _Made:
         return list(linked)
 
 
-def _check_descriptors(what: str, products: pa.Table, modalities: Sequence[str]) -> None:
-    """Raises MufinError if none of the products has what the modalities read.
+def _check_descriptors(
+    what: str,
+    images: pa.ChunkedArray,
+    texts: Texts | None,
+    rows: np.ndarray,
+    modalities: Sequence[str],
+) -> None:
+    """Raises MufinError if none of the products `rows` has what the modalities read.
 
-    Such as labels that are queries, with `encoder.modalities: [image]`.
+    Such as labels that are queries, with `encoder.modalities: [image]`. `images` are those of these
+    products.
     """
-    titles = {"text", "lexical"} & set(modalities) and any(products["title"].to_pylist())
-    pictures = "image" in modalities and any(pc.list_value_length(products["images"]).to_pylist())
-    if not titles and not pictures:
+    titled = texts is not None and any(texts.of_products(rows))
+    pictures = "image" in modalities and any(pc.list_value_length(images).to_pylist())
+    if not titled and not pictures:
         lacks, others = ("title", "image") if "image" not in modalities else ("picture", "text")
         raise MufinError(
             f"no {what} has a {lacks}, but encoder.modalities is {shown(list(modalities))}; add "
@@ -285,34 +301,44 @@ def _told(outcomes: Outcomes, products: pa.Table) -> dict:
     return {name: of for name, of in counts.items() if of}
 
 
-def _titles(
-    params: Params, titles: list[str], known: np.ndarray, out: Precomputed, scratch: Path
+def _texts(
+    params: Params, texts: Texts, known: np.ndarray, out: Precomputed, scratch: Path
 ) -> dict:
     """Writes E_T, terms, tokens, outputs of its frozen part, statistics; facts for the manifest."""
     s, lexical = params.encoder.text, params.encoder.lexical
-    terms, rows = lexical_terms(titles, known, lexical.ngrams, lexical.min_count, lexical.max_terms)
+    counts = lexical.ngrams, lexical.min_count, lexical.max_terms
+    terms, rows = lexical_terms(texts.titles, known, *counts, texts.further)
     out.write_lexical(terms, rows)
-    facts = {"titles": sum(bool(t) for t in titles), "terms": len(terms), "array": None}
+    facts = {"titles": sum(map(bool, texts.titles)), "terms": len(terms), "array": None}
     if "text" not in params.encoder.modalities:
         return facts
-    if not any(titles[p] for p in known):
+    if not any(texts.of_products(known)):
         raise MufinError(
             "no train product has a title; take text out of encoder.modalities, or look at "
             "download.columns.title"
         )
-    tokenizer = _tokenizer(s, [titles[p] for p in known])
+    tokenizer = _tokenizer(s, texts.of_products(known))
     encoder = _text_encoder(s, tokenizer, out)
     save_encoder(encoder, out.encoder("text"))
     save_tokenizer(tokenizer, out.encoder("text"))
-    tokens, lengths = tokenise(tokenizer, titles, s.max_tokens)
-    out.write_tokens(tokens, lengths)
-    array = "tokens.npy"
+    tokens: np.ndarray | RaggedTokens
+    if texts.further is None:
+        padded, lengths = tokenise(tokenizer, texts.all, s.max_tokens)
+        out.write_tokens(padded, lengths)
+        tokens = padded
+        array = "tokens.npy"
+    else:
+        flat, lengths = ragged_tokens(tokenizer, texts.all, s.max_tokens)
+        out.write_ragged_tokens(flat, lengths, texts.rows)
+        array, tokens = RAGGED_TOKENS, RaggedTokens(flat, lengths)
+        facts |= {"ragged": True, "texts": len(lengths)}
     if encoder.kind != "inputs":
         _text_inputs(encoder.to(devices.device()), tokens, lengths, scratch)
         link_file(scratch / TEXT_INPUTS, out.folder / TEXT_INPUTS)
         if encoder.kind == "descriptors":
             descriptors = np.load(out.folder / TEXT_INPUTS, mmap_mode="r")
-            out.write_statistics("text", descriptors[known][lengths[known] > 0])
+            of_known = texts.rows.take(known).values
+            out.write_statistics("text", descriptors[of_known][lengths[of_known] > 0])
         array = TEXT_INPUTS
     return facts | {
         "kind": encoder.kind,
@@ -343,24 +369,30 @@ def _text_encoder(s: TextEncoderParams, tokenizer: Tokenizer, out: Precomputed) 
     return create_visualbert_encoder(*common, width, tokenizer("")["input_ids"], vocabulary)
 
 
-def _text_inputs(encoder: Encoder, tokens: np.ndarray, lengths: np.ndarray, scratch: Path) -> None:
-    """Writes `text_inputs.npy`, (P, H) descriptors or (P, T, H) activations of all titles.
+def _text_inputs(
+    encoder: Encoder, tokens: np.ndarray | RaggedTokens, lengths: np.ndarray, scratch: Path
+) -> None:
+    """Writes `text_inputs.npy`, (R, H) descriptors or (R, T, H) activations of all texts.
 
-    Titles of similar length share a batch, so that little of it is padding. A stage that was killed
-    goes on after the titles that are on the disk for certain.
+    Texts of similar length share a batch, so that little of it is padding. A stage that was killed
+    goes on after the texts that are on the disk for certain.
     """
+    most = tokens.shape[1] if isinstance(tokens, np.ndarray) else int(lengths.max(initial=1))
     order, size, mark = np.argsort(lengths, kind="stable"), _batch_size(), scratch / "titles.json"
     done = read_json(mark)["done"] if mark.exists() else 0
     file: RowFile | None = None
     starts = range(done, len(order), size)
-    for start in progress(starts, "frozen text", f"batches of {size} titles"):
+    for start in progress(starts, "frozen text", f"batches of {size} texts"):
         rows = order[start : start + size]
-        longest = max(int(lengths[rows].max()), 1)
         counts = torch.from_numpy(np.maximum(lengths[rows], 1).astype(np.int64))
-        values = _frozen(encoder, torch.from_numpy(tokens[rows, :longest]), counts)
+        if isinstance(tokens, RaggedTokens):
+            batch = tokens.take(rows)
+        else:
+            batch = torch.from_numpy(tokens[rows, : max(int(lengths[rows].max()), 1)])
+        values = _frozen(encoder, batch, counts)
         if file is None:
-            width = (tokens.shape[1], values.shape[-1]) if values.ndim == 3 else values.shape[1:]
-            shape = (len(tokens), *width)
+            width = (most, values.shape[-1]) if values.ndim == 3 else values.shape[1:]
+            shape = (len(lengths), *width)
             file = Precomputed(scratch).text_input_writer(values.dtype, shape, resume=done > 0)
         for row, value in zip(rows, values):
             file.write(row, value)

@@ -44,6 +44,7 @@ SETTINGS = {
             "related": [],
             "category": "category",
             "attributes": [],
+            "texts": [],
         },
         "interactions": {
             "location": "ratings.csv",

@@ -16,9 +16,9 @@ from mufin.artifacts.arrays import RowFile, ShardWriter
 from mufin.artifacts.contents import check, checked
 from mufin.artifacts.files import artifact_json, write_json
 from mufin.errors import ArtifactError, shown
-from mufin.ragged import Lists
+from mufin.ragged import Lists, offsets_of
 
-TEXT_INPUTS = "text_inputs.npy"
+TEXT_INPUTS, RAGGED_TOKENS = "text_inputs.npy", "ragged_tokens.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Precomputed:
     ) -> RowFile:
         """A writer for the outputs of the frozen part of E_T, row by row.
 
-        `shape` is (P, T, H) for activations, or (P, H) for descriptors. With `resume`, the rows of
-        a file that is there stay.
+        `shape` is (R, T, H) for activations of R texts, or (R, H) for descriptors. With `resume`,
+        the rows of a file that is there stay.
         """
         return RowFile(self.folder / TEXT_INPUTS, dtype, shape, resume)
 
@@ -63,6 +63,16 @@ class Precomputed:
         """Writes (P, max_tokens) int32 tokens, 0-padded, and (P,) int32 lengths, 0 = no title."""
         self._save("tokens", tokens)
         self._save("token_lengths", lengths)
+
+    def write_ragged_tokens(self, tokens: np.ndarray, lengths: np.ndarray, texts: Lists) -> None:
+        """Writes the tokens of R texts, where products can have several.
+
+        `tokens` (sum of lengths,) int32 are those of all texts in turn, `lengths` (R,) int32 are
+        all > 0, and `texts` has the R texts of each of P products, as row numbers.
+        """
+        self._save("ragged_tokens", tokens)
+        self._save("token_lengths", lengths)
+        self._save("text_offsets", texts.offsets)
 
     def write_lexical(self, terms: list[str], rows: Lists) -> None:
         """Writes the terms (title words) and the term ids of each of P titles."""
@@ -88,7 +98,8 @@ class Precomputed:
         """Writes what the folder holds; the last file to be written.
 
         `image` must hold `shards`, the names of the image arrays, and `text` must hold `array`,
-        which is "tokens.npy" or "text_inputs.npy".
+        which is "tokens.npy", "ragged_tokens.npy" or "text_inputs.npy". Where products can have
+        several texts, `text` holds `ragged`, true.
         """
         manifest: dict = {"products": products, "modalities": modalities}
         if image is not None:
@@ -119,11 +130,22 @@ class Precomputed:
         return [self._mapped(name) for name in self.manifest()["image"]["shards"]]
 
     def token_lengths(self) -> np.ndarray:
-        """(P,) int64 tokens per title, 0 = no title."""
+        """(R,) int64 tokens of each row of the text arrays, 0 = no text."""
         return self._load("token_lengths").astype(np.int64)
 
+    def text_rows(self) -> Lists:
+        """The texts of each product, as row numbers of the text arrays."""
+        if not self.manifest()["text"].get("ragged"):
+            return one_each(self.token_lengths())
+        offsets = self._load("text_offsets")
+        return Lists(offsets, np.arange(offsets[-1]))
+
+    def has_ragged_tokens(self) -> bool:
+        """Whether the inputs of E_T are tokens in one flat array, without padding."""
+        return self.manifest()["text"]["array"] == RAGGED_TOKENS
+
     def text_inputs(self) -> np.ndarray:
-        """The inputs of E_T, memory-mapped."""
+        """The inputs of E_T, memory-mapped: (R, ...), or (sum of lengths,) if ragged."""
         return self._mapped(self.manifest()["text"]["array"])
 
     def lexical_rows(self) -> Lists:
@@ -162,6 +184,14 @@ class Precomputed:
 
     def _mapped(self, file: str) -> np.ndarray:
         return _read(self.folder / file, "r")
+
+
+def one_each(lengths: np.ndarray) -> Lists:
+    """(P,) rows of the text arrays where row p is the one text of product p, if its length is > 0.
+
+    `lengths` (P,) are in tokens.
+    """
+    return Lists(offsets_of(lengths > 0), np.flatnonzero(lengths > 0))
 
 
 def _read(path: Path, mmap_mode: Literal["r"] | None) -> np.ndarray:

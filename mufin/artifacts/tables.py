@@ -31,6 +31,7 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
             ("other_ids", STRINGS),
         ]
     ),
+    "raw_texts": pa.schema([("texts", STRINGS)]),
     "interactions": pa.schema(
         [
             ("item", STRING),
@@ -46,6 +47,7 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
     "products": pa.schema(
         [("uid", STRING), ("title", STRING), ("images", STRINGS), ("category", STRINGS)]
     ),
+    "texts": pa.schema([("uid", STRING), ("texts", STRINGS)]),
     "labels": pa.schema([("product", INT)]),
     "split": pa.schema([("product", INT), *SPLIT]),
     "weights": pa.schema([("weights", FLOATS)]),

@@ -211,6 +211,25 @@ def texts_of(
     return out
 
 
+def whole_texts_of(
+    value: object, path: Path, number: int, column: str, notes: Notes | None = None
+) -> list[str]:
+    """The texts of a cell or a list, as `title_of` reads each; blank ones are left out.
+
+    A text is one, whatever bars and line breaks it has, but for a list that begins with `[`. Raises
+    BadRow for an object, and for a list inside a list.
+    """
+    items: list | tuple = value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        found = parts(value, "text")
+        items = [value] if found is None else found  # a text may begin so too
+    for item in items:
+        if isinstance(item, dict | list | tuple):
+            raise nested(item, path, number, column)
+    texts = (title_of(item, path, number, column, notes) for item in items)
+    return [text for text in texts if text.strip()]
+
+
 def plain_cell(text: str) -> list[str] | None:
     """The items between bars of a cell without blanks and other separators; None for other cells.
 

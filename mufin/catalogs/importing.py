@@ -316,6 +316,7 @@ def _section(out: Path, counts: Counter[str]) -> Iterator[str]:
     yield f"    related: {related}"
     yield "    category: category"
     yield "    attributes: []"
+    yield "    texts: []"
     if counts["interactions"]:
         beside = str(interactions_file(out))
         yield "  interactions:"

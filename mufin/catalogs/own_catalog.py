@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mufin.catalogs.attribute_cells import attribute_of
 from mufin.catalogs.bad_rows import BadRow, BadRows, Row
-from mufin.catalogs.cells import getter, ids_of, texts_of, title_of, uid_of
+from mufin.catalogs.cells import getter, ids_of, texts_of, title_of, uid_of, whole_texts_of
 from mufin.catalogs.column_names import no_column, suggested, top
 from mufin.catalogs.image_cells import Keep, images_of
 from mufin.catalogs.notes import Notes
@@ -31,6 +31,7 @@ class Names:
     related: dict[str, float]  # the weight of each column of related ids
     category: str  # '' for none
     attributes: Sequence[str] = ()  # kept for filters
+    texts: Sequence[str] = ()  # of texts beside the title
 
     def keys(self) -> dict[str, str]:
         """{column: its setting}, in their order."""
@@ -39,6 +40,7 @@ class Names:
         pairs += [("related", name) for name in self.related]
         pairs.append(("category", self.category))
         pairs += [("attributes", name) for name in self.attributes]
+        pairs += [("texts", name) for name in self.texts]
         return {name: key for key, name in reversed(pairs) if name}
 
 
@@ -141,7 +143,7 @@ class OwnCatalog:
     def _missing(self, name: str, where: str, names: list[str]) -> None:
         """Raises MufinError for a column that no file has, or counts it."""
         key = self.keys[name]
-        if key in ("images", "related", "attributes") and key not in self.optional:
+        if key in ("images", "related", "attributes", "texts") and key not in self.optional:
             raise no_column(where, key, name, names, self.keys, True)
         if near := suggested(key, name, names, self.keys):
             if key == "title":
@@ -166,6 +168,7 @@ class _Parser:
         self.images = [(name, getter(name)) for name in names.images]
         self.related = [(name, getter(name), weight) for name, weight in names.related.items()]
         self.attributes = [(name, getter(name)) for name in names.attributes]
+        self.texts = [(name, getter(name)) for name in names.texts]
         self.kind: type | None = None  # of the ids
 
     def __call__(self, number: int, row: Row) -> Product:
@@ -191,6 +194,8 @@ class _Parser:
             product.attributes = tuple(
                 attribute_of(get(row), name, notes) for name, get in self.attributes
             )
+        for name, get in self.texts:
+            product.texts += whole_texts_of(get(row), path, number, name, notes)
         return product
 
     def _check_kind(self, value: object, number: int) -> None:

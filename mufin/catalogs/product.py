@@ -19,3 +19,4 @@ class Product:
     weights: list[float] = field(default_factory=list)  # of `related`; empty: all 1
     other_ids: list[str] = field(default_factory=list)  # SKUs that relations and orders name it by
     attributes: Values = ()  # of the columns that are kept for filters, in their order; () for none
+    texts: list[str] = field(default_factory=list)  # beside the title, such as a description

@@ -15,6 +15,7 @@ from mufin.artifacts.tables import SCHEMAS
 from mufin.catalogs.columnar import first_distinct
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
+from mufin.catalogs.raw_texts import TextWriter
 
 ROWS = 10_000  # of a row group
 Rows: TypeAlias = Product | pa.Table  # one product, or a table with the schema of the file
@@ -33,15 +34,19 @@ def first_images(products: Iterable[Rows], most: int) -> Iterator[Rows]:
 
 
 def write_products(
-    products: Iterable[Rows], path: Path, attributes: AttributeWriter | None = None
+    products: Iterable[Rows],
+    path: Path,
+    attributes: AttributeWriter | None = None,
+    texts: TextWriter | None = None,
 ) -> dict:
     """Write the products as Parquet, ten thousand at a time; counts of what was written.
 
-    Their attributes go to `attributes`, in the same order.
+    Their attributes go to `attributes`, and their texts beside the title to `texts`, in the same
+    order; of products in tables neither is known.
     """
     counts = Counter(products=0, relations=0, image_references=0)
     with pq.ParquetWriter(path, SCHEMAS["raw_products"], compression="zstd") as writer:
-        for table in _of_size(_tables(products, attributes), ROWS):
+        for table in _of_size(_tables(products, attributes, texts), ROWS):
             writer.write_table(table)
             counts["products"] += len(table)
             counts["relations"] += len(table["related"].chunk(0).flatten())
@@ -49,25 +54,31 @@ def write_products(
     return dict(counts)
 
 
-def _tables(products: Iterable[Rows], attributes: AttributeWriter | None) -> Iterator[pa.Table]:
+def _tables(
+    products: Iterable[Rows], attributes: AttributeWriter | None, texts: TextWriter | None
+) -> Iterator[pa.Table]:
     """The products as tables, of at most ROWS rows where they come one by one."""
     waiting: list[Product] = []
     for rows in products:
         if not isinstance(rows, pa.Table):
             waiting.append(rows)
         if waiting and (isinstance(rows, pa.Table) or len(waiting) == ROWS):
-            yield _table_of(waiting, attributes)
+            yield _table_of(waiting, attributes, texts)
             waiting = []
         if isinstance(rows, pa.Table):
             yield rows
     if waiting:
-        yield _table_of(waiting, attributes)
+        yield _table_of(waiting, attributes, texts)
 
 
-def _table_of(products: list[Product], attributes: AttributeWriter | None) -> pa.Table:
+def _table_of(
+    products: list[Product], attributes: AttributeWriter | None, texts: TextWriter | None
+) -> pa.Table:
     schema = SCHEMAS["raw_products"]
     if attributes:
         attributes.add([p.attributes for p in products])
+    if texts:
+        texts.add([p.texts for p in products])
     columns = {n: [getattr(p, n, []) for p in products] for n in schema.names}
     return pa.table(columns, schema=schema)
 

@@ -17,8 +17,9 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.cluster.store import Store
 from mufin.cluster.stored_rows import StoredArray, StoredRows
 from mufin.corpus.descriptors import DescriptorStore
+from mufin.corpus.ragged_tokens import RaggedTokens
 from mufin.progress import progress
-from mufin.ragged import Lists
+from mufin.ragged import Lists, offsets_of
 
 TRANSFERS = 8  # files sent at the same time
 
@@ -71,6 +72,7 @@ class PartReader:
         self.count, self.modalities = inputs.products, inputs.modalities
         if "text" in self.modalities:
             self.lengths, self.text = precomputed.token_lengths(), StoredRows(store, inputs.text)
+            self.texts, self.ragged = precomputed.text_rows(), precomputed.has_ragged_tokens()
         if "image" in self.modalities:
             self.pictures, self.images = precomputed.image_rows(), StoredRows(store, inputs.images)
         if "lexical" in self.modalities:
@@ -80,11 +82,20 @@ class PartReader:
         """A store of `products` (n,) alone, whose batches are those of all products' store."""
         text = images = None
         if "text" in self.modalities:
-            rows, at = np.unique(products, return_inverse=True)
-            text = self.text.take(rows)[at], self.lengths[products]
+            of_products = self.texts.take(products)
+            rows, at = np.unique(of_products.values, return_inverse=True)
+            text = self._texts(rows), self.lengths[rows], Lists(of_products.offsets, at)
         if "image" in self.modalities:
             used = self.pictures.take(products)
             rows, at = np.unique(used.values, return_inverse=True)
             images = Lists(used.offsets, at), self.images.take(rows)
         lexical = self.lexical.take(products) if "lexical" in self.modalities else None
         return DescriptorStore.of_arrays(len(products), text=text, lexical=lexical, images=images)
+
+    def _texts(self, rows: np.ndarray) -> np.ndarray:
+        """The inputs of E_T of these rows of the text arrays."""
+        if not self.ragged:
+            return self.text.take(rows)
+        positions, _ = Lists(offsets_of(self.lengths), np.zeros(0)).positions(rows)
+        tokens = RaggedTokens(self.text.take(positions), self.lengths[rows])
+        return tokens.take(np.arange(len(rows))).numpy()

@@ -89,12 +89,14 @@ class Catalog:
 
 
 def distinct(source: CleanRows, raw: Path, keep_all: bool) -> Catalog:
-    """The distinct products that have a title or a picture, without relations yet.
+    """The distinct products that have a text or a picture, without relations yet.
 
     Of several rows with one id, the first with title and picture is taken, else the first with
-    either. `keep_all` keeps products that have neither: the rows of a released split are fixed.
+    either. Other texts in place of a title count for less. `keep_all` keeps products that have
+    none: the rows of a released split are fixed.
     """
-    quality = (source.tokens > 0).astype(np.int8) + (source.images > 0)
+    described, titled = source.described(), source.tokens > 0
+    quality = described.astype(np.int8) + titled + 2 * (source.images > 0).astype(np.int8)
     if not quality[: source.products].any():
         raise MufinError(
             f"none of the {source.products} rows of {raw}/products.parquet has a title or a "

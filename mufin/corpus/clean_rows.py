@@ -47,11 +47,17 @@ class CleanRows:
     images: np.ndarray  # (n,) int32, pictures
     matches: tuple[str, ...]  # how ids are compared, see `normal`
     dropped: dict[str, int]  # what cleaning removed, by reason
+    further: np.ndarray | None = None  # (n,) int32, texts beside the title; None: none were named
 
     @property
     def ids(self) -> int:
         """The number of distinct ids of rows."""
         return int(self.group.max(initial=-1)) + 1
+
+    def described(self) -> np.ndarray:
+        """(n,) bool: whether a row has a title or another text."""
+        titled = self.tokens > 0
+        return titled if self.further is None else titled | (self.further > 0)
 
     def find(self, ids: pl.Series) -> np.ndarray:
         """(m,) int64: the number of each id, of a row or another id of a product; -1 for none."""

@@ -1,7 +1,7 @@
 """The precomputed descriptors of products, gathered into the batches that the networks read.
 
-A product is a bag of descriptors (MUFIN Sec. 3, Notation): a title, pictures and, in this project,
-lexical terms. A batch has one bag per product.
+A product is a bag of descriptors (MUFIN Sec. 3, Notation): texts, pictures and, in this project,
+lexical terms. The first text is the title, if there is one. A batch has one bag per product.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mufin.artifacts.precomputed import Precomputed
+from mufin.artifacts.precomputed import Precomputed, one_each
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
+from mufin.corpus.ragged_tokens import RaggedTokens
 from mufin.corpus.title_groups import by_length
 from mufin.errors import MufinError
 from mufin.ragged import Lists, offsets_of
@@ -26,9 +27,10 @@ class DescriptorBatch:
     """n bags of at most `width` descriptors; one flat array per modality holds the descriptors.
 
     A flat array has no padding. For each of its entries, `*_bag` is the number of its bag and
-    `*_row` its place there. A title is always at place 0. E_T and E_V are the encoders of text and
-    images. Titles come in `text_groups` of similar length, the shortest first, so that E_T need not
-    compute the padding of all to the longest.
+    `*_row` its place there. The first `text_places` places of all bags are for texts, then one is
+    for lexical terms, if these are in use. E_T and E_V are the encoders of text and images. Texts
+    come in `text_groups` of similar length, the shortest first, so that E_T need not compute the
+    padding of all to the longest.
     """
 
     num_bags: int
@@ -37,15 +39,21 @@ class DescriptorBatch:
     text: Tensor | None = None  # (n_text, T) int32 tokens, or outputs of the frozen part of E_T
     text_lengths: Tensor | None = None  # (n_text,) int64
     text_bag: Tensor | None = None  # (n_text,) int64
-    text_groups: tuple[tuple[int, int], ...] = ()  # (titles, longest) of each; (): one group
+    text_row: Tensor | None = None  # (n_text,) int64
+    text_places: int = 0
+    text_groups: tuple[tuple[int, int], ...] = ()  # (texts, longest) of each; (): one group
     images: Tensor | None = None  # (n_images, S, S, 3) uint8, or outputs of the frozen part of E_V
     image_bag: Tensor | None = None  # (n_images,) int64
     image_row: Tensor | None = None  # (n_images,) int64
-    lexical_ids: Tensor | None = None  # (nnz,) int64, the terms of all titles after one another
-    lexical_offsets: Tensor | None = None  # (n_lexical,) int64, where the terms of a title start
+    lexical_ids: Tensor | None = None  # (nnz,) int64, the terms of all products in turn
+    lexical_offsets: Tensor | None = None  # (n_lexical,) int64, where the terms of one start
     lexical_bag: Tensor | None = None  # (n_lexical,) int64
-    lexical_row: int = 0  # the same place in all bags
-    fused: Tensor | None = None  # (n, V, width), see `DescriptorStore.hold_fused`; then no text
+    fused: Tensor | None = None  # (n, V, width), see `hold_fused`; `text` then has no first texts
+
+    @property
+    def lexical_row(self) -> int:
+        """The place of lexical terms, the same in all bags."""
+        return self.text_places
 
     def to(self, device: torch.device) -> DescriptorBatch:
         """The batch on `device`; to a GPU through pinned memory, without waiting for the copy."""
@@ -73,7 +81,7 @@ class DescriptorStore:
     ):
         stored = Precomputed(Path(folder))
         self.modalities, self.device = modalities, device
-        self.fused: Tensor | _Shards | None = None
+        self.fused: Tensor | _Rows | None = None
         self.with_images = "image" in modalities  # whether batches hold images
         manifest = stored.manifest()
         self.num_products: int = manifest["products"]
@@ -86,8 +94,12 @@ class DescriptorStore:
             self.image_lists = stored.image_rows()
             self.images = self._held(stored.image_shards())
         if "text" in modalities:
-            self.lengths = stored.token_lengths()
-            self.text = self._held([stored.text_inputs()])
+            self.text_lists, self.lengths = stored.text_rows(), stored.token_lengths()
+            self.text: Tensor | _Rows
+            if stored.has_ragged_tokens():
+                self.text = RaggedTokens(stored.text_inputs(), self.lengths)
+            else:
+                self.text = self._held([stored.text_inputs()])
         if "lexical" in modalities:
             self.lexical = stored.lexical_rows()
 
@@ -96,14 +108,15 @@ class DescriptorStore:
         cls,
         num_products: int,
         *,
-        text: tuple[np.ndarray, np.ndarray] | None = None,
+        text: tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Lists] | None = None,
         lexical: Lists | None = None,
         images: tuple[Lists, np.ndarray] | None = None,
     ) -> DescriptorStore:
         """A store of arrays in memory, with the modalities that are not None.
 
-        `text`: the inputs of E_T and their (P,) lengths. `lexical`: (P,) rows of term ids.
-        `images`: (P,) rows of pictures of each product, and the inputs of E_V.
+        `text`: the inputs of E_T, their (R,) lengths, and the (P,) rows of each product among them;
+        without the latter each product has one text, or none if its length is 0. `lexical`: (P,)
+        rows of term ids. `images`: (P,) rows of pictures of each product, and the inputs of E_V.
         """
         store = cls.__new__(cls)
         store.device, store.fused, store.num_products = torch.device("cpu"), None, num_products
@@ -114,9 +127,20 @@ class DescriptorStore:
             store.image_lists, store.images = images[0], store._held([images[1]])
         if text is not None:
             store.text, store.lengths = store._held([text[0]]), text[1]
+            store.text_lists = text[2] if len(text) > 2 else one_each(text[1])
         if lexical is not None:
             store.lexical = lexical
         return store
+
+    @property
+    def has_several_texts(self) -> bool:
+        """Whether some product has more than one text."""
+        return int(self.text_lists.lengths().max(initial=0)) > 1
+
+    @property
+    def num_texts(self) -> int:
+        """The number of rows of the text arrays."""
+        return len(self.lengths)
 
     @property
     def num_images(self) -> int:
@@ -126,31 +150,33 @@ class DescriptorStore:
     def batch(self, products: np.ndarray) -> DescriptorBatch:
         """The bags of `products`, (n,) row numbers; a product without descriptors has an empty bag.
 
-        The order in a bag is title, lexical terms, pictures.
+        The order in a bag is texts, lexical terms, pictures.
         """
         products = np.asarray(products)
         modality = self._places(products)
         batch = DescriptorBatch(len(products), modality.shape[1], torch.from_numpy(modality))
         if self.fused is not None:
             batch.fused = self._rows(self.fused, products)
-        elif "text" in self.modalities:
-            self._add_text(batch, products)
+        if "text" in self.modalities:
+            batch.text_places = self._text_places(products)
+            if self.fused is None or batch.text_places > 1:
+                self._add_text(batch, products)
         if "lexical" in self.modalities:
             self._add_lexical(batch, products)
         if self.with_images:
             self._add_images(batch, products)
         return batch
 
-    def text_rows(self, products: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The inputs of E_T for the titles of `products`, and their lengths, (n,) int64.
+    def text_rows(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The inputs of E_T for these rows of the text arrays, and their lengths, (n,) int64.
 
-        Tokens and activations are cut to the longest of these titles, since padding costs time.
+        Tokens and activations are cut to the longest of these texts, since padding costs time.
         """
-        lengths = self.lengths[products]
-        rows = self._rows(self.text, products)
+        lengths = self.lengths[rows]
+        inputs = self._rows(self.text, rows)
         if self._has_tokens:
-            rows = rows[:, : max(int(lengths.max(initial=0)), 1)]
-        return rows, torch.from_numpy(lengths)
+            inputs = inputs[:, : max(int(lengths.max(initial=0)), 1)]
+        return inputs, torch.from_numpy(lengths)
 
     @property
     def _has_tokens(self) -> bool:
@@ -176,7 +202,7 @@ class DescriptorStore:
         """Replace the inputs of early fusion by its outputs, which batches then hold as `fused`.
 
         `outputs` is (P, V, width) float32, for V sets of modalities (`encoded.FUSED`). Batches hold
-        no titles, and images only with `with_images`, but still say which of them a product has.
+        no first texts, and images only with `with_images`, but still say what a product has.
         """
         self.fused, self.with_images = self._held([outputs]), with_images
 
@@ -199,7 +225,9 @@ class DescriptorStore:
         """(n, width) int8: the modality at each place of each bag, -1 where it is empty."""
         columns = [np.full((len(products), 0), -1)]
         if "text" in self.modalities:
-            columns.append(np.where(self.lengths[products] > 0, TEXT, -1)[:, None])
+            there = np.arange(self._text_places(products))
+            counts = _counts(self.text_lists, products)
+            columns.append(np.where(there < counts[:, None], TEXT, -1))
         if "lexical" in self.modalities:
             counts = _counts(self.lexical, products)
             columns.append(np.where(counts > 0, LEXICAL, -1)[:, None])
@@ -210,13 +238,19 @@ class DescriptorStore:
         # Attention needs a width of at least 1.
         return places if places.shape[1] else np.full((len(products), 1), -1, np.int8)
 
+    def _text_places(self, products: np.ndarray) -> int:
+        """How many places the bags of a batch have for texts: the most of a product, at least 1."""
+        return int(_counts(self.text_lists, products).max(initial=1))
+
     def _add_text(self, batch: DescriptorBatch, products: np.ndarray) -> None:
-        bag = np.flatnonzero(self.lengths[products] > 0)
+        rows, bag, place = _entries(self.text_lists, products)
+        if self.fused is not None:  # which holds the first texts
+            rows, bag, place = (of[place > 0] for of in (rows, bag, place))
         if self._has_tokens:
-            order, batch.text_groups = by_length(self.lengths[products[bag]])
-            bag = bag[order]
-        batch.text, batch.text_lengths = self.text_rows(products[bag])
-        batch.text_bag = torch.from_numpy(bag)
+            order, batch.text_groups = by_length(self.lengths[rows])
+            rows, bag, place = rows[order], bag[order], place[order]
+        batch.text, batch.text_lengths = self.text_rows(rows)
+        batch.text_bag, batch.text_row = torch.from_numpy(bag), torch.from_numpy(place)
 
     def _add_lexical(self, batch: DescriptorBatch, products: np.ndarray) -> None:
         bag = np.flatnonzero(_counts(self.lexical, products) > 0)
@@ -224,14 +258,10 @@ class DescriptorStore:
         batch.lexical_ids = torch.from_numpy(terms.values.astype(np.int64))
         batch.lexical_offsets = torch.from_numpy(terms.offsets[:-1])
         batch.lexical_bag = torch.from_numpy(bag)
-        batch.lexical_row = int("text" in self.modalities)
 
     def _add_images(self, batch: DescriptorBatch, products: np.ndarray) -> None:
-        positions, offsets = self.image_lists.positions(products)
-        rows = self.image_lists.values[positions]
-        bag = np.repeat(np.arange(len(products)), np.diff(offsets))
-        before = sum(name in self.modalities for name in ("text", "lexical"))
-        row = np.arange(len(bag)) - offsets[:-1][bag] + before
+        rows, bag, row = _entries(self.image_lists, products)
+        row += batch.text_places + ("lexical" in self.modalities)
         if isinstance(self.images, _Shards) and self.images.pinned:
             # In this order, each memory-mapped file is read from its start to its end. On a CPU
             # the order of the bags stays: another order of rows is another order of floating-point
@@ -242,7 +272,7 @@ class DescriptorStore:
         batch.image_bag = torch.from_numpy(bag)
         batch.image_row = torch.from_numpy(row)
 
-    def _rows(self, held: Tensor | _Shards, rows: np.ndarray) -> Tensor:
+    def _rows(self, held: Tensor | _Rows, rows: np.ndarray) -> Tensor:
         if isinstance(held, Tensor):
             return held[torch.from_numpy(np.asarray(rows, np.int64)).to(held.device)]
         return held.take(rows)
@@ -251,6 +281,13 @@ class DescriptorStore:
 def _counts(lists: Lists, rows: np.ndarray) -> np.ndarray:
     """(n,) int64: how many values each of these rows has, without a pass over all rows."""
     return lists.offsets[rows + 1] - lists.offsets[rows]
+
+
+def _entries(lists: Lists, products: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values of these rows of `lists`; of each its place in `products`, and in its row."""
+    positions, offsets = lists.positions(products)
+    bag = np.repeat(np.arange(len(products)), np.diff(offsets))
+    return lists.values[positions], bag, np.arange(len(bag)) - offsets[:-1][bag]
 
 
 class _Shards:
@@ -293,3 +330,6 @@ class _Shards:
             # to `out` at once; no row is clipped, since all are in range.
             np.take(shard, inside, axis=0, out=out.numpy()[part], mode="clip")
         return out if order is None else out[torch.from_numpy(np.argsort(order))]
+
+
+_Rows = RaggedTokens | _Shards  # on the host

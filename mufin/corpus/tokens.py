@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -119,18 +119,47 @@ def tokenise(
     """
     tokens = np.zeros((len(titles), max_tokens), np.int32)
     lengths = np.zeros(len(titles), np.int32)
-    for start in range(0, len(titles), chunk):
-        part = titles[start : start + chunk]
-        encoded = tokenizer(part, truncation=True, max_length=max_tokens)["input_ids"]
-        for row, ids in enumerate(encoded, start):
-            if titles[row]:
-                tokens[row, : len(ids)], lengths[row] = ids, len(ids)
+    for row, ids in enumerate(_token_ids(tokenizer, titles, max_tokens, chunk)):
+        tokens[row, : len(ids)], lengths[row] = ids, len(ids)
     return tokens, lengths
 
 
-def terms_of(title: str, ngrams: int) -> list[str]:
-    """The distinct word n-grams of a title, n from 1 to `ngrams`: all words, then all pairs, ..."""
-    return list(dict.fromkeys(_ngrams(WORD.findall(title.lower()), ngrams)))
+def ragged_tokens(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, chunk: int = 65536
+) -> tuple[np.ndarray, np.ndarray]:
+    """The int32 token ids of all texts in turn, and the (R,) int32 lengths of the texts.
+
+    Longer texts are cut. No text may be empty.
+    """
+    parts, lengths = [np.zeros(0, np.int32)], np.zeros(len(texts), np.int32)
+    for row, ids in enumerate(_token_ids(tokenizer, texts, max_tokens, chunk)):
+        parts.append(np.array(ids, np.int32))
+        lengths[row] = len(ids)
+    return np.concatenate(parts), lengths
+
+
+def _token_ids(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, chunk: int
+) -> Iterator[list[int]]:
+    """The token ids of each text; none of an empty one."""
+    for start in range(0, len(texts), chunk):
+        part = list(texts[start : start + chunk])
+        encoded = tokenizer(part, truncation=True, max_length=max_tokens)["input_ids"]
+        for text, ids in zip(part, encoded):
+            yield ids if text else []
+
+
+def terms_of(title: str, ngrams: int, further: Sequence[str] = ()) -> list[str]:
+    """The distinct word n-grams of a title, n from 1 to `ngrams`: all words, then all pairs, ...
+
+    Then come those of the `further` texts of the product that are not among them.
+    """
+    texts = (title, *further)
+    return list(dict.fromkeys(t for text in texts for t in _ngrams_of(text, ngrams)))
+
+
+def _ngrams_of(text: str, longest: int) -> Iterator[str]:
+    return _ngrams(WORD.findall(text.lower()), longest)
 
 
 def _ngrams(words: list[str], longest: int) -> Iterator[str]:
@@ -140,19 +169,29 @@ def _ngrams(words: list[str], longest: int) -> Iterator[str]:
 
 
 def lexical_terms(
-    titles: list[str], train: np.ndarray, ngrams: int, min_count: int, max_terms: int
+    titles: Sequence[str],
+    train: np.ndarray,
+    ngrams: int,
+    min_count: int,
+    max_terms: int,
+    further: Sequence[Sequence[str]] | None = None,
 ) -> tuple[list[str], Lists]:
-    """The vocabulary of lexical terms, and the (P,) rows of int32 term ids of all titles.
+    """The vocabulary of lexical terms, and the (P,) rows of int32 term ids of all products.
 
-    The vocabulary has the n-grams that at least `min_count` of the titles `train` (row numbers)
+    The vocabulary has the n-grams that at least `min_count` of the products `train` (row numbers)
     contain, the most frequent first, at most `max_terms`. The index of a term is its id. Equally
-    frequent terms are in alphabetical order, whatever the order of the titles.
+    frequent terms are in alphabetical order, whatever the order of the products. The n-grams of a
+    product are those of its title and of its `further` texts (P,).
     """
-    counts = Counter(term for p in train for term in terms_of(titles[p], ngrams))
+    others = [()] * len(titles) if further is None else further
+    counts = Counter(term for p in train for term in terms_of(titles[p], ngrams, others[p]))
     frequent = [term for term, count in counts.items() if count >= min_count]
     kept = sorted(frequent, key=lambda term: (-counts[term], term))[:max_terms]
     ids = {term: i for i, term in enumerate(kept)}
-    rows = [[ids[t] for t in terms_of(title, ngrams) if t in ids] for title in titles]
+    rows = [
+        [ids[t] for t in terms_of(title, ngrams, more) if t in ids]
+        for title, more in zip(titles, others)
+    ]
     return kept, Lists.of_rows(rows, np.int32)
 
 

@@ -1,4 +1,4 @@
-"""Products without a title whose pictures cannot be decoded: nothing of them could be learnt.
+"""Products without a text whose pictures cannot be decoded: nothing of them could be learnt.
 
 Found before the split, so that no datapoint and no label is without a descriptor (MUFIN Sec. 3,
 Notation: a product is a bag of descriptors).
@@ -28,7 +28,7 @@ def without_undecodable(
     """The rows, those whose only descriptors are pictures that cannot be decoded without these.
 
     `store` is the image store. Also returns an example for the count in `dropped`, if there is one.
-    Decodes one picture of each row without a title, and others where the first ones fail.
+    Decodes one picture of each row without a text, and others where the first ones fail.
     """
     lost = _undecodable(source, store, workers)
     if not len(lost):
@@ -43,7 +43,7 @@ def without_undecodable(
 def _undecodable(source: CleanRows, store: Path, workers: int) -> np.ndarray:
     """(m,) int64 ascending: rows of products with pictures alone, none of which can be decoded."""
     images = source.images[: source.products]
-    left, place = np.flatnonzero((source.tokens[: source.products] == 0) & (images > 0)), 0
+    left, place = np.flatnonzero(~source.described()[: source.products] & (images > 0)), 0
     while len(rows := left[images[left] > place]):
         keys = _values(source.path, rows, "images", place)
         with closing(decoded(store, np.unique(keys), SIDE, workers, Outcomes())) as pictures:

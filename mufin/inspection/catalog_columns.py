@@ -42,6 +42,7 @@ LARGE, LITTLE = re.compile(r"[-_ ]x*l$", re.I), re.compile(r"[-_ ](xs|s)$", re.I
 FILTER = re.compile(r"price|stock|availab|brand|vendor|manufacturer|colou?r$|size$")  # for filters
 LONGEST_VALUE = 60  # characters of a value to filter by
 FILTERS = 6  # columns for filters that are named
+TEXT = re.compile(r"descri|bullet|feature|detail|material|summary|body|ingredient|keyword")
 CANDIDATES = 6  # columns of related ids whose items are looked up
 LONG = 5000  # characters of a text that is no list of ids, at least
 DISTINCT = 300_000  # different ids kept per column
@@ -98,6 +99,20 @@ def for_filters(columns: list[Column], found: Columns) -> list[str]:
         and c.longest <= LONGEST_VALUE
         and c.rows
     ][:FILTERS]
+
+
+def further_texts(columns: list[Column], found: Columns) -> list[str]:
+    """Columns with texts beside the title, such as a description."""
+    used = {found.id, found.title, found.category, *found.images, *found.related, *found.views}
+    return [
+        c.name
+        for c in columns
+        if TEXT.search(c.plain)
+        and c.name not in used
+        and not c.nested
+        and c.pictures + c.urls < 0.1
+        and c.words > 1.3
+    ]
 
 
 def labels_related(columns: list[Column]) -> list[Column]:

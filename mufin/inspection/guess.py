@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from mufin.catalog_params import WITH_ATTRIBUTES, Download, ImageVectors, Interactions, LabelTexts
+from mufin.catalog_params import (
+    AMAZON,
+    WITH_ATTRIBUTES,
+    WITH_TEXTS,
+    Download,
+    ImageVectors,
+    Interactions,
+    LabelTexts,
+)
 from mufin.catalog_params import Columns as Names
 from mufin.catalogs.cells import at
 from mufin.catalogs.forms import FORMS
@@ -19,7 +27,6 @@ from mufin.inspection.reading import known_ids
 
 NOTHING = Interactions(location=None, basket=None, item=None, time=None, weight=None)
 NO_LABELS = LabelTexts(location=None, id="id", text="text", prefix="")
-AMAZON = ("amazon-2014", "amazon-2018", "amazon-2023")
 
 
 @dataclass(slots=True)
@@ -128,6 +135,8 @@ def _of_form(form: str, origins: list[tuple[Look, Origin | None]], empty: Downlo
     columns = empty.columns
     if form not in WITH_ATTRIBUTES:
         columns = replace(columns, attributes=[])
+    if form not in WITH_TEXTS:
+        columns = replace(columns, texts=[])
     download = replace(
         empty,
         source=form,  # type: ignore[arg-type] # checked
@@ -171,6 +180,7 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
     found = best.found
     there = {column.name for column in best.columns}
     kept = [name for name in empty.columns.attributes if name in there]
+    texts = [name for name in empty.columns.texts if name in there]
     filters = own.for_filters(best.columns, found)
     names = Names(
         id=found.id,
@@ -179,6 +189,7 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
         related=found.related[0] if len(found.related) == 1 else found.related,
         category=found.category,
         attributes=list(dict.fromkeys([*kept, *filters])),
+        texts=texts,
     )
     download = replace(
         empty,
@@ -196,6 +207,11 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
     if filters:
         guess.remarks.append(
             f"recommendations can be limited by {', '.join(filters)} (download.columns.attributes)"
+        )
+    if more := [name for name in own.further_texts(best.columns, found) if name not in texts]:
+        guess.remarks.append(
+            f"further texts of products are in {', '.join(more)}; to learn from them too, set "
+            f"download.columns.texts: [{', '.join([*texts, *more])}]"
         )
     if rest := [table for table in tables if table is not best]:
         _add_tables(guess, rest, empty)

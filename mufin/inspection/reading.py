@@ -75,7 +75,7 @@ class Reading:
             return
         files = files_of(located(s.source, s.location or ""), _no_url)
         read, paths = FORMS[s.source].products, [f.path for f in files]
-        how = {"attributes": s.columns.attributes} if s.columns.attributes else {}
+        how = s.columns.kept()
         for product in read(paths, self.notes, encoding=s.encoding, bad=self.bad, **how):
             yield product, files[0]
 
@@ -88,6 +88,7 @@ class Reading:
             s.columns.related_weights(),
             s.columns.category,
             s.columns.attributes,
+            s.columns.further_texts(),
         )
         optional = {"related"} if s.interactions.location else set()
         if s.image_vectors.location or not s.max_images:

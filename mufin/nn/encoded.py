@@ -41,8 +41,9 @@ def encoders_held(
         keeps = model.fusion is not None and model.fusion.pictures_in_bags
         encoded.hold_fused(fused_outputs(model, store, device, precision), keeps)
     for name, encoder in held.items():
-        read = encoder.kind == "descriptors" or (model.fuses and name == "text")
-        if not read:  # those are outputs already, in files or held
+        # Fused outputs hold the first texts, and these are all where products have only one.
+        fused = model.fuses and name == "text" and not store.has_several_texts
+        if encoder.kind != "descriptors" and not fused:  # else they are outputs already
             encoded.hold(name, encoder_outputs(encoder, store, name, device, precision, batch_size))
         model.encoders[name] = StoredDescriptors(encoder.width, encoder.reads_pictures)
     if model.fusion is not None:
@@ -65,11 +66,11 @@ def encoder_outputs(
     precision: torch.dtype,
     batch_size: int = 512,
 ) -> np.ndarray:
-    """The descriptors of all titles (`name` text) or all pictures (image), (rows, width) float32.
+    """The descriptors of all texts (`name` text) or all pictures (image), (rows, width) float32.
 
-    Products without a title get zeros. Titles of similar length share a batch.
+    Rows without a text get zeros. Texts of similar length share a batch.
     """
-    count = store.num_products if name == "text" else store.num_images
+    count = store.num_texts if name == "text" else store.num_images
     out = np.zeros((count, encoder.width), np.float32)
     rows = np.arange(count)
     if name == "text":

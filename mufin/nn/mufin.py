@@ -9,6 +9,7 @@ label l by A_C, and w_l the classifier of label l. The score of l is <w_l, x^{2,
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,37 @@ from mufin.nn.prototypes import PrototypeClassifiers
 from mufin.nn.recomputed import InPieces
 from mufin.nn.titles import encoded_titles
 from mufin.nn.two_layers import TwoLayers
+
+
+def _titles_of(batch: DescriptorBatch) -> DescriptorBatch:
+    """The batch with the first text of each product alone."""
+    if batch.text_row is None or batch.text_places < 2:
+        return batch
+    return _with_texts(batch, batch.text_row == 0)
+
+
+def _without_titles(batch: DescriptorBatch) -> DescriptorBatch:
+    """The batch without the first text of each product."""
+    if batch.text_row is None or batch.text_places < 2:
+        return dataclasses.replace(batch, text=None)
+    return _with_texts(batch, batch.text_row > 0)
+
+
+def _with_texts(batch: DescriptorBatch, keep: Tensor) -> DescriptorBatch:
+    """The batch with those of its n texts where `keep` (n,) is true, cut to the longest."""
+    assert batch.text is not None and batch.text_lengths is not None and batch.text_bag is not None
+    assert batch.text_row is not None
+    text, lengths = batch.text[keep], batch.text_lengths[keep]
+    if batch.text.dim() > 2 or not batch.text.is_floating_point():  # else without a token axis
+        text = text[:, : max(int(lengths.max()), 1)] if len(lengths) else text
+    return dataclasses.replace(
+        batch,
+        text=text,
+        text_lengths=lengths,
+        text_bag=batch.text_bag[keep],
+        text_row=batch.text_row[keep],
+        text_groups=(),
+    )
 
 
 def max_pool(x: Tensor, dim: int) -> Tensor:
@@ -147,7 +179,7 @@ class Mufin(nn.Module):
         """X^0 of a batch, (n, m, D): each descriptor encoded and projected (MUFIN Fig. 2a)."""
         if self.fuses:
             return self._fused_bags(batch)
-        parts = [*self._titles(batch), *self._pictures(batch), *self._terms(batch)]
+        parts = [*self._texts(batch), *self._pictures(batch), *self._terms(batch)]
         return Bag(self._placed(parts, batch.modality), batch.modality)
 
     def _placed(self, parts: list[Part], modality: Tensor) -> Tensor:
@@ -161,12 +193,13 @@ class Mufin(nn.Module):
 
     # Each of these three is a list of one part, or of none if the batch has no such descriptor.
 
-    def _titles(self, batch: DescriptorBatch) -> list[Part]:
+    def _texts(self, batch: DescriptorBatch) -> list[Part]:
         if batch.text is None or batch.text_bag is None or not len(batch.text_bag):
             return []
         encoder, groups = self._encoder("text"), batch.text_groups
         encoded = encoded_titles(encoder, batch.text, batch.text_lengths, groups)
-        return [Part(self.projections["text"](encoded), batch.text_bag, 0)]
+        assert batch.text_row is not None
+        return [Part(self.projections["text"](encoded), batch.text_bag, batch.text_row)]
 
     def _pictures(self, batch: DescriptorBatch) -> list[Part]:
         if batch.images is None or batch.image_bag is None or not len(batch.image_bag):
@@ -194,8 +227,9 @@ class Mufin(nn.Module):
     def _fused_bags(self, batch: DescriptorBatch) -> Bag:
         """X^0 of an E_T that fuses title and pictures: their row is marked as text.
 
-        It is the first row, also without a title. Then follow the terms, if they are in use, and
-        pictures that stay in the bag. Without any title, picture and term the bag is empty.
+        It is the first row, also without a title. Then follow further texts, the terms, if they
+        are in use, and pictures that stay in the bag. Without any text, picture and term the bag is
+        empty. "Title" is the first text here.
         """
         seen = batch.modality  # (n, m)
         if batch.fused is None or batch.fused.shape[1] > 1:
@@ -203,9 +237,9 @@ class Mufin(nn.Module):
             seen = self._drop_modalities(seen)
         there = ((seen == TEXT) | (seen == IMAGE)).any(-1).nonzero().squeeze(1)
         keeps = self.fusion is not None and self.fusion.pictures_in_bags
-        kinds = seen.clone() if keeps else seen[:, : self._pictures_from].clone()
+        kinds = seen.clone() if keeps else seen[:, : self._pictures_from(batch)].clone()
         kinds[:, 0] = -1
-        parts = self._terms(batch)
+        parts = [*self._texts(_without_titles(batch)), *self._terms(batch)]
         if keeps:
             parts += self._pictures(batch)
         if len(there):
@@ -213,10 +247,9 @@ class Mufin(nn.Module):
             parts.append(Part(self.projections["text"](self.fused(batch, seen, there)), there, 0))
         return Bag(self._placed(parts, kinds), kinds)
 
-    @property
-    def _pictures_from(self) -> int:
-        """The place of the first picture in a bag with a place for the title."""
-        return 1 + ("lexical" in self.encoders)
+    def _pictures_from(self, batch: DescriptorBatch) -> int:
+        """The place of the first picture in the bags of a batch."""
+        return batch.text_places + ("lexical" in self.encoders)
 
     def fused(self, batch: DescriptorBatch, modality: Tensor, products: Tensor) -> Tensor:
         """The vectors of E_T for title and pictures together, (len(products), width).
@@ -226,6 +259,7 @@ class Mufin(nn.Module):
         titled, pictured = (modality == TEXT).any(-1), modality == IMAGE
         if batch.fused is not None:
             return self._held_fused(batch.fused, titled, pictured.any(-1))[products]
+        batch = _titles_of(batch)
         assert batch.text is not None and batch.text_bag is not None
         assert batch.text_lengths is not None and batch.images is not None
         # The batch holds descriptors without padding; E_T needs one row of tokens per product, and
@@ -239,8 +273,8 @@ class Mufin(nn.Module):
         features = project(batch.images)  # of a frozen E_V: stored descriptors
         pictures = features.new_zeros(n, batch.width, features.shape[1])
         pictures[batch.image_bag, batch.image_row] = features
-        first = self._pictures_from
-        pictures, seen = pictures[products, first:], pictured[products, first:]
+        start = self._pictures_from(batch)
+        pictures, seen = pictures[products, start:], pictured[products, start:]
         encoder = self.encoders["text"]
         if self.fusion is not None:
             return self.fusion(encoder, tokens[products], lengths[products], pictures, seen)

@@ -124,10 +124,12 @@ def _heads(catalog: Catalog, product: int, embedded: Embedded, i: int) -> list[d
     kinds = embedded.modality[embedded.offsets[i] : embedded.offsets[i + 1]]
     pictures = catalog.pictures[product]
     known = len(pictures) == int((kinds == IMAGE).sum())  # else it is not known which is which
+    texts = ["title"] if catalog.products["title"][product].as_py() else []
+    texts += [f"text {number}" for number in range(1, len(kinds) + 1)]
     heads, number = [], 0
     for kind in kinds:
         if kind != IMAGE:
-            name = "title's words" if kind == LEXICAL else "title"
+            name = "words" if kind == LEXICAL else texts.pop(0)
             heads.append({"name": name, "picture": ""})
             continue
         picture = data_uri(pictures[number]) if known else ""

@@ -10,8 +10,8 @@ class Descriptor:
     """One descriptor of a product."""
 
     uid: str | None  # of the product; None for one that is not in the catalog
-    kind: str  # title, words or picture
-    number: int  # of the picture in its product, from 0; 0 for title and words
+    kind: str  # title, text, words or picture; a text is one beside the title
+    number: int  # of the text or picture in its product, from 0; 0 for title and words
 
 
 @dataclass(frozen=True, slots=True)

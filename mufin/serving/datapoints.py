@@ -130,4 +130,4 @@ def _key(product: Asked, modalities: Modalities) -> tuple:
     if product.embedded is not None and modalities is None:
         return ("own", id(product.embedded))
     new = product.new or NewProduct()
-    return ("new", new.title, tuple(key_of(p) for p in new.pictures), modalities)
+    return ("new", new.title, new.texts, tuple(key_of(p) for p in new.pictures), modalities)

@@ -1,4 +1,4 @@
-"""Products that are not in the catalog: their titles and pictures as inputs of the networks."""
+"""Products that are not in the catalog: their texts and pictures as inputs of the networks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 
 from mufin import runtime
 from mufin.artifacts.precomputed import Precomputed
+from mufin.corpus.cleaning import clean_title
 from mufin.corpus.decoding import decode_each
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.image_store import key_of
+from mufin.corpus.texts import Texts
 from mufin.corpus.tokens import load_tokenizer, terms_of, tokenise
 from mufin.nn.encoder import Encoder
 from mufin.nn.frozen import frozen_inputs
@@ -85,34 +87,42 @@ class NewProducts:
 
     def store(self, products: Sequence[NewProduct]) -> DescriptorStore:
         """A store of these products, row for row; raises QueryError for a broken picture."""
-        text = None if self.text is None else self._titles([p.title for p in products])
-        lexical = None if self.terms is None else self._words([p.title for p in products])
+        texts = _texts(products)
+        text: tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Lists] | None = None
+        if self.text is not None:
+            inputs = self._inputs_of(texts.all)
+            text = inputs if texts.further is None else (*inputs, texts.rows)
+        lexical = None if self.terms is None else self._words(texts)
         images = None if self.image is None else self._pictures([p.pictures for p in products])
         return DescriptorStore.of_arrays(len(products), text=text, lexical=lexical, images=images)
 
-    def _words(self, titles: list[str]) -> Lists:
-        """(n,) rows: the ids of the lexical terms of each title."""
+    def _words(self, texts: Texts) -> Lists:
+        """(n,) rows: the ids of the lexical terms of each product."""
         ids, ngrams = self.terms, self.settings.lexical.ngrams
         assert ids is not None
-        rows = [[ids[t] for t in terms_of(title, ngrams) if t in ids] for title in titles]
+        further = texts.further or [[]] * len(texts.titles)
+        rows = [
+            [ids[t] for t in terms_of(title, ngrams, more) if t in ids]
+            for title, more in zip(texts.titles, further)
+        ]
         return Lists.of_rows(rows, np.int32)
 
-    def _titles(self, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs of E_T and their lengths."""
+    def _inputs_of(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs of E_T for these texts, and their lengths."""
         assert self.text is not None
-        tokens, lengths = self._tokens(titles)
+        tokens, lengths = self._tokens(texts)
         if self.text.kind == "inputs":
             return tokens, lengths
         counts = torch.from_numpy(np.maximum(lengths, 1))
         return self._frozen(self.text, torch.from_numpy(tokens), counts), lengths
 
-    def _tokens(self, titles: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of titles (n, T), T those of the longest, and their lengths (n,) int64.
+    def _tokens(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of texts (n, T), T those of the longest, and their lengths (n,) int64.
 
         Padding after the longest would cost time, and no token looks at it.
         """
         assert self.tokenizer is not None
-        tokens, lengths = tokenise(self.tokenizer, titles, self.settings.text.max_tokens)
+        tokens, lengths = tokenise(self.tokenizer, texts, self.settings.text.max_tokens)
         longest = max(int(lengths.max(initial=0)), 1)
         return np.ascontiguousarray(tokens[:, :longest]), lengths.astype(np.int64)
 
@@ -163,6 +173,18 @@ class NewProducts:
 
     def _frozen(self, encoder: Encoder | OnnxEncoder, *inputs: torch.Tensor) -> np.ndarray:
         return frozen_inputs(encoder, inputs, self.device, self.precision)
+
+
+def _texts(products: Sequence[NewProduct]) -> Texts:
+    """The texts of new products; further ones, if there are any, cleaned as in curate."""
+    titles = [product.title for product in products]
+    if not any(product.texts for product in products):
+        return Texts.of(titles, None)
+    further = []
+    for product in products:
+        cleaned = dict.fromkeys(clean_title(text) for text in product.texts)
+        further.append([text for text in cleaned if text != product.title])
+    return Texts.of(titles, further)
 
 
 def read_pixels(contents: Sequence[bytes], size: int) -> np.ndarray:

@@ -27,6 +27,7 @@ class NewProduct:
     title: str = ""  # '' for none
     pictures: tuple[bytes, ...] = ()  # encoded, such as the bytes of JPEG files
     category: tuple[str, ...] = ()  # from the widest to the narrowest, as in the catalog
+    texts: tuple[str, ...] = ()  # beside the title, such as a description; '' is no text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from mufin.serving.datapoints import Asked
 from mufin.serving.embedded import joined, one_of
 from mufin.serving.popular import popular
 from mufin.serving.questions import Question
-from mufin.serving.reasons import reasons
+from mufin.serving.reasons import Named, reasons
 
 AVOID = 0.5  # weight of the score by the products to avoid, beside 1 for those asked about
 
@@ -252,9 +252,10 @@ class Ranker:
         uids = [self.catalog.uid(int(label)) for label in ranked.labels]
         why: Iterable = [()] * len(uids)
         if question.query.reasons and members and uids:
-            of_members = [asked[row][0].uid for row in members]
+            of_members = [Named(of.uid, bool(of.title)) for of in (asked[r][0] for r in members)]
+            answers = [Named(uid, bool(self.catalog.title(uid))) for uid in uids]
             x = _take(embedded, members)
-            why = reasons(self.labels, x, of_members, ranked.labels, uids)
+            why = reasons(self.labels, x, of_members, ranked.labels, answers)
         return [
             Answer(
                 uid,

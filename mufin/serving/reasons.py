@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,13 @@ SHOWN = 3  # pairs per answer, the strongest
 ATTENTION, COSINE = "attention", "cosine"
 
 
+class Named(NamedTuple):
+    """A product whose descriptors are named in reasons."""
+
+    uid: str | None  # None for one that is not in the catalog
+    titled: bool  # whether its first text is its title
+
+
 def has_attention(networks: list[Mufin]) -> bool:
     """Whether reasons are weights of A_C; otherwise they are cosines."""
     return all(isinstance(network.cross_attention, CrossAttention) for network in networks)
@@ -27,18 +36,18 @@ def has_attention(networks: list[Mufin]) -> bool:
 def reasons(
     labels: Labels,
     datapoints: list[Embedded],
-    uids: list[str | None],
+    asked: list[Named],
     ids: np.ndarray,
-    answers: list[str],
+    answers: list[Named],
 ) -> list[tuple[Reason, ...]]:
-    """For each of the labels `ids` (k,), whose uids are `answers`, its three strongest pairs.
+    """For each of the labels `ids` (k,), which are the products `answers`, its strongest pairs.
 
-    `datapoints`: the n products asked about, as each member embeds them, and their `uids`. A
-    weight is the mean over members and heads.
+    `datapoints`: the n products `asked` about, as each member embeds them. A weight is the mean
+    over members and heads.
     """
     networks = labels.predictor.networks
     by = ATTENTION if has_attention(networks) else COSINE
-    n, k = len(uids), len(ids)
+    n, k = len(asked), len(ids)
     rows, columns = np.repeat(np.arange(n), k), np.tile(np.arange(k), n)
     total: Tensor | None = None
     for member, network in enumerate(networks):
@@ -49,9 +58,9 @@ def reasons(
     assert total is not None
     weight = (total / len(networks)).cpu().numpy().reshape(n, k, *total.shape[1:])
     ours, theirs = datapoints[0].bags(np.arange(n), torch.device("cpu")), labels.bags(0, ids)
-    of_query = [_descriptors(uid, kinds) for uid, kinds in zip(uids, ours.modality.numpy())]
+    of_query = [_descriptors(of, kinds) for of, kinds in zip(asked, ours.modality.numpy())]
     of_answer = [
-        _descriptors(uid, kinds) for uid, kinds in zip(answers, theirs.modality.cpu().numpy())
+        _descriptors(of, kinds) for of, kinds in zip(answers, theirs.modality.cpu().numpy())
     ]
     return [
         _strongest([(q, of_answer[j], weight[i, j]) for i, q in enumerate(of_query)], by)
@@ -72,18 +81,25 @@ def _cosines(x: Bag, z: Bag) -> Tensor:
     return unit[0] @ unit[1].mT
 
 
-def _descriptors(uid: str | None, kinds: np.ndarray) -> list[Descriptor | None]:
+def _descriptors(product: Named, kinds: np.ndarray) -> list[Descriptor | None]:
     """What is at each place of a bag; None for padding."""
+    uid, titled = product
     out: list[Descriptor | None] = []
-    pictures = 0
+    texts = pictures = 0
     for kind in kinds:
         if kind < 0:
             out.append(None)
         elif kind == IMAGE:
             out.append(Descriptor(uid, "picture", pictures))
             pictures += 1
+        elif kind == LEXICAL:
+            out.append(Descriptor(uid, "words", 0))
+        elif titled and not texts:
+            out.append(Descriptor(uid, "title", 0))
+            texts += 1
         else:
-            out.append(Descriptor(uid, "words" if kind == LEXICAL else "title", 0))
+            out.append(Descriptor(uid, "text", texts - titled))
+            texts += 1
     return out
 
 

@@ -52,6 +52,7 @@ class Recommender:
         uids: str | Sequence[str] = (),
         *,
         title: str = "",
+        texts: Sequence[str] = (),
         images: Sequence[bytes | str | Path] = (),
         category: Sequence[str] = (),
         k: int = 10,
@@ -66,13 +67,15 @@ class Recommender:
     ) -> list[Answer]:
         """The k best products for the products `uids` and one that has `title` and `images`.
 
-        Several products are one basket: an answer's score is its mean over them. `images` are
-        paths, or the bytes of picture files. The other arguments are those of `Query`. Raises
+        `texts` are further ones of that product, such as a description. Several products are one
+        basket: an answer's score is its mean over them. `images` are paths, or the bytes of picture
+        files. The other arguments are those of `Query`. Raises
         QueryError for what cannot be asked.
         """
         new = None
-        if title or len(images) or len(category):
-            new = NewProduct(title, tuple(_content(image) for image in images), tuple(category))
+        if title or len(texts) or len(images) or len(category):
+            contents = tuple(_content(image) for image in images)
+            new = NewProduct(title, contents, tuple(category), tuple(texts))
         query = Query(
             uids=(uids,) if isinstance(uids, str) else tuple(uids),
             new=new,

@@ -58,6 +58,7 @@ def test_an_import_says_what_came_in_and_the_section_to_set(workplace):
             "related": [],
             "category": "category",
             "attributes": [],
+            "texts": [],
         },
         "interactions": {
             "location": "catalog.interactions.parquet",

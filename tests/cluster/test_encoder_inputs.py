@@ -17,6 +17,8 @@ from mufin.cluster.store import Store
 from mufin.cluster.stored_rows import StoredArray, StoredRows
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.errors import MufinError
+from mufin.ragged import Lists, offsets_of
+from tests.support.artifacts import sealed
 
 SHAPE = (3, 2)
 LENGTHS = (5, 1, 9)
@@ -57,7 +59,25 @@ def test_a_file_that_is_not_whole_is_one_sentence(stored, tmp_path):
 def test_a_part_has_the_batches_of_all_products(finished, tmp_path):
     (tmp_path / "store").mkdir()
     store, folder = Store((tmp_path / "store").as_uri()), finished / "data/precomputed"
-    modalities = ["text", "image", "lexical"]
+    assert_batches_of_all(folder, ["text", "image", "lexical"], store)
+
+
+def test_a_part_has_all_texts_of_its_products(tmp_path):
+    (tmp_path / "store").mkdir()
+    rng, folder = np.random.default_rng(0), tmp_path / "precomputed"
+    counts, out = rng.integers(0, 4, 60), Precomputed(folder)
+    folder.mkdir()
+    lengths = rng.integers(1, 9, counts.sum()).astype(np.int32)
+    tokens = rng.integers(1, 50, lengths.sum()).astype(np.int32)
+    texts = Lists(offsets_of(counts), np.arange(counts.sum()))
+    out.write_ragged_tokens(tokens, lengths, texts)
+    out.write_manifest(60, ["text"], None, {"array": "ragged_tokens.npy", "ragged": True})
+    sealed(folder)
+    assert_batches_of_all(folder, ["text"], Store((tmp_path / "store").as_uri()))
+
+
+def assert_batches_of_all(folder, modalities: list[str], store: Store) -> None:
+    """A part of 40 products in any order has the batches that the store of all gives."""
     inputs = send_inputs(folder, modalities, store)
     reader = PartReader(store, inputs, Precomputed(folder))
     every = DescriptorStore(folder, modalities)

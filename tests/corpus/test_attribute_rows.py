@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +17,6 @@ from mufin.catalogs.notes import Notes
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
 from mufin.catalogs.raw_products import write_products
-from mufin.corpus import attribute_rows
 from mufin.corpus.attribute_rows import write_attributes
 from mufin.corpus.catalog import distinct
 from mufin.corpus.clean_rows import clean_rows
@@ -121,11 +119,3 @@ def test_attributes_of_other_products_are_refused(tmp_path):
     sealed(folder)
     with pytest.raises(ArtifactError, match="has 1 rows for 2 products; run download again"):
         kept(folder, tmp_path / "curated")
-
-
-def test_batches_are_cut_to_those_of_the_products():
-    table = pa.table({"x": list(range(10))})
-    batches = iter(table.to_batches(3))
-    chosen = attribute_rows._Chosen(batches, np.array([0, 2, 3, 7, 8, 9, 12]), 10)
-    parts = [chosen.next(n, table.schema)["x"].to_pylist() for n in (1, 3, 0, 3)]
-    assert parts == [[0], [2, 3, 7], [], [8, 9, None]]

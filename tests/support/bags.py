@@ -76,6 +76,8 @@ class GivenBatch(SimpleNamespace):
             text=store.text[products],
             text_lengths=None,
             text_bag=torch.arange(n),
+            text_row=torch.zeros(n, dtype=torch.int64),
+            text_places=1,
             text_groups=(),
             images=store.images[products[seen]],
             image_bag=torch.from_numpy(seen),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,8 @@ from mufin.artifacts.tables import SCHEMAS
 from mufin.catalogs.bad_rows import BadRow, BadRows
 from mufin.catalogs.cells import NULLS, ids_of, text_of, texts_of, time_of, title_of, uid_of
 from mufin.catalogs.columnar import first_filled, lengths_of, lists_of, stripped
-from mufin.catalogs.forms.tables import Table, parsed, rows_by_name
+from mufin.catalogs.forms.further_texts import FurtherTexts
+from mufin.catalogs.forms.tables import Table, parsed, rows_by_name, take_texts
 from mufin.catalogs.json_blocks import BLOCK, ahead, table_of
 from mufin.catalogs.json_rows import form_of, json_rows, objects_of
 from mufin.catalogs.notes import Notes
@@ -74,16 +75,24 @@ Item = dict[str, object]
 
 
 def products_2018(
-    files: list[Path], notes: Notes, *, encoding: str | None = None, bad: BadRows | None = None
+    files: list[Path],
+    notes: Notes,
+    *,
+    encoding: str | None = None,
+    bad: BadRows | None = None,
+    texts: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The products of metadata files of Ni et al. 2018: one JSON object per line.
 
     Its older releases name the pictures `image`; newer ones have `imageURL` (thumbnails) and
-    `imageURLHighRes`.
+    `imageURLHighRes`. `texts` are columns of texts beside the title, such as `description` and
+    `feature`.
     """
+    further = FurtherTexts(texts, notes)
     for path in files:
         rows = rows_of(path, notes, encoding=encoding, bad=bad)
-        yield from parsed(_counted(rows, path, bad), bad, _of_2018)
+        yield from parsed(_counted(rows, path, bad), bad, partial(_of_2018, further=further))
+    further.check()
 
 
 def tables_2018(
@@ -159,7 +168,7 @@ def _cleaned_2018(table: pa.Table) -> pa.Table | None:
     )
 
 
-def _of_2018(path: Path, number: int, row: Item) -> Product:
+def _of_2018(path: Path, number: int, row: Item, further: FurtherTexts | None = None) -> Product:
     images = row.get("imageURLHighRes") or row.get("imageURL") or row.get("image") or []
     return Product(
         uid_of(row.get("asin"), path, number),
@@ -167,22 +176,32 @@ def _of_2018(path: Path, number: int, row: Item) -> Product:
         [THUMBNAIL.sub("", url) for url in texts_of(images, path, number, "image")],
         texts_of(row.get("also_buy"), path, number, "also_buy"),
         texts_of(row.get("category"), path, number, "category"),
+        texts=further.of(row, path, number) if further else [],
     )
 
 
 def products_2014(
-    files: list[Path], notes: Notes, *, encoding: str | None = None, bad: BadRows | None = None
+    files: list[Path],
+    notes: Notes,
+    *,
+    encoding: str | None = None,
+    bad: BadRows | None = None,
+    texts: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The products of metadata files of the 2014 release: one Python literal per line.
 
     It has one picture per product (`imUrl`), relations in `related: {also_bought: [...]}` and a
-    list of category paths, of which the first is taken.
+    list of category paths, of which the first is taken. `texts` are columns of texts beside the
+    title, such as `description`.
     """
+    further = FurtherTexts(texts, notes)
     for path in files:
-        yield from parsed(_counted(lines_of(path, encoding), path, bad), bad, _of_2014)
+        lines = _counted(lines_of(path, encoding), path, bad)
+        yield from parsed(lines, bad, partial(_of_2014, further))
+    further.check()
 
 
-def _of_2014(path: Path, number: int, line: str) -> Product:
+def _of_2014(further: FurtherTexts, path: Path, number: int, line: str) -> Product:
     try:
         row = ast.literal_eval(line)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -205,18 +224,26 @@ def _of_2014(path: Path, number: int, line: str) -> Product:
         [THUMBNAIL.sub("", url) for url in texts_of(row.get("imUrl"), path, number, "imUrl")],
         texts_of(related.get("also_bought"), path, number, "also_bought"),
         texts_of(categories[0], path, number, "categories"),
+        texts=further.of(row, path, number),
     )
 
 
 def products_2023(
-    files: list[Path], notes: Notes, *, encoding: str | None = None, bad: BadRows | None = None
+    files: list[Path],
+    notes: Notes,
+    *,
+    encoding: str | None = None,
+    bad: BadRows | None = None,
+    texts: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The products of metadata files of 2023: JSON lines, or Parquet as on Hugging Face.
 
     A product is a parent_asin. Of each picture the largest is taken: hi_res, else large, else thumb
-    without its size.
+    without its size. `texts` are columns of texts beside the title, such as `features` and
+    `description`.
     """
-    rows = rows_by_name(files, METADATA_2023, notes, encoding, bad, COLUMNS_2023)
+    columns = [*COLUMNS_2023, *texts]
+    rows = rows_by_name(files, METADATA_2023, notes, encoding, bad, columns, texts=texts)
     yield from parsed(rows, bad, partial(_of_2023, notes))
 
 
@@ -229,6 +256,7 @@ def _of_2023(notes: Notes, path: Path, number: int, row: Item) -> Product:
         list(dict.fromkeys(pictures(row.get("images"), path, number))),
         ids_of(row.get("together"), path, number, "bought_together", notes),
         categories or ([main] if main else []),
+        texts=take_texts(row, path, number, notes),
     )
 
 

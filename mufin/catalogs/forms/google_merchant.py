@@ -12,16 +12,18 @@ from pathlib import Path
 
 from mufin.catalogs.attribute_cells import Values, attribute_of
 from mufin.catalogs.bad_rows import BadRow, BadRows
-from mufin.catalogs.cells import uid_of
+from mufin.catalogs.cells import uid_of, whole_texts_of
 from mufin.catalogs.column_names import no_column
 from mufin.catalogs.forms.feed_xml import begins_as_xml, items_of
 from mufin.catalogs.forms.tables import (
     ATTRIBUTES,
+    TEXTS,
     Table,
     cell,
     codes,
     drop,
     rows_by_name,
+    take_texts,
     values_of,
 )
 from mufin.catalogs.notes import Notes
@@ -57,6 +59,7 @@ def products(
     encoding: str | None = None,
     bad: BadRows | None = None,
     attributes: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The products of feeds, each variant (item_group_id) one of its own, as in the feed.
 
@@ -66,9 +69,9 @@ def products(
         parts = parts_of(path)
         if all(map(begins_as_xml, parts)):
             for part in parts:
-                yield from _xml(part, notes, bad, attributes)
+                yield from _xml(part, notes, bad, attributes, texts)
         else:
-            yield from _text(path, notes, encoding, bad, attributes)
+            yield from _text(path, notes, encoding, bad, attributes, texts)
 
 
 def _text(
@@ -77,31 +80,45 @@ def _text(
     encoding: str | None,
     bad: BadRows | None,
     attributes: Sequence[str],
+    texts: Sequence[str],
 ) -> Iterator[Product]:
-    rows = rows_by_name([path], FEED, notes, encoding, bad, attributes=attributes)
+    rows = rows_by_name([path], FEED, notes, encoding, bad, attributes=attributes, texts=texts)
     for _, number, row in rows:
         values = values_of(attributes, row, notes)
         row.pop(ATTRIBUTES, None)
         more = row.pop("more_images", None)
+        try:
+            further = take_texts(row, path, number, notes)
+        except BadRow as error:
+            drop(error, bad)
+            continue
         cells = {key: cell(value) for key, value in row.items()}
         links = more if isinstance(more, list) else BETWEEN_URLS.split(cell(more))
         images = [cells.get("image", ""), *map(cell, links)]
         types = [cells.get("type", ""), cells.get("google_type", "")]
         try:
-            yield from _product(cells, images, types, path, number, notes, values)
+            yield from _product(cells, images, types, path, number, notes, values, further)
         except BadRow as error:
             drop(error, bad)
 
 
 def _xml(
-    part: Part, notes: Notes, bad: BadRows | None, attributes: Sequence[str]
+    part: Part,
+    notes: Notes,
+    bad: BadRows | None,
+    attributes: Sequence[str],
+    texts: Sequence[str],
 ) -> Iterator[Product]:
-    unseen = {name: _element(name) for name in attributes}  # those that no item had so far
-    wanted, names = list(unseen.items()), dict[str, None]()
+    wanted = [(name, _element(name)) for name in attributes]
+    long = [(name, _element(name)) for name in texts]
+    # The elements that no item had so far, with the settings that name them
+    unseen = {element: (ATTRIBUTES, name) for name, element in wanted}
+    unseen |= {element: (TEXTS, name) for name, element in long if element not in unseen}
+    names = dict[str, None]()
     for number, item in items_of(part):
-        for name, element in list(unseen.items()):
+        for element in list(unseen):
             if element in item or f"g:{element}" in item:
-                del unseen[name]
+                del unseen[element]
         if unseen and len(names) < MANY:
             names |= dict.fromkeys(name.removeprefix("g:") for name in item)
         values = tuple(attribute_of(_texts(item, element), name, notes) for name, element in wanted)
@@ -113,11 +130,16 @@ def _xml(
         if bad is not None:
             bad.rows += 1
         try:
-            yield from _product(cells, images, types, part.shown, number, notes, values)
+            further = [
+                text
+                for name, element in long
+                for text in whole_texts_of(_texts(item, element), part.shown, number, name, notes)
+            ]
+            yield from _product(cells, images, types, part.shown, number, notes, values, further)
         except BadRow as error:
             drop(error, bad)
-    for name in unseen:
-        raise no_column(str(part.shown), "attributes", name, names, (), True)
+    for key, name in unseen.values():
+        raise no_column(str(part.shown), key, name, names, (), True)
 
 
 def _element(attribute: str) -> str:
@@ -137,6 +159,7 @@ def _product(
     line: int,
     notes: Notes,
     values: Values,
+    texts: list[str],
 ) -> Iterator[Product]:
     if not cells.get("id"):
         notes.add("items without an id, dropped", f"{path} line {line}")
@@ -149,6 +172,7 @@ def _product(
         category=next((names for text in types if (names := category(text))), []),
         other_ids=[code for code in codes([cells.get("gtin", "")], notes) if code != uid],
         attributes=values,
+        texts=texts,
     )
 
 

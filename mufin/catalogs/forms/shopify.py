@@ -24,6 +24,7 @@ from mufin.catalogs.forms.tables import (
     first_look,
     joined,
     rows_by_name,
+    take_texts,
     values_of,
 )
 from mufin.catalogs.notes import Notes
@@ -86,10 +87,11 @@ class Draft:
     variants: list[str] = field(default_factory=list)  # `Red / XL`
     related: list[str] = field(default_factory=list)
     attributes: Values = ()
+    texts: list[str] = field(default_factory=list)  # beside the title
     rows: int = 0
 
-    def add(self, row: dict[str, object], notes: Notes, values: Values) -> None:
-        """Adds a row and its attributes, unless there are too many."""
+    def add(self, row: dict[str, object], notes: Notes, values: Values, texts: list[str]) -> None:
+        """Adds a row, its attributes and its texts, unless there are too many."""
         self.rows += 1
         if self.rows > MANY:
             notes.add(f"rows of a Handle after its first {MANY}, dropped", self.handle)
@@ -113,6 +115,7 @@ class Draft:
         for key in ("complementary", "related"):
             self.related += references(cells.get(key, ""))
         self.attributes = joined(self.attributes, values)
+        self.texts += [text for text in texts if text not in self.texts]
 
     def product(self, notes: Notes) -> Product:
         """The product; orders may name it by SKU, by title, or by `title - variant`."""
@@ -128,6 +131,7 @@ class Draft:
             self.category,
             other_ids=list(others),
             attributes=self.attributes,
+            texts=self.texts,
         )
 
 
@@ -138,33 +142,39 @@ def products(
     encoding: str | None = None,
     bad: BadRows | None = None,
     attributes: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The products of the files, without drafts and archived ones.
 
     The id is the Handle. Rows of a Handle are together in files of Shopify. Where they are not (a
     sorted or joined file), the product comes last. Memory is bounded by those and by the Handles.
     Of the columns `attributes` the first value in the rows of a Handle counts, such as the price of
-    the first variant.
+    the first variant; of the columns `texts` all of them.
     """
     scattered = _scattered(files, encoding, first_look(bad))
     apart: dict[str, Draft] = {}
     draft: Draft | None = None
-    rows = rows_by_name(files, PRODUCTS, notes, encoding, bad, attributes=attributes)
+    rows = rows_by_name(files, PRODUCTS, notes, encoding, bad, attributes=attributes, texts=texts)
     for path, number, row in rows:
         values = values_of(attributes, row, notes)
         row.pop(ATTRIBUTES, None)
+        try:
+            further = take_texts(row, path, number, notes)
+        except BadRow as error:
+            drop(error, bad)
+            continue
         handle = cell(row.get("handle"))
         if not handle:
             notes.add("rows without a Handle, dropped", f"{path} line {number}")
             continue
         if handle in scattered:
-            apart.setdefault(handle, Draft(handle)).add(row, notes, values)
+            apart.setdefault(handle, Draft(handle)).add(row, notes, values, further)
             continue
         if draft is None or handle != draft.handle:
             if draft is not None:
                 yield from _kept(draft, notes)
             draft = Draft(handle)
-        draft.add(row, notes, values)
+        draft.add(row, notes, values, further)
     for last in [*([draft] if draft else []), *apart.values()]:
         yield from _kept(last, notes)
     notes.add("products whose rows are not together", next(iter(apart), None), len(apart))

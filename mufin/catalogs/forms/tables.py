@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mufin.catalogs.attribute_cells import Values, attribute_of
 from mufin.catalogs.bad_rows import BadRow, BadRows
-from mufin.catalogs.cells import CUT, NULLS, text_of
+from mufin.catalogs.cells import CUT, NULLS, text_of, whole_texts_of
 from mufin.catalogs.column_names import no_column
 from mufin.catalogs.forms.recognition import folded, recognised
 from mufin.catalogs.notes import Notes
@@ -20,6 +20,7 @@ from mufin.errors import MufinError
 R = TypeVar("R")
 T = TypeVar("T")
 ATTRIBUTES = "attributes"  # the entry of a row with the values of the columns for filters
+TEXTS = "texts"  # that of the columns of texts beside the title
 Row = tuple[Path, int, dict[str, object]]  # file, line or row number, {our name: value}
 
 # `Label (product.metafields.a.b)`: the label is in the shop's language, the name in brackets is not
@@ -78,42 +79,49 @@ def rows_by_name(
     bad: BadRows | None = None,
     only: Iterable[str] = (),
     attributes: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> Iterator[Row]:
     """The rows of the files by our names for columns; a column that is missing has no entry.
 
     `only` are the columns that columnar files read; () is all. The values of the columns
-    `attributes`, which are named as in the file, have the entry ATTRIBUTES, a list. Raises
-    MufinError if a file lacks one of these, or a column that the table needs, with what the file
-    looks like.
+    `attributes`, which are named as in the file, have the entry ATTRIBUTES, a list; those of
+    `texts` likewise TEXTS, {column: value}. Raises MufinError if a file lacks one of these, or a
+    column that the table needs, with what the file looks like.
     """
     for path in files:
         names: tuple[object, ...] | None = None
         columns: dict[str, str] = {}
         kept: list[str] = []
+        further: list[str] = []
         for number, row in rows_of(path, notes, encoding=encoding, columns=only, bad=bad):
             if tuple(row) != names:  # JSON lines need not all have the same names
                 if names is None:
                     table.check(path, list(row))
                     kept = columns_of(attributes, path, list(row))
+                    further = columns_of(texts, path, list(row), TEXTS)
                 names, columns = tuple(row), table.found(row)
             if bad is not None:
                 bad.rows += 1
             found = {key: row[column] for key, column in columns.items()}
             if kept:
                 found[ATTRIBUTES] = [row.get(name) for name in kept]
+            if further:
+                found[TEXTS] = {name: row.get(name) for name in further}
             yield path, number, found
 
 
-def columns_of(attributes: Sequence[str], where: Path, names: list[object]) -> list[str]:
-    """The columns of a file that `attributes` name, with any case, blanks, hyphens, underscores.
+def columns_of(
+    wanted: Sequence[str], where: Path, names: list[object], key: str = ATTRIBUTES
+) -> list[str]:
+    """The columns of a file that are `wanted`, with any case, blanks, hyphens, underscores.
 
-    Raises MufinError for one that the file does not have.
+    Raises MufinError for one that the file does not have, which the setting `key` names.
     """
     there = {folded(str(name)): str(name) for name in reversed(names)}
-    for name in attributes:
+    for name in wanted:
         if folded(name) not in there:
-            raise no_column(str(where), "attributes", name, list(map(str, names)), (), True)
-    return [there[folded(name)] for name in attributes]
+            raise no_column(str(where), key, name, list(map(str, names)), (), True)
+    return [there[folded(name)] for name in wanted]
 
 
 def values_of(attributes: Sequence[str], row: Mapping[str, object], notes: Notes) -> Values:
@@ -122,6 +130,15 @@ def values_of(attributes: Sequence[str], row: Mapping[str, object], notes: Notes
     if not isinstance(values, list):
         return ()
     return tuple(attribute_of(value, name, notes) for name, value in zip(attributes, values))
+
+
+def take_texts(row: dict[str, object], path: Path, number: int, notes: Notes) -> list[str]:
+    """The texts beside the title of a row of `rows_by_name`, without their entry; raises BadRow."""
+    values = row.pop(TEXTS, None)
+    if not isinstance(values, dict):
+        return []
+    texts = (whole_texts_of(value, path, number, name, notes) for name, value in values.items())
+    return [text for some in texts for text in some]
 
 
 def joined(values: Values, more: Values) -> Values:

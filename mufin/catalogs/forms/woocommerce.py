@@ -15,6 +15,7 @@ from mufin.catalogs.bad_rows import BadRow, BadRows
 from mufin.catalogs.cells import uid_of
 from mufin.catalogs.forms.tables import (
     ATTRIBUTES,
+    TEXTS,
     Table,
     cell,
     codes,
@@ -22,6 +23,7 @@ from mufin.catalogs.forms.tables import (
     first_look,
     joined,
     rows_by_name,
+    take_texts,
     values_of,
 )
 from mufin.catalogs.notes import Notes
@@ -57,6 +59,7 @@ class Variations:
     images: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)  # ids, SKUs and GTINs of the variations
     attributes: Values = ()
+    texts: list[str] = field(default_factory=list)  # beside the title
 
 
 def products(
@@ -66,16 +69,18 @@ def products(
     encoding: str | None = None,
     bad: BadRows | None = None,
     attributes: Sequence[str] = (),
+    texts: Sequence[str] = (),
 ) -> Iterator[Product]:
     """The published products; a variation is part of its parent, with its pictures and its SKU.
 
     The id is the ID, or the SKU in files without IDs. Related are the upsells, then the
     cross-sells. The files are read twice, because a parent may come before or after its variations;
     those of all products are in memory. Of the columns `attributes` a product without a value, such
-    as a variable product without a price, has that of its first variation with one.
+    as a variable product without a price, has that of its first variation with one; of the columns
+    `texts` it has its own and those of all variations.
     """
-    variations = _variations(files, encoding, first_look(bad), attributes)
-    rows = rows_by_name(files, PRODUCTS, notes, encoding, bad, attributes=attributes)
+    variations = _variations(files, encoding, first_look(bad), attributes, texts)
+    rows = rows_by_name(files, PRODUCTS, notes, encoding, bad, attributes=attributes, texts=texts)
     for path, number, row in rows:
         values = values_of(attributes, row, notes)
         cells = plain(row)
@@ -85,6 +90,7 @@ def products(
         try:
             column = "ID" if cells.get("id") else "SKU"
             uid = uid_of(cells.get("id") or sku, path, number, column, notes)
+            further = _texts(row, path, number, notes)
         except BadRow as error:
             if cells.get("id") or sku:
                 drop(error, bad)
@@ -99,7 +105,8 @@ def products(
         product = _product(uid, cells, more, notes)
         for part in more:
             values = joined(values, part.attributes)
-        product.attributes = values
+            further += part.texts
+        product.attributes, product.texts = values, further
         yield product
     for parent, left in variations.items():
         notes.add("variations without their parent, dropped", f"{left.ids[0]} of {parent}")
@@ -121,13 +128,17 @@ def _product(uid: str, cells: dict[str, str], more: list[Variations], notes: Not
 
 
 def _variations(
-    files: list[Path], encoding: str | None, bad: BadRows, attributes: Sequence[str]
+    files: list[Path],
+    encoding: str | None,
+    bad: BadRows,
+    attributes: Sequence[str],
+    texts: Sequence[str],
 ) -> dict[str, Variations]:
     """{Parent as written, a SKU or `id:123`: what its variations add}."""
     out: dict[str, Variations] = {}
     none = Notes()  # the rows are read again
     for path, number, row in rows_by_name(
-        files, PRODUCTS, none, encoding, bad, attributes=attributes
+        files, PRODUCTS, none, encoding, bad, attributes=attributes, texts=texts
     ):
         cells = plain(row)
         if "variation" in types(cells):
@@ -136,7 +147,18 @@ def _variations(
             ids = [cells[key] for key in ("id", "sku", "gtin") if cells.get(key)]
             found.ids += ids or [f"{path} line {number}"]
             found.attributes = joined(found.attributes, values_of(attributes, row, none))
+            try:
+                further = _texts(row, path, number, none)
+            except BadRow as error:
+                drop(error, bad)
+                continue
+            found.texts += [text for text in further if text not in found.texts]
     return out
+
+
+def _texts(row: dict[str, object], path: Path, number: int, notes: Notes) -> list[str]:
+    """The texts beside the title, whose line breaks WooCommerce writes as `\\n`; raises BadRow."""
+    return [text.replace("\\n", "\n") for text in take_texts(row, path, number, notes)]
 
 
 def types(cells: dict[str, str]) -> list[str]:
@@ -146,7 +168,7 @@ def types(cells: dict[str, str]) -> list[str]:
 
 def plain(row: dict[str, object]) -> dict[str, str]:
     """The texts of a row's cells as the shop has them, '' for none."""
-    texts = {key: cell(value) for key, value in row.items() if key != ATTRIBUTES}
+    texts = {key: cell(value) for key, value in row.items() if key not in (ATTRIBUTES, TEXTS)}
     return {key: text[1:] if ESCAPED.match(text) else text for key, text in texts.items()}
 
 
