@@ -548,6 +548,13 @@ class Finetune:
         "that does not grow with the number of labels "
         "| dense (paper): of all labels (AdamW)",
     ]
+    free_precision: Annotated[
+        Literal["fp32", "bf16"],
+        "of eta and its moments; fp32 (paper) "
+        "| bf16: with stochastic rounding, and without a gradient of all labels at once: 6 bytes "
+        "per number in place of 16; needs candidates: all, loss: softmax, free_update: dense or "
+        "auto, transfer.a_c: none and transfer.classifier: mufin",
+    ]
     lexical_lr_factor: Annotated[float, "times lr: rate of the lexical vectors, > 0"]
     lexical_weight_decay: Annotated[
         float, "of the lexical vectors in a step; words that tell little become short; >= 0"
@@ -574,6 +581,19 @@ class Finetune:
         check_at_least(self, "finetune", 0, "negatives", "random_negatives", "weight_decay")
         check_at_least(self, "finetune", 0, "lexical_weight_decay")
         _check_warmup("finetune", self.warmup_iterations)
+        for name, wanted in (("candidates", "all"), ("loss", "softmax")):
+            check(
+                self.free_precision == "fp32" or getattr(self, name) == wanted,
+                f"finetune.{name}",
+                getattr(self, name),
+                f"with free_precision: bf16 it must be {wanted}",
+            )
+        check(
+            self.free_precision == "fp32" or self.free_update != "rows",
+            "finetune.free_update",
+            self.free_update,
+            "with free_precision: bf16 it must be dense or auto",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -752,6 +772,13 @@ class Params:
             "with curate.valid: 0 there is nothing to select by",
         )
         self._check_vectors()
+        for name, wanted in (("a_c", "none"), ("classifier", "mufin")):
+            check(
+                self.finetune.free_precision == "fp32" or getattr(self.transfer, name) == wanted,
+                f"transfer.{name}",
+                getattr(self.transfer, name),
+                f"with finetune.free_precision: bf16 it must be {wanted}",
+            )
         check(
             self.index.title_ridge > 0 or self.evaluate.ridge_weights == [0.0],
             "evaluate.ridge_weights",

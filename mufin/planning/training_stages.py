@@ -15,6 +15,7 @@ from mufin.training.table_updates import dense_pays
 
 ADAM = 3  # float32 numbers per parameter beside it: gradient and two moments
 SPARSE = 2  # the same for a table of rows: two moments; gradients are those of the step's rows
+UPDATED = 10  # float32 numbers per number of a block of eta in bfloat16, while it is updated
 QUEUED = 3  # steps whose inputs are in memory: one in use, two prepared (`training.loop`)
 FRAGMENTS = 1.1  # what torch's allocator takes per byte that tensors take
 MINING = 8 * 6  # bytes per datapoint-label pair: the graph, its transpose, sorted keys
@@ -161,13 +162,24 @@ def table(run: Run, copies: float) -> float:
     return FLOAT * copies * numbers
 
 
+def _half(run: Run) -> bool:
+    """Whether Module IV holds eta in bfloat16 (`training.fused_adamw`)."""
+    return run.params.finetune.free_precision == "bf16"
+
+
+def _trained_tables(run: Run, copies: float) -> float:
+    """Bytes of eta and alpha as Module IV holds them, so many times."""
+    size, numbers = table(run, copies), run.network.labels * run.network.dim
+    return size - copies * numbers * FLOAT / 2 if _half(run) else size
+
+
 def _checkpoint(run: Run, with_tables: bool) -> float:
     """Bytes of a checkpoint: weights and moments (`training.checkpoints`); none of what is frozen
     moves, but all weights are written.
     """
     n = run.network
     size = FLOAT * (n.all_parameters + 2 * n.trainable + 2.0 * n.terms * n.dim)
-    return size + (table(run, 1 + SPARSE) if with_tables else 0.0)
+    return size + (_trained_tables(run, 1 + SPARSE) if with_tables else 0.0)
 
 
 def _model_file(run: Run, with_tables: bool) -> float:
@@ -259,7 +271,9 @@ def _scores_held(run: Run, pairs: float, labels: float) -> float:
         return pairs * n.pair.saved
     masks = 2 + FLOAT * 4  # relevant and allowed, and the softmax with its gradient
     if (block := _block(run, labels)) is not None:
-        vectors = 2.0 * labels * n.dim * FLOAT  # classifiers of all labels and their gradient
+        # Classifiers of all labels and their gradient; or the gradient of z, and a block's update
+        rows = labels + UPDATED * block if _half(run) else 2.0 * labels
+        vectors = rows * n.dim * FLOAT
         scored = pairs / labels * block
         return scored * (n.score.saved + masks) + block * n.side.saved + vectors
     return pairs * (n.score.saved + masks) + labels * n.side.saved
@@ -278,15 +292,15 @@ def _updates(run: Run, steps: float, labels: float) -> Work:
     written.
     """
     if _dense(run, labels):
-        return Work(what="update all labels", moved=steps * table(run, 7))
+        return Work(what="update all labels", moved=steps * _trained_tables(run, 7))
     moved = steps * labels * (run.network.dim + 1) * 7.0 * FLOAT
     return Work(what="update labels of the step", moved=moved)
 
 
 def _dense(run: Run, labels: float) -> bool:
     """Whether AdamW updates all rows of eta and alpha; with `auto` as the stage decides."""
-    if (chosen := run.params.finetune.free_update) != "auto":
-        return chosen == "dense"
+    if (chosen := run.params.finetune.free_update) != "auto" or _half(run):
+        return chosen != "rows"
     free = None
     if run.machine.has_gpu:
         inputs = filter(run.store_on_gpu, _arrays(run, run.network.encoders).values())
@@ -298,9 +312,9 @@ def _dense(run: Run, labels: float) -> bool:
 def _tables_held(run: Run, labels: float) -> list[Held]:
     f, n = run.params.finetune, run.network
     dense = _dense(run, labels)
-    copies = 1 + (ADAM if dense else SPARSE)
+    copies = 1 + (ADAM if dense and not _half(run) else SPARSE)
     setting = "encoder.dim, finetune.free_update" if dense else "encoder.dim"
-    held = [Held("eta and alpha with their moments", table(run, copies), setting, True)]
+    held = [Held("eta and alpha with their moments", _trained_tables(run, copies), setting, True)]
     if run.params.transfer.classifier == "prime":
         held.append(Held("centroids", n.labels * n.dim * 4.0, "transfer.classifier", True))
     if f.select == "valid":

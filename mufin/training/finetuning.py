@@ -15,6 +15,7 @@ from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.errors import MufinError
 from mufin.nn.bags import Bag
+from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.mufin import Mufin
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.weights import weights_of
@@ -28,6 +29,8 @@ from mufin.training.every_label import (
     softmax_of_bags,
     softmax_of_vectors,
 )
+from mufin.training.fused_adamw import FusedAdamW
+from mufin.training.fused_head import fused_softmax
 from mufin.training.mining import Relevance, draw, members, positives_of, shortlist_negatives
 
 
@@ -38,6 +41,8 @@ class FinetuneSettings(Protocol):
     def loss(self) -> str: ...
     @property
     def candidates(self) -> str: ...
+    @property
+    def free_precision(self) -> str: ...
     @property
     def gamma(self) -> float: ...
     @property
@@ -128,6 +133,9 @@ class Finetuning:
         self.block: int | None = None  # labels scored at once; None: all of a step
         if settings.candidates == "all":
             self.block = labels_per_block(settings.batch_size, num_labels, by_pair)
+        if settings.free_precision == "bf16":
+            self.block = self.block or num_labels
+        self.eta: FusedAdamW | None = None  # what updates eta in the backward pass
         self.best: tuple[float, dict[str, Tensor]] | None = None  # merit and weights
 
     def _keep_found(self, shortlist: Lists) -> None:
@@ -211,9 +219,11 @@ class Finetuning:
         bags = distributed.gather_bags(self.model.bag(step.batch), step.count)
         bags = Bag(bags.rows.float(), bags.modality)
         x, z = bags[step.datapoint_at], bags[step.label_at]
-        w = self.model.classifier(step.labels, self.model.vector(z))
         kind = x.rows.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        if self.eta is not None:
+            return self._fused(x, z, step, self.eta, precision)
+        w = self.model.classifier(step.labels, self.model.vector(z))
         with torch.autocast(kind, enabled=False):
             if step.every is not None:
                 return self._over_blocks(x, z, w, step.every, precision)
@@ -244,6 +254,17 @@ class Finetuning:
         if s.loss == "softmax":
             return softmax_of_bags(scores, x, z, w, every, s.temperature)
         return hinge_of_bags(scores, x, z, w, every, s.gamma)
+
+    def _fused(
+        self, x: Bag, z: Bag, step: Step, eta: FusedAdamW, precision: torch.dtype | None
+    ) -> Tensor:
+        """The softmax over all labels whose backward pass updates `eta`."""
+        classifiers, every = self.model.classifiers, step.every
+        assert isinstance(classifiers, LabelClassifiers) and every is not None
+        vectors = self.model.vector(x), self.model.vector(z)
+        with torch.autocast(x.rows.device.type, enabled=False):
+            temperature = self.settings.temperature
+            return fused_softmax(*vectors, classifiers, eta, every, temperature, precision)
 
     def _hinge_of_pairs(self, step: Step, x: Bag, z: Bag, w: Tensor) -> Tensor:
         """The hinge over the drawn pairs only: few of the A U pairs of a step count."""

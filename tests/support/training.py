@@ -10,6 +10,7 @@ import torch
 
 from mufin.artifacts.curated import Split
 from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.ragged import Lists
 from mufin.training.finetuning import Finetuning
 from mufin.training.machine import Machine
@@ -38,6 +39,7 @@ PRETRAIN = dict(
 FINETUNE = dict(
     loss="hinge",
     candidates="shortlist",
+    free_precision="fp32",
     gamma=0.2,
     temperature=0.1,
     positives_from="all",
@@ -77,7 +79,11 @@ def pretraining(where: Machine, dropout: float = 0.1, **changes) -> tuple[Pretra
 
 
 def finetuning(
-    where: Machine, dropout: float = 0.1, dense_tables: bool = False, **changes
+    where: Machine,
+    dropout: float = 0.1,
+    dense_tables: bool = False,
+    half_free: bool = False,
+    **changes,
 ) -> tuple[Finetuning, Optimisers]:
     """Module IV with `changes` to the settings FINETUNE. The second epoch is the best on valid."""
     model = tiny_mufin(WIDTH, dropout=dropout)
@@ -96,12 +102,22 @@ def finetuning(
         3,
         lambda m: {"P@1": next(calls)},
     )
-    return job, Optimisers(model, RATES, 0.01, with_cross_attention=True, dense_tables=dense_tables)
+    optimisers = Optimisers(model, RATES, 0.01, True, dense_tables, half_free=half_free)
+    job.eta = optimisers.eta
+    return job, optimisers
 
 
 def dense_finetuning(where: Machine, dropout: float = 0.1, **changes):
     """Module IV with AdamW over all rows of eta and alpha."""
     return finetuning(where, dropout, True, **changes)
+
+
+def half_finetuning(where: Machine, dropout: float = 0.1, **changes):
+    """Module IV over all labels without A_C, with eta in bfloat16."""
+    settings = {"loss": "softmax", "candidates": "all", "free_precision": "bf16"} | changes
+    job, optimisers = finetuning(where, dropout, True, True, **settings)
+    job.model.cross_attention = NoCrossAttention()
+    return job, optimisers
 
 
 def killed_after(job: Pretraining | Finetuning, steps: int) -> Pretraining | Finetuning:
