@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mufin import devices, process_group, processes, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
@@ -19,6 +21,7 @@ from mufin.corpus.descriptors import DescriptorStore
 from mufin.errors import sentence
 from mufin.nn.assembly import load_members, save_members
 from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.embedding import embed_vectors
 from mufin.nn.encoded import encoders_held
 from mufin.nn.mufin import Mufin
 from mufin.params import Finetune, load_params
@@ -155,8 +158,13 @@ def _job(network: Mufin, inputs: Inputs, s: Finetune, seed: int, machine: Machin
             model, store, data.labels, split, candidates, machine.device, machine.precision
         )
 
+    def label_vectors(model: Mufin) -> np.ndarray:
+        device, precision = machine.device, machine.precision
+        return embed_vectors([model], store, data.labels, device, precision)[0]
+
+    found = shortlists["train"]
     return Finetuning(
-        network, store, data.train, data.labels, shortlists["train"], s, seed, validate
+        network, store, data.train, data.labels, found, s, seed, validate, label_vectors
     )
 
 

@@ -233,7 +233,9 @@ def finetune(run: Run) -> Stage:
     batch = min(f.batch_size, s.train)
     pairs = batch * (f.positives + f.negatives + f.random_negatives)
     labels = s.labels if f.candidates == "all" else min(pairs, s.labels)
-    step = (batch, s.pictures), (labels, s.label_pictures)
+    step: Parts = ((batch, s.pictures),)
+    if f.train_labels:
+        step += ((labels, s.label_pictures),)
     steps = f.epochs * s.train / max(batch, 1) * n.members
     scored = batch * labels if f.candidates == "all" or f.loss == "softmax" else pairs
     work = [
@@ -245,6 +247,10 @@ def finetune(run: Run) -> Stage:
     ]
     held = _trained(run, step, encoders, _scores_held(run, scored, labels), with_tables=True)
     held += [*_tables_held(run, labels), *_lists(run)]
+    if not f.train_labels:
+        held.append(Held("z of all labels", labels * n.dim * FLOAT, "encoder.dim", True))
+        flop = labels * n.product(s.label_pictures, encoders).forward
+        work.append(Work(what="embed labels", flop=f.epochs * n.members * flop))
     phases = [loading(run, {"models/transfer": True}), Phase("train", work, held, overlaps=True)]
     if not f.train_encoders:
         outputs = _outputs(run, n)
@@ -272,7 +278,7 @@ def _scores_held(run: Run, pairs: float, labels: float) -> float:
     masks = 2 + FLOAT * 4  # relevant and allowed, and the softmax with its gradient
     if (block := _block(run, labels)) is not None:
         # Classifiers of all labels and their gradient; or the gradient of z, and a block's update
-        rows = labels + UPDATED * block if _half(run) else 2.0 * labels
+        rows = labels * f.train_labels + UPDATED * block if _half(run) else 2.0 * labels
         vectors = rows * n.dim * FLOAT
         scored = pairs / labels * block
         return scored * (n.score.saved + masks) + block * n.side.saved + vectors

@@ -32,7 +32,7 @@ def in_half(
 
 
 def test_tiny_updates_follow_float32_where_nearest_rounding_stalls():
-    start, gradients = torch.ones(400, 50), [torch.full((400, 50), 0.1)] * 200
+    start, gradients = torch.ones(200, 50), [torch.full((200, 50), 0.1)] * 200
     exact = in_float32(start, gradients, 1e-4)  # each update is a fortieth of a step of bfloat16
     moved = in_half(start, gradients, 1e-4).table.float()
     nearest = start.bfloat16().requires_grad_()
@@ -41,7 +41,7 @@ def test_tiny_updates_follow_float32_where_nearest_rounding_stalls():
         nearest.grad = gradient.bfloat16()
         optimiser.step()
     assert (nearest == 1).all() and exact.mean() < 0.981
-    assert moved.mean() == pytest.approx(float(exact.mean()), abs=2e-4)
+    assert moved.mean() == pytest.approx(float(exact.mean()), abs=4e-4)
 
 
 def test_random_gradients_move_the_table_as_in_float32():
@@ -64,8 +64,6 @@ def test_the_second_moment_decays_without_gradients():
 def test_blocks_of_rows_give_the_same_bytes(block):
     g = torch.Generator().manual_seed(0)
     gradients = [torch.randn(ROWS, DIM, generator=g) for _ in range(20)]
-    whole, parts = (
-        in_half(torch.ones(ROWS, DIM), gradients, 1e-2, size) for size in (ROWS, block)
-    )
+    whole, parts = (in_half(torch.ones(ROWS, DIM), gradients, 1e-2, size) for size in (ROWS, block))
     for name in ("table", "first", "second"):
         assert torch.equal(getattr(whole, name), getattr(parts, name)), name

@@ -82,7 +82,7 @@ def test_a_step_makes_nothing_as_long_as_the_table():
 def run(folder, seed: int, half: bool, block: int | None = None, **changes):
     """The curve and the weights of a short Module IV over all labels."""
     made = half_finetuning if half else finetuning
-    settings = {"loss": "softmax", "candidates": "all", "select": "last", "epochs": 30} | changes
+    settings = {"loss": "softmax", "candidates": "all", "select": "last", "epochs": 15} | changes
     job, optimisers = made(machine(folder, 1e9), 0.0, **settings)
     job.model.cross_attention = NoCrossAttention()
     job.block = block or job.block
@@ -95,6 +95,33 @@ def test_a_small_catalog_has_the_losses_of_float32(seed, tmp_path):
     (plain, _), (half, _) = (run(tmp_path / str(h), seed, h) for h in (False, True))
     assert half[-1] < 0.8 * half[0]
     assert half == pytest.approx(plain, rel=0.03)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+def test_a_small_catalog_learns_with_held_labels(half, tmp_path):
+    losses, _ = run(tmp_path, 0, half, train_labels=False)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_held_labels_are_embedded_in_each_epoch_and_never_encoded(tmp_path):
+    job, optimisers = half_finetuning(
+        machine(tmp_path, 1e9), 0.0, train_labels=False, select="last", epochs=3
+    )
+    embed, prepare, seen, counts = job.embed_labels, job.prepare, [], []
+
+    def noted(model):
+        seen.append(embed(model))
+        return seen[-1]
+
+    def counted(datapoints, rng):
+        step = prepare(datapoints, rng)
+        counts.append((step.count, len(np.unique(job.datapoints[datapoints]))))
+        return step
+
+    job.embed_labels, job.prepare = noted, counted
+    train(job, optimisers, 0, 10, machine(tmp_path, 1e9))
+    assert len(seen) == 3 and not np.allclose(seen[0], seen[2])
+    assert all(products == datapoints for products, datapoints in counts)
 
 
 def test_blocks_of_labels_train_nearly_the_same_weights(tmp_path):
