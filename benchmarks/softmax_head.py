@@ -105,6 +105,7 @@ def step_figures(
     """
     start = _start_of_peak(device)
     step = head_step(half, labels, datapoints, dim, device)
+    _start_of_peak(device)  # drawing the tables takes more for a moment
     seconds = interleaved({"step": step}, repeats)["step"]
     return spread(seconds) | {"memory_mb": _peak_since(start, device)}
 

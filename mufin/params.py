@@ -550,10 +550,10 @@ class Finetune:
     ]
     free_precision: Annotated[
         Literal["fp32", "bf16"],
-        "of eta and its moments; fp32 (paper) "
-        "| bf16: with stochastic rounding, and without a gradient of all labels at once: 6 bytes "
-        "per number in place of 16; needs candidates: all, loss: softmax, free_update: dense or "
-        "auto, transfer.a_c: none and transfer.classifier: mufin",
+        "fp32 (paper): eta and its moments in float32 "
+        "| bf16: in bfloat16 with stochastic rounding, and without a gradient of all labels at "
+        "once: 6 bytes per number in place of 16; needs candidates: all, loss: softmax, "
+        "free_update: dense or auto, transfer.a_c: none and transfer.classifier: mufin",
     ]
     lexical_lr_factor: Annotated[float, "times lr: rate of the lexical vectors, > 0"]
     lexical_weight_decay: Annotated[
