@@ -16,10 +16,14 @@ from mufin.nn.mufin import Mufin
 from mufin.training.loop import train
 
 
-def compile_parts(model: Mufin, backend: str) -> None:
-    """Compiles encoders and A_S for any number of rows; names of weights stay."""
-    for part in (*model.encoders.values(), model.self_attention):
-        part.compile(dynamic=True, backend=backend)
+def compile_parts(model: Mufin, tiny: bool) -> None:
+    """Compiles encoders and A_S for any number of rows; names of weights stay.
+
+    A rehearsal traces A_S alone: the encoders and a C++ compiler take minutes on a CPU.
+    """
+    parts = [model.self_attention] if tiny else [*model.encoders.values(), model.self_attention]
+    for part in parts:
+        part.compile(dynamic=True, backend="aot_eager" if tiny else "inductor")
 
 
 def compiled(at: Place, tell: Tell) -> None:
@@ -31,8 +35,8 @@ def compiled(at: Place, tell: Tell) -> None:
         # The same weights, and no dropout, whose random numbers a compiler draws in another order
         model = catalog.network(at.sizes, dropout=False).to(device)
         store = at.store(model, at.sizes.held_images)
-        if way == "compiled":  # a rehearsal traces the graphs, and has no minute for a C++ compiler
-            compile_parts(model, "aot_eager" if at.tiny else "inductor")
+        if way == "compiled":
+            compile_parts(model, at.tiny)
         with at.machine(device, devices.precision()) as where:
             job, optimisers = pretraining(at, model, store, at.sizes.steps, 2, where)
             first, second = train(job, optimisers, 0, 1000, where)
