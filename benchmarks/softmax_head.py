@@ -1,5 +1,8 @@
 """The softmax over all labels: scores of all pairs at once, and blocks of labels made twice.
 
+Then whole steps with the update of eta and alpha: in float32, and with eta in bfloat16, updated in
+the backward pass (`finetune.free_precision`). Their memory has tables and moments in it.
+
 python -m benchmarks.softmax_head --labels 10000 --labels 100000 --out benchmarks/results/head.json
 """
 
@@ -16,11 +19,14 @@ from torch.nn.functional import normalize
 
 from benchmarks.timing import interleaved, spread, tell
 from mufin import devices
+from mufin.nn.classifiers import LabelClassifiers
 from mufin.ragged import Lists
 from mufin.training.every_label import BLOCK, EveryLabel, every_label, softmax_of_vectors
+from mufin.training.fused_adamw import FusedAdamW
+from mufin.training.fused_head import fused_softmax
 from mufin.training.losses import multi_positive_softmax
 
-TEMPERATURE = 0.1
+TEMPERATURE, RATE = 0.1, 1e-3
 POSITIVES, EXCLUDED = 8, 1  # labels per datapoint
 LABELS = [10_000, 30_000, 100_000, 300_000]
 
@@ -31,6 +37,7 @@ def main(
     dim: int = 192,
     repeats: int = 3,
     plain_gb: Annotated[float, typer.Option(help="scores of the plain way, at most")] = 1.0,
+    steps: Annotated[bool, typer.Option(help="also whole steps, with updates")] = True,
     out: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Milliseconds and peak memory of forward and backward, for each number of labels."""
@@ -42,6 +49,10 @@ def main(
         peaks = {name: _peak_mb(way, device) for name, way in ways.items()}
         for name, seconds in interleaved(ways, repeats).items():
             rows[f"{name}, {count} labels"] = spread(seconds) | {"more_memory_mb": peaks[name]}
+        del ways
+        for half in (False, True) if steps else ():
+            name = f"step with update, eta in {'bf16' if half else 'fp32'}, {count} labels"
+            rows[name] = step_figures(half, count, datapoints, dim, repeats, device)
     tell(
         f"softmax of {datapoints} datapoints over all labels, vectors of {dim}, forward and "
         f"backward, {device}",
@@ -58,13 +69,7 @@ def _ways(
         normalize(torch.randn(n, dim, generator=generator), dim=-1).to(device).requires_grad_()
         for n in (datapoints, labels)
     )
-    rng, every = np.random.default_rng(0), np.arange(datapoints)
-    positives, excluded = (
-        Lists.of_rows([rng.choice(labels, n, replace=False) for _ in every])
-        for n in (POSITIVES, EXCLUDED)
-    )
-    block = max(BLOCK // datapoints, 1)
-    pairs = every_label(every, positives, None, [positives, excluded], labels, block).to(device)
+    pairs = _pairs(labels, datapoints, device)
 
     def in_blocks(precision: torch.dtype) -> Callable[[], object]:
         return lambda: _stepped(softmax_of_vectors(x, w, pairs, TEMPERATURE, precision), x, w)
@@ -78,6 +83,74 @@ def _ways(
     if device.type == "cuda":
         ways["in blocks, bf16"] = in_blocks(torch.bfloat16)
     return ways
+
+
+def _pairs(labels: int, datapoints: int, device: torch.device) -> EveryLabel:
+    """The true and the excluded labels of each datapoint, at random."""
+    rng, every = np.random.default_rng(0), np.arange(datapoints)
+    positives, excluded = (
+        Lists.of_rows([rng.choice(labels, n, replace=False) for _ in every])
+        for n in (POSITIVES, EXCLUDED)
+    )
+    block = max(BLOCK // datapoints, 1)
+    return every_label(every, positives, None, [positives, excluded], labels, block).to(device)
+
+
+def step_figures(
+    half: bool, labels: int, datapoints: int, dim: int, repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Times of a step with its update, and the peak of all memory that it takes, tables included.
+
+    z, the embeddings of the labels, have no gradient, as with `finetune.train_labels: false`.
+    """
+    start = _start_of_peak(device)
+    step = head_step(half, labels, datapoints, dim, device)
+    _start_of_peak(device)  # drawing the tables takes more for a moment
+    seconds = interleaved({"step": step}, repeats)["step"]
+    return spread(seconds) | {"memory_mb": _peak_since(start, device)}
+
+
+def head_step(
+    half: bool, labels: int, datapoints: int, dim: int, device: torch.device
+) -> Callable[[], float]:
+    """A step of the classifiers of all labels, with AdamW: returns its loss."""
+    torch.manual_seed(0)  # of eta
+    generator = torch.Generator(device).manual_seed(0)
+    x, z = (
+        normalize(torch.randn(n, dim, generator=generator, device=device), dim=-1)
+        for n in (datapoints, labels)
+    )
+    x.requires_grad_()
+    pairs, count = _pairs(labels, datapoints, device), iter(range(10**9))
+    precision = torch.bfloat16 if device.type == "cuda" else None
+    with device:
+        classifiers = LabelClassifiers(labels, dim)
+    for table in classifiers.tables():
+        table.sparse = False
+    if half:
+        table = classifiers.free.weight
+        table.data = table.data.bfloat16()
+        eta = FusedAdamW(table, 0.01)
+        trained = [classifiers.mix.weight]
+    else:
+        trained = [table.weight for table in classifiers.tables()]
+    optimiser = torch.optim.AdamW(trained, RATE, fused=device.type == "cuda")
+
+    def step() -> float:
+        if half:
+            eta.begin(RATE, next(count))
+            loss = fused_softmax(x, z, classifiers, eta, pairs, TEMPERATURE, precision)
+        else:
+            weights = (table.weight for table in classifiers.tables())
+            w = classifiers.combined(z, *reversed(list(weights)))
+            loss = softmax_of_vectors(x, w, pairs, TEMPERATURE, precision)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        x.grad = None
+        return float(loss.detach())
+
+    return step
 
 
 def _masks(
@@ -104,16 +177,26 @@ def _stepped(loss: torch.Tensor, *leaves: torch.Tensor) -> float:
 
 def _peak_mb(way: Callable[[], object], device: torch.device) -> float:
     """MB that a call takes at its peak: of the GPU, or of this process (Linux)."""
+    if device.type != "cuda":
+        way()  # starts threads and buffers
+    before = _start_of_peak(device)
+    way()
+    return _peak_since(before, device)
+
+
+def _start_of_peak(device: torch.device) -> float:
+    """MB in use now; the peak is measured from here on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        way()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    way()  # starts threads and buffers
+        return torch.cuda.memory_allocated() / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak of this process is now what it holds
-    before = _status("VmRSS")
-    way()
-    return _status("VmHWM") - before
+    return _status("VmRSS")
+
+
+def _peak_since(start: float, device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20 - start
+    return _status("VmHWM") - start
 
 
 def _status(name: str) -> float:

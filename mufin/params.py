@@ -548,6 +548,13 @@ class Finetune:
         "that does not grow with the number of labels "
         "| dense (paper): of all labels (AdamW)",
     ]
+    free_precision: Annotated[
+        Literal["fp32", "bf16"],
+        "fp32 (paper): eta and its moments in float32 "
+        "| bf16: in bfloat16 with stochastic rounding, and without a gradient of all labels at "
+        "once: 6 bytes per number in place of 16; needs candidates: all, loss: softmax, "
+        "free_update: dense or auto, transfer.a_c: none and transfer.classifier: mufin",
+    ]
     lexical_lr_factor: Annotated[float, "times lr: rate of the lexical vectors, > 0"]
     lexical_weight_decay: Annotated[
         float, "of the lexical vectors in a step; words that tell little become short; >= 0"
@@ -558,6 +565,12 @@ class Finetune:
     warmup_iterations: Warmup
     train_encoders: Annotated[
         bool, "true (paper): E_V and E_T train on | false: what they give is computed once"
+    ]
+    train_labels: Annotated[
+        bool,
+        "true (paper): each step computes z of its labels, with gradients "
+        "| false: z of all labels is computed once per epoch, so that candidates: all reaches "
+        "millions of labels; needs candidates: all, loss: softmax and transfer.a_c: none",
     ]
     select: Annotated[
         Literal["last", "valid"],
@@ -574,6 +587,27 @@ class Finetune:
         check_at_least(self, "finetune", 0, "negatives", "random_negatives", "weight_decay")
         check_at_least(self, "finetune", 0, "lexical_weight_decay")
         _check_warmup("finetune", self.warmup_iterations)
+        for setting, needs in self.of_all_labels().items():
+            for name, wanted in (("candidates", "all"), ("loss", "softmax")):
+                check(
+                    not needs or getattr(self, name) == wanted,
+                    f"finetune.{name}",
+                    getattr(self, name),
+                    f"with {setting} it must be {wanted}",
+                )
+        check(
+            self.free_precision == "fp32" or self.free_update != "rows",
+            "finetune.free_update",
+            self.free_update,
+            "with free_precision: bf16 it must be dense or auto",
+        )
+
+    def of_all_labels(self) -> dict[str, bool]:
+        """Settings for the softmax over all labels without A_C, and whether they are in use."""
+        return {
+            "free_precision: bf16": self.free_precision == "bf16",
+            "train_labels: false": not self.train_labels,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -752,6 +786,19 @@ class Params:
             "with curate.valid: 0 there is nothing to select by",
         )
         self._check_vectors()
+        for setting, needs in self.finetune.of_all_labels().items():
+            check(
+                not needs or self.transfer.a_c == "none",
+                "transfer.a_c",
+                self.transfer.a_c,
+                f"with finetune.{setting} it must be none",
+            )
+        check(
+            self.finetune.free_precision == "fp32" or self.transfer.classifier == "mufin",
+            "transfer.classifier",
+            self.transfer.classifier,
+            "with finetune.free_precision: bf16 it must be mufin",
+        )
         check(
             self.index.title_ridge > 0 or self.evaluate.ridge_weights == [0.0],
             "evaluate.ridge_weights",

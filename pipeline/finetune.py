@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mufin import devices, process_group, processes, runtime
 from mufin.artifacts.curated import Curated, read_curated
 from mufin.artifacts.precomputed import Precomputed
@@ -19,6 +21,7 @@ from mufin.corpus.descriptors import DescriptorStore
 from mufin.errors import sentence
 from mufin.nn.assembly import load_members, save_members
 from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.embedding import embed_vectors
 from mufin.nn.encoded import encoders_held
 from mufin.nn.mufin import Mufin
 from mufin.params import Finetune, load_params
@@ -88,7 +91,8 @@ def _with_free_update(s: Finetune, network: Mufin, labels: int) -> Finetune:
     pairs = s.batch_size * (s.positives + s.negatives + s.random_negatives)
     drawn = labels if s.candidates == "all" else min(pairs, labels)
     numbers = sum(table.embedding_dim for table in network.classifiers.tables())
-    dense = dense_pays(labels, numbers, drawn, free_memory(devices.device()))
+    half = s.free_precision == "bf16"  # updates all rows, within little memory
+    dense = half or dense_pays(labels, numbers, drawn, free_memory(devices.device()))
     chosen = replace(s, free_update="dense" if dense else "rows")
     if process_group.rank() == 0:
         way = "AdamW on all rows" if dense else "SparseAdam on the rows of a step"
@@ -136,7 +140,9 @@ def _train(
             with_cross_attention=True,
             dense_tables=dense,
             lexical_weight_decay=s.lexical_weight_decay,
+            half_free=s.free_precision == "bf16",
         )
+        job.eta = optimisers.eta
         warmup = s.warmup_iterations
         train(job, optimisers, seed, warmup, machine, curve.member(), schedule=s.schedule)
         job.finish()
@@ -152,13 +158,20 @@ def _job(network: Mufin, inputs: Inputs, s: Finetune, seed: int, machine: Machin
             model, store, data.labels, split, candidates, machine.device, machine.precision
         )
 
+    def label_vectors(model: Mufin) -> np.ndarray:
+        device, precision = machine.device, machine.precision
+        return embed_vectors([model], store, data.labels, device, precision)[0]
+
+    found = shortlists["train"]
     return Finetuning(
-        network, store, data.train, data.labels, shortlists["train"], s, seed, validate
+        network, store, data.train, data.labels, found, s, seed, validate, label_vectors
     )
 
 
 def _optimiser(s: Finetune) -> str:
     """Which optimiser trains which weights, for the metrics."""
+    if s.free_precision == "bf16":
+        return "AdamW, of eta in bf16 with stochastic rounding; SparseAdam for lexical vectors"
     if s.free_update == "dense":
         return "AdamW; SparseAdam for lexical vectors"
     return "AdamW; SparseAdam for eta, alpha and lexical vectors"

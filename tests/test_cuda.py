@@ -42,6 +42,7 @@ from mufin.training.finetuning import Finetuning
 from mufin.training.loop import train
 from mufin.training.machine import Machine
 from mufin.training.optimisers import Optimisers
+from mufin.training.stochastic_rounding import low_half, random_bits, rounded
 from tests.support.bags import GivenStore, bare_mufin, random_bag, shaken, tiny_mufin
 from tests.support.training import (
     RATES,
@@ -75,6 +76,16 @@ ZERO = 1e-12  # below it a number of float64 is the rounding of a 0
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_gpu)])
 def device(request) -> torch.device:
     return torch.device(request.param)
+
+
+@pytest.mark.parametrize("first", [0, 2**32 - 3])
+def test_stochastic_rounding_gives_the_bytes_of_a_cpu(first, device):
+    x = torch.randn(40, 7, generator=torch.Generator().manual_seed(0))
+    found = [
+        rounded(x.to(d), low_half(random_bits(first, 40, 7, 3, d))).cpu()
+        for d in (device, torch.device("cpu"))
+    ]
+    assert torch.equal(*found)
 
 
 @pytest.fixture(autouse=True)

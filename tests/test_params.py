@@ -117,6 +117,26 @@ def test_the_sample_profile_is_complete():
     assert params_of(yaml_12(text)) == SAMPLE
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("finetune: {free_precision: bf16, loss: hinge}", "loss is 'hinge'; with free_precision"),
+        ("finetune: {train_labels: false, candidates: shortlist}", "with train_labels: false it"),
+        ("finetune: {free_precision: bf16, free_update: rows}", "it must be dense or auto"),
+        ("finetune: {free_precision: bf16}", "transfer.classifier is 'directed'; with finetune"),
+        (
+            "finetune: {train_labels: false}\ntransfer: {a_c: attention}",
+            "transfer.a_c is 'attention'; with finetune.train_labels: false it must be none",
+        ),
+    ],
+)
+def test_settings_for_millions_of_labels_need_the_softmax_over_all(tmp_path, text, message):
+    (tmp_path / "sample.yaml").write_text((ROOT / "params/sample.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=message):
+        read_profile("mine", tmp_path)
+
+
 def test_params_yaml_is_what_use_sample_writes():
     assert (ROOT / "params.yaml").read_text() == text_of_profile("sample")
 

@@ -11,9 +11,12 @@ from typing import Callable
 
 import torch
 
+from benchmarks.on_gpu.all_labels import all_labels
+from benchmarks.on_gpu.compiled import compiled
 from benchmarks.on_gpu.equality import equality
 from benchmarks.on_gpu.floors import Ceilings, measure_ceilings
 from benchmarks.on_gpu.prediction import prediction, retrieval
+from benchmarks.on_gpu.processes import processes
 from benchmarks.on_gpu.running import Row
 from benchmarks.on_gpu.sample_run import sample
 from benchmarks.on_gpu.training import Place, Tell, module_four, module_one, precision
@@ -60,7 +63,10 @@ PARTS = {
     "module-four": Part("4. Module IV at the paper's sizes", module_four, 90),
     "retrieval": Part("5. exact retrieval", retrieval, 60),
     "prediction": Part("6. prediction", prediction, 80),
-    "sample": Part("7. the sample, Modules I to IV", sample, 150),
+    "all-labels": Part("7. the softmax over 4.5 million labels", all_labels, 40),
+    "compiled": Part("8. torch.compile in Module I", compiled, 90),
+    "processes": Part("9. two processes, where there are two GPUs", processes, 90),
+    "sample": Part("10. the sample, Modules I to IV", sample, 150),
 }
 
 

@@ -38,8 +38,14 @@ class LabelClassifiers(nn.Module):
 
         Classifiers have unit norm if `outer_norm`.
         """
-        a = self.mix(label_ids).sigmoid()  # (U, 1)
-        w = a * z + (1 - a) * normalize(self.free(label_ids), dim=-1)
+        return self.combined(z, self.mix(label_ids), self.free(label_ids))
+
+    def combined(self, z: Tensor, logit: Tensor, free: Tensor) -> Tensor:
+        """The classifiers of rows of `mix` (U, 1) and of `free` (U, D), which may be bfloat16."""
+        if free.dtype == torch.bfloat16:  # with `finetune.free_precision: bf16`
+            free = free.float()
+        a = logit.sigmoid()  # (U, 1)
+        w = a * z + (1 - a) * normalize(free, dim=-1)
         return normalize(w, dim=-1) if self.outer_norm else w
 
 

@@ -9,7 +9,9 @@ from mufin.planning.training_steps import (
     ADAM,
     MINING,
     SPARSE,
+    Parts,
     checkpoint,
+    has_half_tables,
     input_arrays,
     inputs_work,
     loading,
@@ -18,12 +20,14 @@ from mufin.planning.training_steps import (
     step_held,
     steps_work,
     table,
+    trained_tables,
 )
 from mufin.planning.work import Held, Phase, Stage, Work, in_processes
 from mufin.ranking.validation import CELLS
 from mufin.training.every_label import labels_per_block
 from mufin.training.table_updates import dense_pays
 
+UPDATED = 10  # float32 numbers per number of a block of eta in bfloat16, while it is updated
 NEGATIVES = 8  # bytes per shortlisted label: blocks of negatives, then these put together
 
 
@@ -40,7 +44,9 @@ def finetune(run: Run) -> Stage:
     batch = min(f.batch_size, s.train)
     pairs = batch * (f.positives + f.negatives + f.random_negatives)
     labels = s.labels if f.candidates == "all" else min(pairs, s.labels)
-    step = (batch, s.pictures), (labels, s.label_pictures)
+    step: Parts = ((batch, s.pictures),)
+    if f.train_labels:
+        step += ((labels, s.label_pictures),)
     steps = f.epochs * s.train / max(batch, 1) * n.members
     scored = batch * labels if f.candidates == "all" or f.loss == "softmax" else pairs
     work = [
@@ -52,6 +58,10 @@ def finetune(run: Run) -> Stage:
     ]
     held = step_held(run, step, encoders, _scores_held(run, scored, labels), with_tables=True)
     held += [*_tables_held(run, labels), *_lists(run)]
+    if not f.train_labels:
+        held.append(Held("z of all labels", labels * n.dim * FLOAT, "encoder.dim", True))
+        flop = labels * n.product(s.label_pictures, encoders).forward
+        work.append(Work(what="embed labels", flop=f.epochs * n.members * flop))
     phases = [loading(run, {"models/transfer": True}), Phase("train", work, held, overlaps=True)]
     if not f.train_encoders:
         outputs = _outputs(run, n)
@@ -79,7 +89,10 @@ def _scores_held(run: Run, pairs: float, labels: float) -> float:
         return pairs * n.pair.saved
     masks = 2 + FLOAT * 4  # relevant and allowed, and the softmax with its gradient
     if (block := _block(run, labels)) is not None:
-        vectors = 2.0 * labels * n.dim * FLOAT  # classifiers of all labels and their gradient
+        # Classifiers of all labels and their gradient; or the gradient of z, and a block's update
+        half = has_half_tables(run)
+        rows = labels * f.train_labels + UPDATED * block if half else 2.0 * labels
+        vectors = rows * n.dim * FLOAT
         scored = pairs / labels * block
         return scored * (n.score.saved + masks) + block * n.side.saved + vectors
     return pairs * (n.score.saved + masks) + labels * n.side.saved
@@ -98,15 +111,15 @@ def _updates(run: Run, steps: float, labels: float) -> Work:
     written.
     """
     if _dense(run, labels):
-        return Work(what="update all labels", moved=steps * table(run, 7))
+        return Work(what="update all labels", moved=steps * trained_tables(run, 7))
     moved = steps * labels * (run.network.dim + 1) * 7.0 * FLOAT
     return Work(what="update labels of the step", moved=moved)
 
 
 def _dense(run: Run, labels: float) -> bool:
     """Whether AdamW updates all rows of eta and alpha; with `auto` as the stage decides."""
-    if (chosen := run.params.finetune.free_update) != "auto":
-        return chosen == "dense"
+    if (chosen := run.params.finetune.free_update) != "auto" or has_half_tables(run):
+        return chosen != "rows"
     free = None
     if run.machine.has_gpu:
         inputs = filter(run.store_on_gpu, input_arrays(run, run.network.encoders).values())
@@ -118,9 +131,9 @@ def _dense(run: Run, labels: float) -> bool:
 def _tables_held(run: Run, labels: float) -> list[Held]:
     f, n = run.params.finetune, run.network
     dense = _dense(run, labels)
-    copies = 1 + (ADAM if dense else SPARSE)
+    copies = 1 + (ADAM if dense and not has_half_tables(run) else SPARSE)
     setting = "encoder.dim, finetune.free_update" if dense else "encoder.dim"
-    held = [Held("eta and alpha with their moments", table(run, copies), setting, True)]
+    held = [Held("eta and alpha with their moments", trained_tables(run, copies), setting, True)]
     if run.params.transfer.classifier == "prime":
         held.append(Held("centroids", n.labels * n.dim * 4.0, "transfer.classifier", True))
     if f.select == "valid":

@@ -112,13 +112,24 @@ def table(run: Run, copies: float) -> float:
     return FLOAT * copies * numbers
 
 
+def has_half_tables(run: Run) -> bool:
+    """Whether Module IV holds eta in bfloat16 (`training.fused_adamw`)."""
+    return run.params.finetune.free_precision == "bf16"
+
+
+def trained_tables(run: Run, copies: float) -> float:
+    """Bytes of eta and alpha as Module IV holds them, so many times."""
+    size, numbers = table(run, copies), run.network.labels * run.network.dim
+    return size - copies * numbers * FLOAT / 2 if has_half_tables(run) else size
+
+
 def checkpoint(run: Run, with_tables: bool) -> float:
     """Bytes of a checkpoint: weights and moments (`training.checkpoints`); none of what is frozen
     moves, but all weights are written.
     """
     n = run.network
     size = FLOAT * (n.all_parameters + 2 * n.trainable + 2.0 * n.terms * n.dim)
-    return size + (table(run, 1 + SPARSE) if with_tables else 0.0)
+    return size + (trained_tables(run, 1 + SPARSE) if with_tables else 0.0)
 
 
 def model_file(run: Run, with_tables: bool) -> float:

@@ -27,6 +27,7 @@ class Updates(Protocol):
     sparse_before: list[nn.Parameter]
     after: list[nn.Parameter]
 
+    def begin(self, factor: float, seed: int) -> None: ...  # before the backward pass of a step
     def step(self, factor: float) -> None: ...  # at `factor` times the peak learning rates
     def state(self) -> dict[str, Tensor]: ...  # for a checkpoint
     def load_state(self, state: dict[str, Tensor]) -> None: ...

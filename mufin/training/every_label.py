@@ -88,7 +88,7 @@ def softmax_of_vectors(
 ) -> Tensor:
     """The multi-positive softmax of scores <x, w_l> / temperature; `x` (A, D), `w` (L, D)."""
     found = log_sum_exp(x, w, temperature, every.block, every.positive, every.left_out, precision)
-    return _softmax_loss(*found, every)
+    return softmax_loss(*found, every)
 
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def softmax_of_bags(
         return total, made[every.positive.of_block(number)]
 
     totals, picked = zip(*_in_blocks(scores, x, z, w, every, block))
-    return _softmax_loss(torch.stack(totals).logsumexp(0), torch.cat(picked), every)
+    return softmax_loss(torch.stack(totals).logsumexp(0), torch.cat(picked), every)
 
 
 def hinge_of_bags(
@@ -152,7 +152,7 @@ def _mask(scores: Tensor, pairs: Pairs, number: int) -> Tensor:
     return mask
 
 
-def _softmax_loss(total: Tensor, picked: Tensor, every: EveryLabel) -> Tensor:
+def softmax_loss(total: Tensor, picked: Tensor, every: EveryLabel) -> Tensor:
     """`losses.multi_positive_softmax` of log-sum-exp (A,) and the scores of positives (P,)."""
     weight = torch.ones_like(picked) if every.weight is None else every.weight.to(picked.dtype)
     zeros, row = picked.new_zeros(every.count), every.positive.row

@@ -15,6 +15,7 @@ from mufin.artifacts.curated import Split
 from mufin.corpus.descriptors import DescriptorBatch, DescriptorStore
 from mufin.errors import MufinError
 from mufin.nn.bags import Bag
+from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.mufin import Mufin
 from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.weights import weights_of
@@ -28,6 +29,8 @@ from mufin.training.every_label import (
     softmax_of_bags,
     softmax_of_vectors,
 )
+from mufin.training.fused_adamw import FusedAdamW
+from mufin.training.fused_head import fused_softmax
 from mufin.training.mining import Relevance, draw, members, positives_of, shortlist_negatives
 
 
@@ -38,6 +41,8 @@ class FinetuneSettings(Protocol):
     def loss(self) -> str: ...
     @property
     def candidates(self) -> str: ...
+    @property
+    def free_precision(self) -> str: ...
     @property
     def gamma(self) -> float: ...
     @property
@@ -55,6 +60,8 @@ class FinetuneSettings(Protocol):
     @property
     def epochs(self) -> int: ...
     @property
+    def train_labels(self) -> bool: ...
+    @property
     def select(self) -> str: ...
 
 
@@ -66,7 +73,7 @@ class Step:
     count: int  # products in the whole step
     labels: Tensor  # (U,) int64 label ids
     datapoint_at: Tensor  # (A,) int64, places among the products
-    label_at: Tensor  # (U,) int64, places among the products
+    label_at: Tensor  # (U,) int64, places among the products; (0,) without `train_labels`
     relevant: Tensor  # (A, U) bool: S_i for the hinge, all positives for the softmax
     negative: Tensor  # (A, U) bool: T_i, or every label that is neither true nor a filter pair
     weight: Tensor | None = None  # (A, U) float32, of the true pairs; None: all alike
@@ -95,7 +102,8 @@ class Finetuning:
     shortlists of the train datapoints, `label_products` (L,) the products of the labels.
     `validate(model)` returns figures on valid; with `select: valid` the weights of the epoch with
     the largest sum of these are kept. Strong pairs (`train.weights`) are drawn more often, and have
-    a larger share of the softmax's target.
+    a larger share of the softmax's target. With `train_labels: false`, `embed_labels(model)` gives
+    the embeddings of all labels, (L, D) float32, for the steps of an epoch.
     """
 
     name, lr = "finetune", "finetune.lr"
@@ -110,9 +118,11 @@ class Finetuning:
         settings: FinetuneSettings,
         seed: int,
         validate: Callable[[Mufin], dict[str, float]],
+        embed_labels: Callable[[Mufin], np.ndarray] | None = None,
     ):
         self.model, self.store, self.settings = model, store, settings
-        self.seed, self.validate = seed, validate
+        self.seed, self.validate, self.embed_labels = seed, validate, embed_labels
+        self.held: Tensor | None = None  # z of all labels, (L, D), with `train_labels: false`
         self.datapoints, self.label_products = train.product, label_products
         truth, excluded, num_labels = train.labels, train.excluded, len(label_products)
         self.positives, self.weights = positives_of(train)
@@ -128,6 +138,9 @@ class Finetuning:
         self.block: int | None = None  # labels scored at once; None: all of a step
         if settings.candidates == "all":
             self.block = labels_per_block(settings.batch_size, num_labels, by_pair)
+        if settings.free_precision == "bf16" or not settings.train_labels:
+            self.block = self.block or num_labels
+        self.eta: FusedAdamW | None = None  # what updates eta in the backward pass
         self.best: tuple[float, dict[str, Tensor]] | None = None  # merit and weights
 
     def _keep_found(self, shortlist: Lists) -> None:
@@ -142,7 +155,13 @@ class Finetuning:
         self.weights = None if self.weights is None else self.weights[found]
 
     def begin_epoch(self, epoch: int) -> None:
-        pass
+        """Without `train_labels`, embeds all labels by the present weights."""
+        if not self.settings.train_labels:
+            assert self.embed_labels is not None
+            self.held = torch.from_numpy(self.embed_labels(self.model)).to(self._device())
+
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The datapoints of each step: every datapoint with a positive once, in random order."""
@@ -152,8 +171,9 @@ class Finetuning:
     def prepare(self, datapoints: np.ndarray, rng: np.random.Generator) -> Step:
         """Draws positives and negatives and loads the descriptors of all products."""
         labels, relevant, negative = self._drawn(datapoints, rng)
+        encoded = labels if self.settings.train_labels else labels[:0]
         # Each distinct product is encoded once.
-        both = np.concatenate([self.datapoints[datapoints], self.label_products[labels]])
+        both = np.concatenate([self.datapoints[datapoints], self.label_products[encoded]])
         products, place = np.unique(both, return_inverse=True)
         return Step(
             self.store.batch(products[process_group.share(len(products))]),
@@ -211,9 +231,12 @@ class Finetuning:
         bags = distributed.gather_bags(self.model.bag(step.batch), step.count)
         bags = Bag(bags.rows.float(), bags.modality)
         x, z = bags[step.datapoint_at], bags[step.label_at]
-        w = self.model.classifier(step.labels, self.model.vector(z))
         kind = x.rows.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        vectors = self.model.vector(z) if self.held is None else self.held
+        if self.eta is not None:
+            return self._fused(x, vectors, step, self.eta, precision)
+        w = self.model.classifier(step.labels, vectors)
         with torch.autocast(kind, enabled=False):
             if step.every is not None:
                 return self._over_blocks(x, z, w, step.every, precision)
@@ -244,6 +267,17 @@ class Finetuning:
         if s.loss == "softmax":
             return softmax_of_bags(scores, x, z, w, every, s.temperature)
         return hinge_of_bags(scores, x, z, w, every, s.gamma)
+
+    def _fused(
+        self, x: Bag, z: Tensor, step: Step, eta: FusedAdamW, precision: torch.dtype | None
+    ) -> Tensor:
+        """The softmax over all labels whose backward pass updates `eta`."""
+        classifiers, every = self.model.classifiers, step.every
+        assert isinstance(classifiers, LabelClassifiers) and every is not None
+        vectors = self.model.vector(x), z
+        with torch.autocast(x.rows.device.type, enabled=False):
+            temperature = self.settings.temperature
+            return fused_softmax(*vectors, classifiers, eta, every, temperature, precision)
 
     def _hinge_of_pairs(self, step: Step, x: Bag, z: Bag, w: Tensor) -> Tensor:
         """The hinge over the drawn pairs only: few of the A U pairs of a step count."""
@@ -276,11 +310,15 @@ class Finetuning:
         return "train"
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
+        held = {} if self.held is None else {"held": self.held}
         if self.best is None:
-            return {}, {}
-        return {f"best/{n}": t for n, t in self.best[1].items()}, {"merit": self.best[0]}
+            return held, {}
+        best = {f"best/{n}": t for n, t in self.best[1].items()}
+        return best | held, {"merit": self.best[0]}
 
     def load_state(self, tensors: dict[str, Tensor], facts: dict) -> None:
+        if (held := tensors.pop("held", None)) is not None:
+            self.held = held.to(self._device())
         if facts:
             self.best = facts["merit"], {n.removeprefix("best/"): t for n, t in tensors.items()}
 

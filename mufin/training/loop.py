@@ -170,15 +170,16 @@ class _Run(Generic[S]):
     def _update(self, epoch: int, step: int, prepared: S) -> Tensor:
         """One step of the optimisers; returns the loss, on the device."""
         job, machine, optimisers = self.job, self.machine, self.optimisers
-        torch.manual_seed(_torch_seed(self.seed, epoch, step))
+        torch.manual_seed(seed := _torch_seed(self.seed, epoch, step))
+        total = job.epochs * job.steps
+        factor = rate_factor(self.schedule, epoch * job.steps + step, total, self.warmup)
+        optimisers.begin(factor, seed)
         autocast = machine.precision != torch.float32
         with torch.autocast(machine.device.type, machine.precision, autocast):
             loss = job.loss(prepared)
         (loss / process_group.world()).backward()
         distributed.reduce_gradients(optimisers.before, optimisers.sparse_before, optimisers.after)
-        total = job.epochs * job.steps
-        at = epoch * job.steps + step
-        optimisers.step(rate_factor(self.schedule, at, total, self.warmup))
+        optimisers.step(factor)
         return loss.detach()
 
     def _finite(self, epoch: int, losses: list[Tensor]) -> list[float]:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn, optim
 
 from mufin.errors import MufinError
+from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.mufin import Mufin
+from mufin.training.fused_adamw import FusedAdamW
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Optimisers:
     need: w depends on the direction of eta only. With `dense_tables`, AdamW updates all rows of eta
     and alpha in every step, exactly as in the paper, and rows outside the batch move by their
     moments. With `finetune.free_update: auto` the stage chooses (`table_updates.dense_pays`).
-    Lexical vectors have a weight decay of their own.
+    Lexical vectors have a weight decay of their own. With `half_free`, eta is changed to bfloat16,
+    and the backward pass of `fused_head.fused_softmax` updates it (`eta`).
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Optimisers:
         with_cross_attention: bool,
         dense_tables: bool = False,
         lexical_weight_decay: float = 0.0,
+        half_free: bool = False,
     ):
         if not with_cross_attention:  # Module I does not use A_C
             model.cross_attention.requires_grad_(False)
@@ -51,6 +55,7 @@ class Optimisers:
                 table.sparse = not dense_tables  # makes the gradient sparse
         self.model, self.rates = model, rates
         self.lexical_weight_decay = lexical_weight_decay
+        self.eta = _in_half(model, weight_decay) if half_free else None
         groups = _groups(model)
         # Before and after the gathering of bags, see `distributed`
         self.before = groups["encoder"] + groups["new"] + groups["gates"]
@@ -71,6 +76,11 @@ class Optimisers:
                 "linear"
             )
 
+    def begin(self, factor: float, seed: int) -> None:
+        """Comes before the backward pass of a step, which updates eta if it is in bfloat16."""
+        if self.eta is not None:
+            self.eta.begin(self.rates.free * factor, seed)
+
     def step(self, factor: float) -> None:
         """One update at `factor` times the peak learning rates."""
         for optimiser in self.all:
@@ -84,12 +94,15 @@ class Optimisers:
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts as flat tensors, by name `<parameter>|<key>`."""
         names: dict[Tensor, str] = {p: n for n, p in self.model.named_parameters()}
-        return {
+        state = {
             f"{names[p]}|{key}": torch.as_tensor(value)
             for o in self.all
             for p, entries in o.state.items()
             for key, value in entries.items()
         }
+        if self.eta is not None:
+            state |= {f"{names[self.eta.table]}|{k}": t for k, t in self.eta.state().items()}
+        return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restores what `state` returned."""
@@ -98,11 +111,21 @@ class Optimisers:
         for entry, value in state.items():
             name, _, key = entry.rpartition("|")
             p = parameters[name]
-            if isinstance(owner[p], optim.SparseAdam) and key == "step":
+            if self.eta is not None and p is self.eta.table:
+                self.eta.load(key, value)
+            elif isinstance(owner[p], optim.SparseAdam) and key == "step":
                 owner[p].state[p][key] = int(value)  # SparseAdam counts with a Python int
             else:
                 # The step of AdamW moves too: the fused AdamW reads it on the GPU.
                 owner[p].state[p][key] = value.to(p.device)
+
+
+def _in_half(model: Mufin, weight_decay: float) -> FusedAdamW:
+    """Changes eta to bfloat16; returns what updates it."""
+    assert isinstance(model.classifiers, LabelClassifiers)
+    table = model.classifiers.free.weight
+    table.data = table.data.to(torch.bfloat16)
+    return FusedAdamW(table, weight_decay)
 
 
 @torch.no_grad()

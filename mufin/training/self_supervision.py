@@ -148,6 +148,9 @@ class _AdamW:
         fused = parameters[0].device.type == "cuda"
         self.optimiser = optim.AdamW(parameters, weight_decay=WEIGHT_DECAY, fused=fused)
 
+    def begin(self, factor: float, seed: int) -> None:
+        pass
+
     def step(self, factor: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr * factor

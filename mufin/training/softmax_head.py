@@ -8,7 +8,7 @@ al., ICLR 2025) do. Memory is that of one block and of the gradient of the class
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,49 @@ class Pairs:
         return self.row[part], self.place[part]
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How blocks of labels are scored, and which pairs count."""
+
+    temperature: float
+    block: int  # labels that are scored at once
+    picked: Pairs
+    left_out: Pairs
+    precision: torch.dtype  # of products of matrices; sums are in that of the datapoints
+
+    def scores(self, x: Tensor, part: Tensor) -> Tensor:
+        """<x, w_l> / temperature of the classifiers (b, D) of a block, (A, b), a new tensor."""
+        return (x.to(self.precision) @ part.to(self.precision).T).to(x.dtype) / self.temperature
+
+    def sums(self, x: Tensor, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """The results of `log_sum_exp`; `parts` are the classifiers of the blocks, in order."""
+        total, picked = x.new_full((len(x),), -torch.inf), []
+        for number, part in enumerate(parts):
+            scores = self.scores(x, part)
+            picked.append(scores[self.picked.of_block(number)])
+            # In place, after the picked scores were read.
+            scores[self.left_out.of_block(number)] = -torch.inf
+            total = torch.logaddexp(total, scores.logsumexp(1))
+        return total, torch.cat(picked)
+
+    def gradient(
+        self, x: Tensor, part: Tensor, number: int, total: Tensor, grads: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The gradient of the products <x, w_l> of a block, (A, b), in `precision`.
+
+        `total` (A,) is the log-sum-exp, `grads` the gradients of the two results.
+        """
+        of_total, of_picked = grads
+        # A row without any label has a sum of -inf; its softmax is 0 and not NaN.
+        total = total.clamp_min(torch.finfo(total.dtype).min).unsqueeze(1)
+        scores = self.scores(x, part)
+        scores[self.left_out.of_block(number)] = -torch.inf
+        grad = scores.sub_(total).exp_().mul_(of_total.unsqueeze(1))
+        pairs = slice(self.picked.ends[number], self.picked.ends[number + 1])
+        grad[self.picked.of_block(number)] += of_picked[pairs]
+        return grad.div_(self.temperature).to(self.precision)
+
+
 def log_sum_exp(
     x: Tensor,
     w: Tensor,
@@ -57,7 +100,8 @@ def log_sum_exp(
     (P,). Both have gradients. `block` labels are scored at once. With `precision` the products of
     matrices are in that dtype, such as bfloat16; sums and exponentials are in that of `x`.
     """
-    outs = _LogSumExp.apply(x, w, temperature, block, picked, left_out, precision or x.dtype)
+    scoring = Scoring(temperature, block, picked, left_out, precision or x.dtype)
+    outs = _LogSumExp.apply(x, w, scoring)
     return outs[0], outs[1]
 
 
@@ -65,60 +109,21 @@ class _LogSumExp(torch.autograd.Function):
     """The gradient of log-sum-exp is the softmax, which each block gives once the sum is known."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        w: Tensor,
-        temperature: float,
-        block: int,
-        picked: Pairs,
-        left_out: Pairs,
-        precision: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.given = temperature, block, picked, left_out, precision
-        total, parts = x.new_full((len(x),), -torch.inf), []
-        for number, scores, _ in _blocks(x, w, *ctx.given):
-            parts.append(scores[picked.of_block(number)])
-            # In place, after the picked scores were read.
-            scores[left_out.of_block(number)] = -torch.inf
-            total = torch.logaddexp(total, scores.logsumexp(1))
+    def forward(ctx: Any, x: Tensor, w: Tensor, scoring: Scoring) -> tuple[Tensor, Tensor]:
+        ctx.scoring = scoring
+        total, picked = scoring.sums(x, w.split(scoring.block))
         ctx.save_for_backward(x, w, total)
-        return total, torch.cat(parts)
+        return total, picked
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w, total = ctx.saved_tensors
-        temperature, block, picked, left_out, precision = ctx.given
-        of_total, of_picked = grads
-        # A row without any label has a sum of -inf; its softmax is 0 and not NaN.
-        total = total.clamp_min(torch.finfo(total.dtype).min).unsqueeze(1)
-        cast = x.to(precision)
+        scoring = ctx.scoring
+        cast = x.to(scoring.precision)
         grad_x, grad_w = torch.zeros_like(x), torch.empty_like(w)
-        for number, scores, part in _blocks(x, w, *ctx.given):
-            scores[left_out.of_block(number)] = -torch.inf
-            grad = scores.sub_(total).exp_().mul_(of_total.unsqueeze(1))  # (A, labels of the block)
-            pairs = slice(picked.ends[number], picked.ends[number + 1])
-            grad[picked.of_block(number)] += of_picked[pairs]
-            grad = grad.div_(temperature).to(precision)
-            grad_x += grad @ part
-            grad_w[number * block : (number + 1) * block] = grad.T @ cast
-        return grad_x, grad_w, None, None, None, None, None
-
-
-def _blocks(
-    x: Tensor,
-    w: Tensor,
-    temperature: float,
-    block: int,
-    picked: Pairs,
-    left_out: Pairs,
-    precision: torch.dtype,
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yields the number of each block, its scores (A, b) and its classifiers (b, D) in `precision`.
-
-    Scores are in the dtype of `x`, and a new tensor, which may be changed.
-    """
-    cast = x.to(precision)
-    for number, part in enumerate(w.split(block)):
-        part = part.to(precision)
-        yield number, (cast @ part.T).to(x.dtype) / temperature, part
+        parts = zip(w.split(scoring.block), grad_w.split(scoring.block))
+        for number, (part, grad_part) in enumerate(parts):
+            grad = scoring.gradient(x, part, number, total, grads)
+            grad_x += grad @ part.to(scoring.precision)
+            grad_part.copy_(grad.T @ cast)
+        return grad_x, grad_w, None

@@ -164,6 +164,14 @@ def methods(home: Path) -> dict[tuple[str, str], dict[str, float]]:
             "transfer.a_c": "none",
             "finetune.train_encoders": True,
         },
+        {
+            "transfer.a_c": "none",
+            "finetune.loss": "softmax",
+            "finetune.candidates": "all",
+            "finetune.free_update": "auto",
+            "finetune.free_precision": "bf16",
+            "finetune.train_labels": False,
+        },
     ],
     ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()),
 )

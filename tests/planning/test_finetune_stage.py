@@ -57,6 +57,14 @@ def test_4_5_million_labels_train_within_24_gb():
     assert sum(h.size for h in phase.held if h.on_device) < 24 * GB
 
 
+def test_eta_in_bf16_takes_6_bytes_per_number():
+    softmax = {"loss": "softmax", "candidates": "all", "batch_size": 128, "train_labels": False}
+    phase = training("a2q-4m", 24 * GB, "none", **softmax, free_precision="bf16")
+    labels = 4_528_191
+    assert tables(phase) == labels * 192 * 6 + labels * 4 * 3
+    assert sum(h.size for h in phase.held if h.on_device) < 24 * GB
+
+
 def test_scores_of_all_labels_are_those_of_a_block():
     softmax = {"loss": "softmax", "candidates": "all", "train_encoders": False, "batch_size": 128}
     found = [

@@ -10,6 +10,8 @@ import torch
 
 from mufin.artifacts.curated import Split
 from mufin.nn.classifiers import LabelClassifiers
+from mufin.nn.embedding import embed
+from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.ragged import Lists
 from mufin.training.finetuning import Finetuning
 from mufin.training.machine import Machine
@@ -17,6 +19,7 @@ from mufin.training.optimisers import Optimisers, Rates
 from mufin.training.pretraining import Pretraining
 from tests.support.bags import GivenStore, random_graph, tiny_mufin
 
+CPU = torch.device("cpu")
 N, L, WIDTH = 40, 24, 12  # datapoints, labels, numbers of a descriptor
 RATES = Rates(encoder=1e-2, new=1e-2, gates=1e-2, lexical=1e-2, attention=1e-2, free=1e-1)
 PRETRAIN = dict(
@@ -38,6 +41,7 @@ PRETRAIN = dict(
 FINETUNE = dict(
     loss="hinge",
     candidates="shortlist",
+    free_precision="fp32",
     gamma=0.2,
     temperature=0.1,
     positives_from="all",
@@ -46,6 +50,7 @@ FINETUNE = dict(
     random_negatives=2,
     batch_size=8,
     epochs=4,
+    train_labels=True,
     select="valid",
 )
 
@@ -77,7 +82,11 @@ def pretraining(where: Machine, dropout: float = 0.1, **changes) -> tuple[Pretra
 
 
 def finetuning(
-    where: Machine, dropout: float = 0.1, dense_tables: bool = False, **changes
+    where: Machine,
+    dropout: float = 0.1,
+    dense_tables: bool = False,
+    half_free: bool = False,
+    **changes,
 ) -> tuple[Finetuning, Optimisers]:
     """Module IV with `changes` to the settings FINETUNE. The second epoch is the best on valid."""
     model = tiny_mufin(WIDTH, dropout=dropout)
@@ -95,13 +104,29 @@ def finetuning(
         SimpleNamespace(**FINETUNE | changes),
         3,
         lambda m: {"P@1": next(calls)},
+        lambda m: embed(m, job.store, np.arange(L), CPU, torch.float32).vectors,
     )
-    return job, Optimisers(model, RATES, 0.01, with_cross_attention=True, dense_tables=dense_tables)
+    optimisers = Optimisers(model, RATES, 0.01, True, dense_tables, half_free=half_free)
+    job.eta = optimisers.eta
+    return job, optimisers
 
 
 def dense_finetuning(where: Machine, dropout: float = 0.1, **changes):
     """Module IV with AdamW over all rows of eta and alpha."""
     return finetuning(where, dropout, True, **changes)
+
+
+def half_finetuning(where: Machine, dropout: float = 0.1, **changes):
+    """Module IV over all labels without A_C, with eta in bfloat16."""
+    settings = {"loss": "softmax", "candidates": "all", "free_precision": "bf16"} | changes
+    job, optimisers = finetuning(where, dropout, True, True, **settings)
+    job.model.cross_attention = NoCrossAttention()
+    return job, optimisers
+
+
+def held_finetuning(where: Machine, dropout: float = 0.1, **changes):
+    """The same, with z of all labels computed once per epoch."""
+    return half_finetuning(where, dropout, train_labels=False, **changes)
 
 
 def killed_after(job: Pretraining | Finetuning, steps: int) -> Pretraining | Finetuning:

@@ -30,13 +30,17 @@ from tests.support.training import (
     N,
     dense_finetuning,
     finetuning,
+    half_finetuning,
+    held_finetuning,
     killed_after,
     machine,
     pretraining,
 )
 
 
-@pytest.mark.parametrize("make", [pretraining, finetuning, dense_finetuning])
+@pytest.mark.parametrize(
+    "make", [pretraining, finetuning, dense_finetuning, half_finetuning, held_finetuning]
+)
 @pytest.mark.parametrize("steps", [1, 7, 11])
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["checkpoint each step", "none before the end"])
 def test_a_killed_run_resumes_to_an_unbroken_runs_bytes(make, steps, seconds, tmp_path):
