@@ -22,6 +22,18 @@ def hashes(texts: pl.Series) -> np.ndarray:
     return np.stack(columns, 1).astype(np.uint64, copy=False)
 
 
+def firsts(texts: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether each of the (n, 2) hashed texts is the first one of its text."""
+    order = np.lexsort((texts[:, 1], texts[:, 0]))  # stable: equal texts stay in row order
+    same = np.ones(max(len(texts) - 1, 0), bool)  # whether a text in this order equals the last one
+    for column in range(2):
+        ordered = texts[order, column]
+        same &= ordered[1:] == ordered[:-1]
+    first = np.ones(len(texts), bool)
+    first[order[1:][same]] = False
+    return first
+
+
 class Lookup:
     """Distinct texts, numbered from 0 in the order of their first occurrence.
 
@@ -35,7 +47,9 @@ class Lookup:
         heads, tails = texts[order, 0], texts[order, 1]
         new = np.ones(len(texts), bool)  # whether a text in this order differs from the one before
         new[1:] = (heads[1:] != heads[:-1]) | (tails[1:] != tails[:-1])
-        self.heads, self.tails = heads[new], tails[new]  # the first 64 bits are searched in
+        if not new.all():
+            heads, tails = heads[new], tails[new]
+        self.heads, self.tails = heads, tails  # the first 64 bits are searched in
         del heads, tails
         first = order[new]  # the first row of each distinct text, in the order of the hashes
         self.number: np.ndarray = np.empty(len(first), whole)
