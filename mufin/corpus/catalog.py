@@ -78,7 +78,7 @@ class Catalog:
         return replace(self.only(np.flatnonzero(used))[0], dropped=dropped)
 
     def without_ids(self) -> Catalog:
-        """The same, but ids can no longer be found: most of the memory, of no use for the splits."""
+        """The same, but ids are not found any more: these lookups are most of the memory."""
         none = np.zeros(0, np.int64)
         keys = Lookup(np.zeros((0, 2), np.uint64))
         source = replace(self.source, keys=keys, group=none, owner=none)
