@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 BLOCK = 2**20  # bytes of text that are parsed at once; with 2^18 and with 2^22 it takes longer
 THREADS = 3  # that parse: with more cores, the one that unpacks a file is the slowest then
 WAITING = 16  # results at most
