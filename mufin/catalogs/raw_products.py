@@ -15,7 +15,8 @@ from mufin.artifacts.tables import SCHEMAS
 from mufin.catalogs.columnar import first_distinct
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
-from mufin.corpus.lookup import firsts, hashes
+from mufin.corpus.digests import digest_of
+from mufin.corpus.lookup import firsts
 
 ROWS = 10_000  # of a row group
 Rows: TypeAlias = Product | pa.Table  # one product, or a table with the schema of the file
@@ -112,7 +113,6 @@ class References:
             yield batch["images"].flatten()
 
     def _hashes(self) -> np.ndarray:
-        import polars as pl
-
-        parts = [hashes(pl.Series(flat)) for flat in self._all()]
-        return np.concatenate([np.zeros((0, 2), np.uint64), *parts])
+        # Not by polars: imported this late, its handler of Ctrl-C would come before ours.
+        parts = [b"".join(map(digest_of, flat.to_pylist())) for flat in self._all()]
+        return np.frombuffer(b"".join(parts), np.uint64).reshape(-1, 2)
