@@ -7,7 +7,7 @@ place of a text or a lone half of a surrogate pair, is for `json_rows`, which na
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
@@ -61,7 +61,7 @@ def _long_number(text: np.ndarray) -> bool:
     return bool((np.diff(others, prepend=-1, append=len(some)) > LONG).any())
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
     """The result of `function` per item, in order.
 
     The items are made in one thread, their results in THREADS others, and at most WAITING results
