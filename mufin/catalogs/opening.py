@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 
 from mufin.errors import MufinError, shown
 
@@ -50,7 +50,7 @@ RATIO = 100  # a larger one may unpack to so many times its size
 BROKEN = (
     EOFError,
     zlib.error,
-    isal_zlib.error,
+    cast(type[Exception], igzip_lib.IsalError),  # its stub says an instance
     gzip.BadGzipFile,
     lzma.LZMAError,
     zipfile.BadZipFile,
