@@ -77,23 +77,32 @@ class Lists:
 
     def take(self, index: np.ndarray) -> Lists:
         """The rows `index`, in that order; rows may repeat."""
-        positions, offsets = self.positions(index)
-        return Lists(offsets, self.values[positions])
+        offsets = offsets_of(self._lengths_of(index))
+        values = np.empty(offsets[-1], self.values.dtype)
+        for start in range(0, len(index), TAKEN):  # positions take more memory than the values
+            positions, some = self.positions(index[start : start + TAKEN])
+            values[offsets[start] : offsets[start] + some[-1]] = self.values[positions]
+        return Lists(offsets, values)
 
     def positions(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions in `values` of the values of rows `index`, and the offsets of these rows.
 
         So `take(index)` is `Lists(offsets, values[positions])`.
         """
-        lengths = np.diff(self.offsets)[index]
+        lengths = self._lengths_of(index)
         offsets = offsets_of(lengths)
         positions = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
         positions += np.arange(offsets[-1])
         return positions, offsets
 
+    def _lengths_of(self, index: np.ndarray) -> np.ndarray:
+        return self.offsets[1:][index] - self.offsets[:-1][index]
+
     def only(self, keep: np.ndarray) -> Lists:
         """The same rows, with only the values where `keep` (nnz,) bool is true."""
-        return Lists(offsets_of(keep)[self.offsets], self.values[keep])
+        before = np.zeros(len(keep) + 1, np.int32 if len(keep) <= MOST else np.int64)
+        np.cumsum(keep, out=before[1:])
+        return Lists(before[self.offsets].astype(np.int64), self.values[keep])
 
     def minus(self, other: Lists) -> Lists:
         """The same rows, without the values that the same row of `other` holds."""
@@ -133,6 +142,7 @@ class Lists:
 
 
 MOST = 2**31 - 1  # values of one Arrow array of lists: its offsets are int32
+TAKEN = 2**20  # rows that are copied at once
 ROWS = 1024  # of a block: 100 int32 ids per row fit into the cache of a core
 
 

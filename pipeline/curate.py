@@ -50,17 +50,11 @@ def main(home: runtime.Home = Path(".")):
             folder.mkdir()
             rows = folder.parent / "rows.parquet"
             labels = bool(facts.get("labels")) and not released
-            source = clean_rows(raw, rows, facts.get("match_ids", []), labels)
-            source = with_texts(source, raw, facts.get("max_texts"))
-            lost: dict[str, str] = {}
-            if not released and not facts.get("vectors"):
-                source, lost = without_undecodable(source, raw / "images", runtime.workers())
-            catalog = distinct(source, raw, released)
-            catalog = replace(catalog, examples=catalog.examples | lost)
             make = _released if released else _by_time if s.split == "time" else _own_split
-            catalog, made, kind = make(raw, facts, catalog, s)
+            # `make` alone holds the first catalog, so that it can free the lookups of ids.
+            catalog, made, kind = make(raw, facts, _catalog(raw, rows, facts, labels), s)
             _check_not_empty(catalog, made, kind, s)
-            catalog = catalog.without_lookups()
+            catalog = catalog.rows_alone()
             _write(catalog, made, kind, raw, folder)
         report.items = len(catalog.source.tokens)
         dropped = {"dropped": catalog.dropped | made.dropped}
@@ -73,6 +67,18 @@ def main(home: runtime.Home = Path(".")):
             known = "labels" if labels else "the catalog"
             said = f"related ids not in {known}"
         _say(f"{said}: {count}, such as {example}")
+
+
+def _catalog(raw: Path, rows: Path, facts: dict, labels: bool) -> Catalog:
+    """The distinct products, without relations yet; the cleaned rows go to the file `rows`."""
+    released = bool(facts.get("released"))
+    source = clean_rows(raw, rows, facts.get("match_ids", []), labels)
+    source = with_texts(source, raw, facts.get("max_texts"))
+    lost: dict[str, str] = {}
+    if not released and not facts.get("vectors"):
+        source, lost = without_undecodable(source, raw / "images", runtime.workers())
+    catalog = distinct(source, raw, released)
+    return replace(catalog, examples=catalog.examples | lost)
 
 
 # Splits
@@ -92,6 +98,7 @@ def _own_split(
             relations=united(catalog.relations, relations),
             dropped=catalog.dropped | gone,
         )
+    catalog = catalog.without_ids()
     _check_related(catalog, facts)
     if s.max_products and s.max_products < catalog.first_label:
         catalog, _ = _subsampled(catalog, catalog.relations.lists, s)
@@ -125,7 +132,7 @@ def _by_time(
         )
     valid, test = behaviour.cuts(times, s.test, s.valid)
     del times  # hundreds of megabytes where there are many interactions
-    catalog = behaviour.resolved(raw, catalog, _scratch(catalog, "interactions"))
+    catalog = behaviour.resolved(raw, catalog, _scratch(catalog, "interactions")).without_ids()
     periods = {}
     gone = {
         "interactions without a time": without,
@@ -162,6 +169,8 @@ def _scratch(catalog: Catalog, name: str) -> Path:
 
 def _weighted(made: splits.Splits, relations: Relations) -> splits.Splits:
     """The splits with the weights of the pairs of train, where these differ."""
+    if relations.weights is None:
+        return made
     train = made.rows["train"]
     source = train.product[train.labels.rows()]
     weights = relations.of_pairs(source, made.labels[train.labels.values])

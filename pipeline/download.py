@@ -38,7 +38,7 @@ from mufin.catalogs.notes import Notes
 from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
-from mufin.catalogs.raw_products import Rows, first_images, references_of, write_products
+from mufin.catalogs.raw_products import References, Rows, first_images, write_products
 from mufin.catalogs.raw_texts import TextWriter
 from mufin.catalogs.released_pictures import STORED, stored_picture
 from mufin.catalogs.released_zip import open_source
@@ -336,8 +336,7 @@ def _catalog(
     `released` says that the source has its own split, so that it needs no relations; `rows` are the
     ids of its rows, by which vectors can be given.
     """
-    s, references = run.s, run.folder / "products.parquet"
-    vectors = None
+    s, vectors = run.s, None
     if s.image_vectors.location and s.image_vectors.ids:
         from mufin.catalogs.vector_files import given_vectors  # needs polars
 
@@ -366,7 +365,8 @@ def _catalog(
         return counts | _vectors(run, vectors)
     scratch, terms = run.scratch_of(s.source, s.location), fetcher.limits.terms()
     log = FetchLog(scratch / "fetched.log", terms)
-    listed = partial(references_of, references)
+    references = References(run.folder / "products.parquet")
+    listed = partial(iter, references)
     if (machines := cluster()) is not None:
         fetch_pictures_on(machines, listed, fetcher.limits, log, THREADS, scratch.name)
     # On a cluster this is what its machines have given up: their hosts may answer again
@@ -377,7 +377,7 @@ def _catalog(
             return kept.fetch(reference) if reference in kept else local(reference)
 
         # In the order of the products, not of the answers, so that every run writes the same bytes.
-        got = (record_of(ref) or (ref, *given(ref)) for ref in references_of(references))
+        got = (record_of(ref) or (ref, *given(ref)) for ref in references)
         return counts | store_pictures(got, run.folder)
 
 

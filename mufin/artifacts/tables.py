@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,32 @@ def read_table(path: Path, schema: str, columns: list[str] | None = None) -> pa.
     with _readable(path):
         _check_columns(path, pq.read_schema(path), schema, columns or SCHEMAS[schema].names)
         return pq.read_table(path, columns=columns)
+
+
+def wide(table: pa.Table) -> pa.Table:
+    """The same columns, each in one piece, with 64-bit offsets of texts and lists.
+
+    With 32 bits a piece holds 2 GiB of text at most, such as 67 million keys of pictures.
+    """
+    return _cast(table, {STRING: pa.large_string()}, pa.large_list).combine_chunks()
+
+
+def narrow(table: pa.Table) -> pa.Table:
+    """The columns of a part of `wide(table)`, as they were in the table."""
+    return _cast(table, {pa.large_string(): STRING}, pa.list_).combine_chunks()
+
+
+def _cast(
+    table: pa.Table,
+    texts: dict[pa.DataType, pa.DataType],
+    lists: Callable[[pa.Field], pa.DataType],
+) -> pa.Table:
+    def other(field: pa.Field) -> pa.Field:
+        if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
+            return field.with_type(lists(other(field.type.value_field)))
+        return field.with_type(texts.get(field.type, field.type))
+
+    return table.cast(pa.schema([other(field) for field in table.schema], table.schema.metadata))
 
 
 def batch_count(path: Path, rows: int = BATCH) -> int:

@@ -6,8 +6,10 @@ place of a text or a lone half of a surrogate pair, is for `json_rows`, which na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +17,10 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 T = TypeVar("T")
-BLOCK = 2**22  # bytes of text that are parsed at once
+R = TypeVar("R")
+BLOCK = 2**20  # bytes of text that are parsed at once; with 2^18 and with 2^22 it takes longer
+THREADS = 3  # that parse: with more cores, the one that unpacks a file is the slowest then
+WAITING = 16  # results at most
 STRIDE = 512  # bytes; see `_long_number`
 LONG = 8  # strides of digits: Python refuses whole numbers of more than 4,300 digits
 
@@ -56,10 +61,34 @@ def _long_number(text: np.ndarray) -> bool:
     return bool((np.diff(others, prepend=-1, append=len(some)) > LONG).any())
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, of which the next one is made in a thread while one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
-            yield item
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
+    """The result of `function` per item, in order.
+
+    The items are made in one thread, their results in THREADS others, and at most WAITING results
+    wait. An error is raised where its result would be. Close the iterator to stop the threads.
+    """
+    waiting: SimpleQueue[Future[R] | None] = SimpleQueue()
+    free, stopped = threading.Semaphore(WAITING), threading.Event()
+
+    def start() -> None:
+        try:
+            for item in items:
+                free.acquire()
+                if stopped.is_set():
+                    return
+                waiting.put(threads.submit(function, item))
+            waiting.put(None)
+        except Exception as error:
+            failed: Future[R] = Future()
+            failed.set_exception(error)
+            waiting.put(failed)
+
+    with ThreadPoolExecutor(1 + THREADS) as threads:
+        threads.submit(start)
+        try:
+            while (result := waiting.get()) is not None:
+                yield result.result()
+                free.release()
+        finally:
+            stopped.set()
+            free.release()

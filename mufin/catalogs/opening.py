@@ -15,7 +15,9 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+from isal import igzip, igzip_lib
 
 from mufin.errors import MufinError, shown
 
@@ -44,6 +46,15 @@ MARKS = {
 }
 MUCH = 2**30  # bytes that a packed file, which cannot be read as a stream, may always unpack to
 RATIO = 100  # a larger one may unpack to so many times its size
+# What is raised for a packed file that is damaged.
+BROKEN = (
+    EOFError,
+    zlib.error,
+    cast(type[Exception], igzip_lib.IsalError),  # its stub says an instance
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
 NO_DATA = (".txt", ".md", ".pdf", ".html", ".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 
@@ -135,7 +146,7 @@ def opened(part: Part) -> Iterator[BinaryIO]:
                 kind = packing
                 file = stack.enter_context(_unpacked(file, packing))
             yield file
-    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile):
+    except BROKEN:
         raise MufinError(
             f"{part.shown} is a broken or cut-off {kind or 'gzip'} file; fetch it again"
         ) from None
@@ -170,7 +181,7 @@ def _packing_of(head: bytes, suffix: str) -> str:
 
 def _unpacked(file: BinaryIO, kind: str) -> BinaryIO:
     if kind == "gzip":
-        return gzip.open(file)  # type: ignore[return-value]
+        return cast(BinaryIO, igzip.open(file))  # three times as fast as gzip
     return bz2.open(file) if kind == "bzip2" else lzma.open(file)  # type: ignore[return-value]
 
 

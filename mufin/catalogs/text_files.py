@@ -89,7 +89,7 @@ def _blocks(raw: BinaryIO, left: bytes, size: int) -> Iterator[bytes]:
     while piece := raw.read(size):
         end = piece.rfind(b"\n") + 1
         if end or len(left) > 4 * LONGEST:
-            yield left + piece[:end]
+            yield b"".join((left, memoryview(piece)[:end]))  # copies once
             left = piece[end:]
         else:
             left += piece

@@ -11,7 +11,7 @@ import numpy as np
 
 from mufin.artifacts.tables import batch_count, table_batches
 from mufin.corpus.clean_rows import BATCHES, CleanRows
-from mufin.corpus.cleaning import best_rows
+from mufin.corpus.cleaning import best_rows, pair_keys, relations_of_keys
 from mufin.corpus.lookup import Lookup
 from mufin.corpus.matching import Unknown
 from mufin.corpus.relations import Relations, gathered, no_relations, summed
@@ -45,7 +45,7 @@ class Catalog:
     @property
     def has_labels(self) -> bool:
         """Whether the labels are no products."""
-        return self.source.products < len(self.source.group)
+        return self.source.products < len(self.source.tokens)
 
     def find(self, uids: pl.Series) -> np.ndarray:
         """(n,) int64: the product of each id, -1 if there is none."""
@@ -77,15 +77,16 @@ class Catalog:
         dropped = self.dropped | {UNUSED: self.dropped.get(UNUSED, 0) + int((~used).sum())}
         return replace(self.only(np.flatnonzero(used))[0], dropped=dropped)
 
-    def without_lookups(self) -> Catalog:
-        """The rows alone: ids can no longer be found, and relations and labels are forgotten.
-
-        These are most of the memory, and of no use once the splits are made.
-        """
+    def without_ids(self) -> Catalog:
+        """The same, but ids are not found any more: these lookups are most of the memory."""
         none = np.zeros(0, np.int64)
         keys = Lookup(np.zeros((0, 2), np.uint64))
         source = replace(self.source, keys=keys, group=none, owner=none)
-        return replace(self, source=source, of_id=none, relations=no_relations(0))
+        return replace(self, source=source, of_id=none)
+
+    def rows_alone(self) -> Catalog:
+        """Without ids and relations, which the splits replace."""
+        return replace(self.without_ids(), relations=no_relations(0))
 
 
 def distinct(source: CleanRows, raw: Path, keep_all: bool) -> Catalog:
@@ -148,12 +149,27 @@ def related(raw: Path, catalog: Catalog, prefix: str = "") -> Catalog:
             weight[weight == 0] = 1  # a row without weights, in which an id can be repeated
         a = catalog.of_id[catalog.source.group[rows]]
         pairs.append((a.astype(np.int32), b.astype(np.int32), weight))
-    a, b = (np.concatenate([part[i] for part in pairs]) for i in (0, 1))
-    weight = np.concatenate([part[2] for part in pairs]) if weighted else None
-    del pairs  # as large as the two arrays
-    relations, repeated = gathered(a, b, weight, len(catalog))
+    unknown.forget()
+    if weighted:
+        a, b, weight = map(np.concatenate, zip(*pairs))
+        pairs.clear()  # as large as the three arrays
+        relations, repeated = gathered(a, b, weight, len(catalog))
+    else:
+        lists, repeated = relations_of_keys(_keys(pairs, len(catalog)), len(catalog))
+        relations = Relations(lists)
     dropped = catalog.dropped | {UNKNOWN: unknown.count, GONE: gone} | repeated
     return noted(replace(catalog, relations=relations, dropped=dropped), unknown, UNKNOWN, NEAR)
+
+
+def _keys(pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]], products: int) -> np.ndarray:
+    """`pair_keys` of all (source, target, weight); empties the list, to bound the memory."""
+    end = sum(len(source) for source, _, _ in pairs)
+    keys = np.empty(end, np.int64)
+    while pairs:
+        source, target, _ = pairs.pop()
+        keys[end - len(source) : end] = pair_keys(source, target, products)
+        end -= len(source)
+    return keys
 
 
 def _related_ids(

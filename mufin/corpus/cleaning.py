@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mufin.corpus.lookup import Lookup, hashes
-from mufin.ragged import Lists
+from mufin.ragged import MOST, Lists, offsets_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,6 +42,7 @@ TAG_END = re.compile(r'^[^<>]*"\s*/>')
 SCRIPT = re.compile(r"getTime\(\)|function\s*\(\w*\)\s*\{")
 # Runs of white space, control characters, zero-width spaces and byte order marks.
 BREAKS = re.compile(r"[\s\u0000-\u001f\u007f-\u009f\u200b\ufeff]+")
+PAIRS = 2**22  # related products that are looked at at once
 LONGEST = 10_000  # characters of a title that are kept; the encoders read a few dozen words
 # Matches every title that `clean_title` would change; a needless match costs only time.
 SUSPECT = r"[<>&\x00-\x1f\x7f-\x9f\u200b\ufeff{]|getTime|\s\s|^\s|\s$|[^\S ]"
@@ -116,17 +117,38 @@ def clean_relations(
     `source` and `target` (nnz,) are the two products of each relation, all in [0, num_products).
     Returns `num_products` rows of product numbers and {reason: count}.
     """
-    own = source == target
-    # A pair as one integer, so that it is sorted by source, then by target. In place: there can be
-    # hundreds of millions.
+    return relations_of_keys(pair_keys(source, target, num_products), num_products)
+
+
+def pair_keys(source: np.ndarray, target: np.ndarray, num_products: int) -> np.ndarray:
+    """(nnz,) int64: each pair as one number, which sorts by source, then by target."""
     keys = source.astype(np.int64)
     keys *= num_products
     keys += target
-    keys = keys[~own] if own.any() else keys
+    return keys
+
+
+def relations_of_keys(keys: np.ndarray, num_products: int) -> tuple[Lists, dict[str, int]]:
+    """`clean_relations` of `pair_keys`, which are sorted in place: there can be hundreds of
+    millions.
+    """
     keys.sort()
-    new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
-    dropped = {"self relations": int(own.sum()), "repeated relations": int((~new).sum())}
-    keys = keys if new.all() else keys[new]
-    offsets = np.searchsorted(keys, np.arange(num_products + 1) * num_products)
-    keys %= max(num_products, 1)
-    return Lists(offsets, keys), dropped
+    values = np.empty(len(keys), np.int32 if num_products <= MOST else np.int64)
+    lengths = np.zeros(num_products, np.int64)
+    count = own = repeated = 0
+    for start in range(0, len(keys), PAIRS):
+        some = keys[start : start + PAIRS]
+        source, target = np.divmod(some, num_products)
+        other = source != target
+        new = np.diff(some, prepend=keys[start - 1] if start else -1) != 0
+        kept, first = other & new, source[0]
+        own += int((~other).sum())
+        repeated += int((other & ~new).sum())
+        end = count + int(kept.sum())
+        values[count:end] = target[kept]
+        lengths[first : source[-1] + 1] += np.bincount(
+            source[kept] - first, minlength=source[-1] + 1 - first
+        )
+        count = end
+    dropped = {"self relations": own, "repeated relations": repeated}
+    return Lists(offsets_of(lengths), values[:count]), dropped

@@ -22,6 +22,18 @@ def hashes(texts: pl.Series) -> np.ndarray:
     return np.stack(columns, 1).astype(np.uint64, copy=False)
 
 
+def firsts(texts: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether each of the (n, 2) hashed texts is the first one of its text."""
+    order = np.lexsort((texts[:, 1], texts[:, 0]))  # stable: equal texts stay in row order
+    same = np.ones(max(len(texts) - 1, 0), bool)  # whether a text in this order equals the last one
+    for column in range(2):
+        ordered = texts[order, column]
+        same &= ordered[1:] == ordered[:-1]
+    first = np.ones(len(texts), bool)
+    first[order[1:][same]] = False
+    return first
+
+
 class Lookup:
     """Distinct texts, numbered from 0 in the order of their first occurrence.
 
@@ -35,7 +47,9 @@ class Lookup:
         heads, tails = texts[order, 0], texts[order, 1]
         new = np.ones(len(texts), bool)  # whether a text in this order differs from the one before
         new[1:] = (heads[1:] != heads[:-1]) | (tails[1:] != tails[:-1])
-        self.heads, self.tails = heads[new], tails[new]  # the first 64 bits are searched in
+        if not new.all():
+            heads, tails = heads[new], tails[new]
+        self.heads, self.tails = heads, tails  # the first 64 bits are searched in
         del heads, tails
         first = order[new]  # the first row of each distinct text, in the order of the hashes
         self.number: np.ndarray = np.empty(len(first), whole)
@@ -55,9 +69,11 @@ class Lookup:
         found = np.full(len(texts), -1, np.int64)
         if not len(self):
             return found
-        start = np.searchsorted(self.heads, texts[:, 0])
+        order = np.argsort(texts[:, 0])  # in this order the search stays in the processor's caches
+        heads, tails = texts[order, 0], texts[order, 1]
+        start = np.searchsorted(self.heads, heads)
         for step in range(self.longest):
             place = np.minimum(start + step, len(self) - 1)
-            hit = (self.heads[place] == texts[:, 0]) & (self.tails[place] == texts[:, 1])
-            found[hit] = self.number[place[hit]]
+            hit = (self.heads[place] == heads) & (self.tails[place] == tails)
+            found[order[hit]] = self.number[place[hit]]
         return found

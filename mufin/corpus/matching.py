@@ -75,6 +75,10 @@ class Unknown:
             at = int(np.flatnonzero(near >= 0)[0])
             self.near_example = self._example(texts[at], int(near[at]))
 
+    def forget(self) -> None:
+        """Free the lookup of known ids; another unknown id would make it again."""
+        self._lookup = None
+
     def example(self) -> str:
         """`'00015', '00010'`, or '' if none was unknown."""
         return ", ".join(shown(text, 40) for text in self.examples)

@@ -51,15 +51,13 @@ def no_relations(products: int) -> Relations:
 
 
 def gathered(
-    source: np.ndarray, target: np.ndarray, weight: np.ndarray | None, products: int
+    source: np.ndarray, target: np.ndarray, weight: np.ndarray, products: int
 ) -> tuple[Relations, dict[str, int]]:
     """The relations of (nnz,) pairs of products in [0, products), and the dropped pairs by reason.
 
     Of a pair that occurs several times, the largest weight counts.
     """
     lists, dropped = clean_relations(source, target, products)
-    if weight is None:
-        return Relations(lists), dropped
     other = source != target
     keys = source[other].astype(np.int64) * products + target[other]
     order = np.lexsort((weight[other], keys))  # by pair, the largest weight last

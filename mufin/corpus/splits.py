@@ -23,7 +23,7 @@ import numpy as np
 
 from mufin.artifacts.curated import Split
 from mufin.errors import MufinError
-from mufin.ragged import Lists
+from mufin.ragged import MOST, Lists
 
 NAMES = ("train", "valid", "test")
 
@@ -158,7 +158,8 @@ def _with_unseen(
 def mutual(relations: Lists) -> bool:
     """Whether there are relations, and every one has its reverse."""
     size, rows = len(relations), relations.rows()
-    back = np.isin(relations.values * size + rows, rows * size + relations.values)
+    values = relations.values.astype(np.int64)
+    back = np.isin(values * size + rows, rows * size + values)
     return len(back) > 0 and bool(back.all())
 
 
@@ -262,8 +263,8 @@ def _without_unseen(labels: np.ndarray, rows: dict[str, Split], dropped: dict[st
 
 
 def _positions(ids: np.ndarray, size: int) -> np.ndarray:
-    """(size,) int64: the position of each number in `ids`, -1 if it is not there."""
-    out = np.full(size, -1, np.int64)
+    """(size,) int32, int64 where needed: the position of each number in `ids`, -1 for none."""
+    out = np.full(size, -1, np.int32 if size <= MOST else np.int64)
     out[ids] = np.arange(len(ids))
     return out
 

@@ -207,9 +207,13 @@ def _column(column: pa.ChunkedArray) -> _Column | None:
         return _Numbers(FLAG, values)
     if kinds.is_integer(kind) or kinds.is_floating(kind):
         return _Numbers(NUMBER, column.cast(pa.float64()).to_numpy().astype(np.float64))
-    if kinds.is_string(kind) or kinds.is_list(kind):
+    if kinds.is_string(kind) or kinds.is_large_string(kind) or _has_lists(kind):
         return _texts(column)
     return None
+
+
+def _has_lists(kind: pa.DataType) -> bool:
+    return kinds.is_list(kind) or kinds.is_large_list(kind)
 
 
 def _texts(column: pa.ChunkedArray) -> _Texts:
@@ -217,13 +221,13 @@ def _texts(column: pa.ChunkedArray) -> _Texts:
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-    if kinds.is_list(column.type):
+    if _has_lists(column.type):
         lengths = np.array(array.value_lengths().fill_null(0))
         flat, offsets = array.flatten(), np.concatenate([[0], np.cumsum(lengths)])
     else:
         flat = array.drop_null()
         offsets = np.concatenate([[0], np.cumsum(np.array(array.is_valid()), dtype=np.int64)])
-    coded = flat.cast(pa.string()).fill_null("").dictionary_encode()
+    coded = flat.cast(pa.large_string()).fill_null("").dictionary_encode()
     codes = np.array(coded.indices, dtype=np.int64)
     return _Texts(Lists(offsets.astype(np.int64), codes), coded.dictionary.to_pylist())
 

@@ -278,4 +278,4 @@ def _searching(embedded: One, found: One) -> One:
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.string())
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

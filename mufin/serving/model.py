@@ -17,7 +17,7 @@ from mufin import devices
 from mufin.artifacts.attributes import UID, read_attributes
 from mufin.artifacts.contents import contents_of
 from mufin.artifacts.precomputed import Precomputed
-from mufin.artifacts.tables import read_table
+from mufin.artifacts.tables import read_table, wide
 from mufin.params import Params, load_params
 from mufin.ranking.mix import Mix
 from mufin.ranking.mix_file import load_mix
@@ -35,8 +35,8 @@ class Model:
     precomputed: Precomputed
     predictor: Predictor
     mix: Mix
-    products: pa.Table  # data/curated/products.parquet
-    attributes: pa.Table  # the columns that were kept, row for row with the products
+    products: pa.Table  # data/curated/products.parquet, `wide`
+    attributes: pa.Table  # the columns that were kept, row for row with the products; `wide`
     uids: list[str]  # of all products
     row_of: dict[str, int]  # by uid
     label_of_row: np.ndarray  # (P,) int32 the label that each product is, -1 for none
@@ -74,13 +74,13 @@ def load_model(home: Path, fast: bool = False) -> Model:
     """
     params = load_params(home / "params.yaml")
     device, precision = devices.device(), devices.precision()
-    products = read_table(home / "data/curated/products.parquet", "products").combine_chunks()
+    products = wide(read_table(home / "data/curated/products.parquet", "products"))
     predictor = load_predictor(home, params.encoder.modalities, device, precision)
     mix = load_mix(home / "models/mix.json", home / "models/index")
     label_of_row = np.full(len(products), -1, np.int32)
     label_of_row[predictor.index.products] = np.arange(len(predictor.index))
     uids = products["uid"].to_pylist()
-    attributes = read_attributes(home / "data/curated").drop_columns([UID])
+    attributes = wide(read_attributes(home / "data/curated").drop_columns([UID]))
     _give_back()
     return Model(
         home=home,

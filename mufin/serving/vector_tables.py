@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mufin.artifacts.tables import narrow
 from mufin.corpus.modality import IMAGE, LEXICAL, TEXT
 from mufin.nn.embedding import Embedded
 from mufin.ranking.label_index import LabelIndex
@@ -28,7 +29,7 @@ def write_labels(model: Model, path: Path) -> None:
     attributes = model.attributes.take(pa.array(index.products))
 
     def columns(at: slice) -> Columns:
-        rows = table.slice(at.start, at.stop - at.start)
+        rows = narrow(table.slice(at.start, at.stop - at.start))
         out = {
             "label": pa.array(np.arange(at.start, at.stop), pa.int32()),
             "uid": rows["uid"].combine_chunks(),
@@ -40,7 +41,7 @@ def write_labels(model: Model, path: Path) -> None:
             "centroid": _vectors(index.centroids[at]),
         }
         if attributes.num_columns:
-            kept = attributes.slice(at.start, at.stop - at.start).combine_chunks()
+            kept = narrow(attributes.slice(at.start, at.stop - at.start))
             out["attributes"] = kept.to_struct_array().combine_chunks()
         return out
 

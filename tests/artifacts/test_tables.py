@@ -13,9 +13,11 @@ from mufin.artifacts.curated import read_split
 from mufin.artifacts.tables import (
     SCHEMAS,
     batch_count,
+    narrow,
     read_ranking,
     read_table,
     table_batches,
+    wide,
     write_ranking,
     write_table,
 )
@@ -140,3 +142,24 @@ def test_rankings_come_back_padded_and_cut_to_the_longest(tmp_path, schema):
     assert table[SCHEMAS[schema].names[1]] == [[0.5, 0.25], [0.75, 0.5, 0.125], []]
     back = read_ranking(tmp_path / "r.parquet", schema)
     assert back.dtype == np.int64 and np.array_equal(back, labels[:, :3])
+
+
+def test_a_wide_column_joins_more_than_two_to_the_31_values():
+    chunk = pa.ListArray.from_arrays(pa.array([0, 2**30], pa.int32()), pa.nulls(2**30))
+    table = pa.table({"many": pa.chunked_array([chunk] * 3)})
+    with pytest.raises(pa.ArrowInvalid, match="overflow"):
+        pa.concat_arrays(table["many"].chunks)
+    column = wide(table)["many"]
+    assert column.num_chunks == 1
+    assert column.chunk(0).offsets.to_pylist() == [0, 2**30, 2**31, 3 * 2**30]
+
+
+def test_narrow_columns_are_those_before_wide():
+    columns = {"uid": ["a", None], "images": [["k", "l"], None], "weight": [1.0, None]}
+    table = pa.table(columns, metadata={"made": "here"})
+    parts = pa.concat_tables([table, table])
+    found = wide(parts)
+    assert pa.types.is_large_string(found.schema.field("uid").type)
+    assert all(column.num_chunks == 1 for column in found.columns)
+    assert narrow(found).equals(parts) and narrow(found.slice(2)).equals(table)
+    assert narrow(found).schema.equals(table.schema, check_metadata=True)

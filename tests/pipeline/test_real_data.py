@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import polars as pl
 import pytest
 
-from mufin.catalogs.forms.amazon import THUMBNAIL, products_2014, products_2018
+from mufin.catalogs.forms.amazon import products_2014, products_2018
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.product import Product
+from mufin.catalogs.thumbnails import without_size
 from pipeline import curate, download
 from tests.support import catalogs
 from tests.support.catalogs import Shelf, refused, settings
@@ -165,7 +166,7 @@ def test_the_real_dumps_become_clean_products_without_a_leak(workplace):
         )
         download.main()
     curate.main()
-    wanted = {THUMBNAIL.sub("", url) for url in urls}
+    wanted = {without_size(url) for url in urls}
     dead = {url for url in wanted if zlib.crc32(urlsplit(url).path.encode()) % 10 == 0}
     assert (
         server.asked == Counter({urlsplit(url).path: 1 for url in wanted})

@@ -7,8 +7,8 @@ App. B). In the release of 2023 (Hou et al. 2024) no product has relations: they
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,18 +24,16 @@ from mufin.catalogs.cells import NULLS, ids_of, text_of, texts_of, time_of, titl
 from mufin.catalogs.columnar import first_filled, lengths_of, lists_of, stripped
 from mufin.catalogs.forms.further_texts import FurtherTexts
 from mufin.catalogs.forms.tables import Table, parsed, rows_by_name, take_texts
-from mufin.catalogs.json_blocks import BLOCK, ahead, table_of
+from mufin.catalogs.json_blocks import BLOCK, in_order, table_of
 from mufin.catalogs.json_rows import form_of, json_rows, objects_of
 from mufin.catalogs.notes import Notes
 from mufin.catalogs.opening import Part, encoding_of, opened, parts_of
 from mufin.catalogs.product import Product
 from mufin.catalogs.rows import kind_of, rows_of, rows_of_part
 from mufin.catalogs.text_files import lines_in, lines_of, utf8_blocks
+from mufin.catalogs.thumbnails import without_size, without_sizes
 from mufin.errors import shown
 
-# Amazon's size marker in a URL, such as `._SX38_SY50_CR,0,0,38,50_` before the extension. Without
-# it the URL leads to the full picture.
-THUMBNAIL = re.compile(r"\._[^/]*_(?=\.\w+$)")
 METADATA_2023 = Table(
     "Amazon's metadata of 2023",
     {
@@ -109,8 +107,11 @@ def tables_2018(
                 yield from parsed(_counted(rows, path, bad), bad, _of_2018)
                 continue
             number = 1  # of the first line of the block
-            with utf8_blocks(part, BLOCK) as blocks:
-                for block, table in ahead(_with_tables(ahead(blocks))):
+            with (
+                utf8_blocks(part, BLOCK) as blocks,
+                contextlib.closing(in_order(_with_table, blocks)) as read,
+            ):
+                for block, table in read:
                     if table is None:
                         lines = lines_in(block, part.shown, number)
                         rows = objects_of(lines, part.shown, bad or BadRows(notes))
@@ -135,10 +136,9 @@ def _in_plain_lines(part: Part, encoding: str | None) -> bool:
     return first is not None and all(name == name.strip() for name in first[1])
 
 
-def _with_tables(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, pa.Table | None]]:
-    for block in blocks:
-        table = table_of(block, COLUMNS_2018)
-        yield block, None if table is None else _cleaned_2018(table)
+def _with_table(block: bytes) -> tuple[bytes, pa.Table | None]:
+    table = table_of(block, COLUMNS_2018)
+    return block, None if table is None else _cleaned_2018(table)
 
 
 def _cleaned_2018(table: pa.Table) -> pa.Table | None:
@@ -152,7 +152,7 @@ def _cleaned_2018(table: pa.Table) -> pa.Table | None:
     urls = images.flatten()
     if not pc.all(pc.match_substring_regex(urls, "^https?://[!-~]*$"), min_count=0).as_py():
         return None
-    plain = pc.replace_substring_regex(urls, r"\._[^/]*_(\.\w+)$", r"\1")
+    plain = without_sizes(urls)
     empty = np.zeros(len(table), np.int64)
     return pa.table(
         {
@@ -173,7 +173,7 @@ def _of_2018(path: Path, number: int, row: Item, further: FurtherTexts | None = 
     return Product(
         uid_of(row.get("asin"), path, number),
         title_of(row.get("title"), path, number),
-        [THUMBNAIL.sub("", url) for url in texts_of(images, path, number, "image")],
+        [without_size(url) for url in texts_of(images, path, number, "image")],
         texts_of(row.get("also_buy"), path, number, "also_buy"),
         texts_of(row.get("category"), path, number, "category"),
         texts=further.of(row, path, number) if further else [],
@@ -221,7 +221,7 @@ def _of_2014(further: FurtherTexts, path: Path, number: int, line: str) -> Produ
     return Product(
         uid_of(row.get("asin"), path, number),
         title_of(row.get("title"), path, number),
-        [THUMBNAIL.sub("", url) for url in texts_of(row.get("imUrl"), path, number, "imUrl")],
+        [without_size(url) for url in texts_of(row.get("imUrl"), path, number, "imUrl")],
         texts_of(related.get("also_bought"), path, number, "also_bought"),
         texts_of(categories[0], path, number, "categories"),
         texts=further.of(row, path, number),
@@ -275,7 +275,7 @@ def pictures(value: object, path: Path, number: int) -> list[str]:
     for sizes in value or []:
         if not isinstance(sizes, dict):
             raise BadRow(f"{path} line {number} has {shown(sizes)} in images, not an object")
-        thumb = THUMBNAIL.sub("", _url(sizes.get("thumb")))
+        thumb = without_size(_url(sizes.get("thumb")))
         if url := _url(sizes.get("hi_res")) or _url(sizes.get("large")) or thumb:
             out.append(url)
     return out
