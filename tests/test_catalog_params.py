@@ -43,6 +43,13 @@ def loaded(folder: Path, settings: dict[str, object]) -> Params:
             CATALOG | {"download.source": "hm", "download.columns.attributes": ["price"]},
             r"of source hm no columns are kept for filters; set it to \[\]",
         ),
+        (CATALOG | {"download.columns.texts": ["a", "a"]}, "it must name columns, each once"),
+        (CATALOG | {"download.columns.texts": [""]}, "it must name columns, each once"),
+        (
+            {"download.columns.texts": ["description"]},
+            r"products of source sample have no text but the title; set it to \[\]",
+        ),
+        ({"download.max_texts": 0}, "download.max_texts is 0; it must be at least 1"),
         (ORDERS | {"download.interactions.item": None}, "download.interactions.item is None; name"),
         (ORDERS | {"download.labels.location": "l.csv"}, "with download.interactions labels are"),
         ({"download.image_vectors.location": "a.npy"}, "location and ids belong together"),

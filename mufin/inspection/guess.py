@@ -86,9 +86,9 @@ def guessed(given: Given, source: str | None, base: Download, limit: int) -> Gue
     origins = [(look, origin_of(look)) for look in given.looks]
     form = source or _form(origins)
     if form != "catalog" and form:
-        guess = _of_form(form, origins, empty)
+        guess = _of_form(form, origins, empty, base.columns.texts)
     else:
-        guess = _of_tables(given.looks, empty, limit)
+        guess = _of_tables(given.looks, empty, limit, base.columns.texts)
     guess.remarks += [f"{path} is not used: {why}" for path, why in given.left]
     return guess
 
@@ -99,6 +99,7 @@ def empty_download(base: Download) -> Download:
         base,
         source="sample",
         location=None,
+        columns=replace(base.columns, texts=[]),  # the sample has none
         encoding=None,
         match_ids=[],
         bad_rows=0.0,
@@ -116,7 +117,9 @@ def _form(origins: list[tuple[Look, Origin | None]]) -> str:
 # Forms
 
 
-def _of_form(form: str, origins: list[tuple[Look, Origin | None]], empty: Download) -> Guess:
+def _of_form(
+    form: str, origins: list[tuple[Look, Origin | None]], empty: Download, texts: list[str]
+) -> Guess:
     products, behaviour, others, what = [], [], [], form
     for look, origin in origins:
         if origin and origin.kind == "interactions":
@@ -135,8 +138,8 @@ def _of_form(form: str, origins: list[tuple[Look, Origin | None]], empty: Downlo
     columns = empty.columns
     if form not in WITH_ATTRIBUTES:
         columns = replace(columns, attributes=[])
-    if form not in WITH_TEXTS:
-        columns = replace(columns, texts=[])
+    if form in WITH_TEXTS:
+        columns = replace(columns, texts=texts)
     download = replace(
         empty,
         source=form,  # type: ignore[arg-type] # checked
@@ -167,7 +170,7 @@ def _reads(form: str, origin: Origin | None) -> bool:
 # Files with columns of one's own
 
 
-def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
+def _of_tables(looks: list[Look], empty: Download, limit: int, texts: list[str]) -> Guess:
     groups: dict[tuple[str, ...], list[Look]] = {}
     for look in looks:
         same = (look.kind, *look.names) if look.kind != "json" else ("json", str(look.path.parent))
@@ -180,7 +183,7 @@ def _of_tables(looks: list[Look], empty: Download, limit: int) -> Guess:
     found = best.found
     there = {column.name for column in best.columns}
     kept = [name for name in empty.columns.attributes if name in there]
-    texts = [name for name in empty.columns.texts if name in there]
+    texts = [name for name in texts if name in there]
     filters = own.for_filters(best.columns, found)
     names = Names(
         id=found.id,

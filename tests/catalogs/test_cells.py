@@ -24,6 +24,7 @@ from mufin.catalogs.cells import (
     time_of,
     title_of,
     uid_of,
+    whole_texts_of,
 )
 from mufin.catalogs.image_cells import images_of
 from mufin.catalogs.notes import Notes
@@ -332,3 +333,38 @@ def test_days_are_their_first_second(value):
 def test_what_is_no_time_is_a_bad_row(value):
     with pytest.raises(BadRow, match="seconds since 1970"):
         listed(time_of, value)
+
+
+# Texts beside the title
+
+
+@pytest.mark.parametrize(
+    "value, texts",
+    [
+        (None, []),
+        ("", []),
+        (" \n", []),
+        ("None", []),
+        (math.nan, []),
+        (" a | b > c\nd ", [" a | b > c\nd "]),
+        (7, ["7"]),
+        (2.5, ["2.5"]),
+        (b"abc", ["abc"]),
+        ([], []),
+        (["a|b", "", None, "null", 1], ["a|b", "1"]),
+        (("a", "b"), ["a", "b"]),
+        ('["a", "b|c"]', ["a", "b|c"]),
+        (" ['a' 'b']", ["a", "b"]),
+        ("[]", []),
+        ("[NEW] mug", ["[NEW] mug"]),
+        ("[ab, cd", ["[ab, cd"]),
+    ],
+)
+def test_a_text_is_whole_and_a_list_has_one_per_item(value, texts):
+    assert listed(whole_texts_of, value) == texts
+
+
+@pytest.mark.parametrize("value", [{"en": "a"}, [["a"]], ["a", {"en": "b"}], '[["a"]]'])
+def test_objects_and_nested_lists_are_no_texts(value):
+    with pytest.raises(BadRow, match="a.csv line 3 has .* inside column; it must be a list"):
+        listed(whole_texts_of, value)

@@ -81,6 +81,20 @@ def test_columns_to_filter_by_are_named_and_written():
     assert kept == ["note", "Price", "brand"]
 
 
+def test_columns_of_further_texts_are_named_and_kept():
+    more = {"Description": "long and blue", "bullets": ["two words", "more words"], "note": "y"}
+    rows = [row | more for row in pairs()]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    advice = "set download.columns.texts: [Description, bullets]"
+    assert advice in said("a.jsonl", write=Path("params.yaml"))
+    settings = Path("params.yaml").read_text()
+    changed = settings.replace("texts: []", "texts: [Description, bullets, gone]")
+    Path("params.yaml").write_text(changed)
+    assert advice not in said("a.jsonl", write=Path("params.yaml"))
+    kept = load_params(Path("params.yaml")).download.columns.texts
+    assert kept == ["Description", "bullets"]
+
+
 # The settings that are written run
 
 
