@@ -113,6 +113,11 @@ class Precomputed:
     def manifest(self) -> dict:
         """What the folder holds; also sees that all files are there, with their sizes."""
         checked(self.folder)
+        return self._manifest()
+
+    def _manifest(self) -> dict:
+        """What the folder holds, where its large files may be on another machine."""
+        check(self.folder / "manifest.json")
         manifest = artifact_json(self.folder / "manifest.json")
         if not isinstance(manifest, dict) or not {"products", "modalities"} <= manifest.keys():
             raise ArtifactError(
@@ -135,14 +140,14 @@ class Precomputed:
 
     def text_rows(self) -> Lists:
         """The texts of each product, as row numbers of the text arrays."""
-        if not self.manifest()["text"].get("ragged"):
+        if not self._manifest()["text"].get("ragged"):
             return one_each(self.token_lengths())
         offsets = self._load("text_offsets")
         return Lists(offsets, np.arange(offsets[-1]))
 
     def has_ragged_tokens(self) -> bool:
         """Whether the inputs of E_T are tokens in one flat array, without padding."""
-        return self.manifest()["text"]["array"] == RAGGED_TOKENS
+        return self._manifest()["text"]["array"] == RAGGED_TOKENS
 
     def text_inputs(self) -> np.ndarray:
         """The inputs of E_T, memory-mapped: (R, ...), or (sum of lengths,) if ragged."""

@@ -56,8 +56,8 @@ def test_a_title_alone_does_not_encode_a_picture_twice(served, monkeypatch):
 def test_a_title_beside_a_longer_one_has_the_same_descriptor(served):
     encoders = served.catalog.datapoints.new_products
     titles = ["rug", "a very long title of a lamp, with a shade and two bulbs, for the table"]
-    alone, _ = encoders._titles(titles[:1])
-    beside, _ = encoders._titles(titles)
+    alone, _ = encoders._inputs_of(titles[:1])
+    beside, _ = encoders._inputs_of(titles)
     if alone.ndim == 3 or alone.dtype == np.int32:  # tokens, or activations of them
         alone = alone[:, : int(encoders._tokens(titles[:1])[1][0])]
     assert np.allclose(alone, beside[:1, : alone.shape[1]], atol=1e-3)
