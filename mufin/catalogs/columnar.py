@@ -40,9 +40,9 @@ def first_filled(columns: list[pa.ListArray]) -> pa.ListArray:
     for number, column in enumerate(columns):
         if (choice[lengths.any(0)] == number).all():  # nearly always, in a file of one release
             return lists_of(column.flatten(), lengths[number])
-    index = pa.array(choice.astype(np.int64))
-    chosen = pc.choose(index, *columns)
-    return lists_of(chosen.flatten(), lengths_of(chosen))
+    rows = np.arange(choice.size)
+    every = lists_of(pa.concat_arrays([c.flatten() for c in columns]), lengths.ravel())
+    return every.take(pa.array(choice * choice.size + rows))  # `choose` has no lists
 
 
 def first_distinct(lists: pa.ListArray, most: int) -> pa.ListArray:
