@@ -12,8 +12,12 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.modality import TEXT
 from mufin.corpus.tokens import load_tokenizer
-from mufin.serving.query import NewProduct
+from mufin.serving.answers import Answer, Descriptor
+from mufin.serving.live_product import LiveProduct
+from mufin.serving.query import NewProduct, Query
 from mufin.serving.recommender import Recommender
+from mufin.serving.service import Service, StoreKeeper
+from mufin.serving.store import ProductStore
 from tests.support.stages import QUICK, inside, run_stages
 
 THINGS = ("mug", "lamp", "table", "kettle", "chair", "rug")
@@ -116,3 +120,79 @@ def test_reasons_name_the_texts(home):
     assert not any(r.query.kind == "title" for a in answers for r in a.why)
     without = recommender.recommend(title="red mug", texts=["a mug"], k=3)
     assert len(without) == 3
+
+
+def live_of(number: int, uid: str) -> LiveProduct:
+    row = row_of(number)
+    return LiveProduct(uid, row["title"], texts=(row["description"], *row["bullets"]))
+
+
+def test_a_live_product_is_embedded_with_its_texts(home):
+    with inside(home, **CHANGES):
+        recommender = Recommender.load(home)
+    recommender.upsert([live_of(3, "copy"), LiveProduct("bare", row_of(3)["title"])])
+    catalog, trained = recommender.catalog, recommender.catalog.datapoints.predictor
+    x = trained.embed(np.array([3]))[0]
+    own = catalog.labels.own[catalog.label("copy")].embedded[0]
+    assert np.allclose(own.vectors[0], x.vectors[0], atol=1e-4)
+    bare = catalog.labels.own[catalog.label("bare")].embedded[0]
+    assert not np.allclose(bare.vectors[0], x.vectors[0], atol=1e-2)
+    assert catalog.texts("copy") == tuple(texts_by_hand(3)[1:]) == catalog.texts("p3")
+    assert recommender.product("copy").texts == live_of(3, "copy").texts
+    assert list(recommender.product("p3").texts) == texts_by_hand(3)[1:]
+
+
+def test_a_change_of_the_texts_alone_is_embedded_again(home):
+    with inside(home, **CHANGES):
+        recommender = Recommender.load(home)
+    catalog = recommender.catalog
+    uid = next(uid for uid in map(catalog.uid, range(9)) if catalog.texts(uid))
+    title, texts, label = catalog.title(uid), catalog.texts(uid), catalog.label(uid)
+    recommender.upsert([LiveProduct(uid, title, texts=texts)])
+    assert label not in catalog.labels.own and catalog.asked(uid, "uids").row >= 0
+    recommender.upsert([LiveProduct(uid, title, texts=("of wood",))])
+    asked = catalog.asked(uid, "uids")
+    assert asked.row < 0 and asked.new.texts == ("of wood",)
+    rows = catalog.labels.own[label].embedded[0].modality
+    assert np.count_nonzero(rows == TEXT) == 1 + bool(title)
+
+
+def test_a_restart_answers_with_the_texts_of_the_store(home, tmp_path):
+    with inside(home, **CHANGES), ProductStore(tmp_path / "store.sqlite") as store:
+        first = Service(Recommender.load(home), store)
+        StoreKeeper(store).commit([live_of(4, "copy")], [])
+        first.upsert([live_of(4, "copy")])
+        store.forget_models([])  # so that the second one embeds it
+        second = Service(Recommender.load(home), store)
+        second.restore()
+    asked = [Query(uids=("copy",), k=5, reasons=True)]
+    (before,), (after,) = first.answers(asked), second.answers(asked)
+    assert [(a.uid, a.why) for a in before] == [(a.uid, a.why) for a in after]
+    assert second.product("copy").texts == live_of(4, "copy").texts
+
+
+def test_reasons_quote_the_texts(home):
+    with inside(home, **CHANGES):
+        recommender = Recommender.load(home)
+    texts = ("", "<i>a mug</i> with " + "a very long story of its life " * 9, "a mug")
+    answers = recommender.recommend(title="mug", texts=texts, k=20, reasons=True)
+    said = {d.number: d.text for a in answers for r in a.why for d in [r.query] if d.kind == "text"}
+    expected = {0: "a mug with a very long story of its life a very long ...", 1: "a mug"}
+    assert said and said.items() <= expected.items()
+    for answer in answers:
+        for found in texts_named(answer):
+            full = recommender.catalog.texts(answer.uid)[found.number]
+            assert full.startswith(found.text.removesuffix(" ..."))
+
+
+def texts_named(answer: Answer) -> list[Descriptor]:
+    """The texts of the answer that its reasons name."""
+    return [reason.answer for reason in answer.why if reason.answer.kind == "text"]
+
+
+def test_a_new_product_has_at_most_max_texts(home):
+    limited = CHANGES | {"download.max_texts": 2}
+    with inside(home, **limited):
+        recommender = Recommender.load(home)
+    [one] = recommender.catalog.datapoints.embed_new([NewProduct("mug", texts=("", "a", "b"))])
+    assert len(one[0].rows) == 3  # title, the first text, words
