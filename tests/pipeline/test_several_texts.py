@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mufin.artifacts.precomputed import Precomputed
@@ -13,11 +14,13 @@ from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.modality import TEXT
 from mufin.corpus.tokens import load_tokenizer
 from mufin.serving.answers import Answer, Descriptor
+from mufin.serving.export import export
 from mufin.serving.live_product import LiveProduct
 from mufin.serving.query import NewProduct, Query
 from mufin.serving.recommender import Recommender
 from mufin.serving.service import Service, StoreKeeper
 from mufin.serving.store import ProductStore
+from tests.serving.test_export import outside
 from tests.support.stages import QUICK, inside, run_stages
 
 THINGS = ("mug", "lamp", "table", "kettle", "chair", "rug")
@@ -188,6 +191,37 @@ def test_reasons_quote_the_texts(home):
 def texts_named(answer: Answer) -> list[Descriptor]:
     """The texts of the answer that its reasons name."""
     return [reason.answer for reason in answer.why if reason.answer.kind == "text"]
+
+
+def test_an_export_embeds_and_ranks_products_with_their_texts(home, tmp_path):
+    """By the code of docs/export.md, which does not know this library."""
+    with inside(home, **CHANGES):
+        list(export(home, tmp_path / "exported"))
+        served = Recommender.load(home)
+    page, catalog = outside(tmp_path / "exported"), served.catalog
+    assert page.query["text"]["max_texts"] == 8
+    for number in (0, 3, 5):  # the first one has no title
+        title = row_of(number)["title"]
+        texts = [text for text in texts_by_hand(number) if text != title]
+        x, _ = page.embedded(title, [], page.said["score"], texts)
+        ours = catalog.datapoints.predictor.embed(np.array([number]))
+        wanted = np.concatenate([e.vectors[0] for e in ours]) / np.sqrt(len(ours))
+        assert np.allclose(x, wanted, atol=1e-5)
+    mix = {"ridge_weight": 0.0, "vote_weight": 0.0, "pair_weight": 0.0}
+    asked = served.recommend_batch([Query(uids=("p3",), k=5, mix=mix)])[0]
+    title, *texts = texts_by_hand(3)
+    found = page.ranked(title, [], 12, 100, texts)
+    by_uid = {page.labels["uid"][label].as_py(): score for label, score in found}
+    assert all(by_uid[a.uid] == pytest.approx(a.score, abs=1e-4) for a in asked)
+    rows = pq.read_table(tmp_path / "exported/rows.parquet").to_pylist()
+    labels = pq.read_table(tmp_path / "exported/labels.parquet").to_pylist()
+    for label in labels:
+        texts = texts_by_hand(int(label["uid"][1:]))
+        assert [text for text in (label["title"], *label["texts"]) if text] == texts
+        mine = [r for r in rows if r["label"] == label["label"] and r["kind"] in ("title", "text")]
+        titled = bool(label["title"])
+        kinds = [("title", 0)] * titled + [("text", n) for n in range(len(texts) - titled)]
+        assert [(row["kind"], row["number"]) for row in mine] == kinds
 
 
 def test_a_new_product_has_at_most_max_texts(home):
