@@ -13,6 +13,12 @@ from mufin.artifacts.precomputed import Precomputed
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.modality import TEXT
 from mufin.corpus.tokens import load_tokenizer
+from mufin.params import load_params
+from mufin.planning.data_stages import precomputed_files
+from mufin.planning.found import sizes_in
+from mufin.planning.network import network_of
+from mufin.planning.run import Run
+from mufin.planning.sizes import sizes_of
 from mufin.serving.answers import Answer, Descriptor
 from mufin.serving.export import export
 from mufin.serving.live_product import LiveProduct
@@ -20,6 +26,7 @@ from mufin.serving.query import NewProduct, Query
 from mufin.serving.recommender import Recommender
 from mufin.serving.service import Service, StoreKeeper
 from mufin.serving.store import ProductStore
+from tests.planning.test_files import SMALL_MACHINE
 from tests.serving.test_export import outside
 from tests.support.stages import QUICK, inside, run_stages
 
@@ -222,6 +229,22 @@ def test_an_export_embeds_and_ranks_products_with_their_texts(home, tmp_path):
         titled = bool(label["title"])
         kinds = [("title", 0)] * titled + [("text", n) for n in range(len(texts) - titled)]
         assert [(row["kind"], row["number"]) for row in mine] == kinds
+
+
+def test_the_plan_counts_the_texts_of_the_data(home):
+    with inside(home, **CHANGES):
+        params = load_params(home / "params.yaml")
+    sizes = sizes_of(params, {}, sizes_in(home), None)
+    expected = [len(texts_by_hand(number)) for number in range(COUNT)]
+    assert sizes.texts == pytest.approx(np.mean(expected)) and sizes.most_texts == 8
+    run = Run(params, sizes, network_of(params, sizes), SMALL_MACHINE)
+    folder = home / "data/precomputed"
+    names = ("ragged_tokens.npy", "token_lengths.npy", "text_offsets.npy")
+    found = sum((folder / name).stat().st_size - 128 for name in names)  # without their heads
+    assert precomputed_files(run)["tokens"] == pytest.approx(found, rel=0.05)
+    rows = pq.read_table(home / "data/curated/labels.parquet").num_rows * run.network.rows(0)
+    stored = Recommender.load(home).model.predictor.index.labels[0]
+    assert rows == pytest.approx(len(stored.rows), rel=0.1)
 
 
 def test_a_new_product_has_at_most_max_texts(home):
