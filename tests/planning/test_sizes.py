@@ -50,7 +50,8 @@ def with_texts(most: int) -> Params:
     download = replace(
         SAMPLE.download, source="catalog", location="a.csv", columns=columns, max_texts=most
     )
-    return replace(SAMPLE, download=download)
+    encoder = replace(SAMPLE.encoder, modalities=("text", "image"))
+    return replace(SAMPLE, download=download, encoder=encoder)
 
 
 def test_texts_per_product_follow_the_columns_and_max_texts():
@@ -72,7 +73,7 @@ def test_each_text_takes_a_pass_of_the_encoder_and_a_row():
     assert four.product(2).forward - one.product(2).forward == pytest.approx(3 * text)
     assert four.rows(2) - one.rows(2) == 3
     assert four.input_bytes(2) - one.input_bytes(2) == 3 * one.encoders["text"].stored
-    assert one.longest == four.longest == 8 + params.download.max_images + 1
+    assert one.longest == four.longest == 8 + params.download.max_images
 
 
 def test_nothing_known_asks_for_the_products():
