@@ -269,6 +269,10 @@ def recommend(
         bool, typer.Option("--basket", help="all that is given is one question, a basket")
     ] = False,
     title: Annotated[str, typer.Option(help="title of a product that is not in the catalog")] = "",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="a text of it beside the title, such as its description; repeatable"),
+    ] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(help="its picture, a file; may be given more than once", readable=False),
@@ -301,7 +305,7 @@ def recommend(
         bool, typer.Option("--fold", help="only the best of the variants of one product")
     ] = False,
     why: Annotated[
-        bool, typer.Option("--why", help="parts of the scores, and the pictures and titles behind")
+        bool, typer.Option("--why", help="parts of the scores, and the pictures and texts behind")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="lines of JSON, also on a terminal")] = False,
     out: Annotated[Path | None, typer.Option(help="file for lines of JSON", readable=False)] = None,
@@ -316,7 +320,7 @@ def recommend(
     \b
     mufin recommend B000000000 --k 5
     mufin recommend B000000000 B000000004 --basket --where 'price<=20' --where in_stock=true
-    mufin recommend --title "Mug, small" --image front.jpg --why
+    mufin recommend --title "Mug, small" --text "Stoneware, 0.2 l" --image front.jpg --why
     mufin recommend --all --out related.jsonl
     """
     from mufin.commands.recommend import Request
@@ -327,6 +331,7 @@ def recommend(
         every=every,
         basket=basket,
         title=title,
+        texts=text or (),
         images=image or (),
         category=category or (),
         k=k,
@@ -362,8 +367,8 @@ def predict(
     """Answer all products of a file, one row per line; after a kill, the same command continues.
 
     A line is {"uid": ...} for a product of the catalog, or a new product: {"id": any text, "title":
-    ..., "images": [paths relative to the file], "category": [...]}. The columns of the answers are
-    id, labels (uids, the best first), score and fallback.
+    ..., "texts": [a description, ...], "images": [paths relative to the file], "category": [...]}.
+    The columns of the answers are id, labels (uids, the best first), score and fallback.
 
     \b
     mufin predict products.jsonl related.parquet --k 20

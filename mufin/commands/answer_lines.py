@@ -96,8 +96,8 @@ def _json(answer: Answer, why: bool) -> dict[str, object]:
         out["parts"] = {name: round(part, 4) for name, part in answer.parts.items()}
         out["why"] = [
             {
-                "query": _descriptor(reason.query),
-                "answer": _descriptor(reason.answer),
+                "query": reason.query.content(),
+                "answer": reason.answer.content(),
                 "weight": round(reason.weight, 4),
                 "by": reason.by,
             }
@@ -106,14 +106,11 @@ def _json(answer: Answer, why: bool) -> dict[str, object]:
     return out
 
 
-def _descriptor(descriptor: Descriptor) -> dict[str, object]:
-    return {"uid": descriptor.uid, "kind": descriptor.kind, "number": descriptor.number}
-
-
 def _name(descriptor: Descriptor) -> str:
-    """Such as `B000000001 picture 2`."""
-    number = f" {descriptor.number + 1}" if descriptor.kind == "picture" else ""
-    return f"{descriptor.uid or 'new product'} {descriptor.kind}{number}"
+    """Such as `B000000001 picture 2`, and of a text its first words."""
+    number = f" {descriptor.number + 1}" if descriptor.kind in ("picture", "text") else ""
+    words = f' "{descriptor.text}"' if descriptor.text else ""
+    return f"{descriptor.uid or 'new product'} {descriptor.kind}{number}{words}"
 
 
 def _cut(text: str, width: int) -> str:

@@ -50,7 +50,7 @@ class Answering:
             return None
         if line.uid is not None:
             return Query(uids=(line.uid,), k=self.k)
-        return Query(new=NewProduct(line.title, pictures, line.category), k=self.k)
+        return Query(new=NewProduct(line.title, pictures, line.category, line.texts), k=self.k)
 
     def _rows(self, group: Group) -> Iterator[dict]:
         asked = [(line, self._query(line, pictures)) for line, pictures in group]

@@ -18,7 +18,8 @@ from mufin.settings_file import regular_bytes
 
 LONGEST = 2**20  # bytes of a line
 MOST_IMAGES = 100  # of a line
-KEYS = ("uid", "id", "title", "images", "category")
+MOST_TEXTS = 100  # of a line
+KEYS = ("uid", "id", "title", "texts", "images", "category")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Line:
     title: str = ""
     images: tuple[Path, ...] = ()
     category: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()  # beside the title
     problem: str = ""  # what is wrong with the line, and the remedy
 
     def refused(self, problem: str) -> Line:
@@ -132,16 +134,17 @@ class Reader:
                     "give id, title and images"
                 )
             return replace(line, uid=said["uid"])
-        title, images = said.get("title") or "", _texts(said, "images")
+        title = said.get("title") or ""
         if not _is_text(title):
             raise ValueError(f"its title is {shown(title)}; give a text")
-        if len(images) > MOST_IMAGES:
-            raise ValueError(f"it has {len(images):,} images; give at most {MOST_IMAGES}")
-        if not title.strip() and not images:
-            raise ValueError("it has neither title nor images; give one of them")
+        texts = _texts(said, "texts", MOST_TEXTS)
+        images = _texts(said, "images", MOST_IMAGES)
+        if not images and not any(text.strip() for text in (title, *texts)):
+            raise ValueError("it has neither title, texts nor images; give one of them")
         folder = self.source.parent
         paths = tuple(folder / name for name in images)
-        return replace(line, title=title, images=paths, category=_texts(said, "category"))
+        category = _texts(said, "category")
+        return replace(line, title=title, texts=texts, images=paths, category=category)
 
     def _looked(self, line: Line, path: Path, digest: hashlib._Hash) -> Line:
         """The line, which has a problem if a picture is not there; hashes its size and time."""
@@ -183,10 +186,13 @@ def _check_keys(said: dict) -> None:
         raise ValueError(f"it has uid and {others[0]}; give uid, or id with {others[0]}")
 
 
-def _texts(said: dict, name: str) -> tuple[str, ...]:
+def _texts(said: dict, name: str, most: int | None = None) -> tuple[str, ...]:
+    """The list of texts of that name; raises ValueError if it has more than `most`."""
     values = said.get(name) or []
     if not isinstance(values, list) or not all(map(_is_text, values)):
         raise ValueError(f"its {name} is {shown(values)}; give a list of texts")
+    if most is not None and len(values) > most:
+        raise ValueError(f"it has {len(values):,} {name}; give at most {most}")
     return tuple(values)
 
 

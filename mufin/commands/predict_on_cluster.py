@@ -35,6 +35,7 @@ LINES = pa.schema(
         ("id", pa.string()),
         ("uid", pa.string()),
         ("title", pa.string()),
+        ("texts", pa.list_(pa.string())),
         ("category", pa.list_(pa.string())),
         ("problem", pa.string()),
         ("pictures", pa.list_(pa.large_binary())),
@@ -115,13 +116,14 @@ def read_lines(path: Path) -> Iterator[Group]:
 
 
 def _row(line: Line, pictures: tuple[bytes, ...]) -> dict:
-    names = ("number", "id", "uid", "title", "category", "problem")
+    names = ("number", "id", "uid", "title", "texts", "category", "problem")
     return {name: getattr(line, name) for name in names} | {"pictures": pictures}
 
 
 def _line(row: dict) -> tuple[Line, tuple[bytes, ...]]:
     pictures = tuple(row.pop("pictures"))
-    return Line(**row | {"category": tuple(row["category"])}), pictures
+    lists = {name: tuple(row[name]) for name in ("texts", "category")}
+    return Line(**row | lists), pictures
 
 
 def send_home(home: Path, store: Store) -> str:

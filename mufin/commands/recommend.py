@@ -34,6 +34,7 @@ class Request:
     every: bool = False
     basket: bool = False
     title: str = ""
+    texts: Sequence[str] = ()
     images: Sequence[Path] = ()
     category: Sequence[str] = ()
     k: int = 10
@@ -51,7 +52,7 @@ class Request:
     @property
     def new(self) -> bool:
         """Whether a product is described that is not in the catalog."""
-        return bool(self.title or self.images or self.category)
+        return bool(self.title or self.texts or self.images or self.category)
 
 
 def recommend(request: Request) -> None:
@@ -63,7 +64,8 @@ def recommend(request: Request) -> None:
     new = None
     if request.new:
         pictures = tuple(_picture(path, settings.download.max_bytes) for path in request.images)
-        new = NewProduct(request.title, pictures, tuple(request.category))
+        category, texts = tuple(request.category), tuple(request.texts)
+        new = NewProduct(request.title, pictures, category, texts)
     candidates = None if request.candidates is None else _candidates(request.candidates)
     recommender = load(request.home)
     info = recommender.info()
@@ -83,12 +85,15 @@ def recommend(request: Request) -> None:
 def _check(request: Request) -> None:
     """Raises MufinError for words that do not go together."""
     if not (request.uids or request.every or request.new):
-        raise MufinError("no product is given; give product ids, or --all, --title or --image")
+        raise MufinError(
+            "no product is given; give product ids, or --all, --title, --text or --image"
+        )
     if request.every and (request.uids or request.basket):
         other = "--basket" if request.basket else shown(request.uids[0])
         raise MufinError(f"--all and {other} are given; give one of them")
     for name, text in (
         ("--title", request.title),
+        *(("--text", text) for text in request.texts),
         *(("--category", name) for name in request.category),
         *(("a product id", uid) for uid in (*request.uids, *request.avoid, *request.exclude)),
     ):

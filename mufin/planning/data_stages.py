@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mufin.planning import machine as rates
-from mufin.planning.encoders import whole_image_step
+from mufin.planning.encoders import MARKS, whole_image_step
 from mufin.planning.run import BF16, FLOAT, INT, LONG, TABLES, Run
 from mufin.planning.work import Held, Phase, Stage, Work
 from mufin.training.self_supervision import BATCH as PRODUCTS
@@ -44,7 +44,7 @@ def download(run: Run) -> Stage:
 def _tables(run: Run) -> float:
     """Bytes of the raw tables: titles, references of pictures, related ids (Parquet, zstd)."""
     s = run.sizes
-    return s.products * (20 + 2 * s.tokens) + s.references * 25 + s.pairs * 6
+    return s.products * (20 + 2 * s.texts * s.tokens) + s.references * 25 + s.pairs * 6
 
 
 def curate(run: Run) -> Stage:
@@ -69,7 +69,7 @@ def curate(run: Run) -> Stage:
             read=images * s.picture_bytes,
         ),
     ]
-    rows = s.products * (20 + 2 * s.tokens) + s.references * KEY / 2
+    rows = s.products * (20 + 2 * s.texts * s.tokens) + s.references * KEY / 2
     return Stage("curate", [Phase("clean", work, held)], {"data/curated": rows + pairs * 3})
 
 
@@ -94,13 +94,21 @@ def precomputed_files(run: Run) -> dict[str, float]:
         out["pixels" if image.kind == "inputs" else "image_inputs"] = s.images * image.stored
         out["image_rows"] = s.references * INT + s.products * LONG
     if "text" in e.modalities:
-        out["tokens"] = s.products * (e.text.max_tokens + 1.0) * INT
+        out["tokens"] = _tokens(run)
         if n.encoders["text"].kind != "inputs":
-            out["text_inputs"] = s.products * n.encoders["text"].stored
+            out["text_inputs"] = s.all_texts * n.encoders["text"].stored
     if "lexical" in e.modalities:
-        out["lexical"] = s.products * (LONG + s.tokens * INT)
+        out["lexical"] = s.products * (LONG + s.texts * s.tokens * INT)
     out["encoders"] = sum(x.parameters for x in n.encoders.values()) * float(FLOAT)
     return out
+
+
+def _tokens(run: Run) -> float:
+    """Bytes of the tokens: padded rows of titles, or those of all texts in turn."""
+    s, most = run.sizes, run.params.encoder.text.max_tokens
+    if s.most_texts == 1:
+        return s.products * (most + 1.0) * INT
+    return s.all_texts * (min(s.tokens + MARKS, most) + 1) * INT + s.products * LONG
 
 
 def _pictures(run: Run) -> list[Phase]:
@@ -150,17 +158,17 @@ def _batch(run: Run) -> float:
 
 def _titles(run: Run) -> Phase:
     s, e = run.sizes, run.params.encoder
-    text = s.products * (70 + TITLE * s.tokens)
+    text = s.all_texts * (70 + TITLE * s.tokens)
     held = [*run.libraries(), Held("titles", text, "curate.max_products")]
-    work = [Work(what="tokens", core_seconds=s.products / rates.TITLES)]
+    work = [Work(what="tokens", core_seconds=s.all_texts / rates.TITLES)]
     if "text" in e.modalities:
         encoder = run.network.encoders["text"]
         held.append(Held("weights of E_T", encoder.parameters * 4.0, "encoder.text.name", True))
-        held.append(Held("tokens", s.products * (e.text.max_tokens + 1.0) * INT))
-        work.append(Work(what="frozen part of E_T", flop=s.products * encoder.frozen))
+        held.append(Held("tokens", _tokens(run)))
+        work.append(Work(what="frozen part of E_T", flop=s.all_texts * encoder.frozen))
         if encoder.kind == "descriptors":
-            held.append(Held("descriptors of titles", s.products * encoder.stored))
+            held.append(Held("descriptors of titles", s.all_texts * encoder.stored))
     if "lexical" in e.modalities:
-        words = s.products * s.tokens * (LONG * 2 + 60)
+        words = s.all_texts * s.tokens * (LONG * 2 + 60)
         held.append(Held("title words", words, "encoder.lexical.ngrams"))
     return Phase("titles", work, held)

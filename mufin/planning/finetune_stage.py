@@ -153,7 +153,7 @@ def _lists(run: Run) -> list[Held]:
 
 def _outputs(run: Run, network: Network) -> Held:
     s, size = run.sizes, 0.0
-    counts = {"image": s.images, "text": s.products}
+    counts = {"image": s.images, "text": s.all_texts}
     for name, e in network.encoders.items():
         if e.kind != "descriptors":
             size += counts[name] * e.width * float(FLOAT)
@@ -162,7 +162,7 @@ def _outputs(run: Run, network: Network) -> Held:
 
 def _encode_once(run: Run, network: Network) -> Work:
     s, flop = run.sizes, 0.0
-    counts = {"image": s.images, "text": s.products}
+    counts = {"image": s.images, "text": s.all_texts}
     for name, e in network.encoders.items():
         flop += counts[name] * e.trained.forward
     return Work(what="encoders", flop=network.members * flop)

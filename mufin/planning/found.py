@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from mufin.artifacts.files import artifact_json
+from mufin.artifacts.texts import NAME as TEXTS
 
 
 def sizes_in(home: Path) -> dict[str, float]:
@@ -31,7 +32,7 @@ def _curated(folder: Path) -> dict[str, float]:
     references = _values(folder / "products.parquet", "images")
     pairs, products = _values(folder / "train.parquet", "labels"), max(counts["products"], 1)
     unseen = folder / "unseen/labels.parquet"
-    return {
+    return _texts(folder, products) | {
         **counts,
         **splits,
         "unseen": _rows(unseen) if unseen.exists() else 0,
@@ -47,11 +48,18 @@ def _raw(folder: Path) -> dict[str, float]:
     products = _rows(folder / "products.parquet")
     references = _values(folder / "products.parquet", "images")
     out = {"products": float(products), "pictures": references / max(products, 1)}
+    out |= _texts(folder, max(products, 1))
     store = list((folder / "images").glob("part-*.parquet"))
     if count := sum(_rows(path) for path in store):
         out["images"] = count
         out["picture_bytes"] = sum(path.stat().st_size for path in store) / count
     return out
+
+
+def _texts(folder: Path, products: int) -> dict[str, float]:
+    """Texts per product where there are some beside titles, which all products are said to have."""
+    path = folder / TEXTS
+    return {"texts": 1 + _values(path, "texts") / products} if path.is_file() else {}
 
 
 def _precomputed(manifest: Path) -> dict[str, float]:
@@ -60,6 +68,8 @@ def _precomputed(manifest: Path) -> dict[str, float]:
         out["images"] = float(count)
     if tokens := (said.get("text") or {}).get("mean_tokens"):
         out["tokens"] = max(float(tokens) - 2, 1)  # [CLS] and [SEP] are counted there
+    if texts := (said.get("text") or {}).get("texts"):
+        out["texts"] = texts / max(said["products"], 1)
     for name in ("terms", "vocabulary"):
         if count := (said.get("text") or {}).get(name):
             out[name] = float(count)

@@ -25,13 +25,14 @@ FLOAT = 4  # bytes of a number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """One member of the ensemble. A bag has `title_rows` rows and one per picture."""
+    """One member of the ensemble. A bag has `text_rows` rows on average, and one per picture."""
 
     encoders: dict[str, EncoderCost]
     projections: dict[str, int]  # parameters from the width of each encoder to D
     dim: int  # D
     members: int
-    title_rows: int
+    texts: float  # per product that E_T reads
+    text_rows: float  # of texts and of their words
     pictures_in_bags: bool
     longest: int  # rows of the largest bag, to which the bags of a batch are padded
     label_longest: int  # rows of the largest bag of a label
@@ -51,11 +52,11 @@ class Network:
 
     def rows(self, pictures: float) -> float:
         """Rows of a bag with so many pictures, without padding."""
-        return self.title_rows + (pictures if self.pictures_in_bags else 0.0)
+        return self.text_rows + (pictures if self.pictures_in_bags else 0.0)
 
     def product(self, pictures: float, encoders: dict[str, EncoderCost] | None = None) -> Cost:
         """A product with so many pictures, encoded to its bag X^1 (`nn.mufin`, `bag`)."""
-        cost, counts = self.self_attention, {"text": 1.0, "image": pictures}
+        cost, counts = self.self_attention, {"text": self.texts, "image": pictures}
         for name, encoder in (encoders or self.encoders).items():
             learnt = 2.0 * self.projections[name]  # operations of a learnt projection
             projected = encoder.trained.plus(Cost(learnt, 3 * learnt))
@@ -64,7 +65,7 @@ class Network:
 
     def input_bytes(self, pictures: float, encoders: dict[str, EncoderCost] | None = None) -> float:
         """Bytes of what a product's encoders read (`corpus.descriptors`)."""
-        counts = {"text": 1.0, "image": pictures}
+        counts = {"text": self.texts, "image": pictures}
         return sum(counts[name] * e.stored for name, e in (encoders or self.encoders).items())
 
     @property
@@ -88,9 +89,10 @@ def network_of(params: Params, sizes: Sizes) -> Network:
     lexical = "lexical" in e.modalities
     fused = e.fuses_early or e.text.kind == "visualbert"
     in_bags = "image" in e.modalities and (not fused or e.fusion == "both")
-    title_rows = int("text" in e.modalities or fused) + int(lexical)
-    longest = max(title_rows + (sizes.longest if in_bags else 0), 1)
-    of_label = longest if sizes.label_pictures else max(title_rows, 1)
+    read = "text" in e.modalities or fused
+    most_rows = read * sizes.most_texts + int(lexical)
+    longest = max(most_rows + (sizes.longest if in_bags else 0), 1)
+    of_label = longest if sizes.label_pictures else max(most_rows, 1)
     with META:
         a_s, a_c = _self_attention(params), _cross_attention(params)
     pairs = _pair_costs(a_c, longest, of_label, dim)
@@ -99,7 +101,8 @@ def network_of(params: Params, sizes: Sizes) -> Network:
         projections=_projections(params, encoders),
         dim=dim,
         members=params.members,
-        title_rows=title_rows,
+        texts=sizes.texts,
+        text_rows=read * sizes.texts + int(lexical),
         pictures_in_bags=in_bags,
         longest=longest,
         label_longest=of_label,

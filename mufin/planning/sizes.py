@@ -75,8 +75,10 @@ class Sizes:
     label_pictures: float  # per label
     longest: int  # pictures of the product that has most
     relations: float  # labels per train datapoint
-    tokens: float  # per title
+    tokens: float  # per text
     picture_bytes: float  # of a file
+    texts: float = 1.0  # per product, its title included
+    most_texts: int = 1  # of the product that has most
     terms: int = 0  # title words with a learnt vector; 0: not known
     vocabulary: int = 0  # tokens of an E_T with random weights; 0: not known
     origins: dict[str, str] = field(default_factory=dict)  # field -> where it comes from
@@ -88,6 +90,11 @@ class Sizes:
         if self.label_pictures == self.pictures:
             return self.products * self.pictures
         return others * self.pictures + self.labels * self.label_pictures
+
+    @property
+    def all_texts(self) -> float:
+        """Texts of all products, titles included."""
+        return self.products * self.texts
 
     @property
     def pairs(self) -> float:
@@ -182,6 +189,10 @@ def _rules(params: Params, values: dict[str, float]) -> list[tuple[str, tuple[fl
     if "images" in values:
         pictures, origin = values["images"] / values["products"], "images per product"
     pictures = values.get("pictures", min(pictures, params.download.max_images))
+    d = params.download
+    named = 1 + len(d.columns.further_texts())  # a column of lists has more per product
+    further = named > 1 or values.get("texts", 1.0) > 1
+    most = d.max_texts if further else 1
     return [
         ("test", (test, asked)),
         ("valid", (valid, asked)),
@@ -194,5 +205,7 @@ def _rules(params: Params, values: dict[str, float]) -> list[tuple[str, tuple[fl
         ("images", (values["products"] * pictures, "pictures per product")),
         ("relations", (RELATIONS, "assumed, as in MUFIN Table 1")),
         ("tokens", (TOKENS, "assumed, as in MUFIN Table 1")),
+        ("texts", (min(named, most), "download.columns.texts" if further else "titles alone")),
+        ("most_texts", (most, "download.max_texts" if further else "titles alone")),
         ("picture_bytes", (PICTURE_BYTES, "assumed")),
     ]

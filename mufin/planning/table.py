@@ -75,7 +75,9 @@ def _sizes(plan: Plan) -> Iterator[str]:
     s = plan.run.sizes
     yield "sizes:"
     for name, value in asdict(s).items():
-        if name == "origins" or name in ("terms", "vocabulary") and not value:
+        unknown = name in ("terms", "vocabulary") and not value
+        titles_alone = name in ("texts", "most_texts") and s.most_texts == 1
+        if name == "origins" or unknown or titles_alone:
             continue
         text = f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
         yield f"  {NAMES[name]:32} {text:>14}  {s.origins.get(name, '')}".rstrip()
@@ -93,8 +95,10 @@ NAMES = {
     "label_pictures": "pictures per label",
     "longest": "pictures per product, at most",
     "relations": "labels per train datapoint",
-    "tokens": "tokens per title",
+    "tokens": "tokens per text",
     "picture_bytes": "bytes of a picture",
+    "texts": "texts per product",
+    "most_texts": "texts per product, at most",
     "terms": "title words with a vector",
     "vocabulary": "tokens of random E_T",
 }

@@ -42,8 +42,9 @@ def inputs_work(run: Run, steps: float, step: Parts, encoders: dict[str, Encoder
     the host that nothing else takes.
     """
     read, kept = 0.0, 0.6 * run.machine.host
+    texts = run.network.texts
     for name, stored in input_arrays(run, encoders).items():
-        wanted = steps * sum(c * (m if name == "image" else 1) for c, m in step)
+        wanted = steps * sum(c * (m if name == "image" else texts) for c, m in step)
         again = 0.0
         if stored and not run.store_on_gpu(stored):
             again = wanted * encoders[name].stored * max(1 - kept / stored, 0)
@@ -54,7 +55,7 @@ def inputs_work(run: Run, steps: float, step: Parts, encoders: dict[str, Encoder
 def input_arrays(run: Run, encoders: dict[str, EncoderCost]) -> dict[str, float]:
     """{modality: bytes} of the arrays that the training stages map into memory."""
     s = run.sizes
-    counts = {"image": s.images, "text": s.products}
+    counts = {"image": s.images, "text": s.all_texts}
     return {name: float(counts[name]) * e.stored for name, e in encoders.items()}
 
 
@@ -73,14 +74,17 @@ def step_held(
     share = BF16 if gpu else 1.0
     piece = 0.0
     if run.machine.recompute:
-        own_steps = {"text": sum(c for c, _ in step), "image": sum(c * m for c, m in step)}
+        own_steps = {
+            "text": n.texts * sum(c for c, _ in step),
+            "image": sum(c * m for c, m in step),
+        }
         piece = share * sum(
             e.trained.saved * min(PIECE, own_steps[name]) for name, e in encoders.items()
         )
         encoders = _as_trained(run, encoders)
     # A_S computes in float32; what encoders keep for the backward pass is in bf16 on a GPU
     saved = sum(c * n.self_attention.saved for c, _ in step)
-    own = {"text": 1.0, "image": 0.0}
+    own = {"text": n.texts, "image": 0.0}
     for name, e in encoders.items():
         saved += share * e.trained.saved * sum(c * (own[name] or m) for c, m in step)
     inputs = sum(c * n.input_bytes(m, encoders) for c, m in step)

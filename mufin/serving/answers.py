@@ -12,6 +12,12 @@ class Descriptor:
     uid: str | None  # of the product; None for one that is not in the catalog
     kind: str  # title, text, words or picture; a text is one beside the title
     number: int  # of the text or picture in its product, from 0; 0 for title and words
+    text: str = ""  # the first words of a text; '' for the other kinds
+
+    def content(self) -> dict[str, str | int | None]:
+        """As JSON: its fields; the words only of a text."""
+        names = ("uid", "kind", "number", *(("text",) if self.kind == "text" else ()))
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +53,4 @@ class Product:
     pictures: tuple[str, ...]  # keys in the image store
     answerable: bool  # whether it can be an answer
     live: bool  # whether it was added or changed after training
+    texts: tuple[str, ...] = ()  # beside the title, such as a description

@@ -17,6 +17,7 @@ from mufin.serving.answers import Product
 from mufin.serving.attributes import Attributes
 from mufin.serving.datapoints import Asked, Datapoints
 from mufin.serving.embedded import One
+from mufin.serving.kept_texts import kept_texts
 from mufin.serving.labels import Labels
 from mufin.serving.live_product import LiveProduct
 from mufin.serving.model import Model
@@ -34,6 +35,7 @@ class Live:
     category: tuple[str, ...]
     attributes: dict
     pictures: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 class Catalog:
@@ -80,6 +82,13 @@ class Catalog:
         live = self.live.get(uid)
         return self.model.title(self.model.row_of[uid]) if live is None else live.title
 
+    def texts(self, uid: str) -> tuple[str, ...]:
+        """The texts beside the title of a product, as the networks read them."""
+        live = self.live.get(uid)
+        if live is None:
+            return self.model.texts_of(self.model.row_of[uid])
+        return kept_texts(live.title, live.texts, self.model.most_texts)
+
     def knows(self, uid: str) -> bool:
         """Whether the catalog has the product."""
         row = self.model.row_of.get(uid)
@@ -93,9 +102,8 @@ class Catalog:
         answerable = label is not None and bool(self.labels.answerable()[label])
         live = self.live.get(uid)
         if live is not None:
-            return Product(
-                uid, live.title, live.category, live.attributes, live.pictures, answerable, True
-            )
+            content = (live.title, live.category, live.attributes, live.pictures)
+            return Product(uid, *content, answerable, True, live.texts)
         model, row = self.model, self.model.row_of[uid]
         return Product(
             uid,
@@ -105,6 +113,7 @@ class Catalog:
             model.picture_keys(row),
             answerable,
             False,
+            model.texts_of(row),
         )
 
     def picture(self, key: str) -> bytes | None:
@@ -152,15 +161,16 @@ class Catalog:
         if own is not None:
             embedded = _searching(own.embedded, own.found)
         contents = tuple(c for key in live.pictures if (c := self.picture(key)) is not None)
-        new = NewProduct(live.title, contents, live.category)
+        new = NewProduct(live.title, contents, live.category, live.texts)
         return Asked(live.title, uid, -1, new, embedded, live.category)
 
     def _as_trained(self, uid: str, live: Live) -> bool:
-        """Whether the model has the product with this title and these pictures."""
-        row = self.model.row_of.get(uid)
+        """Whether the model has the product with this title, these texts and these pictures."""
+        model, row = self.model, self.model.row_of.get(uid)
         if row is None:
             return False
-        return (live.title, live.pictures) == (self.model.title(row), self.model.picture_keys(row))
+        trained = (model.title(row), model.texts_of(row), model.picture_keys(row))
+        return (live.title, live.texts, live.pictures) == trained
 
     @cached_property
     def variants(self) -> Variants:
@@ -188,8 +198,7 @@ class Catalog:
         """Raises QueryError if the product cannot be in the catalog; what is read is remembered."""
         self.attributes.check(product.attributes)
         if not self._same(product):
-            new = NewProduct(product.title, product.pictures, product.category)
-            self.datapoints.new_products.check(new)
+            self.datapoints.new_products.check(_new(product))
 
     def prepared(
         self, products: Sequence[LiveProduct], known: Mapping[str, Embedding] | None = None
@@ -208,7 +217,7 @@ class Catalog:
         }
         fresh = [p for uid, p in last.items() if out[uid] is None and not self._same(p)]
         if fresh:
-            new = [NewProduct(p.title, p.pictures, p.category) for p in fresh]
+            new = [_new(product) for product in fresh]
             embedded = found = self.datapoints.embed_new(new)
             if self.model.predictor.retrievers is not None:
                 found = self.datapoints.embed_for_search(new)
@@ -216,12 +225,15 @@ class Catalog:
         return [(product, out[uid]) for uid, product in last.items()]
 
     def _same(self, product: LiveProduct) -> bool:
-        """Whether it is an answer already, with this title and these pictures."""
+        """Whether it is an answer already, with this title, these texts and these pictures."""
         label, keys = self.label(product.uid), tuple(map(key_of, product.pictures))
         if not self.knows(product.uid) or label is None or not self.labels.answerable()[label]:
             return False
         known = self.product(product.uid)
-        return known is not None and (known.title, known.pictures) == (product.title, keys)
+        if known is None:
+            return False
+        now = (known.title, known.texts, known.pictures)
+        return now == (product.title, product.texts, keys)
 
     def apply(self, prepared: Sequence[tuple[LiveProduct, Embedding]]) -> None:
         """Adds or changes the products that `prepared` returned."""
@@ -249,7 +261,7 @@ class Catalog:
         self.uses.update(keys)
         self._forget(product.uid)
         self.live[product.uid] = Live(
-            product.title, product.category, dict(product.attributes), keys
+            product.title, product.category, dict(product.attributes), keys, product.texts
         )
 
     def _forget(self, uid: str) -> None:
@@ -270,6 +282,10 @@ class Catalog:
 
 
 NEAR = 20_000  # uids among which a near one is looked for: all take seconds where there are many
+
+
+def _new(product: LiveProduct) -> NewProduct:
+    return NewProduct(product.title, product.pictures, product.category, product.texts)
 
 
 def _searching(embedded: One, found: One) -> One:

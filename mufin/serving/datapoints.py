@@ -55,6 +55,7 @@ class Datapoints:
             self.predictor.device,
             self.predictor.precision,
             model.fast,
+            model.most_texts,
         )
 
     @cached_property

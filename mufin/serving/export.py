@@ -29,7 +29,7 @@ from mufin.serving import onnx_graphs
 from mufin.serving.faiss_rows import FLAT, HNSW, write_faiss
 from mufin.serving.model import Model, load_model
 from mufin.serving.onnx_graphs import Graph, write_graph
-from mufin.serving.vector_tables import write_bags, write_labels, write_rows
+from mufin.serving.vector_tables import titled_labels, write_bags, write_labels, write_rows
 
 FACTS = "export.json"
 FORMAT = 1  # of export.json
@@ -143,10 +143,11 @@ def _vectors(model: Model, scratch: Path) -> Iterator[str]:
     index = model.predictor.index
     write_labels(model, scratch / "labels.parquet")
     yield f"labels.parquet: {len(index):,} labels"
-    write_rows(index, scratch / "rows.parquet")
+    titled = titled_labels(model)
+    write_rows(index, scratch / "rows.parquet", titled)
     yield f"rows.parquet: {len(index.neighbours.source.label):,} rows of the search"
     if _attends(model.predictor.networks):
-        write_bags(index, scratch / "bags.parquet")
+        write_bags(index, scratch / "bags.parquet", titled)
         yield f"bags.parquet: {len(index.labels[0].rows):,} rows of bags"
 
 
@@ -254,6 +255,8 @@ def _query(model: Model, network: Mufin) -> dict:
     out: dict[str, dict] = {}
     if "text" in network.encoders:
         out["text"] = {"tokenizer": "tokenizer", "max_tokens": settings.text.max_tokens}
+        if model.texts is not None:
+            out["text"]["max_texts"] = model.most_texts
     if "lexical" in network.encoders:
         lexical = {"terms": "terms.json", "ngrams": settings.lexical.ngrams}
         out["lexical"] = lexical | {"word": WORD.pattern, "lower_case": True}

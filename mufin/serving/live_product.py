@@ -26,22 +26,22 @@ class LiveProduct:
     category: tuple[str, ...] = ()  # from the widest to the narrowest
     attributes: dict[str, Scalar] = field(default_factory=dict)  # for `where`
     pictures: tuple[bytes, ...] = ()  # encoded, such as the bytes of JPEG files
+    texts: tuple[str, ...] = ()  # beside the title, such as a description
 
     def __post_init__(self) -> None:
         check_uid(self.uid)
         _check_text("title", self.title)
-        if not isinstance(self.category, tuple):
-            raise QueryError(
-                "category", f"category is {shown(self.category)}; give a list of texts"
-            )
-        for level in self.category:
-            _check_text("category", level)
+        for name, values in (("category", self.category), ("texts", self.texts)):
+            if not isinstance(values, tuple):
+                raise QueryError(name, f"{name} is {shown(values)}; give a list of texts")
+            for text in values:
+                _check_text(name, text)
         if not isinstance(self.attributes, dict):
             raise QueryError(
                 "attributes", f"attributes is {shown(self.attributes)}; give names and their values"
             )
-        values = {name: _attribute(name, value) for name, value in self.attributes.items()}
-        object.__setattr__(self, "attributes", values)
+        checked = {name: _attribute(name, value) for name, value in self.attributes.items()}
+        object.__setattr__(self, "attributes", checked)
         if not isinstance(self.pictures, tuple):
             raise QueryError("pictures", "pictures is not a list; give the bytes of each picture")
         for number, picture in enumerate(self.pictures):

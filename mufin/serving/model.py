@@ -18,6 +18,7 @@ from mufin.artifacts.attributes import UID, read_attributes
 from mufin.artifacts.contents import contents_of
 from mufin.artifacts.precomputed import Precomputed
 from mufin.artifacts.tables import read_table, wide
+from mufin.artifacts.texts import further_texts
 from mufin.params import Params, load_params
 from mufin.ranking.mix import Mix
 from mufin.ranking.mix_file import load_mix
@@ -37,6 +38,7 @@ class Model:
     mix: Mix
     products: pa.Table  # data/curated/products.parquet, `wide`
     attributes: pa.Table  # the columns that were kept, row for row with the products; `wide`
+    texts: pa.ChunkedArray | None  # (P,) lists of texts beside the title; None: no product has any
     uids: list[str]  # of all products
     row_of: dict[str, int]  # by uid
     label_of_row: np.ndarray  # (P,) int32 the label that each product is, -1 for none
@@ -46,6 +48,15 @@ class Model:
 
     def title(self, row: int) -> str:
         return self.products["title"][row].as_py()
+
+    def texts_of(self, row: int) -> tuple[str, ...]:
+        """The texts beside the title, as the networks read them."""
+        return () if self.texts is None else tuple(self.texts[row].as_py())
+
+    @property
+    def most_texts(self) -> int:
+        """Texts that a product has at most, its title included."""
+        return self.params.download.max_texts
 
     def category(self, row: int) -> tuple[str, ...]:
         return tuple(self.products["category"][row].as_py() or ())
@@ -81,6 +92,9 @@ def load_model(home: Path, fast: bool = False) -> Model:
     label_of_row[predictor.index.products] = np.arange(len(predictor.index))
     uids = products["uid"].to_pylist()
     attributes = wide(read_attributes(home / "data/curated").drop_columns([UID]))
+    texts = further_texts(home / "data/curated")
+    if texts is not None:
+        texts = wide(pa.table({"texts": texts}))["texts"]
     _give_back()
     return Model(
         home=home,
@@ -90,6 +104,7 @@ def load_model(home: Path, fast: bool = False) -> Model:
         mix=mix,
         products=products,
         attributes=attributes,
+        texts=texts,
         uids=uids,
         row_of={uid: row for row, uid in enumerate(uids)},
         label_of_row=label_of_row,

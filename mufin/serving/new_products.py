@@ -10,7 +10,6 @@ import torch
 
 from mufin import runtime
 from mufin.artifacts.precomputed import Precomputed
-from mufin.corpus.cleaning import clean_title
 from mufin.corpus.decoding import decode_each
 from mufin.corpus.descriptors import DescriptorStore
 from mufin.corpus.image_store import key_of
@@ -22,6 +21,7 @@ from mufin.nn.given_vectors import GivenVectors
 from mufin.nn.vision_language import load_encoder
 from mufin.params import EncoderParams
 from mufin.ragged import Lists
+from mufin.serving.kept_texts import kept_texts
 from mufin.serving.onnx_encoders import OnnxEncoder, fast_encoder
 from mufin.serving.query import NewProduct, QueryError
 from mufin.serving.remembered import Remembered
@@ -33,8 +33,9 @@ TOGETHER = 64  # pictures in a pass of the frozen part of E_V
 class NewProducts:
     """Makes stores of new products, by the encoders that the stage precompute saved.
 
-    With `fast`, on a CPU, their frozen parts run in ONNX Runtime; see `onnx_encoders`. Raises
-    ArtifactError if one is missing.
+    With `fast`, on a CPU, their frozen parts run in ONNX Runtime; see `onnx_encoders`. A product
+    has at most `most_texts` texts, its title included; None: any number. Raises ArtifactError if an
+    encoder is missing.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class NewProducts:
         device: torch.device,
         precision: torch.dtype,
         fast: bool = False,
+        most_texts: int | None = None,
     ):
         self.settings, self.device, self.precision = settings, device, precision
+        self.most_texts = most_texts
         self.fast = fast and device.type == "cpu" and precision == torch.float32
         names = settings.modalities
         self.image: Encoder | OnnxEncoder | None = None
@@ -87,7 +90,7 @@ class NewProducts:
 
     def store(self, products: Sequence[NewProduct]) -> DescriptorStore:
         """A store of these products, row for row; raises QueryError for a broken picture."""
-        texts = _texts(products)
+        texts = self._texts(products)
         text: tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Lists] | None = None
         if self.text is not None:
             inputs = self._inputs_of(texts.all)
@@ -95,6 +98,14 @@ class NewProducts:
         lexical = None if self.terms is None else self._words(texts)
         images = None if self.image is None else self._pictures([p.pictures for p in products])
         return DescriptorStore.of_arrays(len(products), text=text, lexical=lexical, images=images)
+
+    def _texts(self, products: Sequence[NewProduct]) -> Texts:
+        """The texts of new products; further ones, if there are any, as in curate."""
+        titles = [product.title for product in products]
+        if not any(product.texts for product in products):
+            return Texts.of(titles, None)
+        further = [list(kept_texts(p.title, p.texts, self.most_texts)) for p in products]
+        return Texts.of(titles, further)
 
     def _words(self, texts: Texts) -> Lists:
         """(n,) rows: the ids of the lexical terms of each product."""
@@ -173,18 +184,6 @@ class NewProducts:
 
     def _frozen(self, encoder: Encoder | OnnxEncoder, *inputs: torch.Tensor) -> np.ndarray:
         return frozen_inputs(encoder, inputs, self.device, self.precision)
-
-
-def _texts(products: Sequence[NewProduct]) -> Texts:
-    """The texts of new products; further ones, if there are any, cleaned as in curate."""
-    titles = [product.title for product in products]
-    if not any(product.texts for product in products):
-        return Texts.of(titles, None)
-    further = []
-    for product in products:
-        cleaned = dict.fromkeys(clean_title(text) for text in product.texts)
-        further.append([text for text in cleaned if text != product.title])
-    return Texts.of(titles, further)
 
 
 def read_pixels(contents: Sequence[bytes], size: int) -> np.ndarray:

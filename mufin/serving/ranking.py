@@ -16,7 +16,9 @@ from mufin.serving.answers import Answer
 from mufin.serving.catalog import Catalog
 from mufin.serving.datapoints import Asked
 from mufin.serving.embedded import joined, one_of
+from mufin.serving.kept_texts import kept_texts
 from mufin.serving.popular import popular
+from mufin.serving.query import NewProduct
 from mufin.serving.questions import Question
 from mufin.serving.reasons import Named, reasons
 
@@ -241,6 +243,12 @@ class Ranker:
         )
         return _Ranked(labels, scores.astype(np.float32), {"popularity": scores})
 
+    def _named(self, of: Asked) -> Named:
+        if of.uid is not None:
+            return Named(of.uid, bool(of.title), self.catalog.texts(of.uid))
+        new, most = of.new or NewProduct(), self.catalog.model.most_texts
+        return Named(None, bool(of.title), kept_texts(new.title, new.texts, most))
+
     def _worded(
         self,
         question: Question,
@@ -252,8 +260,10 @@ class Ranker:
         uids = [self.catalog.uid(int(label)) for label in ranked.labels]
         why: Iterable = [()] * len(uids)
         if question.query.reasons and members and uids:
-            of_members = [Named(of.uid, bool(of.title)) for of in (asked[r][0] for r in members)]
-            answers = [Named(uid, bool(self.catalog.title(uid))) for uid in uids]
+            of_members = [self._named(asked[row][0]) for row in members]
+            answers = [
+                Named(uid, bool(self.catalog.title(uid)), self.catalog.texts(uid)) for uid in uids
+            ]
             x = _take(embedded, members)
             why = reasons(self.labels, x, of_members, ranked.labels, answers)
         return [

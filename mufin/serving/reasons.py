@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from mufin.serving.answers import Descriptor, Reason
 from mufin.serving.labels import Labels
 
 SHOWN = 3  # pairs per answer, the strongest
+WORDS = 60  # characters of a text that its descriptor names
 ATTENTION, COSINE = "attention", "cosine"
 
 
@@ -25,6 +27,7 @@ class Named(NamedTuple):
 
     uid: str | None  # None for one that is not in the catalog
     titled: bool  # whether its first text is its title
+    texts: tuple[str, ...] = ()  # the others, as the networks read them
 
 
 def has_attention(networks: list[Mufin]) -> bool:
@@ -83,7 +86,7 @@ def _cosines(x: Bag, z: Bag) -> Tensor:
 
 def _descriptors(product: Named, kinds: np.ndarray) -> list[Descriptor | None]:
     """What is at each place of a bag; None for padding."""
-    uid, titled = product
+    uid = product.uid
     out: list[Descriptor | None] = []
     texts = pictures = 0
     for kind in kinds:
@@ -94,11 +97,14 @@ def _descriptors(product: Named, kinds: np.ndarray) -> list[Descriptor | None]:
             pictures += 1
         elif kind == LEXICAL:
             out.append(Descriptor(uid, "words", 0))
-        elif titled and not texts:
+        elif product.titled and not texts:
             out.append(Descriptor(uid, "title", 0))
             texts += 1
         else:
-            out.append(Descriptor(uid, "text", texts - titled))
+            number = texts - product.titled
+            # Early fusion reads pictures as the first text of a product that has none
+            said = product.texts[number] if number < len(product.texts) else ""
+            out.append(Descriptor(uid, "text", number, shorten(said, WORDS, placeholder=" ...")))
             texts += 1
     return out
 

@@ -52,7 +52,7 @@ class Recommender:
         uids: str | Sequence[str] = (),
         *,
         title: str = "",
-        texts: Sequence[str] = (),
+        texts: str | Sequence[str] = (),
         images: Sequence[bytes | str | Path] = (),
         category: Sequence[str] = (),
         k: int = 10,
@@ -75,7 +75,8 @@ class Recommender:
         new = None
         if title or len(texts) or len(images) or len(category):
             contents = tuple(_content(image) for image in images)
-            new = NewProduct(title, contents, tuple(category), tuple(texts))
+            more = (texts,) if isinstance(texts, str) else tuple(texts)
+            new = NewProduct(title, contents, tuple(category), more)
         query = Query(
             uids=(uids,) if isinstance(uids, str) else tuple(uids),
             new=new,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mufin.corpus.image_store import key_of
 from mufin.errors import MufinError, shown
-from mufin.serving import store_file
+from mufin.serving import store_file, store_rows
 from mufin.serving.live_product import Change, Delete, LiveProduct, Upsert
 
 
@@ -52,14 +52,14 @@ class ProductStore:
             return
         released: set[str] = set()  # keys of pictures that some product may have been the last of
         with self._transaction() as db:
-            seq = _last(db)
+            seq = store_rows.last(db)
             for number, change in enumerate(changes, seq + 1):
                 uid = change.uid if isinstance(change, Delete) else change.product.uid
-                released |= _remove(db, uid)
+                released |= store_rows.remove(db, uid)
                 if isinstance(change, Delete):
                     db.execute("INSERT INTO deleted VALUES (?, ?)", (number, uid))
                 else:
-                    _insert(db, number, change.product)
+                    store_rows.insert(db, number, change.product)
             db.executemany(
                 "DELETE FROM pictures WHERE key = ? "
                 "AND NOT EXISTS (SELECT 1 FROM used WHERE used.key = pictures.key)",
@@ -83,18 +83,18 @@ class ProductStore:
     def seq(self) -> int:
         """The number of the last change, 0 if there was none."""
         with self._reading() as db:
-            return _last(db)
+            return store_rows.last(db)
 
     def get(self, uid: str) -> LiveProduct | None:
         """The product of a uid, None if the store has none."""
         with self._reading() as db:
-            row = _found(db, "SELECT * FROM products WHERE uid = ?", uid)
+            row = store_rows.found(db, "SELECT * FROM products WHERE uid = ?", uid)
             return self._product(db, row) if row else None
 
     def keys(self, uid: str) -> tuple[str, ...]:
         """The keys of the pictures of a product, without their bytes."""
         with self._reading() as db:
-            row = _found(db, "SELECT keys FROM products WHERE uid = ?", uid)
+            row = store_rows.found(db, "SELECT keys FROM products WHERE uid = ?", uid)
             return tuple(json.loads(row[0])) if row else ()
 
     def picture(self, key: str) -> bytes | None:
@@ -120,7 +120,7 @@ class ProductStore:
         found = {}
         with self._reading() as db:
             for uid in uids:
-                row = _found(db, query, uid, model)
+                row = store_rows.found(db, query, uid, model)
                 if row and zlib.crc32(row[0]) == row[1]:  # else damaged: computed again
                     found[uid] = row[0]
         return found
@@ -135,7 +135,7 @@ class ProductStore:
         """
         query = "INSERT OR REPLACE INTO vectors SELECT seq, ?, ?, ? FROM products WHERE uid = ?"
         with self._transaction() as db:
-            last = _last(db) if as_of is None else as_of
+            last = store_rows.last(db) if as_of is None else as_of
             db.executemany(
                 f"{query} AND seq <= ?",
                 [(model, v, zlib.crc32(v), uid, last) for uid, v in vectors.items()],
@@ -230,8 +230,9 @@ class ProductStore:
 
     def _product(self, db: sqlite3.Connection, row: tuple) -> LiveProduct:
         *values, expected = row
-        _, uid, title, category, attributes, keys = values
-        if store_file.digest(tuple(values)) != expected:
+        seq, uid, title, category, attributes, keys = values
+        texts = store_rows.texts_of(db, seq)
+        if store_file.digest(tuple(values), texts) != expected:
             raise store_file.damaged(self.path, f"product {shown(uid)} has other values")
         pictures = []
         for key in json.loads(keys):
@@ -239,55 +240,18 @@ class ProductStore:
                 raise store_file.damaged(self.path, f"product {shown(uid)} lacks a picture")
             pictures.append(content)
         return LiveProduct(
-            uid, title, tuple(json.loads(category)), json.loads(attributes), tuple(pictures)
+            uid,
+            title,
+            tuple(json.loads(category)),
+            json.loads(attributes),
+            tuple(pictures),
+            () if texts is None else tuple(json.loads(texts)),
         )
 
     def _picture(self, db: sqlite3.Connection, key: str) -> bytes | None:
-        row = _found(db, "SELECT content FROM pictures WHERE key = ?", key)
+        row = store_rows.found(db, "SELECT content FROM pictures WHERE key = ?", key)
         if row is None:
             return None
         if key_of(row[0]) != key:
             raise store_file.damaged(self.path, f"the picture {key} has other bytes")
         return row[0]
-
-
-def _found(db: sqlite3.Connection, query: str, *values: str) -> tuple | None:
-    """The first row; None also for half characters (surrogates), which no text in the store has."""
-    try:
-        return db.execute(query, values).fetchone()
-    except UnicodeEncodeError:
-        return None
-
-
-def _last(db: sqlite3.Connection) -> int:
-    """The number of the last change: its row is never removed without a later one."""
-    of_tables = [
-        db.execute(f"SELECT max(seq) FROM {table}").fetchone()[0] or 0
-        for table in ("products", "deleted")
-    ]
-    return max(of_tables)
-
-
-def _remove(db: sqlite3.Connection, uid: str) -> set[str]:
-    """Removes all rows of a uid; returns the keys of its pictures, whose bytes stay."""
-    db.execute("DELETE FROM deleted WHERE uid = ?", (uid,))
-    row = db.execute("SELECT seq, keys FROM products WHERE uid = ?", (uid,)).fetchone()
-    if row is None:
-        return set()
-    db.execute("DELETE FROM products WHERE seq = ?", row[:1])  # and rows of `used` and `vectors`
-    return set(json.loads(row[1]))
-
-
-def _insert(db: sqlite3.Connection, seq: int, product: LiveProduct) -> None:
-    keys = [key_of(content) for content in product.pictures]
-    texts = [
-        json.dumps(value, ensure_ascii=False)
-        for value in (product.category, product.attributes, keys)
-    ]
-    row = (seq, product.uid, product.title, *texts)
-    db.execute("INSERT INTO products VALUES (?,?,?,?,?,?,?)", (*row, store_file.digest(row)))
-    pairs = list(zip(keys, product.pictures))
-    db.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?)", pairs)
-    db.executemany(
-        "INSERT INTO used VALUES (?, ?, ?)", [(seq, place, key) for place, key in enumerate(keys)]
-    )

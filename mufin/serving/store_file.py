@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mufin.errors import ArtifactError, MufinError, shown
 
-VERSION = 1  # of the tables, in SQLite's user_version
+VERSION = 2  # of the tables, in SQLite's user_version; 1 had no table `texts`
 PROGRAM = 0x4D554649  # "MUFI", in SQLite's application_id: which program the file belongs to
 MAGIC = b"SQLite format 3\0"  # the first bytes of every SQLite database
 WAIT = 5.0  # seconds to wait for another program, such as a backup, that holds the database
@@ -22,7 +22,7 @@ WAL_BYTES = 2**26  # the log is cut to this size after a large transaction
 
 # `seq` numbers all changes. A changed product is a new row, so that the rows of its pictures and
 # vectors go with the old one. The rowid of `pictures` keeps their bytes out of the index of keys.
-TABLES = """
+TABLES_1 = """
 CREATE TABLE products (
   seq INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, title TEXT NOT NULL, category TEXT NOT NULL,
   attributes TEXT NOT NULL, keys TEXT NOT NULL, digest BLOB NOT NULL
@@ -39,6 +39,14 @@ CREATE TABLE vectors (
   content BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (product, model)
 );
 """
+# The texts beside the title, a JSON list; no row for a product without any. So version 2 is version
+# 1 and a table: no row is rewritten by the upgrade.
+TEXTS = """
+CREATE TABLE texts (
+  product INTEGER PRIMARY KEY REFERENCES products ON DELETE CASCADE, content TEXT NOT NULL
+);
+"""
+TABLES = {1: TABLES_1, 2: TABLES_1 + TEXTS}  # by version
 SCHEMA = "SELECT name, sql FROM sqlite_schema ORDER BY name"
 
 
@@ -100,8 +108,8 @@ def _names(path: Path, file: int) -> bool:
 def connect(path: Path) -> sqlite3.Connection:
     """Opens the database, after it was checked, or creates it; the caller holds its lock.
 
-    Raises MufinError or ArtifactError, and leaves the file as it is, if it is damaged, of another
-    program or of a newer version.
+    One of an older version is upgraded. Raises MufinError or ArtifactError, and leaves the file as
+    it is, if it is damaged, of another program or of a newer version.
     """
     with sentences(path, "opened"):
         if path.exists() and path.stat().st_size:
@@ -115,17 +123,34 @@ def connect(path: Path) -> sqlite3.Connection:
             db.execute("PRAGMA foreign_keys = ON")
             db.execute(f"PRAGMA cache_size = -{CACHE}")
             db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-            db.execute("BEGIN IMMEDIATE")  # so that a file that is read-only is refused now
-            db.execute("ROLLBACK")
+            _upgrade(db)
         except BaseException:
             db.close()
             raise
     return db
 
 
-def digest(row: tuple) -> bytes:
-    """A hash of the columns of `products` before `digest`: SQLite does not notice changed bytes."""
-    return hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Brings the tables to this version, all or nothing; a file that is read-only is refused."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if db.execute("PRAGMA user_version").fetchone() == (1,):
+            db.execute(TEXTS)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def digest(row: tuple, texts: str | None) -> bytes:
+    """A hash of the columns of `products` before `digest`, and of `texts`, if there are any.
+
+    SQLite does not notice changed bytes.
+    """
+    values = row if texts is None else (*row, texts)
+    return hashlib.blake2b(repr(values).encode(), digest_size=16).digest()
 
 
 @contextlib.contextmanager
@@ -133,10 +158,12 @@ def sentences(path: Path, done: str) -> Iterator[None]:
     """Turns errors of SQLite and of the system into MufinError: `path` cannot be `done`."""
     try:
         yield
-    except (sqlite3.Error, OverflowError) as error:  # the latter for texts of over 2 GB
+    # OverflowError for texts of over 2 GB; UnicodeDecodeError where SQLite's own sentence quotes
+    # bytes of a damaged table
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         # Errors of Python's module alone have no name
         name = getattr(error, "sqlite_errorname", "")
-        undecodable = str(error).startswith("Could not decode")
+        undecodable = isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or undecodable:
             raise damaged(path, str(error)) from None
         raise MufinError(f"{path} cannot be {done} ({str(error)[:100]}); {_remedy(name)}") from None
@@ -178,7 +205,7 @@ def _create(path: Path) -> None:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(
                 f"BEGIN; PRAGMA application_id = {PROGRAM}; PRAGMA user_version = {VERSION}; "
-                f"{TABLES} COMMIT"
+                f"{TABLES[VERSION]} COMMIT"
             )
         _synchronise(part)
         os.replace(part, path)
@@ -222,16 +249,16 @@ def _check(path: Path) -> None:
                 f"{path} was written by a newer mufin (version {version} of the "
                 f"tables; this one knows {VERSION}); use that mufin, or give another store"
             )
-        if version < VERSION:
+        if version not in TABLES:
             raise damaged(path, f"version {version} of the tables is unknown")
         if db.execute("PRAGMA journal_mode").fetchone() != ("wal",):  # would ignore its log
             raise damaged(path, "it has another kind of log")
-        _check_content(db, path)
+        _check_content(db, path, version)
 
 
-def _check_content(db: sqlite3.Connection, path: Path) -> None:
+def _check_content(db: sqlite3.Connection, path: Path, version: int) -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
-        fresh.executescript(TABLES)
+        fresh.executescript(TABLES[version])
         if db.execute(SCHEMA).fetchall() != fresh.execute(SCHEMA).fetchall():
             raise damaged(path, "it has other tables")
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
@@ -239,6 +266,9 @@ def _check_content(db: sqlite3.Connection, path: Path) -> None:
         raise damaged(path, found)
     if db.execute("PRAGMA foreign_key_check").fetchone():
         raise damaged(path, "a picture or a product is missing")
-    for *row, expected in db.execute("SELECT * FROM products"):
-        if digest(tuple(row)) != expected:
+    rows = "SELECT products.*, NULL FROM products"
+    if version > 1:
+        rows = "SELECT products.*, content FROM products LEFT JOIN texts ON product = seq"
+    for *row, expected, texts in db.execute(rows):
+        if digest(tuple(row), texts) != expected:
             raise damaged(path, f"product {shown(row[1])} has other values than were written")

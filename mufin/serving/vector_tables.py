@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mufin.artifacts.tables import narrow
@@ -16,8 +17,9 @@ from mufin.ranking.label_index import LabelIndex
 from mufin.serving.model import Model
 
 GROUP = 2**24  # bytes of the vectors in a row group, the part of a file that is in memory at once
-CENTROID, WHOLE = 3, 4  # kinds of rows beside the modalities of bag rows
+CENTROID, WHOLE, FURTHER = 3, 4, 5  # kinds of rows beside the modalities of bag rows
 NAMES = {TEXT: "title", IMAGE: "picture", LEXICAL: "words", CENTROID: "centroid", WHOLE: "label"}
+NAMES[FURTHER] = "text"  # one beside the title
 KINDS = np.array([NAMES[kind] for kind in range(len(NAMES))])
 Columns = Mapping[str, pa.Array]
 
@@ -27,6 +29,7 @@ def write_labels(model: Model, path: Path) -> None:
     index = model.predictor.index
     table = model.products.take(pa.array(index.products))
     attributes = model.attributes.take(pa.array(index.products))
+    texts = None if model.texts is None else model.texts.take(pa.array(index.products))
 
     def columns(at: slice) -> Columns:
         rows = narrow(table.slice(at.start, at.stop - at.start))
@@ -40,6 +43,9 @@ def write_labels(model: Model, path: Path) -> None:
             "w": _vectors(_joint([w[at] for w in index.classifiers])),
             "centroid": _vectors(index.centroids[at]),
         }
+        if texts is not None:
+            some = pa.table({"texts": texts.slice(at.start, at.stop - at.start)})
+            out["texts"] = narrow(some)["texts"].combine_chunks()
         if attributes.num_columns:
             kept = narrow(attributes.slice(at.start, at.stop - at.start))
             out["attributes"] = kept.to_struct_array().combine_chunks()
@@ -48,10 +54,21 @@ def write_labels(model: Model, path: Path) -> None:
     _write(path, columns, len(index), 3 * _width(index), ["category"])
 
 
-def write_rows(index: LabelIndex, path: Path) -> None:
-    """The rows that the search compares with x: a label is as near as its nearest row."""
+def titled_labels(model: Model) -> np.ndarray | None:
+    """(L,) bool: whether the first text of a label is its title; None where texts are titles."""
+    if model.texts is None:
+        return None
+    titles = model.products["title"].take(pa.array(model.predictor.index.products))
+    return pc.not_equal(titles, "").to_numpy()
+
+
+def write_rows(index: LabelIndex, path: Path, titled: np.ndarray | None = None) -> None:
+    """The rows that the search compares with x: a label is as near as its nearest row.
+
+    `titled` as `titled_labels` returns it.
+    """
     source = index.neighbours.source
-    kind, number = row_kinds(index)
+    kind, number = row_kinds(index, titled)
 
     def columns(at: slice) -> Columns:
         return {
@@ -65,16 +82,16 @@ def write_rows(index: LabelIndex, path: Path) -> None:
     _write(path, columns, len(source.label), source.rows.shape[1], ["kind"])
 
 
-def write_bags(index: LabelIndex, path: Path) -> None:
+def write_bags(index: LabelIndex, path: Path, titled: np.ndarray | None = None) -> None:
     """The bags Z^1 of all labels, not scaled, as A_C reads them; the members side by side."""
     first = index.labels[0]
     label = np.repeat(np.arange(len(index)), first.sizes)
-    number = _numbers(first)
+    kind, number = _descriptors(first, titled)
 
     def columns(at: slice) -> Columns:
         return {
             "label": pa.array(label[at], pa.int32()),
-            "kind": pa.array(KINDS[first.modality[at]], pa.string()),
+            "kind": pa.array(KINDS[kind[at]], pa.string()),
             "number": pa.array(number[at], pa.int32()),
             "vector": _vectors(np.concatenate([e.rows[at] for e in index.labels], 1)),
         }
@@ -82,8 +99,8 @@ def write_bags(index: LabelIndex, path: Path) -> None:
     _write(path, columns, len(label), _width(index), ["kind"])
 
 
-def row_kinds(index: LabelIndex) -> tuple[np.ndarray, np.ndarray]:
-    """The kind of each row of the search (a key of `NAMES`), and the number of a picture.
+def row_kinds(index: LabelIndex, titled: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The kind of each row of the search (a key of `NAMES`), and the number of a text or picture.
 
     The rows are the bag rows, label by label, then the centroids (`retrieval.augmented`); with
     `retrieve.vectors: vec`, one vector per label.
@@ -93,18 +110,31 @@ def row_kinds(index: LabelIndex) -> tuple[np.ndarray, np.ndarray]:
         return np.full(count, WHOLE, np.int8), np.zeros(count, np.int64)
     bags = (index.found or index.labels)[0]
     more = count - len(bags.modality)
+    kind, number = _descriptors(bags, titled)
     return (
-        np.concatenate([bags.modality, np.full(more, CENTROID, np.int8)]),
-        np.concatenate([_numbers(bags), np.zeros(more, np.int64)]),
+        np.concatenate([kind, np.full(more, CENTROID, np.int8)]),
+        np.concatenate([number, np.zeros(more, np.int64)]),
     )
 
 
-def _numbers(bags: Embedded) -> np.ndarray:
-    """Of each row that is a picture, its number in the product; 0 for other rows."""
-    picture = (bags.modality == IMAGE).astype(np.int64)
-    before = np.concatenate([[0], np.cumsum(picture)])  # pictures before each row
+def _descriptors(bags: Embedded, titled: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(rows,) kinds, and of each text or picture its number in the product; 0 for other rows."""
+    number = _numbers(bags, IMAGE)
+    if titled is None:
+        return bags.modality, number
+    place = _numbers(bags, TEXT)
+    has_title = np.repeat(titled, bags.sizes)
+    further = (bags.modality == TEXT) & ((place > 0) | ~has_title)
+    kind = np.where(further, np.int8(FURTHER), bags.modality)
+    return kind, np.where(further, place - has_title, number)
+
+
+def _numbers(bags: Embedded, modality: int) -> np.ndarray:
+    """Of each row of the modality, its number among those of the product; 0 for other rows."""
+    mine = (bags.modality == modality).astype(np.int64)
+    before = np.concatenate([[0], np.cumsum(mine)])  # of the modality before each row
     number = before[:-1] - np.repeat(before[bags.offsets[:-1]], bags.sizes)
-    return np.where(picture, number, 0)
+    return np.where(mine, number, 0)
 
 
 def _joint(parts: list[np.ndarray]) -> np.ndarray:

@@ -59,6 +59,7 @@ def rows() -> list[dict]:
 
 def test_answers_are_row_for_row_with_the_lines(recommender):
     new = {"id": "né", "title": "Pot", "images": ["front.jpg"], "category": ["Home"]}
+    new["texts"] = ["of iron", "for 2 l"]
     write({"uid": "a"}, new, {"uid": "bare"}, {"id": "x", "uid": "c"}, {"uid": "a"})
     assert predict("--k", "2", "--batch", "2").endswith("out.parquet has 5 rows\n")
     table = pq.read_table("out.parquet")
@@ -80,6 +81,7 @@ def test_answers_are_row_for_row_with_the_lines(recommender):
     assert rows()[1]["score"] == [3.5, 2.5] and rows()[2]["fallback"]
     asked = recommender.asked[1].new
     assert asked and asked.pictures == (b"picture",) and asked.category == ("Home",)
+    assert asked.texts == ("of iron", "for 2 l")
 
 
 BAD = [
@@ -90,9 +92,12 @@ BAD = [
     ('{"uid": 7}', "its id is 7; give a text"),
     ('{"title": "Pot"}', "its id is None; give a text"),
     ('{"id": "x", "titel": "Pot"}', "it has 'titel'; did you mean title?"),
-    ('{"id": "x"}', "it has neither title nor images"),
-    ('{"id": "x", "title": " "}', "it has neither title nor images"),
+    ('{"id": "x"}', "it has neither title, texts nor images"),
+    ('{"id": "x", "title": " "}', "it has neither title, texts nor images"),
     ('{"id": "x", "title": 7}', "its title is 7; give a text"),
+    ('{"id": "x", "texts": "of iron"}', "its texts is 'of iron'; give a list of texts"),
+    ('{"id": "x", "texts": [" "]}', "it has neither title, texts nor images"),
+    (json.dumps({"id": "x", "texts": ["a"] * 101}), "it has 101 texts; give at most 100"),
     ('{"id": "x", "title": "P", "images": "front.jpg"}', "its images is 'front.jpg'; give a list"),
     ('{"id": "x", "images": ["no.jpg"]}', "no.jpg cannot be read: No such file"),
     ('{"id": "x", "images": ["."]}', "it is a folder"),

@@ -16,7 +16,7 @@ from mufin.commands.predict_on_cluster import fetch_home, read_lines, send_home,
 
 
 def test_lines_and_pictures_arrive_in_their_groups(tmp_path):
-    new = Line(3, "né \u2028", title="Mug", category=("Home", "Mugs"))
+    new = Line(3, "né \u2028", title="Mug", texts=("of iron", ""), category=("Home", "Mugs"))
     sent = [
         [(Line(1, "a", uid="a"), ()), (new, (b"one", b"", b"\xff\xd8"))],
         [(Line(7, None, problem="it is not JSON"), ())],

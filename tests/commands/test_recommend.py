@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from mufin.cli import app
 from mufin.commands import recommend
 from mufin.commands.answer_lines import Answered, table_of
-from mufin.serving.query import Query
+from mufin.serving.answers import Descriptor, Reason
+from mufin.serving.query import NewProduct, Query
+from tests.support import answering
 from tests.support.answering import TITLES, Answering, answered_by, catalog
 
 
@@ -48,6 +50,7 @@ def test_options_become_the_query(recommender, tmp_path):
     )
     where = ["--where", "price<=20", "--where", "price>5", "--where", "in_stock=TRUE"]
     new = ["--title", "Pot", "--image", "front.jpg", "--category", "Home", "--category", "Kitchen"]
+    new += ["--text", "of iron", "--text", "for 2 l"]
     lines(*words.split(), *where, *new)
     [query] = recommender.asked
     assert (query.uids, query.k, query.avoid) == (("a",), 3, ("c",))
@@ -56,6 +59,7 @@ def test_options_become_the_query(recommender, tmp_path):
     assert query.fold and query.reasons and query.new is not None
     assert (query.new.title, query.new.pictures) == ("Pot", (b"picture",))
     assert query.new.category == ("Home", "Kitchen")
+    assert query.new.texts == ("of iron", "for 2 l")
 
 
 def test_a_basket_is_one_question_and_one_line(recommender):
@@ -72,6 +76,19 @@ def test_reasons_are_printed_only_if_asked_for(recommender):
     assert why["parts"] == {"classifier": 0.25, "similarity": 0.25}
     assert why["why"][0]["query"] == {"uid": "a", "kind": "picture", "number": 1}
     assert why["why"][0]["weight"] == 0.25
+
+
+def test_reasons_quote_texts(recommender, monkeypatch):
+    text = Reason(
+        Descriptor(None, "text", 1, "of iron"), Descriptor("c", "title", 0), 0.5, "cosine"
+    )
+    monkeypatch.setattr(answering, "WHY", (text,))
+    [line] = lines("--text", "of iron", "--why")
+    query = {"uid": None, "kind": "text", "number": 1, "text": "of iron"}
+    assert line["recommended"][0]["why"][0]["query"] == query
+    [answers] = recommender.answers([Query(new=NewProduct(), reasons=True)])
+    table = list(table_of(Answered(Query(reasons=True), "", answers)))
+    assert any('0.50 cosine: new product text 2 "of iron" -> c title' in row for row in table)
 
 
 def test_answers_by_popularity_are_marked(recommender):
@@ -95,6 +112,7 @@ def test_all_asks_for_each_product_in_batches(recommender, monkeypatch):
         (["a", "--candidates", "/dev/null"], "not a regular file"),
         (["a", "--candidates", "blank.txt"], "has no product ids; write one per line"),
         (["a", "--candidates", "latin.txt"], "latin.txt line 2 is not UTF-8"),
+        (["--text", "\udcff"], "--text is '\\udcff', which is not UTF-8"),
         (["a", "--title", "\udcff"], "--title is '\\udcff', which is not UTF-8"),
         (["\udcff"], "is not UTF-8; write it in UTF-8"),
         (["a", "--where", "price~5"], "is not a condition; write one such as 'price<=20'"),

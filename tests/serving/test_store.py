@@ -36,6 +36,7 @@ PRODUCTS = st.builds(
         max_size=3,
     ),
     st.lists(st.sampled_from("abc").map(lambda c: c.encode() * 5_000), max_size=3).map(tuple),
+    st.lists(TEXT, max_size=3).map(tuple),
 )
 CHANGES = st.lists(st.one_of(PRODUCTS.map(Upsert), UIDS.map(Delete)), max_size=6)
 

@@ -195,7 +195,10 @@ def altered(path: Path, statement: str) -> Path:
 @pytest.mark.parametrize(
     "statement,said",
     [
-        (f"PRAGMA user_version = {VERSION + 1}", "was written by a newer mufin (version 2"),
+        (
+            f"PRAGMA user_version = {VERSION + 1}",
+            f"was written by a newer mufin (version {VERSION + 1}",
+        ),
         ("PRAGMA user_version = 0", "is damaged (version 0"),
         ("DROP TABLE deleted", "is damaged (it has other tables)"),
         ("CREATE TRIGGER t AFTER INSERT ON products BEGIN SELECT 1; END", "has other tables"),
@@ -205,6 +208,7 @@ def altered(path: Path, statement: str) -> Path:
             "INSERT INTO products VALUES (1, 'a', 'b', '[]', '{}', '[]', 'digest')",
             "product 'a' has other values than were written",
         ),
+        ("INSERT INTO texts VALUES (7, '[]')", "a picture or a product is missing"),
     ],
 )
 def test_other_versions_and_tables_are_refused(tmp_path, statement, said):
@@ -236,7 +240,7 @@ def left_by_a_kill(folder: Path) -> Path:
             store.upsert(products(20))
             store.keep_vectors("model", {"P1": b"vector" * 100})
             store.compact()
-            store.upsert([LiveProduct("late", "in the log")])
+            store.upsert([LiveProduct("late", "in the log", texts=("a text",))])
             store.delete(["P0", "unknown"])
         finally:
             os._exit(0)

@@ -26,7 +26,8 @@ def changes_of(number: int) -> list[Change]:
     for _ in range(rng.randrange(1, 5)):
         uid = f"P{rng.randrange(12)}"
         pictures = tuple(bytes([rng.randrange(4)]) * 20_000 for _ in range(rng.randrange(3)))
-        product = LiveProduct(uid, f"title {number}", pictures=pictures)
+        texts = tuple(f"text {number} {n}" for n in range(rng.randrange(3)))
+        product = LiveProduct(uid, f"title {number}", pictures=pictures, texts=texts)
         changes.append(Delete(uid) if rng.random() < 0.3 else Upsert(product))
     return changes
 

@@ -102,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         keys = [f"{uid}-live-{n}.png" for n in range(len(files))]
         self.server.images |= zip(keys, files)
         item = Item(uid, content["title"], content["category"], content["attributes"], keys, True)
+        item.texts = content["texts"]
         self.server.items[uid] = item
         self._json(200, item.json())
 

@@ -57,11 +57,13 @@ class Item:
     pictures: list[str] = field(default_factory=list)  # keys
     live: bool = False
     colour: str | None = None  # of the pictures
+    texts: list[str] = field(default_factory=list)  # beside the title
 
     def json(self) -> dict:
         return {
             "uid": self.uid,
             "title": self.title,
+            "texts": self.texts,
             "category": self.category,
             "attributes": self.attributes,
             "pictures": [f"/v1/pictures/{quote(key, safe='')}" for key in self.pictures],
@@ -84,7 +86,8 @@ def catalog(images: dict[str, bytes]) -> dict[str, Item]:
                 price = 5.0 + 7 * i + 2 * j + (size == "large") * 4
                 values = {"price": price, "in_stock": j != 2, "colour": colour}
                 title = f"{thing}, {colour}, {size}"
-                items[uid] = Item(uid, title, list(category), values, keys, colour=colour)
+                texts = [f"A {size} {thing.lower()} of stoneware.", "Made in Bohemia."]
+                items[uid] = Item(uid, title, list(category), values, keys, False, colour, texts)
     keys = [f"mug-red-large-{number % 3}.png" for number in range(9)]
     many = Item("many", "Lamp of nine pictures", ["Home", "Lamps"], {}, keys, colour="red")
     items["many"] = many
@@ -132,11 +135,12 @@ def answer(items: dict[str, Item], query: dict, uploads: list[bytes]) -> tuple[i
             text = f"images.{number} is not used (not a picture); send a JPEG, PNG or WebP"
             return 422, {"error": text, "field": f"images.{number}"}
     members = [items[uid] for uid in query.get("uids", [])]
-    if query.get("title") or uploads or query.get("category"):
+    if query.get("title") or query.get("texts") or uploads or query.get("category"):
         colour = colour_of(uploads[0]) if uploads else None
         keys = ["upload"] * len(uploads)
         category = query.get("category", [])
-        members.append(Item(None, query.get("title", ""), category, {}, keys, colour=colour))
+        title, texts = query.get("title", ""), query.get("texts", [])
+        members.append(Item(None, title, category, {}, keys, False, colour, texts))
     if not members:
         return 422, {"error": "no product is asked about; give uids", "field": "uids"}
     avoid = [items[uid] for uid in query.get("avoid", [])]
@@ -182,7 +186,7 @@ def _like(one: Item, other: Item, modalities: list[str]) -> float:
 def _scored(item: Item, members: list[Item], avoid: list[Item], query: dict) -> dict:
     modalities = query.get("modalities") or ["text", "image", "lexical"]
     beta = (query.get("mix") or {}).get("beta", BETA)
-    readable = [m for m in members if m.title or m.pictures]
+    readable = [m for m in members if m.title or m.texts or m.pictures]
     if not readable:
         parts = {"popularity": float(item.category[:2] == members[0].category[:2])}
     else:
@@ -202,6 +206,13 @@ def _scored(item: Item, members: list[Item], avoid: list[Item], query: dict) -> 
 
 def _reasons(asked: Item, item: Item) -> Iterator[dict]:
     """The second picture goes to the title with 0.61, and so on: enough to draw."""
+    if asked.uid is None and asked.texts and item.texts:
+        yield {
+            "query": {"uid": None, "kind": "text", "number": 0, "text": asked.texts[0]},
+            "answer": {"uid": item.uid, "kind": "text", "number": 1, "text": item.texts[1]},
+            "weight": 0.73,
+            "by": "attention",
+        }
     last = len(asked.pictures) - 1
     pairs = [("title", 0, "title", 0, 0.28), ("words", 0, "title", 0, 0.11)]
     if asked.pictures:

@@ -64,7 +64,10 @@ class FakeService:
         if query.new and query.new.pictures:
             names.reverse()
         names = names[: query.k]
-        why = (Reason(Descriptor(None, "title", 0), Descriptor("p1", "picture", 0), 0.5, "cosine"),)
+        asked = Descriptor(None, "title", 0)
+        if query.new and query.new.texts:
+            asked = Descriptor(None, "text", 0, query.new.texts[0])
+        why = (Reason(asked, Descriptor("p1", "picture", 0), 0.5, "cosine"),)
         return [
             Answer(
                 uid,
@@ -112,7 +115,14 @@ class FakeService:
             keys = [hashlib.sha256(content).hexdigest() for content in given.pictures]
             self.pictures |= dict(zip(keys, given.pictures))
             self.products[given.uid] = Product(
-                given.uid, given.title, given.category, given.attributes, tuple(keys), True, True
+                given.uid,
+                given.title,
+                given.category,
+                given.attributes,
+                tuple(keys),
+                True,
+                True,
+                given.texts,
             )
         self.order = [*dict.fromkeys([*(p.uid for p in products), *self.order])]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from mufin.serving.answers import Answer, Descriptor, Product
+from mufin.serving.answers import Answer, Product
 from mufin.serving.query import QueryError
 from mufin.serving.web.jobs import Products, Result
 from mufin.serving.web.refusals import Refusal, error_content
@@ -16,6 +16,7 @@ def product_content(product: Product) -> dict:
     return {
         "uid": product.uid,
         "title": product.title,
+        "texts": product.texts,
         "category": product.category,
         "attributes": _attributes(product),
         "pictures": _pictures(product),
@@ -46,8 +47,8 @@ def _answer(answer: Answer, product: Product | None) -> dict:
         "fallback": answer.fallback,
         "why": [
             {
-                "query": _descriptor(reason.query),
-                "answer": _descriptor(reason.answer),
+                "query": reason.query.content(),
+                "answer": reason.answer.content(),
                 "weight": reason.weight,
                 "by": reason.by,
             }
@@ -57,10 +58,6 @@ def _answer(answer: Answer, product: Product | None) -> dict:
         "attributes": _attributes(product) if product else {},
         "pictures": _pictures(product) if product else (),
     }
-
-
-def _descriptor(descriptor: Descriptor) -> dict:
-    return {"uid": descriptor.uid, "kind": descriptor.kind, "number": descriptor.number}
 
 
 def _attributes(product: Product) -> dict:

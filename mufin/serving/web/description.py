@@ -13,12 +13,17 @@ from mufin.serving.web import schemas
 from mufin.serving.web.limits import IMAGES
 
 ABOUT = (
-    "Recommends related products for products of the catalog and for new ones, by titles and "
+    "Recommends related products for products of the catalog and for new ones, by their texts and "
     "pictures. Every error is one sentence with the field that is wrong. The header "
     "X-Request-Timeout bounds the seconds of a request."
 )
 QUESTION = {"uids": ["B000000000"], "k": 5}
-PRODUCT = {"title": "Mug, small", "category": ["Kitchen", "Mugs"], "attributes": {"price": 9.5}}
+PRODUCT = {
+    "title": "Mug, small",
+    "texts": ["A mug of stoneware for 0.2 l."],
+    "category": ["Kitchen", "Mugs"],
+    "attributes": {"price": 9.5},
+}
 EXAMPLES: dict[type[BaseModel], dict] = {
     schemas.Question: QUESTION,
     schemas.Questions: {"queries": [QUESTION, {"title": "Mug, small", "k": 5}]},

@@ -52,12 +52,14 @@ class Pictures:
 
 async def query_of(question: Question, pictures: Pictures, files: Sequence[bytes] = ()) -> Query:
     """The question; raises Refusal if it asks about no product, or a picture is refused."""
-    if not (question.uids or question.title or question.images or files or question.category):
+    described = question.title or question.texts or question.category
+    if not (question.uids or described or question.images or files):
         raise Refusal(422, "no product is asked about; give uids, title or images", "uids")
     contents = await pictures.all(question.images, files) if question.images or files else ()
     new = None
-    if question.title or contents or question.category:
-        new = NewProduct(question.title, contents, tuple(question.category))
+    if described or contents:
+        category, texts = tuple(question.category), tuple(question.texts)
+        new = NewProduct(question.title, contents, category, texts)
     return Query(
         uids=tuple(question.uids),
         new=new,
@@ -78,4 +80,5 @@ async def product_of(
 ) -> LiveProduct:
     """The product; raises Refusal if a picture is refused."""
     contents = await pictures.all(given.images, files) if given.images or files else ()
-    return LiveProduct(uid, given.title, tuple(given.category), given.attributes, contents)
+    category, texts = tuple(given.category), tuple(given.texts)
+    return LiveProduct(uid, given.title, category, given.attributes, contents, texts)

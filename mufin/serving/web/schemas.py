@@ -80,6 +80,8 @@ Uid = Annotated[
 Uids = Annotated[list[Uid], Field(max_length=limits.UIDS)]
 Listed = Annotated[list[Uid], Field(max_length=limits.LISTED)]
 Title = Annotated[str, StringConstraints(max_length=limits.TITLE)]
+LongText = Annotated[str, StringConstraints(max_length=limits.LONG_TEXT)]
+Texts = Annotated[list[LongText], Field(max_length=limits.TEXTS)]
 Level = Annotated[str, StringConstraints(min_length=1, max_length=limits.LEVEL)]
 Category = Annotated[list[Level], Field(max_length=limits.LEVELS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME)]
@@ -126,6 +128,7 @@ class Question(_Strict):
 
     uids: Uids = Field([], description="products of the catalog", examples=[["B000000000"]])
     title: Title = Field("", description="of a product that is not in the catalog")
+    texts: Texts = Field([], description="its texts beside the title, such as a description")
     images: Images = Field([], description="its pictures: URLs or base64")
     category: Category = Field([], description="its category, from the widest level")
     avoid: Uids = Field([], description="products whose scores count against an answer")
@@ -148,7 +151,7 @@ class Question(_Strict):
         description="weights of the scores in place of the model's own",
         examples=[{"beta": 0.5}],
     )
-    reasons: bool = Field(False, description="which titles and pictures an answer is due to")
+    reasons: bool = Field(False, description="which texts and pictures an answer is due to")
 
 
 class Questions(_Strict):
@@ -159,6 +162,7 @@ class ProductIn(_Strict):
     """A product as it is to be from now on."""
 
     title: Title = ""
+    texts: Texts = Field([], description="beside the title, such as a description")
     category: Category = []
     attributes: dict[Name, Value] = Field({}, max_length=limits.COLUMNS)
     images: Images = []
@@ -181,8 +185,9 @@ class ModelIn(_Strict):
 
 class DescriptorOut(BaseModel):
     uid: str | None
-    kind: str
+    kind: Literal["title", "text", "words", "picture"]
     number: int
+    text: str = Field("", description="the first words; only of kind text")
 
 
 class ReasonOut(BaseModel):
@@ -228,6 +233,7 @@ class Recommendations(BaseModel):
 class ProductOut(BaseModel):
     uid: str
     title: str
+    texts: list[str]
     category: list[str]
     attributes: dict[str, Any]
     pictures: list[str]

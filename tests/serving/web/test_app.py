@@ -64,6 +64,12 @@ def test_an_answer_has_all_that_a_page_shows(client):
     }
 
 
+def test_a_text_alone_can_be_asked_about_and_is_quoted_in_reasons(client):
+    [answer] = asked(client, texts=["a mug of stoneware"], k=1, reasons=True).json()["answers"]
+    query = {"uid": None, "kind": "text", "number": 0, "text": "a mug of stoneware"}
+    assert answer["why"][0]["query"] == query
+
+
 def test_pictures_come_as_base64_data_url_or_file(client):
     data = base64.b64encode(BIG).decode()
     by_title = asked(client, title="Mug", k=1).json()["answers"]
@@ -82,6 +88,7 @@ def test_a_query_takes_every_field_of_the_contract(client):
     question = {
         "uids": ["p1"],
         "title": "Krug, blau",
+        "texts": ["Steinzeug, 0,2 l"],
         "images": [{"data": base64.b64encode(BIG).decode()}],
         "category": ["Kitchen"],
         "avoid": ["p3"],
@@ -137,6 +144,10 @@ def test_a_query_takes_every_field_of_the_contract(client):
         ({"uids": ["p1"], "where": {str(n): 1 for n in range(51)}}, "where"),
         ({"title": "x" * 2001}, "title"),
         ({"title": 5}, "title"),
+        ({"texts": "a text"}, "texts"),
+        ({"texts": ["a"] * 33}, "texts"),
+        ({"texts": [1]}, "texts.0"),
+        ({"texts": ["x" * 20_001]}, "texts.0"),
         ({"title": "a", "category": ["a"] * 21}, "category"),
         ({"images": ["ftp://host/a.jpg"]}, "images.0"),
         ({"images": [{"data": "%%%"}]}, "images.0"),
@@ -202,6 +213,7 @@ def test_half_of_a_surrogate_pair_is_refused_everywhere(client):
     for body, field in [
         (r'{"uids": ["\ud800"]}', "uids.0"),
         (r'{"title": "\ud800"}', "title"),
+        (r'{"texts": ["\ud800"]}', "texts.0"),
         (r'{"uids": ["p1"], "where": {"a": "\ud800"}}', "where.a"),
         (r'{"uids": ["p1"], "where": {"a": ["\udfff"]}}', "where.a"),
     ]:
@@ -303,7 +315,12 @@ def test_products_are_found_and_shown(client):
 @pytest.mark.parametrize("uid", ["new", "a/b", "ä ö", "50%", "batch", "..%2f", "a?b#c", "x" * 256])
 def test_a_product_is_added_changed_and_deleted(client, uid):
     path = "/v1/products/" + "".join(f"%{byte:02x}" for byte in uid.encode())
-    content = {"title": "Jug", "category": ["Kitchen"], "attributes": {"price": 5, "new": True}}
+    content = {
+        "title": "Jug",
+        "texts": ["of glass", "for 2 l"],
+        "category": ["Kitchen"],
+        "attributes": {"price": 5, "new": True},
+    }
     put = client.put(path, json=content)
     assert put.status_code == 200 and put.json() | content == put.json()
     assert put.json()["live"] and put.json()["uid"] == uid
@@ -312,7 +329,8 @@ def test_a_product_is_added_changed_and_deleted(client, uid):
     form = client.put(
         path, data={"product": '{"title": "Pot"}'}, files=[("images", ("a.jpg", BIG))]
     )
-    assert form.json()["title"] == "Pot" and form.json()["attributes"] == {}
+    assert form.json()["title"] == "Pot"
+    assert form.json()["attributes"] == {} and form.json()["texts"] == []
     [key] = form.json()["pictures"]
     assert client.get(key).content == BIG
     assert client.delete(path).status_code == 204
@@ -325,6 +343,7 @@ def test_a_product_is_added_changed_and_deleted(client, uid):
     [
         ("n", {"title": "refused"}, "title"),
         ("n", {"uid": "n"}, "uid"),
+        ("n", {"texts": [""] * 33}, "texts"),
         ("n", {"attributes": {"a": None}}, "attributes.a"),
         ("n", {"attributes": {"a": [1]}}, "attributes.a"),
         ("n", {"attributes": {"": 1}}, None),

@@ -5,7 +5,8 @@ import { byId, el, iconButton } from "./dom.js";
 import { bar, inWords, legend, scale } from "./parts.js";
 import { picture } from "./pictures.js";
 import { adding, avoiding, node, pictureNodes } from "./query.js";
-import { askAbout, change, current, search } from "./state.js";
+import { askAbout, change, current, search, UNDESCRIBED } from "./state.js";
+import { marks } from "./texts.js";
 
 const SKELETONS = 8;
 const SHOWN = 5; // attributes per card
@@ -74,6 +75,7 @@ function card(answer, words) {
   const score = el("p", { class: "score" });
   const mark = el("p", { class: "badge", hidden: true });
   const why = el("ul", { class: "reasons" });
+  const named = el("span", { class: "nodes text-nodes" });
   const details = el("div", { class: "details", hidden: true, id: `why-${encodeURIComponent(uid)}` });
   const link = el("a", { href: href(uid), dir: "auto", title, onclick: followed(uid) }, title);
   const button = whyButton(uid, title, details.id);
@@ -83,7 +85,7 @@ function card(answer, words) {
     "li",
     { class: "card" },
     node("picture", 0, picture(answer.pictures[0]), uid),
-    el("span", { class: "nodes" }, more, words ? node("words", 0, "words", uid) : null),
+    el("span", { class: "nodes" }, more, named, words ? node("words", 0, "words", uid) : null),
     el(
       "div",
       { class: "card-text" },
@@ -104,6 +106,7 @@ function card(answer, words) {
     mark.hidden = !now.fallback;
     mark.textContent = now.fallback ? fallback(now, context.category) : "";
     const sentences = reasonsInWords(now.why, context.nameOf);
+    named.replaceChildren(...marks(textsOf(now.why), uid, node));
     why.replaceChildren(...sentences.map((text) => el("li", { dir: "auto" }, text)));
     if (!sentences.length) why.append(el("li", {}, "no descriptors of the two products were compared"));
     why.append(el("li", { class: "muted" }, `score ${inWords(now)}`));
@@ -112,6 +115,12 @@ function card(answer, words) {
   };
   const made = { uid, box, button, details, update, answer };
   return made;
+}
+
+/** [number, words] of the texts of an answer that its reasons name. */
+function textsOf(why) {
+  const texts = why.map(({ answer }) => answer).filter(({ kind }) => kind === "text");
+  return [...new Map(texts.map(({ number, text }) => [number, text]))].sort(([a], [b]) => a - b);
 }
 
 function whyButton(uid, title, controlled) {
@@ -133,7 +142,7 @@ function cardButtons(uid, title) {
 
 /** The address of the question about an answer. */
 const href = (uid) =>
-  search({ ...current(), uids: [uid], avoid: [], title: "", category: [], why: null });
+  search({ ...current(), ...UNDESCRIBED, uids: [uid], avoid: [], why: null });
 
 const followed = (uid) => (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return; // a new tab

@@ -12,7 +12,8 @@ import * as live from "./live.js";
 import { picture } from "./pictures.js";
 import * as query from "./query.js";
 import * as search from "./search.js";
-import { address, askAbout, asked, change, current, onChange, start as startState } from "./state.js";
+import { address, askAbout, asked, change, current, describes } from "./state.js";
+import { onChange, start as startState, UNDESCRIBED } from "./state.js";
 import * as theme from "./theme.js";
 import { takeDropped } from "./uploads.js";
 
@@ -61,7 +62,7 @@ function changed(state, before, again) {
   controls.show(state);
   filters.show(state);
   described.show(state);
-  const question = ["uids", "avoid", "title", "pictures", "category"];
+  const question = ["uids", "avoid", "title", "texts", "pictures", "category"];
   if (!same(...question)) {
     query.show(state, words);
     name(state);
@@ -100,7 +101,7 @@ async function show(found, state) {
   const facts = await Promise.all(state.uids.map((uid) => product(uid).catch(() => null)));
   if (mine !== shows) return; // a later question was answered meanwhile
   facts.forEach((fact) => fact && titles.set(fact.uid, fact.title || fact.uid));
-  const many = state.uids.length + (state.title.trim() || state.pictures.length ? 1 : 0) > 1;
+  const many = state.uids.length + (describes({ ...state, category: [] }) ? 1 : 0) > 1;
   const nameOf = (uid) => (many ? titles.get(uid) ?? "the new product" : "");
   const category = facts.find((fact) => fact?.category.length)?.category ?? state.category;
   showError("");
@@ -240,7 +241,7 @@ byId("empty-clear").addEventListener("click", () => change({ where: {} }));
 byId("home").addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  change({ uids: [], avoid: [], title: "", category: [], pictures: [], where: {}, why: null }, true);
+  change({ ...UNDESCRIBED, uids: [], avoid: [], where: {}, why: null }, true);
 });
 addEventListener("online", () => byId("error").hidden || byId("error").querySelector("button")?.click());
 begin();

@@ -9,6 +9,7 @@ const WAIT = 120; // milliseconds without a further change before a question is 
 export function query(state) {
   const out = { uids: state.uids, k: state.k, reasons: true };
   if (state.title.trim()) out.title = state.title.trim();
+  if (state.texts.length) out.texts = state.texts;
   if (state.category.length) out.category = state.category;
   if (state.avoid.length) out.avoid = state.avoid;
   if (state.fold) out.fold = true;

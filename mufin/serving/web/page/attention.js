@@ -1,6 +1,7 @@
 // Which descriptor of the question goes to which of an answer (MUFIN Fig. 5a): lines and words.
 
 import { byId, rounded, svg } from "./dom.js";
+import { nameOf as nameOfText } from "./texts.js";
 
 const WIDE = matchMedia("(min-width: 800px)"); // below, the list in the card stands alone
 const PLACES = [0.6, 0.45, 0.72, 0.32, 0.84]; // on a line, where its number may stand
@@ -17,7 +18,10 @@ export function inWords(why, nameOf) {
   });
 }
 
-const named = ({ kind, number }) => (kind === "picture" ? `picture ${number + 1}` : kind);
+function named({ kind, number, text }) {
+  if (kind === "text") return nameOfText(number) + (text ? ` “${text}”` : "");
+  return kind === "picture" ? `picture ${number + 1}` : kind;
+}
 
 /** Draws the lines of an answer's card, or none for null. */
 export function draw(card) {

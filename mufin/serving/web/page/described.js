@@ -1,11 +1,13 @@
-// The form of a product that is not in the catalog: title, category, pictures.
+// The form of a product that is not in the catalog: title, further texts, category, pictures.
 
 import { byId } from "./dom.js";
-import { asked, change, current } from "./state.js";
+import { asked, change, current, describes } from "./state.js";
+import { asLines, textsIn } from "./texts.js";
 import { joined, listen, showThumbnails } from "./uploads.js";
 
 export function start() {
   byId("title").addEventListener("input", () => described({ title: byId("title").value }));
+  byId("texts").addEventListener("input", () => described({ texts: textsIn(byId("texts")) }));
   byId("category").addEventListener("input", () => {
     const names = byId("category").value.split(">").map((name) => name.trim());
     described({ category: names.filter(Boolean) });
@@ -25,11 +27,12 @@ export function give(files) {
 
 /** Shows the described product of a state; what a person is typing is left alone. */
 export function show(state) {
-  const { pictures, title, category, lost } = state;
+  const { pictures, title, texts, category, lost } = state;
   if (byId("title").value !== title) byId("title").value = title;
+  if (document.activeElement !== byId("texts")) byId("texts").value = asLines(texts);
   if (document.activeElement !== byId("category")) byId("category").value = category.join(" > ");
   showThumbnails(byId("thumbnails"), pictures, (kept) => described({ pictures: kept }));
-  if (title || pictures.length || category.length) byId("describe").open = true;
+  if (describes(state)) byId("describe").open = true;
   byId("lost").hidden = !lost;
   byId("lost").textContent =
     lost === 1

@@ -2,6 +2,7 @@
 
 import { deleteProduct, product, putProduct, request } from "./api.js";
 import { byId, el, notice } from "./dom.js";
+import { asLines, textsIn } from "./texts.js";
 import { joined, listen, showThumbnails } from "./uploads.js";
 
 let files = [];
@@ -42,14 +43,15 @@ function pictures(now) {
 
 function show() {
   byId("edit-form").reset();
-  fill({ title: "", category: [], attributes: {} });
+  fill({ title: "", texts: [], category: [], attributes: {} });
   pictures([]);
   message("");
   byId("editor").showModal();
 }
 
-function fill({ title, category, attributes }) {
+function fill({ title, texts, category, attributes }) {
   byId("edit-title").value = title;
+  byId("edit-texts").value = asLines(texts);
   byId("edit-category").value = category.join(" > ");
   const names = new Set([...Object.keys(kinds), ...Object.keys(attributes)]);
   names.delete("category");
@@ -82,6 +84,7 @@ function given() {
   }
   return {
     title: byId("edit-title").value.trim(),
+    texts: textsIn(byId("edit-texts")),
     category: byId("edit-category").value.split(">").map((name) => name.trim()).filter(Boolean),
     attributes,
   };

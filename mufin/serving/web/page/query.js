@@ -3,7 +3,8 @@
 import { product } from "./api.js";
 import { byId, el, iconButton } from "./dom.js";
 import { picture, preview } from "./pictures.js";
-import { change, current } from "./state.js";
+import { change, current, describes, UNDESCRIBED } from "./state.js";
+import { marks } from "./texts.js";
 
 const SHOWN = 6; // pictures per product
 
@@ -25,8 +26,7 @@ export function pictureNodes(paths, uid, from = 0) {
 
 /** "this product", "these 3 products" or its title, for a heading. */
 export function heading(state, titles) {
-  const isNew = state.title.trim() || state.pictures.length || state.category.length;
-  const count = state.uids.length + (isNew ? 1 : 0);
+  const count = state.uids.length + (describes(state) ? 1 : 0);
   if (count > 1) return `Related to these ${count} products`;
   const name = state.uids.length ? titles.get(state.uids[0]) : state.title.trim();
   return `Related to ${name || "this product"}`;
@@ -36,9 +36,7 @@ export function heading(state, titles) {
 export function show(state, words) {
   const items = [
     ...state.uids.map((uid) => item(uid, false, words)),
-    ...(state.title.trim() || state.pictures.length || state.category.length
-      ? [newItem(state, words)]
-      : []),
+    ...(describes(state) ? [newItem(state, words)] : []),
     ...state.avoid.map((uid) => item(uid, true, words)),
   ];
   byId("asked").replaceChildren(...items);
@@ -60,6 +58,7 @@ function item(uid, avoided, words) {
       title.title = title.textContent;
       pictures.replaceChildren(...pictureNodes(found.pictures, uid));
       if (!found.pictures.length) pictures.replaceChildren(picture(null));
+      text.querySelector(".nodes").replaceChildren(...textNodes(found.texts, uid));
       name(title.textContent);
     },
     (error) => {
@@ -76,8 +75,9 @@ function newItem(state, words) {
   const pictures = el("span", { class: "nodes" }, pictureNodes(files, ""));
   if (!files.length) pictures.append(picture(null));
   const text = texts(el("span", { class: "title", dir: "auto" }, title), words, "");
+  text.querySelector(".nodes").append(...textNodes(state.texts, ""));
   text.append(el("span", { class: "muted small" }, "as you describe it"));
-  const clear = () => change({ title: "", pictures: [], category: [] }, true);
+  const clear = () => change(UNDESCRIBED, true);
   const actions = el("span", { class: "actions" }, iconButton("cross", `Remove ${title}`, clear));
   return shell(false, pictures, text, actions);
 }
@@ -89,9 +89,11 @@ function shell(avoided, pictures, text, actions) {
 }
 
 function texts(title, words, uid) {
-  const chips = words ? [node("words", 0, "words", uid)] : [];
+  const chips = [el("span", { class: "nodes" }), words ? node("words", 0, "words", uid) : null];
   return el("span", { class: "item-text" }, node("title", 0, title, uid), ...chips);
 }
+
+const textNodes = (texts, uid) => marks([...texts.entries()], uid, node);
 
 function buttons(uid, title, avoided) {
   const swap = avoided ? `Ask about ${title} instead of avoiding it` : `Less like ${title}`;

@@ -7,6 +7,7 @@ const EMPTY = {
   uids: [], // products of the catalog that are asked about
   avoid: [], // products whose scores count against an answer
   title: "", // of a product that is not in the catalog
+  texts: [], // its texts beside the title
   category: [], // its category
   pictures: [], // its pictures, as File; never in the address
   k: K,
@@ -29,9 +30,15 @@ export const current = () => state;
 /** Calls `listener(state, before, again)` after each change; `again`: by the address. */
 export const onChange = (listener) => listeners.push(listener);
 
+/** Whether a product is described that is not in the catalog. */
+export const describes = (s) =>
+  Boolean(s.title.trim()) || [s.texts, s.pictures, s.category].some((given) => given.length > 0);
+
+/** The change that describes no product. */
+export const UNDESCRIBED = { title: "", texts: [], category: [], pictures: [] };
+
 /** Whether there is a question: anything but settings. */
-export const asked = (s = state) =>
-  s.uids.length > 0 || Boolean(s.title.trim()) || s.pictures.length > 0 || s.category.length > 0;
+export const asked = (s = state) => s.uids.length > 0 || describes(s);
 
 /** Changes the state; `push` makes an entry for the browser's back button. */
 export function change(patch, push = false) {
@@ -45,7 +52,7 @@ export function change(patch, push = false) {
 
 /** Asks about this product alone, with the same settings. */
 export function askAbout(uid) {
-  change({ uids: [uid], title: "", category: [], pictures: [], avoid: [], why: null }, true);
+  change({ ...UNDESCRIBED, uids: [uid], avoid: [], why: null }, true);
 }
 
 /** The address of the state now; changes of the last moments are written first. */
@@ -60,6 +67,7 @@ export function search(s) {
   s.uids.forEach((uid) => out.append("p", uid));
   s.avoid.forEach((uid) => out.append("avoid", uid));
   if (s.title) out.set("title", s.title);
+  s.texts.forEach((text) => out.append("text", text));
   s.category.forEach((name) => out.append("category", name));
   if (s.k !== K) out.set("k", s.k);
   if (s.fold) out.set("fold", "1");
@@ -81,6 +89,7 @@ export function parsed(text) {
     uids,
     avoid: distinct("avoid").filter((uid) => !uids.includes(uid)),
     title: given.get("title") ?? "",
+    texts: distinct("text"),
     category: given.getAll("category").filter(Boolean),
     k: /^\d{1,6}$/.test(given.get("k") ?? "") ? Number(given.get("k")) : K,
     fold: given.get("fold") === "1",

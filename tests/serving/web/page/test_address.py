@@ -11,6 +11,7 @@ FULL = {
     "p": ["mug-red-large", "odd/id ?&#"],
     "avoid": ["lamp-green-small"],
     "title": ["A “new” thing & more"],
+    "text": ["A text & more", "Another one"],
     "category": ["Kitchen", "Mugs"],
     "k": ["5"],
     "fold": ["1"],
@@ -29,11 +30,13 @@ def test_an_address_opens_the_same_view(opened, api):
     assert asked["uids"] == FULL["p"] and asked["avoid"] == FULL["avoid"]
     assert asked["mix"] == {"beta": 0.25} and asked["fold"] and asked["where"] == WHERE
     assert asked["modalities"] == ["text", "image"] and asked["category"] == FULL["category"]
+    assert asked["texts"] == FULL["text"]
     page.get_by_label("Answers", exact=True).fill("6")
     settled(page)
     page.wait_for_url("**k=6**")
     view = "document.getElementById('work').innerText"
-    state = "[...document.querySelectorAll('main input')].map((i) => [i.value, i.checked].join())"
+    fields = "[...document.querySelectorAll('main :is(input, textarea)')]"
+    state = f"{fields}.map((i) => [i.value, i.checked].join())"
     first = [page.evaluate(view), page.evaluate(state)]
     again = opened(urlsplit(page.url)._replace(scheme="", netloc="").geturl())
     titles(again)

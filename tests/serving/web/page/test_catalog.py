@@ -12,6 +12,7 @@ def test_a_product_is_added_changed_and_removed(opened, api):
     form = page.get_by_role("dialog", name="Add, change or remove a product")
     form.get_by_label("Id", exact=True).fill("mug new/1")
     form.get_by_label("Title").fill("Mug, red, huge")
+    form.get_by_label("More texts").fill("Of stoneware.\n\n For  2 l. \nOf stoneware.")
     form.get_by_label("Category").fill("Kitchen > Mugs")
     form.get_by_label("price").fill("12.5")
     form.get_by_label("in_stock").select_option("no")
@@ -20,6 +21,7 @@ def test_a_product_is_added_changed_and_removed(opened, api):
     form.get_by_text("mug new/1 is added; it can be an answer from now on.").wait_for()
     put = {"title": "Mug, red, huge", "category": ["Kitchen", "Mugs"], "uploads": 1}
     put["attributes"] = {"price": 12.5, "in_stock": False}
+    put["texts"] = ["Of stoneware.", "For 2 l."]
     assert api.changed == [("PUT", "mug new/1", put)]
     form.get_by_role("button", name="Close").click()
     settled(page)
@@ -28,6 +30,7 @@ def test_a_product_is_added_changed_and_removed(opened, api):
     page.get_by_role("button", name="Change or remove Mug, red, huge").click()
     form.get_by_text("This is what the server has.").wait_for()
     assert form.get_by_label("Title").input_value() == "Mug, red, huge"
+    assert form.get_by_label("More texts").input_value() == "Of stoneware.\nFor 2 l."
     form.get_by_label("Title").fill("Mug, red, giant")
     form.get_by_role("button", name="Save").click()
     sure = page.get_by_role("dialog", name="Replace mug new/1 by what the form says?")

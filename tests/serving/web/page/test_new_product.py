@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serving.web.page.views import BLUE, GIVE, RED, heading, settled, titles
+from tests.serving.web.page.views import BLUE, GIVE, RED, cards, heading, settled, titles
 
 
 def test_pictures_are_chosen_removed_and_sent(opened, api):
@@ -31,6 +31,24 @@ def test_pictures_are_chosen_removed_and_sent(opened, api):
     page.go_forward()
     settled(page)
     assert api.asked[-1]["uploads"] == 1  # kept for this entry of the history
+
+
+def test_texts_are_sent_and_quoted_in_reasons(opened, api):
+    page = opened()
+    page.get_by_text("Describe a product").click()
+    page.get_by_label("More texts").first.fill("A small mug.\nMade by hand.")
+    settled(page)
+    titles(page)
+    assert api.asked[-1]["texts"] == ["A small mug.", "Made by hand."]
+    assert page.locator("#asked .node-text").all_inner_texts() == ["text 1", "text 2"]
+    cards(page).first.get_by_role("button", name="Why").click()
+    said = "text 1 “A small mug.” → text 2 “Made in Bohemia.”, 0.73 by attention"
+    assert page.get_by_text(said).first.is_visible()
+    assert page.locator(".card.chosen .node-text").all_inner_texts() == ["text 2"]
+    page.locator("#attention path").first.wait_for(state="attached")
+    page.get_by_role("button", name="Remove New product").click()
+    page.get_by_role("heading", name="Start with a product").wait_for()
+    assert page.get_by_label("More texts").first.input_value() == ""
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
