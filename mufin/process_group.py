@@ -41,6 +41,16 @@ def start(device: torch.device) -> None:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST)
 
 
+def leave() -> None:
+    """Leaves the other processes, as the last thing that a process of a stage does.
+
+    Else a thread of gloo may still run while the process ends, which aborts it then. NCCL has no
+    such thread, and leaving its group would wait for the others.
+    """
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
+
+
 def world() -> int:
     """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -319,19 +319,25 @@ def _disk(path: Path | str) -> Path:
     return next(p for p in (path, *path.parents) if os.path.ismount(p))
 
 
-def run(main: Callable, launch: Callable[[int, int], None] | None = None) -> None:
+def run(
+    main: Callable,
+    launch: Callable[[int, int], None] | None = None,
+    leave: Callable[[], None] | None = None,
+) -> None:
     """Run a script's `main` with its command line; an error that the user can fix is one sentence
     and exit code 1. SIGINT and SIGTERM end it as `mufin.interrupts` says.
 
     With `launch`, which gets the numbers of processes and of workers, it runs in MUFIN_PROCESSES
-    processes if that is more than one.
+    processes if that is more than one. Each of them calls `leave` after `main`.
     """
 
     def guarded(*args, **kwargs):
         try:
             if launch is not None and (count := environment.processes()) > 1:
                 return launch(count, workers())
-            return main(*args, **kwargs)
+            main(*args, **kwargs)
+            if leave is not None:
+                leave()
         except MufinError as error:
             _fail(str(error))
         except Exception as error:

@@ -301,4 +301,4 @@ def _table(figures: Figures) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    runtime.run(main, processes.launch)
+    runtime.run(main, processes.launch, process_group.leave)

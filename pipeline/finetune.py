@@ -185,4 +185,4 @@ def _mean_alpha(network: Mufin) -> float | None:
 
 
 if __name__ == "__main__":
-    runtime.run(main, processes.launch)
+    runtime.run(main, processes.launch, process_group.leave)

@@ -156,4 +156,4 @@ def _classifiers(networks: list[Mufin], labels: list[Embedded]) -> list[np.ndarr
 
 
 if __name__ == "__main__":
-    runtime.run(main, processes.launch)
+    runtime.run(main, processes.launch, process_group.leave)

@@ -123,4 +123,4 @@ def _train(job: Pretraining, s: Pretrain, file: CurveFile, warn: ContractionWarn
 
 
 if __name__ == "__main__":
-    runtime.run(main, processes.launch)
+    runtime.run(main, processes.launch, process_group.leave)

@@ -123,4 +123,4 @@ def _recall(labels: np.ndarray, truth: Lists) -> float:
 
 
 if __name__ == "__main__":
-    runtime.run(main, processes.launch)
+    runtime.run(main, processes.launch, process_group.leave)

@@ -119,6 +119,7 @@ job, optimisers = finetuning(where, 0.3, select="last")
 train(job, optimisers, 5, 10, where)
 save_file(weights_of(optimisers.model), Path(sys.argv[1]) / f"{process_group.rank()}.safetensors")
 process_group.barrier()
+process_group.leave()
 """
 
 

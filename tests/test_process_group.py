@@ -46,6 +46,7 @@ for dtype in (np.float32, np.int64, np.int8, np.bool_):
     found = process_group.in_shares(7, lambda rows: (np.array(every)[rows],), cpu, 2)
     assert found[0].tolist() == every
 process_group.barrier()
+process_group.leave()
 """
 
 

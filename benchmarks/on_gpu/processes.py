@@ -61,6 +61,7 @@ def main(folder: Path, out: Path, tiny: bool) -> None:
     if process_group.rank() == 0:
         out.write_text(json.dumps(row["seconds"] / job.steps))
     process_group.barrier()
+    process_group.leave()
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ job, optimisers = job_of(pretraining, where)
 train(job, optimisers, 5, 10, where)
 save_file(weights_of(job.model), where.scratch / f"{process_group.rank()}.safetensors")
 process_group.barrier()
+process_group.leave()
 """
 
 

@@ -96,6 +96,7 @@ job, optimisers = pretraining(where, 0.0, loss="soft_triplet")
 curve = train(job, optimisers, 5, 10, where)
 (where.scratch / f"{process_group.rank()}.txt").write_text(" ".join(str(r[COLUMN]) for r in curve))
 process_group.barrier()
+process_group.leave()
 """
 
 

@@ -420,6 +420,7 @@ for name, make in (("pretrain", pretraining), ("finetune", finetuning)):
     if process_group.rank() == 0:
         save_file(weights_of(optimisers.model), out / f"{name}.safetensors")
 process_group.barrier()
+process_group.leave()
 """
 
 
