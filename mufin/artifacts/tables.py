@@ -66,6 +66,18 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
             ("excluded", INTS),
         ]
     ),
+    "outfits": pa.schema([("split", STRING), ("set", STRING), ("items", INTS)]),
+    "questions": pa.schema(
+        [
+            ("split", STRING),
+            ("product", INT),
+            ("items", INTS),
+            ("position", INT),
+            ("answers", INTS),
+            ("right", INT),
+        ]
+    ),
+    "compatibility": pa.schema([("split", STRING), ("items", INTS), ("compatible", pa.bool_())]),
     "fold_counts": pa.schema([("counts", INTS)]),
 }
 
