@@ -44,6 +44,20 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
     "raw_labels": pa.schema([("uid", STRING), ("title", STRING)]),
     "released_labels": pa.schema([("uid", STRING)]),
     "released_split": pa.schema([("uid", STRING), *SPLIT]),
+    "raw_outfits": pa.schema([("split", STRING), ("set", STRING), ("items", STRINGS)]),
+    "raw_questions": pa.schema(
+        [
+            ("split", STRING),
+            ("uid", STRING),
+            ("items", STRINGS),
+            ("position", INT),
+            ("answers", STRINGS),
+            ("right", INT),
+        ]
+    ),
+    "raw_compatibility": pa.schema(
+        [("split", STRING), ("items", STRINGS), ("compatible", pa.bool_())]
+    ),
     "products": pa.schema(
         [("uid", STRING), ("title", STRING), ("images", STRINGS), ("category", STRINGS)]
     ),
