@@ -24,16 +24,21 @@ class Batch:
     pixels: Tensor  # (U, S, S, 3) uint8, half of them mirrored
     words: Tensor  # (U, W) float32
     types: Tensor  # (U,) int64
+    rows: Tensor  # (U,) int64, of `Items`
     outfit: Tensor  # (U,) int64, the (first) outfit of the batch that an item is in
     given: Tensor  # (Q, K) int64, -1 padded: the rest of the outfit
     positive: Tensor  # (Q,) int64: what fills the blank
     negatives: Tensor  # (Q, M) int64, -1 padded: items of the same type in other outfits
 
-    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(T,) int64 each: a given item, the positive, and a negative of the positive's type."""
-        there = (self.given >= 0)[:, :, None] & (self.negatives >= 0)[:, None, :]  # (Q, K, M)
+    def triplets(self, most: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(T,) int64 each: a given item, the positive, and a negative of the positive's type.
+
+        With at most `most` negatives per blank.
+        """
+        negatives = self.negatives[:, :most]
+        there = (self.given >= 0)[:, :, None] & (negatives >= 0)[:, None, :]  # (Q, K, M)
         blank, k, m = torch.nonzero(there, as_tuple=True)
-        return self.given[blank, k], self.positive[blank], self.negatives[blank, m]
+        return self.given[blank, k], self.positive[blank], negatives[blank, m]
 
 
 def batches(
@@ -64,10 +69,12 @@ def batch_of(items: Items, outfits: Lists, negatives: int, rng: np.random.Genera
     pixels = items.pixels[rows]
     mirrored = rng.random(len(rows)) < 0.5
     pixels[mirrored] = pixels[mirrored, :, ::-1]
-    tensors = (items.words[rows].toarray(), items.types[rows], outfit[first])
     return Batch(
         torch.from_numpy(pixels),
-        *(torch.from_numpy(array) for array in tensors),
+        torch.from_numpy(items.words[rows].toarray()),
+        torch.from_numpy(items.types[rows]),
+        torch.from_numpy(rows),
+        torch.from_numpy(outfit[first]),
         torch.from_numpy(given),
         torch.from_numpy(places[kept]),
         torch.from_numpy(wrong[kept]),

@@ -18,6 +18,7 @@ class Items:
     words: csr_matrix  # (N, W) float32, unit norm; an empty row where the title has no known word
     types: np.ndarray  # (N,) int64 in [0, num_types), such as tops or shoes
     num_types: int
+    used: np.ndarray  # (n,) int64, the rows that outfits, questions and answers name
 
     def __len__(self) -> int:
         return len(self.types)

@@ -83,13 +83,14 @@ class SceNet(nn.Module):
         types = batch.types
         near = self.distance(x[given], types[given], x[positive], types[positive])
         far = self.distance(x[given], types[given], x[negative], types[negative])
-        every = has[given] * has[positive] * has[negative]
-        alike = same_type_similarity(x, triplets, MARGIN)
-        alike = alike + same_type_similarity(titles, triplets, MARGIN, every)
+        single = Triplets(*batch.triplets(1))
+        every = torch.stack([has[rows] for rows in single]).prod(0)
+        alike = same_type_similarity(x, single, MARGIN)
+        alike = alike + same_type_similarity(titles, single, MARGIN, every)
         return (
             hinge(near, far, MARGIN)
             + SIMILARITY * alike
-            + SEMANTIC * visual_semantic(x, titles, has, triplets, MARGIN)
+            + SEMANTIC * visual_semantic(x, titles, has, single, MARGIN)
             + LENGTH * general.norm() / math.sqrt(len(x))
             + SPARSITY * F.relu(self.masks).sum(1).mean()
         )

@@ -82,14 +82,11 @@ class Scorer:
 
 
 @torch.no_grad()
-def vectors_of(model: Pairwise, items: Items, rows: np.ndarray | None = None) -> Tensor:
-    """(N, D) of all items; zeros except at `rows`, (n,) int64, if these are given."""
-    rows = np.arange(len(items)) if rows is None else rows
-    parts = [
-        model.vectors(torch.from_numpy(items.pixels[rows[start : start + PICTURES]]))
-        for start in range(0, len(rows), PICTURES)
-    ]
-    found = torch.cat(parts) if parts else torch.zeros(0, 1)
+def vectors_of(model: Pairwise, items: Items, rows: np.ndarray) -> Tensor:
+    """(N, D) of all items; zeros except at `rows`, (n,) int64."""
+    starts = range(0, len(rows), PICTURES)
+    some = [model.vectors(torch.from_numpy(items.pixels[rows[i : i + PICTURES]])) for i in starts]
+    found = torch.cat(some) if some else torch.zeros(0, 1)
     out = torch.zeros(len(items), found.shape[1])
     out[torch.from_numpy(rows)] = found
     return out

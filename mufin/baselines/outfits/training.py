@@ -27,8 +27,8 @@ class Budget:
     rate is higher.
     """
 
-    passes: int = 24  # over the outfits of train, at most
-    patience: int = 8  # passes without a better accuracy on valid
+    passes: int = 16  # over the outfits of train, at most
+    patience: int = 5  # passes without a better accuracy on valid
     batch: int = 48  # outfits per step
     negatives: int = 8  # of the positive's type, per blank
     lr: float = 1e-3  # of Adam; falls to 0 in a straight line over `passes`
@@ -77,7 +77,7 @@ def trained(
             if waited >= budget.patience:
                 break
         model.load_state_dict(kept)
-        return _scorer(model, items, None)
+        return _scorer(model, items, items.used)
 
 
 def _one_pass(
@@ -96,7 +96,7 @@ def _one_pass(
         optimiser.step()
 
 
-def _scorer(model: Rival, items: Items, rows: np.ndarray | None) -> Scorer:
+def _scorer(model: Rival, items: Items, rows: np.ndarray) -> Scorer:
     assert isinstance(model, nn.Module)
     model.eval()
     return Scorer(model, vectors_of(model, items, rows), items.types)

@@ -13,8 +13,8 @@ Scores are mean distances over pairs of items; titles are used in training alone
 
 Differences: the picture encoder and the title features (`backbone.py`, `items.py`; the publication
 has ResNet-18 from ImageNet and Fisher vectors of word2vec); each item of a batch of outfits is the
-positive of all others of its outfit, with several negatives from the batch, where the released
-code draws one triplet per pair; Adam at a higher rate, for a randomly started network. Pairs of
+positive of all others of its outfit, with several negatives from the batch (one in L_sim and L_vse),
+where the released code draws one triplet per pair; Adam at a higher rate, for a randomly started network. Pairs of
 types that train does not have keep their masks from the start.
 """
 
@@ -81,10 +81,11 @@ class TypeAware(nn.Module):
         types = batch.types
         near = self.distance(x[given], types[given], x[positive], types[positive])
         far = self.distance(x[given], types[given], x[negative], types[negative])
-        every = has[given] * has[positive] * has[negative]
-        alike = same_type_similarity(x, triplets, MARGIN)
-        alike = alike + same_type_similarity(titles, triplets, MARGIN, every)
-        semantic = visual_semantic(x, titles, has, triplets, MARGIN)
+        single = Triplets(*batch.triplets(1))
+        every = torch.stack([has[rows] for rows in single]).prod(0)
+        alike = same_type_similarity(x, single, MARGIN)
+        alike = alike + same_type_similarity(titles, single, MARGIN, every)
+        semantic = visual_semantic(x, titles, has, single, MARGIN)
         sparsity = self.masks_of(types[given], types[positive]).sum(1).mean()
         return (
             hinge(near, far, MARGIN)
