@@ -12,12 +12,13 @@ the masked vectors of CSA-Net: they are weighted by attention on the types of bo
 loss is the outfit ranking loss.
 
 Differences: outfits come without annotated attributes (the publication has those of Shopping100k
-and DeepFashion), so type, colour of the picture and topic of the title stand in
-(`found_attributes.py`). Encoder and outfit loss are trained together, with equal weights but for
-the memory loss (`MEMORY`, the publication's order); margins are 0.3. The compositional loss, for
-changes of one attribute, has no part in outfits. The released code holds the encoder and not the
-outfit version, and we had a summary of the text, not all of it. The parts have length 1. The
-picture encoder is that of `backbone.py`.
+and DeepFashion), so the colour of the picture and the topic of the title stand in
+(`found_attributes.py`). The type is no attribute of its own: the attention knows it, and a part
+that tells types only, which all answers share, lets all distances shrink to 0. Encoder and outfit
+loss are trained together; the weights of the losses (`ATTRIBUTES`, `MEMORY`) and margins of 0.3 are
+ours. The compositional loss, for changes of one attribute, has no part in outfits. The released
+code holds the encoder and not the outfit version, and we had a summary of the text, not all of it.
+The parts have length 1. The picture encoder is that of `backbone.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from mufin.baselines.outfits.scoring import Scorer
 from mufin.baselines.outfits.training import Budget, trained
 from mufin.ragged import Lists
 
-MARGIN, MEMORY = 0.3, 1e-3
+MARGIN = 0.3
+ATTRIBUTES, MEMORY = 0.1, 1e-3  # weights of the losses of attributes and of the memory
 
 
 class AddeO(nn.Module):
@@ -80,9 +82,10 @@ class AddeO(nn.Module):
         for k, count in enumerate(self.values):
             prototypes = self.memory[first : first + count, k]
             part = x[:, k * self.part : (k + 1) * self.part]
-            total = total + F.cross_entropy(self.classifiers[k](part), known[:, k])
-            total = total + label_triplet(part, known[:, k])
-            total = total + consistency(part, prototypes, known[:, k])
+            losses = F.cross_entropy(self.classifiers[k](part), known[:, k])
+            losses = losses + label_triplet(part, known[:, k])
+            losses = losses + consistency(part, prototypes, known[:, k])
+            total = total + ATTRIBUTES * losses
             first += count
         return total
 

@@ -79,11 +79,11 @@ def first_pictures(
     rows_of: dict[str, list[int]] = {}
     for row in used.tolist():
         pixels[row] = 255
-        if images[row]:
-            rows_of.setdefault(images[row][0], []).append(row)  # type: ignore[index]
+        if keys := images[row]:
+            rows_of.setdefault(keys[0], []).append(row)
     files, _ = stored_keys(store, np.array(list(rows_of), dtype=np.str_))
-    for path, keys in files.items():
-        for pairs in read_pictures(path, keys, CHUNK):
+    for path, some in files.items():
+        for pairs in read_pictures(path, some, CHUNK):
             for key, content in pairs:
                 if isinstance(found := decode(content, side), np.ndarray):
                     pixels[rows_of[key]] = found

@@ -30,7 +30,7 @@ ROWS: dict[str, Row] = {
         adde_o.fit,
         60.53,
         "visual + textual",
-        "outfits have no annotated attributes; type, colour and topic of the title stand in",
+        "outfits have no annotated attributes; colour and topic of the title stand in",
     ),
     "Type-aware": Row(type_aware.fit, 55.65, "visual + textual"),
     "SCE-Net average": Row(sce_net.fit, 53.67, "visual + textual"),

@@ -46,7 +46,8 @@ def recoloured(pictures: Tensor) -> Tensor:
     n = len(pictures)
     grey = pictures.mean(1, keepdim=True)
     gains = 0.4 + 0.8 * torch.rand(n, 3, 1, 1)
-    turned = torch.stack([pictures[i][torch.randperm(3)] for i in range(n)])
+    order = torch.rand(n, 3).argsort(1)  # of the channels
+    turned = pictures.gather(1, order[:, :, None, None].expand_as(pictures))
     coloured = (grey + (turned - grey) * (0.5 + torch.rand(n, 1, 1, 1))) * gains
     flat = torch.rand(n, 1, 1, 1) < GREY
     return torch.where(flat, grey.expand_as(pictures), coloured).clamp(0, 1)

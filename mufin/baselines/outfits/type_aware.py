@@ -12,10 +12,10 @@ Margin, weights and the start of the masks (normal, 0.9 and 0.7) are those of th
 Scores are mean distances over pairs of items; titles are used in training alone.
 
 Differences: the picture encoder and the title features (`backbone.py`, `items.py`; the publication
-has ResNet-18 from ImageNet and Fisher vectors of word2vec); each item of a batch of outfits is the
-positive of all others of its outfit, with several negatives from the batch (one in L_sim and L_vse),
-where the released code draws one triplet per pair; Adam at a higher rate, for a randomly started network. Pairs of
-types that train does not have keep their masks from the start.
+has ResNet-18 from ImageNet and Fisher vectors of word2vec). Each item of a batch of outfits is the
+positive of all others of its outfit, with several negatives from the batch (one in L_sim and
+L_vse), where the released code draws one triplet per pair. Adam has a higher rate, as the network
+starts at random. Pairs of types that train does not have keep their masks from the start.
 """
 
 from __future__ import annotations
