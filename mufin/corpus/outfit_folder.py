@@ -29,7 +29,7 @@ from mufin.metrics import area_under_roc
 from mufin.ragged import Lists
 
 SHARES = {"train": 0.65, "valid": 0.1, "test": 0.25}  # of the outfits
-SMALLEST = 50  # fewest outfits that leave each type several items in each split
+SMALLEST = 50  # fewest outfits: 5 are then left for valid
 REUSED = 0.3  # of the items of valid and test in the split `nondisjoint`: those of train
 BRAND_TOLD = 0.85  # the titles without the brand tell the model, as in the sample
 MODEL_TOLD = 0.4
@@ -148,23 +148,29 @@ def _asked(
 ) -> Asked:
     """One question per outfit, and a set of items of the same types that do not belong together.
 
-    Wrong answers and the items of such a set are those of other outfits of the split.
+    Wrong answers and the items of such a set are those of other outfits of the split. A question
+    has fewer answers where the split has too few items of the type.
     """
     blank = rng.integers(items.lengths())
-    right = rng.integers(ANSWERS, size=len(items))
     every = np.unique(items.values)
     by_type = {kind: every[wardrobe.type[every] == kind] for kind in np.unique(wardrobe.type)}
-    answers, mixed = [], []
+    answers, right, mixed = [], [], []
     for row in range(len(items)):
 
         def others(item: int, count: int, own: np.ndarray = items[row]) -> list[int]:
             alike = np.setdiff1d(by_type[wardrobe.type[item]], own)
-            return rng.choice(alike, count, replace=False).tolist()
+            if not len(alike):  # of few outfits: another type, rather than no item
+                alike = np.setdiff1d(every, own)
+            return rng.choice(alike, min(count, len(alike)), replace=False).tolist()
 
         wanted = int(items[row][blank[row]])
-        answers.append(np.insert(others(wanted, ANSWERS - 1), right[row], wanted))
+        wrong = others(wanted, ANSWERS - 1)
+        right.append(rng.integers(len(wrong) + 1))
+        answers.append(np.insert(wrong, right[-1], wanted))
         mixed.append([others(int(item), 1)[0] for item in items[row]])
-    return Asked(outfits, items, blank, Lists.of_rows(answers), right, Lists.of_rows(mixed))
+    return Asked(
+        outfits, items, blank, Lists.of_rows(answers), np.array(right), Lists.of_rows(mixed)
+    )
 
 
 # Files
