@@ -207,7 +207,8 @@ class Download:
     location: Annotated[
         str | list[str] | None,
         "path, glob, URL, or a list of them; for mm-amazontitles also a Google Drive id "
-        "| null: nothing is needed (sample, sample-outfits), or the published file (mm-amazontitles)",
+        "| null: nothing is needed (sample, sample-outfits), or the published file "
+        "(mm-amazontitles)",
     ]
     columns: Annotated[Columns, "what your columns are called (source: catalog)"]
     encoding: Annotated[

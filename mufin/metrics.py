@@ -113,8 +113,8 @@ def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> tuple[float, f
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(m,) the share of `others` below each score, and half the share of those equal to it."""
     ordered = np.sort(others)
-    ends = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
-    return sum(ends) / (2 * len(others))
+    below, not_above = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(others))
 
 
 def inverse_propensity(train_counts: np.ndarray, num_train: int, a: float, b: float) -> np.ndarray:

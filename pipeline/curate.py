@@ -240,7 +240,7 @@ def _released(
 
 
 def _outfit_split(raw: Path, catalog: Catalog, s: Curate) -> splits.Splits:
-    """The split of outfits with a blank, whose valid and test may have labels that train has not."""
+    """The split of outfits with a blank: valid and test may have labels that train has not."""
     if s.max_products:
         raise MufinError(
             f"curate.max_products is {s.max_products}, but of outfits with a blank all items are "

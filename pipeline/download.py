@@ -39,8 +39,7 @@ from mufin.catalogs.notes import Notes
 from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
-from mufin.catalogs.raw_outfits import write_outfits as write_raw_outfits
-from mufin.catalogs.raw_outfits import write_released
+from mufin.catalogs.raw_outfits import write_outfits, write_released
 from mufin.catalogs.raw_products import References, Rows, first_images, write_products
 from mufin.catalogs.raw_texts import TextWriter
 from mufin.catalogs.released_pictures import STORED, stored_picture
@@ -51,7 +50,7 @@ from mufin.corpus.collecting import cut, fetch_pictures, reasons, store_pictures
 from mufin.corpus.fetch import Fetcher, Limits
 from mufin.corpus.fetch_log import FetchLog
 from mufin.corpus.kept_images import KeptImages
-from mufin.corpus.outfit_folder import FACTS, write_outfits
+from mufin.corpus.outfit_folder import FACTS, generate
 from mufin.corpus.reasons import temporary
 from mufin.corpus.sample import sample_catalog
 from mufin.corpus.sample_shop import NAMES, shop_values
@@ -301,8 +300,7 @@ def _outfits(run: Run) -> dict:
     s = run.s
     if s.source == "sample-outfits":
         home = run.folder.parent / "generated"  # beside the output, where it goes with the stage
-        for line in write_outfits(home, s.sample.outfits, s.sample.seed):
-            _say(line)
+        generate(home, s.sample.outfits, s.sample.seed)
     else:
         assert s.location
         home = release_folder(s.location)
@@ -314,7 +312,7 @@ def _outfits(run: Run) -> dict:
     counts = _catalog(run, products, fetcher, fetcher.fetch, True, texts=True)
     bad.check()
     counts |= write_released(release, run.folder / "released")
-    counts |= write_raw_outfits(release, run.folder / "outfits")
+    counts |= write_outfits(release, run.folder / "outfits")
     if (home / FACTS).is_file():
         facts = read_json(home / FACTS)
         counts["sample"] = {"outfits": facts["outfits"], "seed": facts["seed"]} | facts[kind]
@@ -414,9 +412,7 @@ def _catalog(
         return counts | store_pictures(got, run.folder)
 
 
-def _written(
-    run: Run, products: Iterable[Rows], attributes: Sequence[str], texts: bool
-) -> dict:
+def _written(run: Run, products: Iterable[Rows], attributes: Sequence[str], texts: bool) -> dict:
     """Write the products, and beside them the columns for filters and of texts, if any; counts."""
     folder, values, further = run.folder, None, None
     if attributes:

@@ -29,7 +29,7 @@ from mufin.metrics import area_under_roc
 from mufin.ragged import Lists
 
 SHARES = {"train": 0.65, "valid": 0.1, "test": 0.25}  # of the outfits
-SMALLEST = 50  # fewest outfits that leave each type several items in each split
+SMALLEST = 50  # fewest outfits: 5 are then left for valid
 REUSED = 0.3  # of the items of valid and test in the split `nondisjoint`: those of train
 BRAND_TOLD = 0.85  # the titles without the brand tell the model, as in the sample
 MODEL_TOLD = 0.4
@@ -59,31 +59,35 @@ class Asked:
 def write_outfits(folder: Path, outfits: int, seed: int) -> Iterator[str]:
     """Writes so many outfits into a new folder; yields what was written, as lines.
 
-    A function of its arguments alone. Raises MufinError for fewer than 50 outfits, and ArtifactError
-    if the folder is there and was not made by this.
+    A function of its arguments alone. Raises MufinError for fewer than 50 outfits, and
+    ArtifactError if the folder is there and was not made by this.
     """
+    with publish(folder) as scratch:
+        facts = generate(scratch, outfits, seed)
+    yield f"{folder}: {outfits} outfits of {facts['items']} items with a title and a picture"
+    found = facts["disjoint"]["best_attainable"]["FITB"]
+    yield f"The best attainable accuracy on the test questions of disjoint is {found} %"
+
+
+def generate(folder: Path, outfits: int, seed: int) -> dict:
+    """`write_outfits` into a folder that is not there yet, file by file; returns its facts."""
     if outfits < SMALLEST:
         raise MufinError(f"{outfits} outfits are too few to divide; give at least {SMALLEST}")
     wardrobe = invent_wardrobe(outfits, np.random.default_rng([seed, 0]))
-    splits = {"disjoint": _own_items(wardrobe), "nondisjoint": {}}
-    splits["nondisjoint"] = _shared_items(wardrobe, splits["disjoint"], seed)
-    facts = {"outfits": outfits, "items": len(wardrobe.type), "seed": seed}
-    with publish(folder) as scratch:
-        (scratch / "images").mkdir(parents=True)
-        _write_items(wardrobe, seed, scratch)
-        for number, (kind, items) in enumerate(splits.items()):
-            (scratch / kind).mkdir()
-            asked = {
-                name: _asked(wardrobe, outfits, of, np.random.default_rng([seed, 3, number, i]))
-                for i, (name, (outfits, of)) in enumerate(items.items())
-            }
-            for name, of_split in asked.items():
-                _write_split(of_split, name, scratch / kind)
-            facts[kind] = {"best_attainable": best_attainable(wardrobe, asked["test"])}
-        (scratch / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-    yield f"{folder}: {outfits} outfits of {len(wardrobe.type)} items with a title and a picture"
-    found = facts["disjoint"]["best_attainable"]
-    yield f"the blank of a test question of disjoint can be filled in {found['FITB']} % of cases"
+    own = _own_items(wardrobe)
+    splits = {"disjoint": own, "nondisjoint": _shared_items(wardrobe, own, seed)}
+    facts: dict = {"outfits": outfits, "items": len(wardrobe.type), "seed": seed}
+    (folder / "images").mkdir(parents=True)
+    _write_items(wardrobe, seed, folder)
+    for number, (kind, items) in enumerate(splits.items()):
+        (folder / kind).mkdir()
+        for i, (name, (of_split, its_items)) in enumerate(items.items()):
+            rng = np.random.default_rng([seed, 3, number, i])
+            asked = _asked(wardrobe, of_split, its_items, rng)
+            _write_split(asked, name, folder / kind)
+        facts[kind] = {"best_attainable": best_attainable(wardrobe, asked)}  # of test, the last
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    return facts
 
 
 def best_attainable(wardrobe: Wardrobe, asked: Asked) -> dict[str, float]:
@@ -139,26 +143,34 @@ def _shared_items(
     return out
 
 
-def _asked(wardrobe: Wardrobe, outfits: np.ndarray, items: Lists, rng: np.random.Generator) -> Asked:
+def _asked(
+    wardrobe: Wardrobe, outfits: np.ndarray, items: Lists, rng: np.random.Generator
+) -> Asked:
     """One question per outfit, and a set of items of the same types that do not belong together.
 
-    Wrong answers and the items of such a set are those of other outfits of the split.
+    Wrong answers and the items of such a set are those of other outfits of the split. A question
+    has fewer answers where the split has too few items of the type.
     """
     blank = rng.integers(items.lengths())
-    right = rng.integers(ANSWERS, size=len(items))
     every = np.unique(items.values)
     by_type = {kind: every[wardrobe.type[every] == kind] for kind in np.unique(wardrobe.type)}
-    answers, mixed = [], []
+    answers, right, mixed = [], [], []
     for row in range(len(items)):
 
         def others(item: int, count: int, own: np.ndarray = items[row]) -> list[int]:
             alike = np.setdiff1d(by_type[wardrobe.type[item]], own)
-            return rng.choice(alike, count, replace=False).tolist()
+            if not len(alike):  # of few outfits: another type, rather than no item
+                alike = np.setdiff1d(every, own)
+            return rng.choice(alike, min(count, len(alike)), replace=False).tolist()
 
         wanted = int(items[row][blank[row]])
-        answers.append(np.insert(others(wanted, ANSWERS - 1), right[row], wanted))
+        wrong = others(wanted, ANSWERS - 1)
+        right.append(rng.integers(len(wrong) + 1))
+        answers.append(np.insert(wrong, right[-1], wanted))
         mixed.append([others(int(item), 1)[0] for item in items[row]])
-    return Asked(outfits, items, blank, Lists.of_rows(answers), right, Lists.of_rows(mixed))
+    return Asked(
+        outfits, items, blank, Lists.of_rows(answers), np.array(right), Lists.of_rows(mixed)
+    )
 
 
 # Files

@@ -1,8 +1,8 @@
 """Polyvore Outfits as a task: an outfit with a blank, and the item that fills it (MUFIN Table 3).
 
-The released layout of Vasileva et al. (ECCV 2018). A set of items is in `<kind>/<split>.json`, with
-kind disjoint or nondisjoint; `fill_in_blank_<split>.json` and `compatibility_<split>.txt` name items
-by `<set id>_<index>`. A datapoint is an outfit without one item; its label is that item.
+The released layout of Vasileva et al. (ECCV 2018). Outfits are in `<kind>/<split>.json`, with kind
+disjoint or nondisjoint; `fill_in_blank_<split>.json` and `compatibility_<split>.txt` name items by
+`<set id>_<index>`. A datapoint is an outfit without one item; its label is that item.
 """
 
 from __future__ import annotations
