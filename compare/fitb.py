@@ -16,13 +16,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from compare.run import write_study
-from compare.study import BASE, FOLDER, Study
+from compare.study import BASE, FOLDER, read_study
 from compare.table import mean_and_spread
 from compare.variant import changed
 from mufin import code, profiles, runtime
@@ -34,12 +35,12 @@ from mufin.params import load_params
 PLACE = "compare/fitb"
 TABLE = "metrics/outfits.json"
 SHARED = {"download": "data/raw", "curate": "data/curated", "precompute": "data/precomputed"}
-# Row: title, the settings in which it differs, and the paper's accuracy (Table 3), None for none
-MUFIN: dict[str, tuple[str, dict[str, object], float | None]] = {
-    "mufin": ("MUFIN (alpha = 1)", {}, 64.17),
-    "resnet18": ("MUFIN (ResNet-18, alpha = 1)", {"encoder.image.name": "resnet18"}, 61.63),
-    "text_only": ("MUFIN, titles alone", {"encoder.modalities": ["lexical"]}, None),
-    "image_only": ("MUFIN, pictures alone", {"encoder.modalities": ["image"]}, None),
+VARIANTS = profiles.FOLDER / "variants/outfits.yaml"  # the settings of the rows of MUFIN
+MUFIN: dict[str, tuple[str, float | None]] = {  # row: title, the paper's accuracy (Table 3) or None
+    "mufin": ("MUFIN (alpha = 1)", 64.17),
+    "resnet18": ("MUFIN (ResNet-18, alpha = 1)", 61.63),
+    "text_only": ("MUFIN, titles alone", None),
+    "image_only": ("MUFIN, pictures alone", None),
 }
 FIGURES = ("accuracy", "AUC")
 BEST = {
@@ -81,8 +82,7 @@ def prepared(home: Path, seed: int) -> Path:
         raise MufinError(f"{place} has rows of other settings; delete it, or {home / PLACE}")
     settings.write_text(text)
     shutil.copy(home / "dvc.yaml", place / "dvc.yaml")  # `compare.variant` reads the stages from it
-    study = Study([seed], {name: dict(own) for name, (_, own, _) in MUFIN.items()}, {}, {})
-    write_study(study, place / "compare/study.yaml")
+    write_study(replace(read_study(VARIANTS), seeds=[seed]), place / "compare/study.yaml")
     return place
 
 
@@ -136,7 +136,7 @@ def gathered(home: Path, seeds: list[int], names: list[str]) -> dict:
     """
     out = []
     for name in names:
-        title, _, paper = MUFIN.get(name, (name, {}, None))
+        title, paper = MUFIN.get(name, (name, None))
         row: dict = {"row": name, "title": title, "paper": paper}
         if name in RIVALS:
             row |= {"paper": RIVALS[name].paper, "note": RIVALS[name].note}
