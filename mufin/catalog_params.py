@@ -147,14 +147,31 @@ class ImageVectors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """Size and seed of the built-in catalog."""
+class OutfitTask:
+    """Outfits with a blank as datapoints, and the items that fill it as labels (Table 3)."""
 
-    products: Annotated[int, "products to invent, >= 60"]
+    split: Annotated[
+        Literal["disjoint", "nondisjoint"] | None,
+        "which of the released splits (sources polyvore, sample-outfits) "
+        "| disjoint: no item of valid or test is in train, as in Table 3 "
+        "| nondisjoint: items may be in several splits | null: products are items",
+    ]
+    blank_type: Annotated[
+        bool, "true: the type of the item that is left out is a text of the datapoint"
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Size and seed of what is built in."""
+
+    products: Annotated[int, "products to invent, >= 60 (source: sample)"]
+    outfits: Annotated[int, "outfits to invent, >= 50 (source: sample-outfits)"]
     seed: Annotated[int, "integer >= 0; the same seed gives the same catalog, byte for byte"]
 
     def __post_init__(self):
         check_at_least(self, "download.sample", 60, "products")
+        check_at_least(self, "download.sample", 50, "outfits")
         check_at_least(self, "download.sample", 0, "seed")
 
 
@@ -165,6 +182,7 @@ class Download:
     source: Annotated[
         Literal[
             "sample",
+            "sample-outfits",
             "catalog",
             "mm-amazontitles",
             "lf-amazontitles",
@@ -178,7 +196,7 @@ class Download:
             "movielens",
             "polyvore",
         ],
-        "sample: the built-in catalog "
+        "sample: the built-in catalog | sample-outfits: built-in outfits (docs/outfits.md) "
         "| catalog: your own files "
         "| mm-amazontitles, lf-amazontitles: data sets of the Extreme Classification Repository "
         "| amazon-2023, amazon-2018, amazon-2014: Amazon's product metadata, the releases of these "
@@ -189,7 +207,8 @@ class Download:
     location: Annotated[
         str | list[str] | None,
         "path, glob, URL, or a list of them; for mm-amazontitles also a Google Drive id "
-        "| null: nothing is needed (sample), or the published file (mm-amazontitles)",
+        "| null: nothing is needed (sample, sample-outfits), or the published file "
+        "(mm-amazontitles)",
     ]
     columns: Annotated[Columns, "what your columns are called (source: catalog)"]
     encoding: Annotated[
@@ -210,7 +229,8 @@ class Download:
     ]
     labels: Annotated[LabelTexts, "labels that are no products: queries, tags or categories"]
     image_vectors: Annotated[ImageVectors, "vectors in place of images"]
-    sample: Annotated[Sample, "the built-in catalog (source: sample)"]
+    outfits: Annotated[OutfitTask, "outfits with a blank as datapoints"]
+    sample: Annotated[Sample, "the built-in catalog, or outfits (sources sample, sample-outfits)"]
     max_images: Annotated[int, "images kept per product, the first ones, >= 0; paper 15 (App. B)"]
     max_texts: Annotated[
         int, "texts kept per product, its title and then the first others, >= 1; 1: the title alone"
@@ -237,7 +257,7 @@ class Download:
             self.user_agent,
             "it must be a line of ASCII characters",
         )
-        needs = self.source not in ("sample", "mm-amazontitles")
+        needs = self.source not in ("sample", "sample-outfits", "mm-amazontitles")
         check(
             not (needs and not self.location),
             "download.location",
@@ -257,6 +277,7 @@ class Download:
             f"products of source {self.source} have no text but the title; set it to []",
         )
         self._check_interactions()
+        self._check_outfits()
         vectors = self.image_vectors
         check(
             (vectors.location is None) == (vectors.ids is None),
@@ -264,6 +285,33 @@ class Download:
             vectors.location or vectors.ids,
             "location and ids belong together: set both or none",
         )
+
+    def _check_outfits(self) -> None:
+        split, built_in = self.outfits.split, self.source == "sample-outfits"
+        check(
+            split is None or built_in or self.source == "polyvore",
+            "download.outfits.split",
+            split,
+            f"products of source {self.source} are no outfits; set it to null",
+        )
+        check(
+            split is not None or not built_in,
+            "download.outfits.split",
+            split,
+            "source sample-outfits needs disjoint or nondisjoint",
+        )
+        others = {
+            "interactions.location": self.interactions.location,
+            "labels.location": self.labels.location,
+            "image_vectors.location": self.image_vectors.location,
+        }
+        for name, value in others.items():
+            check(
+                split is None or value is None,
+                f"download.{name}",
+                value,
+                "outfits with a blank have items, labels and pictures of their own; set it to null",
+            )
 
     def _check_interactions(self) -> None:
         s = self.interactions

@@ -96,6 +96,27 @@ def auc_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | No
     return _mean(auc_of_each(is_in(predictions[:, :k], truth), k))
 
 
+def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
+    """The area under the ROC curve of scores (m,) and (n,), in [0, 1], and its standard error.
+
+    It is the share of pairs in which the positive has the higher score; equal scores count half.
+    The standard error is that of DeLong et al. (Biometrics 1988); 0 with one score on a side. Both
+    are NaN without any.
+    """
+    if not len(positive) or not len(negative):
+        return float("nan"), float("nan")
+    above, below = _share_below(positive, negative), 1 - _share_below(negative, positive)
+    variance = sum(np.var(s, ddof=1) / len(s) for s in (above, below) if len(s) > 1)
+    return float(above.mean()), float(np.sqrt(variance))
+
+
+def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(m,) the share of `others` below each score, and half the share of those equal to it."""
+    ordered = np.sort(others)
+    below, not_above = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(others))
+
+
 def inverse_propensity(train_counts: np.ndarray, num_train: int, a: float, b: float) -> np.ndarray:
     """(L,) 1 + C (n_l + B)^-A, with C = (ln N - 1)(B + 1)^A (Jain et al. 2016).
 

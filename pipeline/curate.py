@@ -22,6 +22,7 @@ from mufin.artifacts.attributes import NAME
 from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import Split, write_split
 from mufin.artifacts.files import artifact_json, write_json
+from mufin.artifacts.outfits import write_outfits
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, read_table, temporary_batches, write_table
 from mufin.artifacts.texts import NAME as TEXTS
@@ -30,6 +31,7 @@ from mufin.corpus.attribute_rows import write_attributes
 from mufin.corpus.catalog import UNKNOWN, Catalog, distinct, related
 from mufin.corpus.clean_rows import clean_rows
 from mufin.corpus.cleaning import clean_relations
+from mufin.corpus.outfit_rows import outfits_of
 from mufin.corpus.relations import Relations, united
 from mufin.corpus.subsample import dense_subsample
 from mufin.corpus.text_rows import text_statistics, with_texts, write_texts
@@ -54,6 +56,8 @@ def main(home: runtime.Home = Path(".")):
             # `make` alone holds the first catalog, so that it can free the lookups of ids.
             catalog, made, kind = make(raw, facts, _catalog(raw, rows, facts, labels), s)
             _check_not_empty(catalog, made, kind, s)
+            if facts.get("outfit_split"):
+                write_outfits(outfits_of(raw / "outfits", catalog), folder)
             catalog = catalog.rows_alone()
             _write(catalog, made, kind, raw, folder)
         report.items = len(catalog.source.tokens)
@@ -220,8 +224,9 @@ def _released(
     """The split that came with the data; only a subsample removes labels or datapoints from it."""
     if facts.get("interactions"):
         _say("the data come with a split of their own, so their interactions are not used")
-    uids = pl.from_arrow(read_table(raw / "released/labels.parquet", "released_labels"))["uid"]
-    labels = _found(catalog, uids, raw / "released/labels.parquet")
+    if facts.get("outfit_split"):
+        return catalog, _outfit_split(raw, catalog, s), "released"
+    labels = _released_labels(raw / "released/labels.parquet", catalog)
     train, test = (
         _released_rows(raw / f"released/{name}.parquet", catalog, len(labels))
         for name in ("train", "test")
@@ -232,6 +237,30 @@ def _released(
         labels, train, test = splits.restricted(labels, train, test, position)
     rng = np.random.default_rng([s.seed, 0])
     return catalog, splits.released_split(labels, train, test, s.valid, rng), "released"
+
+
+def _outfit_split(raw: Path, catalog: Catalog, s: Curate) -> splits.Splits:
+    """The split of outfits with a blank: valid and test may have labels that train has not."""
+    if s.max_products:
+        raise MufinError(
+            f"curate.max_products is {s.max_products}, but of outfits with a blank all items are "
+            "needed; set it to null"
+        )
+    labels, unseen = (
+        _released_labels(raw / f"released/{name}.parquet", catalog) for name in ("labels", "unseen")
+    )
+    count = len(labels) + len(unseen)
+    rows = {
+        name: _released_rows(raw / f"released/{name}.parquet", catalog, count)
+        for name in splits.NAMES
+    }
+    return splits.released_with_unseen(labels, unseen, rows)
+
+
+def _released_labels(path: Path, catalog: Catalog) -> np.ndarray:
+    """(L,) int64: the product of each label of a released file."""
+    uids = pl.from_arrow(read_table(path, "released_labels"))["uid"]
+    return _found(catalog, uids, path)
 
 
 def _relations_of(train: Split, test: Split, labels: np.ndarray, num_products: int) -> Lists:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from mufin import environment, runtime
 from mufin.artifacts.attributes import NAME as ATTRIBUTES
-from mufin.artifacts.files import fingerprint, write_json
+from mufin.artifacts.files import fingerprint, read_json, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS, write_table
 from mufin.artifacts.texts import NAME as TEXTS
@@ -30,6 +30,7 @@ from mufin.catalogs import xmlrepo
 from mufin.catalogs.attribute_cells import Values
 from mufin.catalogs.bad_rows import BadRows
 from mufin.catalogs.forms import FORMS, located
+from mufin.catalogs.forms.polyvore_outfits import Release, release_folder
 from mufin.catalogs.interactions import Columns as InteractionColumns
 from mufin.catalogs.interactions import interactions, of_form, write_interactions
 from mufin.catalogs.label_texts import label_texts
@@ -38,6 +39,7 @@ from mufin.catalogs.notes import Notes
 from mufin.catalogs.own_catalog import Names, OwnCatalog
 from mufin.catalogs.product import Product
 from mufin.catalogs.raw_attributes import AttributeWriter
+from mufin.catalogs.raw_outfits import write_outfits, write_released
 from mufin.catalogs.raw_products import References, Rows, first_images, write_products
 from mufin.catalogs.raw_texts import TextWriter
 from mufin.catalogs.released_pictures import STORED, stored_picture
@@ -48,6 +50,7 @@ from mufin.corpus.collecting import cut, fetch_pictures, reasons, store_pictures
 from mufin.corpus.fetch import Fetcher, Limits
 from mufin.corpus.fetch_log import FetchLog
 from mufin.corpus.kept_images import KeptImages
+from mufin.corpus.outfit_folder import FACTS, generate
 from mufin.corpus.reasons import temporary
 from mufin.corpus.sample import sample_catalog
 from mufin.corpus.sample_shop import NAMES, shop_values
@@ -106,6 +109,8 @@ def main(home: runtime.Home = Path(".")):
         behaviour = _interactions(run) if s.interactions.location else {}
         if s.source == "sample":
             facts = _sample(run)
+        elif s.outfits.split:
+            facts = _outfits(run)
         elif s.source in ("mm-amazontitles", "lf-amazontitles"):
             facts = _released(run)
         else:
@@ -279,7 +284,7 @@ def _sample(run: Run) -> dict:
         for r in rows
     )
     values = shop_values([r["ASIN"] for r in rows], s.sample.products, s.sample.seed)
-    counts = _written(run, map(_with_attributes, products, values), NAMES, [])
+    counts = _written(run, map(_with_attributes, products, values), NAMES, False)
     wanted = list(dict.fromkeys(ref for r in rows for ref in r["images"][: s.max_images]))
     got = ((ref, images.get(ref, b""), "" if ref in images else "HTTP 404") for ref in wanted)
     return counts | store_pictures(got, folder) | {"sample": facts}
@@ -288,6 +293,30 @@ def _sample(run: Run) -> dict:
 def _with_attributes(product: Product, values: Values) -> Product:
     product.attributes = values
     return product
+
+
+def _outfits(run: Run) -> dict:
+    """Outfits with a blank, of Polyvore Outfits or generated in its layout."""
+    s = run.s
+    if s.source == "sample-outfits":
+        home = run.folder.parent / "generated"  # beside the output, where it goes with the stage
+        generate(home, s.sample.outfits, s.sample.seed)
+    else:
+        assert s.location
+        home = release_folder(s.location)
+    kind = s.outfits.split
+    assert kind
+    release, fetcher = Release(home, kind, s.encoding), run.fetcher(home)
+    bad = BadRows(run.notes, s.bad_rows)
+    products = release.products(run.notes, bad, s.outfits.blank_type)
+    counts = _catalog(run, products, fetcher, fetcher.fetch, True, texts=True)
+    bad.check()
+    counts |= write_released(release, run.folder / "released")
+    counts |= write_outfits(release, run.folder / "outfits")
+    if (home / FACTS).is_file():
+        facts = read_json(home / FACTS)
+        counts["sample"] = {"outfits": facts["outfits"], "seed": facts["seed"]} | facts[kind]
+    return counts | {"released": True, "outfit_split": kind}
 
 
 def _released(run: Run) -> dict:
@@ -329,12 +358,14 @@ def _catalog(
     local: Callable[[str], tuple[bytes, str]],
     released: bool = False,
     rows: Mapping[str, pa.ChunkedArray] | None = None,
+    texts: bool = False,
 ) -> dict:
     """Write the products, then fetch and store their pictures; counts.
 
     `local` returns (bytes, reason) of a reference that is not a URL; those are read in every run.
     `released` says that the source has its own split, so that it needs no relations; `rows` are the
-    ids of its rows, by which vectors can be given.
+    ids of its rows, by which vectors can be given; `texts` that products have several texts without
+    columns of these.
     """
     s, vectors = run.s, None
     if s.image_vectors.location and s.image_vectors.ids:
@@ -345,7 +376,7 @@ def _catalog(
         )
         products = vectors.put_in(products, s.max_images, run.notes)
     products, named = first_images(products, s.max_images), s.columns
-    counts = _written(run, products, named.attributes, named.further_texts())
+    counts = _written(run, products, named.attributes, texts or bool(named.further_texts()))
     where = shown(s.location)
     if not counts["products"]:
         raise MufinError(f"download.location {where} holds no product; look at download.source")
@@ -381,9 +412,7 @@ def _catalog(
         return counts | store_pictures(got, run.folder)
 
 
-def _written(
-    run: Run, products: Iterable[Rows], attributes: Sequence[str], texts: Sequence[str]
-) -> dict:
+def _written(run: Run, products: Iterable[Rows], attributes: Sequence[str], texts: bool) -> dict:
     """Write the products, and beside them the columns for filters and of texts, if any; counts."""
     folder, values, further = run.folder, None, None
     if attributes:

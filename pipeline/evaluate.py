@@ -19,6 +19,7 @@ from mufin.artifacts.curated import Curated, read_curated, read_labels, read_spl
 from mufin.artifacts.embeddings import read_embeddings
 from mufin.artifacts.files import artifact_json, write_csv, write_json
 from mufin.artifacts.out_of_fold import read_out_of_fold
+from mufin.artifacts.outfits import read_outfits
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table, write_ranking
 from mufin.evaluation.breakdowns import FIGURES, of_known_and_new
@@ -35,6 +36,7 @@ from mufin.evaluation.methods import (
     rare_and_popular,
     unseen_labels,
 )
+from mufin.evaluation.outfits import outfit_figures
 from mufin.evaluation.reference import reference_rows, train_pairs_row
 from mufin.evaluation.scored import Scored, scored
 from mufin.params import Evaluate, Params, load_params
@@ -67,7 +69,7 @@ def evaluate(home: Path) -> list[str]:
     process_group.start(devices.device())
     params, data = load_params(home / "params.yaml"), read_curated(home / "data/curated")
     products = read_table(home / "data/curated/products.parquet", "products")
-    e = params.evaluate
+    outfits, e = read_outfits(home / "data/curated"), params.evaluate
     evaluator = Evaluator.of(data, (e.propensity.a, e.propensity.b), e.tail)
     with runtime.measured("evaluate", home) as report:
         predictor = load_predictor(
@@ -89,6 +91,7 @@ def evaluate(home: Path) -> list[str]:
         if process_group.rank() > 0:
             deque(rows, maxlen=0)  # its share of each row
             _unseen_labels(home, predictor, params)
+            outfit_figures(predictor, outfits, e.beta)
             return []
         category = categories_of(
             [products["category"][p].as_py() for p in data.splits["test"].product]
@@ -104,12 +107,14 @@ def evaluate(home: Path) -> list[str]:
             cost = 1000 * test.seconds / max(test.made, 1)
             report.costs["milliseconds_per_datapoint"] = round(cost, 3)
             unseen = _unseen_labels(home, predictor, params)
+            filled = outfit_figures(predictor, outfits, e.beta)
+            write_json(filled, home / "metrics/fitb.json")
             _write_choices(home, scores, mixes, learnt, unseen, e)
             _write_folds(home, folds, mixes)
             written.write_tables(home)
     kind = artifact_json(home / "data/curated/split.json")["split"]
     sizes = f"{len(data.splits['test'])} datapoints, {len(data.labels)} labels"
-    return [f"test, {kind} split, {sizes}", *_table(figures)]
+    return [f"test, {kind} split, {sizes}", *_table(figures), *_outfit_lines(filled)]
 
 
 def _candidates(e: Evaluate, predictor: Predictor) -> int:
@@ -298,6 +303,15 @@ def _table(figures: Figures) -> Iterator[str]:
     yield f"{'':24s}" + "".join(f"{m:>10s}" for m in TABLE)
     for row, by_split in figures.items():
         yield f"{row:24s}" + "".join(f"{by_split['test'][m]:10.2f}" for m in TABLE)
+
+
+def _outfit_lines(figures: dict[str, dict[str, float]]) -> Iterator[str]:
+    """What to print of the questions with a blank, if there are any."""
+    said = {"accuracy": "fill in the blank (alpha = 1)", "AUC": "compatibility of outfits"}
+    of_test = figures.get("test", {})
+    for name, what in said.items():
+        if name in of_test:
+            yield f"{what}: {name} {of_test[name]:.2f} +- {of_test[f'{name}_error']:.2f}"
 
 
 if __name__ == "__main__":

@@ -44,6 +44,20 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
     "raw_labels": pa.schema([("uid", STRING), ("title", STRING)]),
     "released_labels": pa.schema([("uid", STRING)]),
     "released_split": pa.schema([("uid", STRING), *SPLIT]),
+    "raw_outfits": pa.schema([("split", STRING), ("set", STRING), ("items", STRINGS)]),
+    "raw_questions": pa.schema(
+        [
+            ("split", STRING),
+            ("uid", STRING),
+            ("items", STRINGS),
+            ("position", INT),
+            ("answers", STRINGS),
+            ("right", INT),
+        ]
+    ),
+    "raw_compatibility": pa.schema(
+        [("split", STRING), ("items", STRINGS), ("compatible", pa.bool_())]
+    ),
     "products": pa.schema(
         [("uid", STRING), ("title", STRING), ("images", STRINGS), ("category", STRINGS)]
     ),
@@ -66,6 +80,18 @@ SCHEMAS = {  # docs/architecture.md, Artifacts, says what each column holds
             ("excluded", INTS),
         ]
     ),
+    "outfits": pa.schema([("split", STRING), ("set", STRING), ("items", INTS)]),
+    "questions": pa.schema(
+        [
+            ("split", STRING),
+            ("product", INT),
+            ("items", INTS),
+            ("position", INT),
+            ("answers", INTS),
+            ("right", INT),
+        ]
+    ),
+    "compatibility": pa.schema([("split", STRING), ("items", INTS), ("compatible", pa.bool_())]),
     "fold_counts": pa.schema([("counts", INTS)]),
 }
 

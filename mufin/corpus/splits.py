@@ -17,7 +17,7 @@ the reciprocal pairs so do paths over two relations.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -230,6 +230,25 @@ def released_split(
         "test": test,
     }
     return _without_unseen(labels, rows, dropped)
+
+
+def released_with_unseen(labels: np.ndarray, unseen: np.ndarray, rows: dict[str, Split]) -> Splits:
+    """The split that came with the data and says which candidates are not used in training.
+
+    `labels` (L,) and `unseen` (U,) are products; `rows` of train, valid and test have label ids in
+    [0, L + U). All datapoints stay, also those whose every label is unseen: only `unseen_rows` has
+    these labels.
+    """
+    seen = np.concatenate([np.arange(len(labels)), np.full(len(unseen), -1)])
+    own = {
+        name: replace(r, labels=mapped(r.labels, seen), excluded=mapped(r.excluded, seen))
+        for name, r in rows.items()
+    }
+    without = {
+        f"{name} datapoints of unseen labels alone": int((own[name].labels.lengths() == 0).sum())
+        for name in ("valid", "test")
+    }
+    return Splits(labels, own, unseen, {n: rows[n] for n in ("valid", "test")}, without)
 
 
 def restricted(

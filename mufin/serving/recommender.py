@@ -12,6 +12,7 @@ from PIL import Image
 
 from mufin.serving.answers import Answer, Product
 from mufin.serving.catalog import Catalog
+from mufin.serving.given_candidates import ranked
 from mufin.serving.live_product import LiveProduct
 from mufin.serving.model import Model, load_model
 from mufin.serving.query import NewProduct, Query, QueryError, Where
@@ -72,11 +73,7 @@ class Recommender:
         files. The other arguments are those of `Query`. Raises
         QueryError for what cannot be asked.
         """
-        new = None
-        if title or len(texts) or len(images) or len(category):
-            contents = tuple(_content(image) for image in images)
-            more = (texts,) if isinstance(texts, str) else tuple(texts)
-            new = NewProduct(title, contents, tuple(category), more)
+        new = _new_product(title, texts, images, category)
         query = Query(
             uids=(uids,) if isinstance(uids, str) else tuple(uids),
             new=new,
@@ -91,6 +88,33 @@ class Recommender:
             reasons=reasons,
         )
         return self.recommend_batch([query])[0]
+
+    def rank(
+        self,
+        candidates: Sequence[str],
+        uids: str | Sequence[str] = (),
+        *,
+        title: str = "",
+        texts: Sequence[str] = (),
+        images: Sequence[bytes | str | Path] = (),
+        modalities: Sequence[str] | None = None,
+        mix: Mapping[str, float] | None = None,
+    ) -> list[Answer]:
+        """All `candidates` (uids), best first, for the products `uids` and one that is new.
+
+        A candidate may be any product of the catalog, also one that was never a label: each is
+        scored by its own vector alone (alpha = 1), and of the mix beta alone counts. Of an outfit
+        without an item, `texts` and `images` are those of the given items. The other arguments are
+        those of `recommend`, which in contrast ranks labels by all that training learnt of them.
+        Raises QueryError for what cannot be asked.
+        """
+        query = Query(
+            uids=(uids,) if isinstance(uids, str) else tuple(uids),
+            new=_new_product(title, texts, images, ()),
+            modalities=None if modalities is None else tuple(modalities),
+            mix=mix,
+        )
+        return ranked(self.catalog, self.questions.checked(query), candidates)
 
     def recommend_batch(self, queries: Sequence[Query]) -> list[list[Answer]]:
         """The answers to each question; raises the QueryError of the first that has one."""
@@ -177,6 +201,20 @@ class Recommender:
             "attention": has_attention(model.predictor.networks),
             "attributes": catalog.attributes.facts(catalog.labels.answerable()),
         }
+
+
+def _new_product(
+    title: str,
+    texts: Sequence[str],
+    images: Sequence[bytes | str | Path],
+    category: Sequence[str],
+) -> NewProduct | None:
+    """The product with these; None if there are none."""
+    if not (title or len(texts) or len(images) or len(category)):
+        return None
+    contents = tuple(_content(image) for image in images)
+    more = (texts,) if isinstance(texts, str) else tuple(texts)
+    return NewProduct(title, contents, tuple(category), more)
 
 
 def _content(image: bytes | str | Path) -> bytes:

@@ -30,6 +30,7 @@ SOME = {
     pa.int64(): [2**40, -1],
     pa.float32(): [0.5, 0.0],
     pa.float64(): [1e9 + 0.1, 0.0],
+    pa.bool_(): [True, False],
     pa.list_(pa.string()): [["x", "y"], []],
     pa.list_(pa.int32()): [[2, 1], []],
     pa.list_(pa.float32()): [[0.5], []],
