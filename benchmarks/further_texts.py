@@ -36,7 +36,7 @@ STAGES = "curate precompute pretrain retrieve transfer finetune index evaluate".
 ALONE, CHOSEN = "title alone", "title and further texts, chosen on valid"
 # With one text per product, the sum of a bag and the sum of means per modality are the same.
 ROWS: dict[str, dict[str, object]] = {
-    ALONE: {"download.max_texts": 1},
+    ALONE: {"download.columns.texts": []},
     "title and further texts, bags summed": {},
     "title and further texts, means per modality summed": {"attention.pool": "means"},
 }
@@ -66,9 +66,6 @@ def main(
         "members": 1,
         "evaluate.mix": "chosen",
     } | dict(_setting(text) for text in also)
-    _write(work / "raw", settings)
-    if not (work / "raw/data/raw").exists():
-        _stage("download", work / "raw")
     seeds = [int(seed) for seed in splits.split(",")]
     found = [_split(work, settings, seed) for seed in seeds]
     table = compared(found)
@@ -102,9 +99,9 @@ def _split(work: Path, settings: dict[str, object], seed: int) -> tuple[np.ndarr
     for place, (row, change) in enumerate(ROWS.items()):
         home = work / f"{seed}-{place}"
         _write(home, settings | change | {"curate.seed": seed})
-        key = change.get("download.max_texts")  # rows with the same texts share two stages
-        links = {"data/raw": work / "raw/data/raw"}
-        if first := shared.get(key):
+        key = "raw" if "download.columns.texts" not in change else "raw-titles"
+        links = {"data/raw": _downloaded(work / key, settings | change)}
+        if first := shared.get(key):  # rows with the same texts share two stages
             links |= {out: first / out for out in SHARED.values()}
         for out, source in links.items():
             (home / out).parent.mkdir(exist_ok=True)
@@ -117,6 +114,14 @@ def _split(work: Path, settings: dict[str, object], seed: int) -> tuple[np.ndarr
         rows[row] = _figures(home)
     ids = read_table(home / "data/curated/products.parquet", "products", ["uid"])["uid"].to_numpy()
     return ids[read_curated(home / "data/curated").splits["test"].product], rows
+
+
+def _downloaded(home: Path, settings: dict[str, object]) -> Path:
+    """`data/raw` of these settings, made once."""
+    if not (home / "data/raw").exists():
+        _write(home, settings)
+        _stage("download", home)
+    return home / "data/raw"
 
 
 def _done(home: Path, stage: str) -> bool:
