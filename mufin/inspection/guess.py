@@ -152,6 +152,11 @@ def _of_form(
     if form == "movielens":  # its reader knows the encodings of the releases
         download = replace(download, encoding=None)
     guess = Guess(download, products, form=what)
+    if form in WITH_TEXTS:
+        some = columns_of([row for look in products for row in look.rows][:2000])
+        # `details` of Amazon is an object of properties
+        some = [column for column in some if not column.name.startswith("details")]
+        guess.remarks += _more_texts(some, own.Columns(), texts)
     own_form = [look for look in behaviour if _reads(form, origin_of(look))]
     if own_form:
         guess.behaviour = own_form
@@ -213,14 +218,19 @@ def _of_tables(looks: list[Look], empty: Download, limit: int, texts: list[str])
         guess.remarks.append(
             f"recommendations can be limited by {', '.join(filters)} (download.columns.attributes)"
         )
-    if more := [name for name in own.further_texts(best.columns, found) if name not in texts]:
-        guess.remarks.append(
-            f"further texts of products are in {', '.join(more)}; to learn from them too, set "
-            f"download.columns.texts: [{', '.join([*texts, *more])}]"
-        )
+    guess.remarks += _more_texts(best.columns, found, texts)
     if rest := [table for table in tables if table is not best]:
         _add_tables(guess, rest, empty)
     return guess
+
+
+def _more_texts(columns: list[Column], found: own.Columns, texts: list[str]) -> Iterator[str]:
+    """A remark on columns of texts beside the title, where some are not named yet."""
+    if more := [name for name in own.further_texts(columns, found) if name not in texts]:
+        yield (
+            f"further texts of products are in {', '.join(more)}; to learn from them too, set "
+            f"download.columns.texts: [{', '.join([*texts, *more])}]"
+        )
 
 
 def _table(looks: list[Look], limit: int) -> Table:

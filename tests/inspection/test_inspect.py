@@ -307,6 +307,19 @@ def test_each_form_is_known_by_its_file_and_by_its_folder(form, make):
     assert f"Form {form}:" in said("there")
 
 
+@pytest.mark.parametrize(
+    "make, column",
+    [
+        (exports.shopify, "Body (HTML)"),
+        (exports.woocommerce, "Description"),
+        (exports.amazon_2023, "features"),
+    ],
+)
+def test_columns_of_further_texts_of_a_form_are_named(make, column):
+    make(Path("there"), ITEMS)
+    assert f"download.columns.texts: [{column}]" in said("there")
+
+
 def test_two_of_the_forms_with_what_people_did():
     exports.hm(Path("hm"), ITEMS, picture())
     exports.hm_transactions(Path("hm"), BASKETS)

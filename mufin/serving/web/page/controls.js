@@ -4,7 +4,7 @@ import { byId, el, notice, rounded } from "./dom.js";
 import { K, change } from "./state.js";
 
 const MODALITIES = {
-  text: ["Title", "the meaning of the title"],
+  text: ["Texts", "the meaning of the title and of other texts"],
   lexical: ["Words", "the very words of the title"],
   image: ["Pictures", "what the pictures show"],
 };

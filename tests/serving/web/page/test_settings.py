@@ -15,7 +15,7 @@ def test_modalities_change_the_answers(opened, api):
     settled(page)
     assert api.asked[-1]["modalities"] == ["text", "lexical"]
     assert titles(page) != before
-    page.get_by_role("checkbox", name="Title").uncheck()
+    page.get_by_role("checkbox", name="Texts").uncheck()
     page.get_by_label("Words", exact=True).click()  # the last one
     page.get_by_role("status").get_by_text("One of them must stay on.").wait_for()
     assert page.get_by_label("Words", exact=True).is_checked()
