@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 CODE := mufin pipeline compare tests benchmarks
 
 # `compare` is also a folder: without this line make would take the target for done
-.PHONY: help repro demo test lint compare deps bench bench-gpu setup
+.PHONY: help repro demo test lint compare fitb deps bench bench-gpu setup
 
 help:
 	@echo "make repro       runs the whole pipeline, on the sample or on what params.yaml names"
@@ -20,6 +20,7 @@ help:
 	@echo "make test        runs make lint, then all tests"
 	@echo "make lint        checks style (ruff) and types (mypy)"
 	@echo "make compare     runs MUFIN's variants and other methods: a table, a report; SEEDS='0 1 2'"
+	@echo "make fitb        fills the blanks of outfits by MUFIN and six rivals: Table 3; SEEDS='0 1 2'"
 	@echo "make deps        writes the code and packages of each stage into the dvc.yaml files"
 	@echo "make bench       measures this machine without a GPU: the table of docs/speed.md"
 	@echo "make bench-gpu   measures one GPU for 8 minutes; ARGS=--tiny tries it on a CPU"
@@ -46,6 +47,9 @@ lint: $(VENV)/ready
 
 compare: $(VENV)/ready
 	$(IN_VENV) python -m compare.run $(if $(SEEDS),--seeds $(SEEDS)) $(if $(VARIANTS),--variants $(VARIANTS))
+
+fitb: $(VENV)/ready
+	$(IN_VENV) python -m compare.fitb $(foreach seed,$(SEEDS),--seeds $(seed))
 
 deps: $(VENV)/ready
 	$(BIN)/python -m mufin.deps

@@ -155,6 +155,8 @@ def _publish_row(name: str, seed: int, todo: list[Stage], work: Path, target: Pa
         write_json(facts, folder / "facts.json")
         if "failed" not in facts:
             shutil.copy(work / "data/predictions/test.parquet", folder / "test.parquet")
+            if read_json(work / "metrics/fitb.json"):  # {} without outfits
+                shutil.copy(work / "metrics/fitb.json", folder / "fitb.json")
         if name == "mufin":
             _copy_methods(work, folder / "methods")
 

@@ -500,15 +500,21 @@ def export(
 def example(
     folder: Annotated[Path, typer.Argument(help="the folder to make", readable=False)],
     products: Annotated[int, typer.Option(min=2, max=100_000, help="how many")] = 300,
+    outfits: Annotated[
+        int | None, typer.Option(min=50, max=100_000, help="outfits in place of products")
+    ] = None,
 ) -> None:
     """Write products.jsonl and pictures: products of the built-in sample, as a shop has them.
 
+    With --outfits it writes generated outfits in the layout of Polyvore Outfits.
+
     \b
     mufin example shop --products 300
+    mufin example polyvore --outfits 300
     """
     from mufin.commands.example import example
 
-    guarded(example, folder, products)
+    guarded(example, folder, products, outfits)
 
 
 def main() -> None:

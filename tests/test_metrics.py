@@ -313,3 +313,19 @@ def test_a_popular_label_takes_a_tail_labels_place():
         xc.recall_of_labels(np.array([[0, 1]]), Lists.of_rows([[0, 1]]), None, np.array([1]), 2)
         == 100
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_area_under_roc_is_the_share_of_ordered_pairs(seed):
+    rng = np.random.default_rng(seed)
+    positive, negative = rng.integers(0, 9, size=11) / 4, rng.integers(0, 7, size=6) / 4
+    pairs = np.array([[(p > n) + 0.5 * (p == n) for n in negative] for p in positive])
+    area, error = xc.area_under_roc(positive, negative)
+    assert area == pytest.approx(pairs.mean())
+    variance = pairs.mean(1).var(ddof=1) / 11 + pairs.mean(0).var(ddof=1) / 6  # DeLong et al.
+    assert error == pytest.approx(variance**0.5)
+
+
+def test_area_under_roc_needs_scores_on_both_sides():
+    assert all(np.isnan(xc.area_under_roc(np.ones(2), np.zeros(0))))
+    assert xc.area_under_roc(np.ones(1), np.zeros(1)) == (1.0, 0.0)

@@ -24,6 +24,9 @@ def check_catalog(params: Params) -> Iterator[str]:
     if s.source == "sample":
         yield f"the catalog is the built-in one of {s.sample.products:,} products"
         return
+    if s.source == "sample-outfits":
+        yield f"the catalog is made of {s.sample.outfits:,} built-in outfits"
+        return
     # Here: with these come numpy, pyarrow and requests, which take a while to import.
     from mufin.catalogs.forms import FORMS
     from mufin.corpus.fetch import is_url
@@ -38,12 +41,25 @@ def check_catalog(params: Params) -> Iterator[str]:
         if urls:
             yield f"{name} has the URL {shown(urls[0])}, which is not looked at here"
             return
+    if s.outfits.split:
+        yield _outfits(s.location or [], s.outfits.split)
+        return
     if s.source not in ("catalog", *FORMS):  # a released set, which only the stage reads
         for item in _items(s.location):
             found = "exists" if os.path.exists(os.path.expanduser(item)) else "does not exist here"
             yield f"download.location {shown(item)} {found}"
         return
     yield from check_products(params)
+
+
+def _outfits(location: str | list[str], kind: str) -> str:
+    """What the files of outfits hold; raises MufinError if they are not those of the release."""
+    from mufin.catalogs.forms.polyvore_outfits import Release, release_folder
+
+    folder = release_folder(location)
+    counts = {split: len(outfits) for split, outfits in Release(folder, kind).outfits.items()}
+    said = ", ".join(f"{count:,} of {split}" for split, count in counts.items())
+    return f"{folder} has outfits, in the split {kind}: {said}"
 
 
 def _items(location: str | list[str] | None) -> list[str]:

@@ -13,6 +13,7 @@ from mufin.catalog_params import (
     ImageVectors,
     Interactions,
     LabelTexts,
+    OutfitTask,
 )
 from mufin.catalog_params import Columns as Names
 from mufin.catalogs.cells import at
@@ -106,6 +107,7 @@ def empty_download(base: Download) -> Download:
         interactions=NOTHING,
         labels=NO_LABELS,
         image_vectors=ImageVectors(location=None, ids=None),
+        outfits=OutfitTask(split=None, blank_type=False),
     )
 
 

@@ -26,7 +26,7 @@ def download(run: Run) -> Stage:
     (`corpus.fetch_log`, `corpus.collecting`).
     """
     s, d = run.sizes, run.params.download
-    given = d.source == "sample" or d.image_vectors.location is not None
+    given = d.source in ("sample", "sample-outfits") or d.image_vectors.location is not None
     pictures = 0.0 if d.image_vectors.location else s.images * s.picture_bytes
     waited = 0.0 if given else s.images * rates.ANSWER_SECONDS / d.per_host
     scratch = 0.0 if given else pictures

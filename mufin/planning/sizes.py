@@ -147,6 +147,8 @@ def _of_data_set(params: Params, name: str | None) -> tuple[str, dict[str, float
                 "tokens": 9.0,
                 "picture_bytes": 1_500.0,
             }
+        if params.download.source == "sample-outfits":
+            return "download.sample.outfits", _of_outfits(params.download.sample.outfits)
         return "", {}
     k, valid = KNOWN[name], params.curate.valid
     return f"{name}: {k.note}", {
@@ -162,6 +164,24 @@ def _of_data_set(params: Params, name: str | None) -> tuple[str, dict[str, float
         "longest": min(k.longest, params.download.max_images),
         "relations": k.relations,
         "tokens": k.tokens,
+    }
+
+
+def _of_outfits(outfits: int) -> dict[str, float]:
+    """The sizes of generated outfits: five items each, and of train as many datapoints."""
+    items = 5 * outfits
+    counts = {"train": 0.65 * items, "valid": 0.1 * outfits, "test": 0.25 * outfits}
+    return counts | {
+        "products": items + sum(counts.values()),
+        "labels": 0.65 * items,
+        "unseen": 0.35 * items,
+        "images": items,
+        "pictures": 4.0,
+        "label_pictures": 1.0,
+        "longest": 5,
+        "relations": 1.0,
+        "tokens": 27.0,
+        "picture_bytes": 1_500.0,
     }
 
 

@@ -34,6 +34,8 @@ def catalog(source: str, location: str | list[str] | None) -> str:
     """
     if source == "sample":
         return "the built-in sample"
+    if source == "sample-outfits":
+        return "the built-in outfits"
     places = [location] if isinstance(location, str) else location or []
     return f"{source}: {', '.join(map(_public, places)) or 'the released files'}"
 
