@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from mufin.baselines.outfits import adde_o, csa_net, s_val, ssvr
+from mufin.baselines.outfits.backbone import Architecture
 from mufin.baselines.outfits.batches import batch_of
 from mufin.baselines.outfits.losses import (
     Triplets,
@@ -70,7 +71,7 @@ def test_a_picture_is_nearest_to_its_own_title():
 
 def test_the_outfit_ranking_loss_takes_the_nearest_semi_hard_negative():
     torch.manual_seed(0)
-    model, types = csa_net.CsaNet(TYPES, 6, 4), BATCH.types
+    model, types = csa_net.CsaNet(TYPES, 6, Architecture()), BATCH.types
     total = []
     for given, positive, wrong in zip(BATCH.given, BATCH.positive, BATCH.negatives):
 

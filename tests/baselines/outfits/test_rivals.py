@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize, relu
 
 from mufin.baselines.outfits.adde_o import AddeO
+from mufin.baselines.outfits.backbone import Architecture
 from mufin.baselines.outfits.batches import batch_of
 from mufin.baselines.outfits.csa_net import CsaNet
 from mufin.baselines.outfits.found_attributes import LEVELS, TOPICS, attributes, colours
@@ -24,8 +25,16 @@ from tests.support.tiny_outfits import TYPES, asked, tiny
 ITEMS, OUTFITS = tiny(150)
 TRAIN, OTHER, TEST = (OUTFITS.take(np.arange(*part)) for part in ((0, 50), (50, 70), (70, 150)))
 VALID = asked(ITEMS, OTHER)
-BUDGET = Budget(passes=5, batch=10, dim=16, width=8)
-SHORT = Budget(passes=1, batch=25, dim=8, width=2)
+
+
+def narrow(width: int) -> Architecture:
+    channels = tuple(width * 2**stage for stage in range(4))
+    return Architecture(options={"channels": channels, "stem_width": 4})
+
+
+TINY = narrow(2)
+BUDGET = Budget(passes=5, batch=10, dim=16, encoder=narrow(8))
+SHORT = Budget(passes=1, batch=25, dim=8, encoder=TINY)
 each = pytest.mark.parametrize("name", ROWS)
 A, B = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
 KINDS, OTHERS = torch.tensor([0, 1, 2, 3, 3]), torch.tensor([1, 0, 3, 3, 2])
@@ -59,7 +68,7 @@ def test_the_table_has_the_figures_of_the_paper():
 
 
 def test_type_aware_has_one_mask_per_pair_of_types_in_either_order():
-    model = TypeAware(TYPES, 3, 12, 2)
+    model = TypeAware(TYPES, 3, 12, TINY)
     found = model.distance(A, KINDS, B, OTHERS)
     masks = {}
     for i, (a, b) in enumerate(zip(KINDS.tolist(), OTHERS.tolist())):
@@ -74,7 +83,7 @@ def test_type_aware_has_one_mask_per_pair_of_types_in_either_order():
 
 @pytest.mark.parametrize("average", [True, False])
 def test_sce_net_weighs_the_conditions_of_a_pair(average):
-    model = SceNet(3, 12, 2, average)
+    model = SceNet(3, 12, TINY, average)
     found = model.distance(A, KINDS, B, OTHERS)
     for i in range(len(A)):
         weights = torch.full((len(model.masks),), 1 / len(model.masks))
@@ -89,7 +98,7 @@ def test_sce_net_weighs_the_conditions_of_a_pair(average):
 
 
 def test_csa_net_attends_to_masks_by_both_types():
-    model = CsaNet(TYPES, 12, 2)
+    model = CsaNet(TYPES, 12, TINY)
     found = model.distance(A, KINDS, B, OTHERS)
     for i, (a, b) in enumerate(zip(KINDS.tolist(), OTHERS.tolist())):
         one_hot = torch.zeros(2 * TYPES)
@@ -103,19 +112,19 @@ def test_csa_net_attends_to_masks_by_both_types():
 
 def test_adde_o_weighs_the_part_of_each_attribute_by_both_types():
     known = np.zeros((9, 3), np.int64)
-    model = AddeO(TYPES, [2, 3, 4], known, 12, 2)
+    model = AddeO(TYPES, [2, 3, 4], known, 12, TINY)
     weights = model.attention(KINDS, OTHERS)
     found = model.distance(A, KINDS, B, OTHERS)
     for i in range(len(A)):
         parts = [
-            float(w) * (A[i, 4 * k : 4 * k + 4] - B[i, 4 * k : 4 * k + 4]).norm().item()
+            w.item() * (A[i, 4 * k : 4 * k + 4] - B[i, 4 * k : 4 * k + 4]).norm().item()
             for k, w in enumerate(weights[i])
         ]
         assert found[i].item() == pytest.approx(float(np.linalg.norm(parts)), rel=1e-4)
 
 
 def test_the_memory_of_adde_o_is_held_to_the_blocks_of_its_attributes():
-    model = AddeO(TYPES, [2, 3], np.zeros((9, 2), np.int64), 6, 2)
+    model = AddeO(TYPES, [2, 3], np.zeros((9, 2), np.int64), 6, TINY)
     memory = model.memory.detach()
     expected = memory[:2, 1].abs().sum() + memory[2:, 0].abs().sum()
     assert model.outside().item() == pytest.approx(float(expected), rel=1e-5)
@@ -123,7 +132,7 @@ def test_the_memory_of_adde_o_is_held_to_the_blocks_of_its_attributes():
 
 def test_s_val_has_three_parts_of_equal_length_and_reads_no_outfit():
     torch.manual_seed(0)
-    model = SVal(8, 2).eval()
+    model = SVal(8, TINY).eval()
     batch = batch_of(ITEMS, TRAIN.between(0, 9), 2, np.random.default_rng(0))
     v = model.vectors(batch.pixels)
     lengths = torch.stack([part.norm(dim=1) for part in v.chunk(3, 1)], 1)
@@ -137,7 +146,7 @@ def test_s_val_has_three_parts_of_equal_length_and_reads_no_outfit():
 
 def test_ssvr_without_a_match_learns_from_its_outfits_alone():
     torch.manual_seed(0)
-    model = Ssvr(8, 2).eval()
+    model = Ssvr(8, TINY).eval()
     batch = batch_of(ITEMS, TRAIN.between(0, 9), 2, np.random.default_rng(0))
     assert np.isfinite(model.loss(batch).item()) and model.loss(batch).item() > 0
 
