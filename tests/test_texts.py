@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from compare import splits
+from compare import fitb, splits
 from mufin import cli
 from mufin.code import ROOT
 from mufin.params import Params
@@ -35,6 +35,7 @@ PRODUCED = (
     "benchmarks/results/",
     "compare/results/",
     "compare/splits/",
+    "compare/fitb/",
     "compare/plots/",
 )
 SUFFIXES = (
@@ -172,7 +173,7 @@ def test_a_named_file_exists_or_is_an_out(path):
     if path.startswith(PRODUCED):
         stem = re.split(r"[<*{]", path)[0]
         known = [*outs(), "scratch/", "benchmarks/results/", "compare/results", "compare/plots"]
-        known += [splits.PLACE, splits.TABLE]
+        known += [splits.PLACE, splits.TABLE, fitb.PLACE, fitb.TABLE]
         assert any(stem.startswith(k) or k.startswith(stem) for k in known), paths()[path]
         return
     options = [
