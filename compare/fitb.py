@@ -77,10 +77,11 @@ def prepared(home: Path, seed: int) -> Path:
     """The home of a seed with its settings; raises MufinError if it has those of another run."""
     place = home / PLACE / str(seed)
     (place / "compare").mkdir(parents=True, exist_ok=True)
-    text, settings = settings_of(home, seed, place), place / "params.yaml"
-    if settings.exists() and settings.read_text() != text:
+    settings, wanted = place / "params.yaml", place / "wanted.yaml"
+    wanted.write_text(settings_of(home, seed, place))
+    if settings.exists() and load_params(settings) != load_params(wanted):
         raise MufinError(f"{place} has rows of other settings; delete it, or {home / PLACE}")
-    settings.write_text(text)
+    wanted.replace(settings)
     shutil.copy(home / "dvc.yaml", place / "dvc.yaml")  # `compare.variant` reads the stages from it
     write_study(replace(read_study(VARIANTS), seeds=[seed]), place / "compare/study.yaml")
     return place

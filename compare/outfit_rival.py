@@ -16,6 +16,7 @@ from mufin.baselines.outfits.table import ROWS
 from mufin.baselines.outfits.training import Budget
 from mufin.errors import MufinError
 from mufin.evaluation.outfits import accuracy, separation
+from mufin.params import load_params
 
 
 def main(name: str, seed: int, home: runtime.Home = Path(".")) -> None:
@@ -33,7 +34,8 @@ def main(name: str, seed: int, home: runtime.Home = Path(".")) -> None:
 
 
 def _figures(name: str, seed: int, home: Path) -> dict:
-    task = outfit_task(home)
+    # Pictures of the size that MUFIN reads
+    task = outfit_task(home, load_params(home / "params.yaml").encoder.image.size)
     outfits = task.outfits
     valid, test = outfits.questions.of("valid"), outfits.questions.of("test")
     scorer = ROWS[name].fit(task.items, outfits.sets.of("train").items, valid, seed, Budget())

@@ -10,6 +10,7 @@ from mufin.params import Params, ParamsError, load_params
 from tests.support.projects import ROOT, changed
 
 CATALOG = {"download.source": "catalog", "download.location": "a.csv"}
+OUTFITS = {"download.source": "sample-outfits", "download.outfits.split": "disjoint"}
 ORDERS = CATALOG | {
     "download.interactions.location": "orders.csv",
     "download.interactions.basket": "order",
@@ -53,6 +54,13 @@ def loaded(folder: Path, settings: dict[str, object]) -> Params:
         (ORDERS | {"download.interactions.item": None}, "download.interactions.item is None; name"),
         (ORDERS | {"download.labels.location": "l.csv"}, "with download.interactions labels are"),
         ({"download.image_vectors.location": "a.npy"}, "location and ids belong together"),
+        ({"download.outfits.split": "disjoint"}, "source sample are no outfits; set it to null"),
+        ({"download.source": "sample-outfits"}, "sample-outfits needs disjoint or nondisjoint"),
+        (OUTFITS | {"download.sample.outfits": 49}, "outfits is 49; it must be at least 50"),
+        (
+            OUTFITS | {"download.labels.location": "labels.csv"},
+            "download.labels.location is 'labels.csv'; outfits with a blank have items, labels",
+        ),
         ({"curate.split": "tiem"}, "did you mean time"),
         ({"curate.interactions.window": 0}, "window is 0.0; it must be greater than 0"),
         ({"curate.interactions.half_life": -1.0}, "half_life is -1.0; it must be greater than 0"),

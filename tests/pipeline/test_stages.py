@@ -251,6 +251,10 @@ def test_evaluate_json_holds_few_numbers_per_split(finished):
         assert all(type(value) is float and 0 <= value <= 100 for value in figures.values())
 
 
+def test_fitb_json_is_empty_without_outfits(finished):
+    assert read_json(finished / "metrics/fitb.json") == {}
+
+
 def test_methods_csv_has_each_method_and_split(finished):
     table = methods(finished)
     names = {path.stem for path in (finished / "data/predictions/methods").iterdir()}

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mufin.artifacts.outfits import Questions
-from mufin.baselines.outfits.backbone import Backbone
+from mufin.baselines.outfits.backbone import Architecture, Backbone
 from mufin.baselines.outfits.batches import Batch
 from mufin.baselines.outfits.csa_net import TypeAttention, outfit_ranking, semi_hard
 from mufin.baselines.outfits.found_attributes import attributes
@@ -49,12 +49,17 @@ class AddeO(nn.Module):
     """d(a, b) = |w(u, v) (x_a - x_b)|, with one weight per attribute for types u and v."""
 
     def __init__(
-        self, num_types: int, values: Sequence[int], known: np.ndarray, dim: int, width: int
+        self,
+        num_types: int,
+        values: Sequence[int],
+        known: np.ndarray,
+        dim: int,
+        encoder: Architecture,
     ):
         """`known` (N, A) int64 holds the attributes of all items, -1 where unknown."""
         super().__init__()
         self.values, self.part = list(values), max(1, dim // len(values))
-        self.pictures = Backbone(dim, width)
+        self.pictures = Backbone(dim, encoder)
         self.parts = nn.ModuleList(
             nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, self.part)) for _ in values
         )
@@ -129,6 +134,6 @@ def fit(items: Items, train: Lists, valid: Questions, seed: int, budget: Budget)
     known, values = attributes(items, np.unique(train.values), seed)
 
     def make() -> AddeO:
-        return AddeO(items.num_types, values, known, budget.dim, budget.width)
+        return AddeO(items.num_types, values, known, budget.dim, budget.encoder)
 
     return trained(make, items, train, valid, seed, budget, "ADDE-O")

@@ -1,48 +1,52 @@
-"""The picture encoder that all rivals share: a narrow ResNet of timm, from random weights."""
+"""The picture encoder that all rivals share: a small timm model, from random weights."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import timm
 import torch
-from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
-MAPS = 2  # the stage whose maps S-VAL reads textures from
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A timm model. The publications use ResNet-18 with weights from ImageNet.
+
+    The default is a ResNet of eight layers for a CPU, the one that `params/outfits.yaml` gives to
+    MUFIN.
+    """
+
+    name: str = "test_resnet"
+    options: Mapping = field(default_factory=dict)  # further arguments of timm.create_model
 
 
 class Backbone(nn.Module):
-    """Vectors (n, dim) of pictures, by an 18-layer ResNet with `width` channels in its first stage.
+    """Vectors (n, dim) of pictures: the model with a linear layer on its pooled features."""
 
-    The publications use ResNet-18 (a width of 64) with weights from ImageNet, on pictures of 112 or
-    224 pixels. Here the weights start at random, and three convolutions of 3 pixels take the place
-    of the first of 7, which sees too little in pictures of 32 to 64 pixels.
-    """
-
-    def __init__(self, dim: int, width: int):
+    def __init__(self, dim: int, architecture: Architecture):
         super().__init__()
-        self.net = cast(
-            ResNet,
-            timm.create_model(
-                "resnet18",
-                pretrained=False,
-                num_classes=dim,
-                channels=(width, 2 * width, 4 * width, 8 * width),
-                stem_type="deep",
-                stem_width=max(1, width // 2),
-            ),
+        self.net = timm.create_model(
+            architecture.name, pretrained=False, num_classes=dim, **architecture.options
         )
-        self.maps_width = 2 * width
+        stages = cast("list[dict[str, Any]]", self.net.feature_info)
+        self.stage = len(stages) // 2  # whose maps S-VAL reads textures from
+        self.maps_width: int = stages[self.stage]["num_chs"]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(n, S, S, 3) uint8, or (n, 3, S, S) float32 in [0, 1] -> (n, dim)."""
         return self.net(scaled(pixels))
 
     def with_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, dim) as `forward`, and the (n, 2 width, h, w) maps of the second stage."""
-        last, maps = self.net.forward_intermediates(scaled(pixels), indices=[MAPS])
-        return self.net.forward_head(last), maps[0]
+        """(n, dim) as `forward`, and the (n, C, h, w) maps of the stage in the middle."""
+        middle, head = (
+            cast("Callable[..., Any]", getattr(self.net, name))
+            for name in ("forward_intermediates", "forward_head")
+        )
+        last, maps = middle(scaled(pixels), indices=[self.stage])
+        return head(last), maps[0]
 
 
 def as_floats(pixels: Tensor) -> Tensor:

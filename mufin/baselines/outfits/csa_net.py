@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mufin.artifacts.outfits import Questions
-from mufin.baselines.outfits.backbone import Backbone
+from mufin.baselines.outfits.backbone import Architecture, Backbone
 from mufin.baselines.outfits.batches import Batch
 from mufin.baselines.outfits.items import Items
 from mufin.baselines.outfits.losses import euclidean
@@ -55,9 +55,9 @@ class TypeAttention(nn.Module):
 class CsaNet(nn.Module):
     """d(a, b) = |(x_a - x_b) sum_i w_i(u, v) m_i|, with types u of the given item and v."""
 
-    def __init__(self, num_types: int, dim: int, width: int):
+    def __init__(self, num_types: int, dim: int, encoder: Architecture):
         super().__init__()
-        self.pictures = Backbone(dim, width)
+        self.pictures = Backbone(dim, encoder)
         self.masks = nn.Parameter(torch.empty(SUBSPACES, dim).normal_(0.9, 0.7))
         self.attention = TypeAttention(num_types, SUBSPACES)
 
@@ -108,6 +108,6 @@ def fit(items: Items, train: Lists, valid: Questions, seed: int, budget: Budget)
     """The scorer after training on outfits; the pass is chosen on `valid`."""
 
     def make() -> CsaNet:
-        return CsaNet(items.num_types, budget.dim, budget.width)
+        return CsaNet(items.num_types, budget.dim, budget.encoder)
 
     return trained(make, items, train, valid, seed, budget, "CSA-Net")

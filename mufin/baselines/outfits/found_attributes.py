@@ -12,6 +12,7 @@ from mufin.baselines.outfits.items import Items
 
 LEVELS = 4  # per channel of a colour
 TOPICS, TOPIC_DIM = 16, 32
+CHUNK = 1024  # pictures at once
 
 
 def attributes(items: Items, rows: np.ndarray, seed: int) -> tuple[np.ndarray, list[int]]:
@@ -21,10 +22,16 @@ def attributes(items: Items, rows: np.ndarray, seed: int) -> tuple[np.ndarray, l
     """
     out = np.full((len(items), 2), -1, np.int64)
     counts = []
-    for column, codes in enumerate((colours(items.pixels[rows]), topics(items, rows, seed))):
+    for column, codes in enumerate((colours_of(items, rows), topics(items, rows, seed))):
         distinct, out[rows, column] = np.unique(codes, return_inverse=True)
         counts.append(len(distinct))
     return out, counts
+
+
+def colours_of(items: Items, rows: np.ndarray) -> np.ndarray:
+    """(n,) int64 `colours` of the items `rows`, in parts that need little memory."""
+    parts = [colours(items.pixels[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK)]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def colours(pixels: np.ndarray) -> np.ndarray:

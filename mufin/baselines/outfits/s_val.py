@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mufin.artifacts.outfits import Questions
-from mufin.baselines.outfits.backbone import Backbone, as_floats
+from mufin.baselines.outfits.backbone import Architecture, Backbone, as_floats
 from mufin.baselines.outfits.batches import Batch
 from mufin.baselines.outfits.items import Items
 from mufin.baselines.outfits.losses import euclidean
@@ -39,9 +39,9 @@ TEMPERATURE = 0.1
 class SVal(nn.Module):
     """d(a, b) is Euclidean, on unit-norm vectors of colour, patch and texture side by side."""
 
-    def __init__(self, dim: int, width: int):
+    def __init__(self, dim: int, encoder: Architecture):
         super().__init__()
-        self.pictures = Backbone(dim, width)
+        self.pictures = Backbone(dim, encoder)
         self.colour = nn.Sequential(nn.Linear(dim, dim), nn.ReLU())
         self.histogram = nn.Linear(dim, 3 * BINS)
         self.patch = nn.Linear(dim, dim)
@@ -109,6 +109,6 @@ def fit(items: Items, train: Lists, valid: Questions, seed: int, budget: Budget)
     """The scorer after training on the pictures of outfits; the pass is chosen on `valid`."""
 
     def make() -> SVal:
-        return SVal(budget.dim, budget.width)
+        return SVal(budget.dim, budget.encoder)
 
     return trained(make, items, train, valid, seed, budget, "S-VAL")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mufin.artifacts.outfits import Questions
-from mufin.baselines.outfits.backbone import Backbone
+from mufin.baselines.outfits.backbone import Architecture, Backbone
 from mufin.baselines.outfits.batches import Batch
 from mufin.baselines.outfits.items import Items
 from mufin.baselines.outfits.losses import (
@@ -47,9 +47,9 @@ CONDITIONS, HIDDEN = 5, 32
 class SceNet(nn.Module):
     """d(a, b) = |sum_m w_m (N(x_a c_m) - N(x_b c_m))|, with w_m(a, b), or w_m = 1 / M."""
 
-    def __init__(self, words: int, dim: int, width: int, average: bool = True):
+    def __init__(self, words: int, dim: int, encoder: Architecture, average: bool = True):
         super().__init__()
-        self.pictures, self.titles = Backbone(dim, width), TitleBranch(words, dim)
+        self.pictures, self.titles = Backbone(dim, encoder), TitleBranch(words, dim)
         self.masks = nn.Parameter(torch.empty(CONDITIONS, dim).normal_(0.9, 0.7))
         self.weights = None
         if not average:
@@ -102,6 +102,6 @@ def fit(
     """The scorer after training on outfits; the pass is chosen on `valid`."""
 
     def make() -> SceNet:
-        return SceNet(items.words.shape[1], budget.dim, budget.width, average)
+        return SceNet(items.words.shape[1], budget.dim, budget.encoder, average)
 
     return trained(make, items, train, valid, seed, budget, "SCE-Net average")

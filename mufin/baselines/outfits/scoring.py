@@ -54,18 +54,17 @@ class Scorer:
     def compatibility(self, outfits: Lists) -> np.ndarray:
         """(n,) float32: minus the mean distance of two items of an outfit, in both orders.
 
-        0 for an outfit of fewer than two items.
+        NaN for an outfit of fewer than two items.
         """
         padded = outfits.padded()
-        out, apart = (
-            np.empty(len(padded), np.float32),
-            ~torch.eye(padded.shape[1], dtype=torch.bool),
-        )
+        out = np.empty(len(padded), np.float32)
+        apart = ~torch.eye(padded.shape[1], dtype=torch.bool)
         for rows in self._chunks(len(padded), padded.shape[1] ** 2):
             a = torch.from_numpy(padded[rows])
             pairs = (a >= 0)[:, :, None] & (a >= 0)[:, None, :] & apart
             means = self._means(a[:, :, None], a[:, None, :], pairs, (1, 2))
             out[rows] = -means.numpy()
+        out[outfits.lengths() < 2] = np.nan
         return out
 
     def _means(self, a: Tensor, b: Tensor, there: Tensor, over: tuple[int, ...] = (2,)) -> Tensor:
@@ -93,9 +92,11 @@ def vectors_of(model: Pairwise, items: Items, rows: np.ndarray) -> Tensor:
 
 
 def accuracy(scores: np.ndarray, right: np.ndarray) -> float:
-    """The percentage of questions (Q, A) whose right answer (Q,) has the only highest score."""
-    rows = np.arange(len(scores))
-    best = scores[rows, right]
-    rivals = scores.copy()
-    rivals[rows, right] = -np.inf
-    return 100 * float((best > rivals.max(1, initial=-np.inf)).mean()) if len(scores) else 0.0
+    """The percentage of questions (Q, A) whose right answer (Q,) has the best score.
+
+    Equal best scores count as a guess among them; 0 without questions.
+    """
+    if not len(scores):
+        return 0.0
+    best = scores == scores.max(1, keepdims=True)
+    return 100 * float((best[np.arange(len(best)), right] / best.sum(1)).mean())

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mufin.artifacts.outfits import Questions
-from mufin.baselines.outfits.backbone import Backbone, as_floats
+from mufin.baselines.outfits.backbone import Architecture, Backbone, as_floats
 from mufin.baselines.outfits.batches import Batch
 from mufin.baselines.outfits.items import Items
 from mufin.baselines.outfits.losses import euclidean, hinge
@@ -39,9 +39,9 @@ PSEUDO, CONSISTENT = 0.1, 0.1  # weights of the losses
 class Ssvr(nn.Module):
     """d(a, b) is Euclidean, on unit-norm vectors."""
 
-    def __init__(self, dim: int, width: int):
+    def __init__(self, dim: int, encoder: Architecture):
         super().__init__()
-        self.pictures = Backbone(dim, width)
+        self.pictures = Backbone(dim, encoder)
 
     def vectors(self, pixels: Tensor) -> Tensor:
         """(n, S, S, 3) uint8, or (n, 3, S, S) float32 in [0, 1] -> (n, D), unit norm."""
@@ -87,6 +87,6 @@ def fit(items: Items, train: Lists, valid: Questions, seed: int, budget: Budget)
     """The scorer after training on outfits; the pass is chosen on `valid`."""
 
     def make() -> Ssvr:
-        return Ssvr(budget.dim, budget.width)
+        return Ssvr(budget.dim, budget.encoder)
 
     return trained(make, items, train, valid, seed, budget, "SSVR")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mufin.artifacts.outfits import Questions
+from mufin.baselines.outfits.backbone import Architecture
 from mufin.baselines.outfits.batches import Batch, batches
 from mufin.baselines.outfits.items import Items
 from mufin.baselines.outfits.scoring import Pairwise, Scorer, accuracy, vectors_of
@@ -33,7 +34,7 @@ class Budget:
     negatives: int = 8  # of the positive's type, per blank
     lr: float = 1e-3  # of Adam; falls to 0 in a straight line over `passes`
     dim: int = 64  # of an item's vector, as in all of the publications
-    width: int = 16  # channels of the first stage of the picture encoder
+    encoder: Architecture = field(default_factory=Architecture)  # of pictures
 
 
 class Rival(Pairwise, Protocol):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mufin.artifacts.outfits import Questions
-from mufin.baselines.outfits.backbone import Backbone
+from mufin.baselines.outfits.backbone import Architecture, Backbone
 from mufin.baselines.outfits.batches import Batch
 from mufin.baselines.outfits.items import Items
 from mufin.baselines.outfits.losses import (
@@ -50,9 +50,9 @@ SIMILARITY, SEMANTIC, LENGTH, SPARSITY = 5e-5, 5e-3, 5e-4, 5e-4  # weights of th
 class TypeAware(nn.Module):
     """d(a, b) = |N(x_a m_uv) - N(x_b m_uv)|, with the mask m_uv = max(0, .) of types u and v."""
 
-    def __init__(self, num_types: int, words: int, dim: int, width: int):
+    def __init__(self, num_types: int, words: int, dim: int, encoder: Architecture):
         super().__init__()
-        self.pictures, self.titles = Backbone(dim, width), TitleBranch(words, dim)
+        self.pictures, self.titles = Backbone(dim, encoder), TitleBranch(words, dim)
         self.masks = nn.Embedding(num_types * (num_types + 1) // 2, dim)
         nn.init.normal_(self.masks.weight, 0.9, 0.7)
         pair = np.zeros((num_types, num_types), np.int64)
@@ -100,6 +100,6 @@ def fit(items: Items, train: Lists, valid: Questions, seed: int, budget: Budget)
     """The scorer after training on outfits; the pass is chosen on `valid`."""
 
     def make() -> TypeAware:
-        return TypeAware(items.num_types, items.words.shape[1], budget.dim, budget.width)
+        return TypeAware(items.num_types, items.words.shape[1], budget.dim, budget.encoder)
 
     return trained(make, items, train, valid, seed, budget, "Type-aware")
