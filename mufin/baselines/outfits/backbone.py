@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class Architecture:
     """A timm model. The publications use ResNet-18 with weights from ImageNet.
 
-    The default is a ResNet of eight layers for a CPU, the one that `params/outfits.yaml` gives to
-    MUFIN.
+    The default is a ResNet of eight layers for a CPU: the architecture of MUFIN's E_V in
+    `params/outfits.yaml`. The rivals train it with all else, as they are published.
     """
 
     name: str = "test_resnet"
