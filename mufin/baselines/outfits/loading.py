@@ -14,7 +14,7 @@ from mufin.corpus.image_store import read_pictures, stored_keys
 from mufin.corpus.pixels import decode
 from mufin.errors import MufinError
 
-SIDE = 32  # pixels, as params/outfits.yaml has for MUFIN
+SIDE = 48  # pixels
 CHUNK = 256  # pictures read at once
 
 
