@@ -96,6 +96,17 @@ def auc_at_k(predictions: np.ndarray, truth: Lists, k: int, excluded: Lists | No
     return _mean(auc_of_each(is_in(predictions[:, :k], truth), k))
 
 
+def blanks_filled(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(n,) float64: 1 for a question whose right answer has the best score, else 0.
+
+    `scores` (n, A) are those of its answers, -inf where it has fewer, and `right` (n,) the column
+    of the right one. Equal best scores count as a guess among them (fill in the blank, MUFIN
+    Table 3).
+    """
+    best = scores == scores.max(1, keepdims=True, initial=-np.inf)
+    return best[np.arange(len(best)), right] / best.sum(1)
+
+
 def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float]:
     """The area under the ROC curve of scores (m,) and (n,), in [0, 1], and its standard error.
 

@@ -326,6 +326,12 @@ def test_area_under_roc_is_the_share_of_ordered_pairs(seed):
     assert error == pytest.approx(variance**0.5)
 
 
+def test_equal_best_answers_of_a_blank_count_as_a_guess():
+    scores = np.array([[1, 0, -np.inf], [2, 2, 1], [0, 3, 1]], np.float32)
+    assert xc.blanks_filled(scores, np.array([0, 1, 2])).tolist() == [1, 0.5, 0]
+    assert xc.blanks_filled(np.zeros((0, 0)), np.zeros(0, int)).tolist() == []
+
+
 def test_area_under_roc_needs_scores_on_both_sides():
     assert all(np.isnan(xc.area_under_roc(np.ones(2), np.zeros(0))))
     assert xc.area_under_roc(np.ones(1), np.zeros(1)) == (1.0, 0.0)

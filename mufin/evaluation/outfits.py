@@ -13,7 +13,7 @@ import numpy as np
 from mufin.artifacts.outfits import Compatibility, Outfits, Questions
 from mufin.corpus.united import united
 from mufin.evaluation.methods import PARTS
-from mufin.metrics import area_under_roc
+from mufin.metrics import area_under_roc, blanks_filled
 from mufin.nn.embedding import Embedded
 from mufin.ragged import Lists
 from mufin.ranking.own_vectors import own_vector_parts
@@ -54,11 +54,9 @@ def outfit_figures(
 def accuracy(scores: np.ndarray, questions: Questions) -> tuple[float, float]:
     """The share of questions answered right, in [0, 1], and its standard error.
 
-    `scores` (n, A), -inf where a question has fewer answers. Equal best scores count as a guess
-    among them.
+    `scores` (n, A), -inf where a question has fewer answers.
     """
-    best = scores == scores.max(1, keepdims=True)
-    hits = best[np.arange(len(best)), questions.right] / best.sum(1)
+    hits = blanks_filled(scores, questions.right)
     error = hits.std(ddof=1) / np.sqrt(len(hits)) if len(hits) > 1 else 0.0
     return float(hits.mean()), float(error)
 

@@ -89,14 +89,3 @@ def vectors_of(model: Pairwise, items: Items, rows: np.ndarray) -> Tensor:
     out = torch.zeros(len(items), found.shape[1])
     out[torch.from_numpy(rows)] = found
     return out
-
-
-def accuracy(scores: np.ndarray, right: np.ndarray) -> float:
-    """The percentage of questions (Q, A) whose right answer (Q,) has the best score.
-
-    Equal best scores count as a guess among them; 0 without questions.
-    """
-    if not len(scores):
-        return 0.0
-    best = scores == scores.max(1, keepdims=True)
-    return 100 * float((best[np.arange(len(best)), right] / best.sum(1)).mean())

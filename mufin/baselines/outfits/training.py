@@ -15,7 +15,8 @@ from mufin.artifacts.outfits import Questions
 from mufin.baselines.outfits.backbone import Architecture
 from mufin.baselines.outfits.batches import Batch, batches
 from mufin.baselines.outfits.items import Items
-from mufin.baselines.outfits.scoring import Pairwise, Scorer, accuracy, vectors_of
+from mufin.baselines.outfits.scoring import Pairwise, Scorer, vectors_of
+from mufin.metrics import blanks_filled
 from mufin.progress import progress
 from mufin.ragged import Lists
 
@@ -71,7 +72,8 @@ def trained(
             for group in optimiser.param_groups:
                 group["lr"] = budget.lr * (1 - done / budget.passes)
             _one_pass(model, optimiser, items, train, budget, rng)
-            found = accuracy(_scorer(model, items, asked).fill(valid), valid.right)
+            scores = _scorer(model, items, asked).fill(valid)
+            found = float(blanks_filled(scores, valid.right).sum())
             waited += 1
             if found > best or not len(valid):
                 best, kept, waited = found, copy.deepcopy(model.state_dict()), 0

@@ -8,7 +8,7 @@ import torch
 
 from mufin.artifacts.outfits import Questions
 from mufin.baselines.outfits import scoring
-from mufin.baselines.outfits.scoring import Scorer, accuracy
+from mufin.baselines.outfits.scoring import Scorer
 from mufin.ragged import Lists
 
 VECTORS = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
@@ -60,9 +60,3 @@ def test_compatibility_is_the_mean_distance_of_all_pairs(scorer):
     for score, own in zip(found, outfits):
         pairs = [one_distance(a, b) for a in own for b in own if a != b]
         assert np.isnan(score) if not pairs else score == pytest.approx(-np.mean(pairs), rel=1e-5)
-
-
-def test_equal_best_answers_count_as_a_guess():
-    scores = np.array([[1, 0, -np.inf], [2, 2, 1], [0, 3, 1]], np.float32)
-    assert accuracy(scores, np.array([0, 1, 2])) == pytest.approx(100 * (1 + 0.5 + 0) / 3)
-    assert accuracy(scores[:0], np.zeros(0, int)) == 0
