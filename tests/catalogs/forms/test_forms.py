@@ -30,7 +30,7 @@ BASKETS = exports.orders(ITEMS)
 
 def test_every_form_is_a_source_and_the_other_way_round():
     source = typing.get_type_hints(Download)["source"]
-    own = {"sample", "catalog", "mm-amazontitles", "lf-amazontitles"}
+    own = {"sample", "sample-outfits", "catalog", "mm-amazontitles", "lf-amazontitles"}
     assert set(typing.get_args(source)) - own == FORMS.keys()
     assert {sign.source for sign in SIGNS} <= FORMS.keys()
 
