@@ -5,10 +5,10 @@ python -m benchmarks.ingest --lines 15000000 --short --repeats 1
 python -m benchmarks.ingest --urls 20000
 
 The lines are made by a seeded generator: about 3 kB each, as in Amazon's metadata of 2018, or
-`--short`, with the columns alone that are read, for the memory of a whole dump. Memory
-is the peak of a process per stage; its slope over the numbers of lines is extrapolated. With
-`--urls`, one picture per product is fetched from a server on this machine, and the stage is killed
-in the middle of the first of two runs.
+`--short`, with the columns alone that are read, for the memory of a whole dump. Memory is the peak
+of a process per stage; that of a whole dump does not follow from small ones. With `--urls`, one
+picture per product is fetched from a server on this machine, and the stage is killed in the middle
+of the first of two runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from benchmarks.timing import tell
 from mufin.catalogs.json_rows import PLAIN
 
 ROOT = Path(__file__).parents[1]
-FULL = 15_000_000  # lines of the dump of 2018
 WORDS = 3000  # of the invented language
 BLOCK = 10_000  # lines that are made at once
 Row = dict[str, float]
@@ -56,10 +55,6 @@ def main(
     with tempfile.TemporaryDirectory(dir=folder) as place:
         for size in sizes:
             figures |= _stages(Path(place) / str(size), size, related, repeats, short)
-        for stage in ("download", "curate") if len(sizes) > 1 else ():
-            figures[f"{stage}: extrapolated"] = _extrapolated(
-                sizes, [figures[f"{stage}, {size} lines"]["memory_mb"] for size in sizes]
-            )
         if urls:
             figures |= _fetched(Path(place) / "urls", urls)
     width = "0.3" if short else "3"
@@ -177,15 +172,6 @@ def _plain(path: Path) -> int:
     """The lines that json reads, nothing kept of them."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return sum(bool(PLAIN.decode(line)) for line in file)
-
-
-def _extrapolated(sizes: list[int], memory: list[float]) -> Row:
-    slope, base = np.polyfit(sizes, memory, 1)
-    return {
-        "bytes_per_line": slope * 2**20,
-        "mb_of_no_line": base,
-        "mb_of_15m_lines": base + slope * FULL,
-    }
 
 
 def _settings(home: Path, download: dict) -> None:
