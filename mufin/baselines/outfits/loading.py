@@ -14,7 +14,6 @@ from mufin.corpus.image_store import read_pictures, stored_keys
 from mufin.corpus.pixels import decode
 from mufin.errors import MufinError
 
-SIDE = 48  # pixels
 CHUNK = 256  # pictures read at once
 
 
@@ -26,7 +25,7 @@ class OutfitTask:
     outfits: Outfits
 
 
-def outfit_task(project: Path, side: int = SIDE) -> OutfitTask:
+def outfit_task(project: Path, side: int) -> OutfitTask:
     """The task of `data/curated` and `data/raw/images` in the folder `project`.
 
     Pictures are decoded to `side` pixels, aspect kept, on white; the first one of an item is used,
@@ -38,7 +37,7 @@ def outfit_task(project: Path, side: int = SIDE) -> OutfitTask:
     if outfits is None:
         raise MufinError(
             f"{curated} has no outfits, which the rows of Table 3 need; set download.source to "
-            "sample-outfits or polyvore-outfits, and run `dvc repro curate`"
+            "sample-outfits or polyvore and download.outfits.split, and run `dvc repro curate`"
         )
     table = read_table(curated / "products.parquet", "products")
     train = np.unique(outfits.sets.of("train").items.values)

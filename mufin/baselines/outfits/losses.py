@@ -46,6 +46,18 @@ def same_type_similarity(
     return (one + hinge(near, euclidean(given, positive), margin, there)) / 2
 
 
+def similarity_of_types(
+    pictures: Tensor, titles: Tensor, has: Tensor, triplets: Triplets, margin: float
+) -> Tensor:
+    """() L_sim of pictures (U, D) plus that of titles (U, D), of items that all have a title.
+
+    `has` (U,) float32 is 1 where there is one.
+    """
+    there = torch.stack([has[rows] for rows in triplets]).prod(0)
+    alike = same_type_similarity(pictures, triplets, margin)
+    return alike + same_type_similarity(titles, triplets, margin, there)
+
+
 def visual_semantic(
     pictures: Tensor, titles: Tensor, has: Tensor, triplets: Triplets, margin: float
 ) -> Tensor:

@@ -33,7 +33,7 @@ from mufin.baselines.outfits.losses import (
     Triplets,
     euclidean,
     hinge,
-    same_type_similarity,
+    similarity_of_types,
     visual_semantic,
 )
 from mufin.baselines.outfits.scoring import Scorer
@@ -84,9 +84,7 @@ class SceNet(nn.Module):
         near = self.distance(x[given], types[given], x[positive], types[positive])
         far = self.distance(x[given], types[given], x[negative], types[negative])
         single = Triplets(*batch.triplets(1))
-        every = torch.stack([has[rows] for rows in single]).prod(0)
-        alike = same_type_similarity(x, single, MARGIN)
-        alike = alike + same_type_similarity(titles, single, MARGIN, every)
+        alike = similarity_of_types(x, titles, has, single, MARGIN)
         return (
             hinge(near, far, MARGIN)
             + SIMILARITY * alike

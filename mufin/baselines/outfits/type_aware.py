@@ -36,7 +36,7 @@ from mufin.baselines.outfits.losses import (
     Triplets,
     euclidean,
     hinge,
-    same_type_similarity,
+    similarity_of_types,
     visual_semantic,
 )
 from mufin.baselines.outfits.scoring import Scorer
@@ -82,9 +82,7 @@ class TypeAware(nn.Module):
         near = self.distance(x[given], types[given], x[positive], types[positive])
         far = self.distance(x[given], types[given], x[negative], types[negative])
         single = Triplets(*batch.triplets(1))
-        every = torch.stack([has[rows] for rows in single]).prod(0)
-        alike = same_type_similarity(x, single, MARGIN)
-        alike = alike + same_type_similarity(titles, single, MARGIN, every)
+        alike = similarity_of_types(x, titles, has, single, MARGIN)
         semantic = visual_semantic(x, titles, has, single, MARGIN)
         sparsity = self.masks_of(types[given], types[positive]).sum(1).mean()
         return (

@@ -88,4 +88,4 @@ def test_data_without_outfits_say_so(project):
         (project / f"data/curated/{name}.parquet").unlink()
     sealed(project / "data/curated")
     with pytest.raises(MufinError, match="has no outfits.*download.source"):
-        outfit_task(project)
+        outfit_task(project, side=8)
