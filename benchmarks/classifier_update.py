@@ -2,8 +2,9 @@
 
 python -m benchmarks.classifier_update --labels 303296 --out benchmarks/results/update.json
 
-By rows is SparseAdam on eta and alpha of the step's labels, dense is AdamW on those of all labels
-(`finetune.free_update`). Beside them: AdamW by torch's fused kernel. The floor of the dense update
+By rows is SparseAdam on eta and alpha of the step's labels (`mufin.training.row_adam`), dense is
+AdamW on those of all labels (`finetune.free_update`). Beside them: torch's own SparseAdam, and
+AdamW by torch's fused kernel. The floor of the dense update
 is its memory traffic, at the speed of a copy that the same run measures.
 """
 
@@ -20,6 +21,7 @@ import typer
 from benchmarks.timing import interleaved, tell
 from mufin import devices
 from mufin.nn.classifiers import LabelClassifiers
+from mufin.training.row_adam import RowAdam
 
 WEIGHT_DECAY, LR = 0.01, 1e-4
 COPIED = 2**27  # bytes
@@ -41,7 +43,8 @@ def main(
     """Milliseconds of gradients and update of each way."""
     device = devices.device()
     ids = torch.randperm(labels, generator=torch.Generator().manual_seed(0))[:touched].sort()[0]
-    ways = {"by rows": _update(labels, dim, ids, device, "rows")}
+    by_rows = ("by rows", "by rows, torch's SparseAdam")
+    ways = {way: _update(labels, dim, ids, device, way) for way in by_rows}
     if dense:
         ways |= {way: _update(labels, dim, ids, device, way) for way in ("dense", "dense, fused")}
     block = torch.zeros(COPIED // 4, device=device)
@@ -60,10 +63,12 @@ def _update(
     """Classifiers of the touched labels, gradients of a loss, and the update."""
     table = LabelClassifiers(labels, dim).to(device)
     for part in table.tables():
-        part.sparse = way == "rows"
+        part.sparse = way.startswith("by rows")
     parameters = [part.weight for part in table.tables()]
     optimiser: torch.optim.Optimizer
-    if way == "rows":
+    if way == "by rows":
+        optimiser = RowAdam(parameters, lr=LR)
+    elif way.startswith("by rows"):
         optimiser = torch.optim.SparseAdam(parameters, lr=LR)
     else:
         fused = way != "dense"

@@ -73,6 +73,7 @@ HNSWLIB = ("plain hnswlib", "hnswlib, 7 rows per label", "queries_per_s")
 FAISS = ("FAISS HNSW", "FAISS, 7 rows per label", "queries_per_s")
 LINES = ("json + gzip", "json + gzip, 80000 lines", "lines_per_second")
 STEP, UPDATE = "step of Module I, ViT-B/32 and DistilBERT", "update of 2,800 of 303,296 classifiers"
+SPARSE_ADAM = "by rows, torch's SparseAdam"
 FLOAT16, INT8 = "from activations, float16", "from activations, int8"
 MEMORY = ("plain", "plain, 100000 labels", "more_memory_mb")
 
@@ -85,6 +86,7 @@ FIGURES = [
         PADDED,
     ),
     Figure(f"{UPDATE}, by rows", "classifier_update", "by rows", "ms", "ms", DENSE, 59),
+    Figure("the same, by torch's SparseAdam", "classifier_update", SPARSE_ADAM, "ms", "ms", DENSE),
     Figure("the same, dense, fused", "classifier_update", "dense, fused", "ms", "ms", DENSE),
     Figure(
         "memory of a softmax over 100,000 labels, in blocks",

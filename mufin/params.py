@@ -693,6 +693,11 @@ class Evaluate:
     ]
     propensity: Annotated[Propensity, "constants of PSP@k, precision that favours rare labels"]
     tail: Annotated[int, "labels with fewer train datapoints are tail labels; >= 1"]
+    tfidf_pairs: Annotated[
+        int,
+        "the reference row of the nearest train titles by TF-IDF is left out where there are more "
+        "pairs of a train datapoint and one of valid or test; 3 to 12 ns each on a core; >= 0",
+    ]
 
     def __post_init__(self):
         check_in(self, "evaluate", 0, 1, "beta")
@@ -709,6 +714,7 @@ class Evaluate:
         check_at_least(self, "evaluate", 2, "folds")
         check_at_least(self, "evaluate", 100, "shortlist")  # as wide as predictions are
         check_at_least(self, "evaluate", 1, "tail")
+        check_at_least(self, "evaluate", 0, "tfidf_pairs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

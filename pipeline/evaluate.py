@@ -7,6 +7,7 @@ Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.evaluate, or torchrun
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def evaluate(home: Path) -> list[str]:
             rankings(scores, methods),
             _part_rows(predictor, data, params, _predicting(mixes, e)),
             _module_one_rows(home, data, params, predictor),
-            _reference_rows(data, titles, predictor),
+            _reference_rows(data, titles, predictor, e.tfidf_pairs),
         )
         if process_group.rank() > 0:
             deque(rows, maxlen=0)  # its share of each row
@@ -188,12 +189,16 @@ def _predicting(mixes: Chosen, e: Evaluate) -> Mix:
     return mixes.fixed if e.mix == "fixed" else mixes.chosen
 
 
-def _reference_rows(data: Curated, titles: np.ndarray, predictor: Predictor) -> Rows:
-    ridge, num_labels, device = predictor.index.ridge, len(data.labels), predictor.device
-    of_splits = [
-        reference_rows(data.train, data.splits[name], titles, num_labels, ridge, WIDTH, device)
-        for name in SPLITS
-    ]
+def _reference_rows(
+    data: Curated, titles: np.ndarray, predictor: Predictor, tfidf_pairs: int
+) -> Rows:
+    index, num_labels, device = predictor.index, len(data.labels), predictor.device
+    pairs = len(data.train) * sum(len(data.splits[name]) for name in SPLITS)
+    if pairs > tfidf_pairs and process_group.rank() == 0:
+        said = f"{pairs:.1e} pairs of titles are more than evaluate.tfidf_pairs"
+        print(f"evaluate: no row tfidf_datapoints, as {said}", file=sys.stderr, flush=True)
+    settings = titles, num_labels, index.ridge, WIDTH, device, pairs <= tfidf_pairs
+    of_splits = [reference_rows(data.train, data.splits[name], *settings) for name in SPLITS]
     for found in zip(*of_splits):
         yield found[0][0], {name: ranking for name, (_, ranking) in zip(SPLITS, found)}
     asked = np.concatenate([data.splits[name].product for name in SPLITS])

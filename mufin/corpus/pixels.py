@@ -253,7 +253,7 @@ def _canvas(image: Image.Image, size: int) -> np.ndarray:
     width, height = (max(1, min(size, round(side * scale))) for side in image.size)
     canvas = np.full((size, size, 3), 255, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
-    canvas[top : top + height, left : left + width] = np.asarray(resized(image, width, height))[
-        ..., :3
-    ]
+    bands = np.asarray(resized(image, width, height))  # three, or four as from `whole`
+    for band in range(3):  # one by one: numpy copies single bytes far faster than runs of three
+        canvas[top : top + height, left : left + width, band] = bands[..., band]
     return canvas

@@ -27,10 +27,12 @@ def reference_rows(
     ridge: TitleRidge | None,
     width: int,
     device: torch.device,
+    tfidf: bool = True,
 ) -> Iterator[tuple[str, Ranking]]:
     """Each row and the ranking of the datapoints of `split`, of which each process makes its share.
 
-    `titles` (P,) str are those of all products, and `device` is that of this process.
+    `titles` (P,) str are those of all products, and `device` is that of this process. The row of
+    TF-IDF, whose cost grows with the product of both numbers of datapoints, comes with `tfidf`.
     """
     asked, known = titles[split.product].tolist(), titles[train.product].tolist()
     yield "popular", popular(train.labels, num_labels, len(split), width, split.excluded)
@@ -42,8 +44,9 @@ def reference_rows(
         )
 
     every = np.arange(len(split))
-    labels, scores = process_group.in_shares(len(split), nearest, device)
-    yield "tfidf_datapoints", (labels, scores)
+    if tfidf:
+        labels, scores = process_group.in_shares(len(split), nearest, device)
+        yield "tfidf_datapoints", (labels, scores)
     if ridge is not None:
         labels, scores = process_group.in_shares(
             len(split),

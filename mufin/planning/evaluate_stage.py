@@ -43,7 +43,8 @@ def evaluate(run: Run) -> Stage:
 def rows_of_methods(run: Run) -> int:
     """Rows of `metrics/methods.csv`: rankings that are held and written (`evaluation.methods`)."""
     x = run.params.index
-    rows = 8  # mufin, chosen, alpha 1, rare and popular, two of Module I, popular, TF-IDF
+    rows = 7  # mufin, chosen, alpha 1, rare and popular, two of Module I, popular
+    rows += _tfidf_pairs(run) > 0
     rows += 2 * bool(x.title_ridge) + bool(x.voters)  # without it, and the ridge alone
     return rows + 2 * _by_part(run)
 
@@ -169,8 +170,7 @@ def _module_one(run: Run) -> Phase:
 
 def _references(run: Run) -> Phase:
     """Popular labels, and nearest train titles by TF-IDF, which compares few pairs in full."""
-    s = run.sizes
-    pairs = float(run.asked) * s.train
+    s, pairs = run.sizes, _tfidf_pairs(run)
     words = (s.train + run.asked) * s.tokens * 12.0
     held = [
         *_kept_later(run),
@@ -181,6 +181,12 @@ def _references(run: Run) -> Phase:
         what="TF-IDF row", core_seconds=pairs / rates.TFIDF_PAIRS, one_core=True, shared=True
     )
     return Phase("reference rows", [work], held)
+
+
+def _tfidf_pairs(run: Run) -> float:
+    """Pairs of titles that the row of TF-IDF compares; 0 without this row."""
+    pairs = float(run.asked) * run.sizes.train
+    return pairs if pairs <= run.params.evaluate.tfidf_pairs else 0.0
 
 
 def _unseen(run: Run) -> Phase:

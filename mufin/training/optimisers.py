@@ -1,4 +1,4 @@
-"""AdamW for the network, SparseAdam for tables of rows."""
+"""AdamW for the network, SparseAdam (`row_adam`) for tables of rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mufin.errors import MufinError
 from mufin.nn.classifiers import LabelClassifiers
 from mufin.nn.mufin import Mufin
 from mufin.training.fused_adamw import FusedAdamW
+from mufin.training.row_adam import RowAdam
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Optimisers:
         if of_dense := _settings(groups, dense):
             self.all.append(optim.AdamW(of_dense, weight_decay=weight_decay, fused=fused))
         if of_sparse := _settings(groups, sparse):
-            self.all.append(optim.SparseAdam(of_sparse))
+            self.all.append(RowAdam(of_sparse))
         if not self.all:
             raise MufinError(
                 "attention.a_s is none, the encoders are frozen and the projection is maxpool, so "

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from mufin.corpus import sample, sample_pictures
@@ -128,7 +130,7 @@ def test_relations_are_asymmetric_long_tailed_and_within_their_number(whole):
 
 def test_odds_equal_a_slow_loop():
     world = sample.invent_world(60, 5)
-    odds = sample.relation_odds(world, 7)
+    odds = sample.RelationOdds(world).of(7)
     step = {1: 1.0, 2: 0.6, 3: 0.3}
     for label in range(60):
         a, b = int(world.kind[7]), int(world.kind[label])
@@ -151,7 +153,7 @@ def test_the_first_relation_follows_its_odds(monkeypatch):
     )
     expected, found = np.zeros(60), np.zeros(60)
     for product in range(60):
-        odds = sample.relation_odds(world, product)
+        odds = sample.RelationOdds(world).of(product)
         expected[product] = odds.max() / odds.sum()
         found[product] = (firsts[:, product] == odds.argmax()).mean()
     assert abs(expected - found).max() < 0.2  # 150 draws: 4.9 standard deviations at a half
@@ -165,7 +167,7 @@ def test_best_attainable_equals_a_slow_recount():
     for candidates, datapoints in ((None, range(60)), (labels, range(0, 60, 3))):
         first = five = 0
         for p in datapoints:
-            odds = sample.relation_odds(world, p)
+            odds = sample.RelationOdds(world).of(p)
             allowed = [q for q in range(60) if q != p and (candidates is None or candidates[q])]
             best = sorted(allowed, key=lambda q: (-odds[q], q))[:5]
             first += best[0] in related[p]
@@ -286,3 +288,11 @@ def test_close_ups_of_one_motif_are_most_alike():
     np.fill_diagonal(alike, -1)
     motifs = np.array([motif for motif, _ in shown])
     assert (motifs[alike.argmax(axis=1)] == motifs).mean() > 0.8
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, np.inf]), min_size=5, max_size=40))
+def test_the_smallest_are_the_first_of_a_stable_sort(values):
+    values = np.array(values)
+    for count in (1, 3, 5):
+        expected = np.argsort(values, kind="stable")[:count]
+        assert sample._smallest(values, count).tolist() == expected.tolist()

@@ -333,6 +333,8 @@ def test_the_tfidf_row_begins_with_the_twins_labels():
         twin = set(train.labels[10 + row].tolist()) - set(split.excluded[row].tolist())
         assert set(found[:2].tolist()) == twin
         assert not set(found.tolist()) & set(split.excluded[row].tolist())
+    rows = [row for row, _ in reference_rows(train, split, titles, 12, None, 10, CPU, tfidf=False)]
+    assert rows == ["popular"]
 
 
 def test_the_ridge_row_is_the_order_of_its_scores():
