@@ -101,12 +101,7 @@ class Store:
 
     def put_folder(self, folder: Path, name: str, files: Files | None = None) -> None:
         """Sends the files below `folder`, or `files`, whose hashes are known, and their list."""
-        if files is None:
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            files = {
-                path.relative_to(folder).as_posix(): (path.stat().st_size, hash_of(path))
-                for path in paths
-            }
+        files = files_below(folder) if files is None else files
         for path, (_, digest) in files.items():
             self.put(folder / path, digest)
         with self._explained():
@@ -145,8 +140,13 @@ class Store:
         if self.system.type_name not in OBJECTS:
             self.system.create_dir(folder, recursive=True)
             path = f"{folder}/.{name}.{uuid.uuid4().hex}"
-        with self.system.open_output_stream(path) as out:
-            shutil.copyfileobj(source, out, BLOCK)
+        try:
+            with self.system.open_output_stream(path) as out:
+                shutil.copyfileobj(source, out, BLOCK)
+        except BaseException:  # if the source failed, closing has made a file of what was read
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self.system.delete_file(path)
+            raise
         if path != target:
             self.system.move(path, target)
 
@@ -161,6 +161,14 @@ class Store:
                 f"{VARIABLE} {shown(_without_keys(self.uri))} fails ({reason}); look "
                 "whether this machine may read and write there"
             ) from error
+
+
+def files_below(folder: Path) -> Files:
+    """The sizes and hashes of all files below a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, hash_of(path)) for path in paths
+    }
 
 
 def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -183,4 +191,4 @@ def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
 
 def _without_keys(text: str) -> str:
     """A URI, or a text with one, without the keys that may stand before its host."""
-    return re.sub(r"//[^/@]*@", "//...@", text)
+    return re.sub(r"//(?:[^/\s@]*|[^\s@]*:[^\s@]*)@", "//...@", text)  # a key may have a slash
