@@ -17,16 +17,16 @@ import pyarrow.compute as pc
 import torch
 
 from mufin import devices, runtime
-from mufin.artifacts.arrays import RowFile
 from mufin.artifacts.contents import checked
 from mufin.artifacts.curated import read_labels, read_split
-from mufin.artifacts.files import link_file, read_json, write_json
+from mufin.artifacts.files import link_file
 from mufin.artifacts.precomputed import RAGGED_TOKENS, TEXT_INPUTS, Precomputed
 from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import read_table
 from mufin.artifacts.texts import further_texts
 from mufin.cluster.pictures import make_parts_on
 from mufin.cluster.settings import cluster
+from mufin.cluster.texts import make_text_inputs_on
 from mufin.corpus.image_vectors import StoredVectors, moments, rows_of
 from mufin.corpus.outcomes import Outcomes
 from mufin.corpus.ragged_tokens import RaggedTokens
@@ -43,7 +43,6 @@ from mufin.corpus.tokens import (
 from mufin.errors import MufinError, shown
 from mufin.nn.encoder import Encoder
 from mufin.nn.encoder_files import save_encoder
-from mufin.nn.frozen import frozen_inputs
 from mufin.nn.given_vectors import given_encoder
 from mufin.nn.image_encoder import ImageEncoder, create_image_encoder
 from mufin.nn.picture_parts import (
@@ -57,6 +56,7 @@ from mufin.nn.picture_parts import (
     parts_of,
 )
 from mufin.nn.text_encoder import create_text_encoder
+from mufin.nn.text_parts import FrozenPart, TokenisedTexts, make_text_inputs
 from mufin.nn.vision_language import (
     create_clip_image_encoder,
     create_clip_text_encoder,
@@ -67,8 +67,6 @@ from mufin.progress import progress
 from mufin.ragged import Lists
 from mufin.training.machine import Machine
 from mufin.training.self_supervision import self_supervise
-
-SYNCED = 256  # batches of titles between two syncs to the disk
 
 
 def main(home: runtime.Home = Path(".")) -> None:
@@ -333,7 +331,7 @@ def _texts(
         array, tokens = RAGGED_TOKENS, RaggedTokens(flat, lengths)
         facts |= {"ragged": True, "texts": len(lengths)}
     if encoder.kind != "inputs":
-        _text_inputs(encoder.to(devices.device()), tokens, lengths, scratch)
+        _text_inputs(encoder, TokenisedTexts(tokens, lengths), scratch, out.encoder("text"))
         link_file(scratch / TEXT_INPUTS, out.folder / TEXT_INPUTS)
         if encoder.kind == "descriptors":
             descriptors = np.load(out.folder / TEXT_INPUTS, mmap_mode="r")
@@ -369,43 +367,17 @@ def _text_encoder(s: TextEncoderParams, tokenizer: Tokenizer, out: Precomputed) 
     return create_visualbert_encoder(*common, width, tokenizer("")["input_ids"], vocabulary)
 
 
-def _text_inputs(
-    encoder: Encoder, tokens: np.ndarray | RaggedTokens, lengths: np.ndarray, scratch: Path
-) -> None:
-    """Writes `text_inputs.npy`, (R, H) descriptors or (R, T, H) activations of all texts.
+def _text_inputs(encoder: Encoder, texts: TokenisedTexts, scratch: Path, saved: Path) -> None:
+    """Writes the outputs of the frozen part of E_T, here or on the cluster that is named.
 
-    Texts of similar length share a batch, so that little of it is padding. A stage that was killed
-    goes on after the texts that are on the disk for certain.
+    The cluster is that of the environment; `saved` is the folder of the encoder.
     """
-    most = tokens.shape[1] if isinstance(tokens, np.ndarray) else int(lengths.max(initial=1))
-    order, size, mark = np.argsort(lengths, kind="stable"), _batch_size(), scratch / "titles.json"
-    done = read_json(mark)["done"] if mark.exists() else 0
-    file: RowFile | None = None
-    starts = range(done, len(order), size)
-    for start in progress(starts, "frozen text", f"batches of {size} texts"):
-        rows = order[start : start + size]
-        counts = torch.from_numpy(np.maximum(lengths[rows], 1).astype(np.int64))
-        if isinstance(tokens, RaggedTokens):
-            batch = tokens.take(rows)
-        else:
-            batch = torch.from_numpy(tokens[rows, : max(int(lengths[rows].max()), 1)])
-        values = _frozen(encoder, batch, counts)
-        if file is None:
-            width = (most, values.shape[-1]) if values.ndim == 3 else values.shape[1:]
-            shape = (len(lengths), *width)
-            file = Precomputed(scratch).text_input_writer(values.dtype, shape, resume=done > 0)
-        for row, value in zip(rows, values):
-            file.write(row, value)
-        if (start // size + 1) % SYNCED == 0:
-            file.sync()
-            write_json({"done": start + size}, mark)
-    if file is not None:
-        file.close()
-        write_json({"done": len(order)}, mark)
-
-
-def _frozen(encoder: Encoder, *inputs: torch.Tensor) -> np.ndarray:
-    return frozen_inputs(encoder, inputs, devices.device(), devices.precision())
+    if (machines := cluster()) is not None:
+        make_text_inputs_on(machines, texts, scratch, saved)
+    else:
+        device, precision = devices.device(), devices.precision()
+        frozen = FrozenPart(encoder.to(device), _batch_size(), device, precision)
+        make_text_inputs(texts, scratch, frozen)
 
 
 def _batch_size() -> int:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from mufin import devices, process_group
 from mufin.artifacts.contents import NAME, contents_of, hash_of
 from mufin.artifacts.precomputed import Precomputed
+from mufin.cluster.arrays import Arrays, fetch_arrays, make_arrays
 from mufin.cluster.encoder_inputs import Inputs, PartReader, send_inputs
 from mufin.cluster.engine import Engine, connected, digest_of_code
 from mufin.cluster.settings import Cluster, cluster
@@ -31,9 +31,6 @@ from mufin.ragged import offsets_of
 PART = 2**28  # bytes of inputs in a part, if one batch has not more
 MOST = 64  # batches of a part
 PRECOMPUTED = "data/precomputed"
-FILE = "embedded.safetensors"  # of a part
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def embed_on(
         found: dict[str, dict[int, Arrays]] = {name: {} for name in asked}
         answers = engine.each(EmbedsParts, settings, items)
         for item in progress(answers, "embed", f"parts of {size} products", len(items)):
-            found[item["asked"]][item["start"]] = _fetch(parts, item["part"])
+            found[item["asked"]][item["start"]] = fetch_arrays(parts, item["part"])
     parts.remove()
     return (
         {name: _joined_bags(found.pop(name)) for name in bags},
@@ -119,11 +116,7 @@ class EmbedsParts:
 
     def __call__(self, item: dict) -> dict:
         """The part `item["part"]` is in the store; it may be there already."""
-        name = item["part"]
-        if not self.parts.has_folder(name):
-            with tempfile.TemporaryDirectory(prefix=f"{name}-") as scratch:
-                save_file(self._embedded(item), Path(scratch, FILE))
-                self.parts.put_folder(Path(scratch), name)
+        make_arrays(self.parts, item["part"], lambda: self._embedded(item))
         return item
 
     def _embedded(self, item: dict) -> Arrays:
@@ -176,12 +169,6 @@ def _items(name: str, count: int, size: int) -> Iterator[dict]:
     for start in range(0, max(count, 1), size):
         part = f"part-{name}-{start:011d}"
         yield {"part": part, "asked": name, "start": start, "stop": min(start + size, count)}
-
-
-def _fetch(parts: Store, name: str) -> Arrays:
-    with tempfile.TemporaryDirectory() as scratch:
-        parts.get_folder(name, Path(scratch))
-        return load_file(Path(scratch, FILE))
 
 
 def _joined_bags(parts: dict[int, Arrays]) -> list[Embedded]:

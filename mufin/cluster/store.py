@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ VARIABLE = "MUFIN_RAY_STORE"
 OBJECTS = ("s3", "gcs", "abfs")  # an object appears when it is closed; others get a name at the end
 BLOCK = 2**23  # bytes copied at once
 READS = 32  # ranges read at the same time: an object store answers each after milliseconds
+PAUSES = (0.2, 1.0)  # seconds before a range is asked for again
 REASON = 78  # characters of an error
 
 # path below the folder -> size and SHA-256 in hex, as in `contents.json`
@@ -65,12 +67,8 @@ class Store:
     def get(self, digest: str, target: Path) -> None:
         """Fetches a file; raises MufinError if its bytes are not those that were sent."""
         found = hashlib.sha256()
-        with (
-            self._explained(),
-            self.system.open_input_stream(self._path(f"files/{digest}")) as source,
-            open(target, "wb") as file,
-        ):
-            while block := source.read(BLOCK):
+        with self._explained(), open(target, "wb") as file:
+            for block in self._blocks(f"files/{digest}"):
                 found.update(block)
                 file.write(block)
         if found.hexdigest() != digest:
@@ -90,7 +88,7 @@ class Store:
             self.system.open_input_file(self._path(f"files/{digest}")) as source,
             ThreadPoolExecutor(READS) as threads,
         ):
-            blocks = threads.map(lambda at: source.read_at(at[1], at[0]), ranges)
+            blocks = threads.map(lambda at: _read_at(source, *at), ranges)
             for (_, size), block in zip(ranges, blocks):
                 if len(block) != size:
                     raise MufinError(
@@ -101,12 +99,7 @@ class Store:
 
     def put_folder(self, folder: Path, name: str, files: Files | None = None) -> None:
         """Sends the files below `folder`, or `files`, whose hashes are known, and their list."""
-        if files is None:
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            files = {
-                path.relative_to(folder).as_posix(): (path.stat().st_size, hash_of(path))
-                for path in paths
-            }
+        files = files_below(folder) if files is None else files
         for path, (_, digest) in files.items():
             self.put(folder / path, digest)
         with self._explained():
@@ -114,8 +107,8 @@ class Store:
 
     def get_folder(self, name: str, target: Path) -> Files:
         """Fetches the files of a folder into `target`, which is there; returns its list."""
-        with self._explained(), self.system.open_input_stream(self._path(f"{name}.json")) as file:
-            said = json.loads(file.read())
+        with self._explained():
+            said = json.loads(b"".join(self._blocks(f"{name}.json")))
         files = {str(n): (int(size), str(digest)) for n, (size, digest) in said.items()}
         for path, (_, digest) in files.items():
             (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +131,12 @@ class Store:
     def _info(self, path: str) -> pafs.FileInfo:
         return self.system.get_file_info(path)
 
+    def _blocks(self, name: str) -> Iterator[bytes]:
+        """The content of a file."""
+        with self.system.open_input_file(self._path(name)) as source:
+            for start in range(0, source.size(), BLOCK):
+                yield _read_at(source, start, BLOCK)
+
     def _write(self, source: BinaryIO, target: str) -> None:
         """Writes a file that is whole or not there."""
         folder, _, name = target.rpartition("/")
@@ -145,8 +144,13 @@ class Store:
         if self.system.type_name not in OBJECTS:
             self.system.create_dir(folder, recursive=True)
             path = f"{folder}/.{name}.{uuid.uuid4().hex}"
-        with self.system.open_output_stream(path) as out:
-            shutil.copyfileobj(source, out, BLOCK)
+        try:
+            with self.system.open_output_stream(path) as out:
+                shutil.copyfileobj(source, out, BLOCK)
+        except BaseException:  # if the source failed, closing has made a file of what was read
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self.system.delete_file(path)
+            raise
         if path != target:
             self.system.move(path, target)
 
@@ -161,6 +165,27 @@ class Store:
                 f"{VARIABLE} {shown(_without_keys(self.uri))} fails ({reason}); look "
                 "whether this machine may read and write there"
             ) from error
+
+
+def _read_at(source: pa.NativeFile, start: int, size: int) -> bytes:
+    """`size` bytes, or fewer at the end of the file; asked for again after errors.
+
+    So does pyarrow, but not where the server's text of the error is longer than these bytes.
+    """
+    for pause in PAUSES:
+        try:
+            return source.read_at(size, start)
+        except OSError:
+            time.sleep(pause)
+    return source.read_at(size, start)
+
+
+def files_below(folder: Path) -> Files:
+    """The sizes and hashes of all files below a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, hash_of(path)) for path in paths
+    }
 
 
 def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -183,4 +208,4 @@ def _opened(uri: str) -> tuple[pafs.FileSystem, str]:
 
 def _without_keys(text: str) -> str:
     """A URI, or a text with one, without the keys that may stand before its host."""
-    return re.sub(r"//[^/@]*@", "//...@", text)
+    return re.sub(r"//(?:[^/\s@]*|[^\s@]*:[^\s@]*)@", "//...@", text)  # a key may have a slash

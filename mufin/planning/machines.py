@@ -1,8 +1,8 @@
-"""Pictures, embeddings and predictions on several equal machines (docs/cluster.md): hours, storage.
+"""Parts of a run on several equal machines (docs/cluster.md): hours, storage.
 
-Pictures are sent from one machine to the store before the others begin, and their parts come back
-to it. So is what the encoders read: to embed, the machines read the rows of their parts; to
-predict, each machine fetches all of it, with the model.
+Pictures and tokens are sent from one machine to the store before the others begin, and their parts
+come back to it. So is what the encoders read: to embed, the machines read the rows of their parts;
+to predict, each machine fetches all of it, with the model.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mufin.planning.data_stages import precompute, precomputed_files
+from mufin.planning.encoders import MARKS, PADDED
 from mufin.planning.machine import NETWORK
 from mufin.planning.plan import GB, number
 from mufin.planning.prediction_stages import index_files
-from mufin.planning.run import FLOAT, Run
+from mufin.planning.run import FLOAT, INT, Run
 from mufin.planning.scoring import score_work
 from mufin.planning.search import search_work, searched
 from mufin.planning.work import Work
@@ -24,7 +25,7 @@ SPREAD = ("decode", "decode and frozen part of E_V")  # phases of precompute tha
 ANSWERS = 10  # per product, as `mufin predict` gives by default
 # Arrays that stay in the store; the others go to each machine
 READ_BY_RANGE = ("pixels", "image_inputs", "tokens", "text_inputs")
-HEADS = ("machines", "h pictures", "h embed", "h predict", "GB store", "GB each")
+HEADS = ("machines", "h pictures", "h titles", "h embed", "h predict", "GB store", "GB each")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,22 @@ def pictures(run: Run) -> Step:
     seconds = sum(phase.seconds(run.machine) for phase in phases)
     weights = run.network.encoders["image"].parameters * float(FLOAT)
     return Step(seconds + back / run.machine.disk_per_second, sent, weights, sent, back)
+
+
+def titles(run: Run) -> Step:
+    """The part of `precompute` that `mufin.cluster.texts` spreads: the frozen part of E_T."""
+    encoder = run.network.encoders.get("text")
+    if encoder is None or encoder.kind == "inputs":
+        return Step(0, 0, 0, 0, 0)
+    s, most = run.sizes, run.params.encoder.text.max_tokens
+    tokens = min(s.tokens + MARKS, most)
+    back = precomputed_files(run)["text_inputs"]
+    if encoder.kind == "activations":  # a batch is as wide as its longest text
+        back *= min(PADDED * tokens / most, 1.0)
+    sent = s.all_texts * (tokens + 1) * INT  # and their number
+    work = Work(what="frozen part of E_T", flop=s.all_texts * encoder.frozen)
+    seconds = max(work.times(run.machine)) + back / run.machine.disk_per_second
+    return Step(seconds, sent, encoder.parameters * float(FLOAT), sent, back)
 
 
 def embeddings(run: Run) -> Step:
@@ -110,27 +127,36 @@ def _networks(run: Run) -> int:
 def figures(run: Run, most: int) -> list[dict[str, float]]:
     """Hours, bytes in the store and at most on each machine, for 1, 4, 16, ... and `most`."""
     run = run.alone()  # `mufin predict` runs in one process per machine
-    steps = pictures(run), embeddings(run), predictions(run)
+    steps = {
+        "pictures": pictures(run),
+        "titles": titles(run),
+        "embed": embeddings(run),
+        "predict": predictions(run),
+    }
     # What is sent to embed is a part of what is sent to predict
-    store = sum(step.back for step in steps) + steps[0].sent + steps[2].sent
+    kept = ("pictures", "titles", "predict")
+    store = sum(s.back for s in steps.values()) + sum(steps[name].sent for name in kept)
     return [
         {
             "machines": n,
-            "hours_pictures": steps[0].hours(n),
-            "hours_embed": steps[1].hours(n),
-            "hours_predict": steps[2].hours(n),
+            **{f"hours_{name}": step.hours(n) for name, step in steps.items()},
             "store": store if n > 1 else 0.0,
-            "each": max(s.fetched + (s.shared + s.back) / n for s in steps) if n > 1 else 0.0,
+            "each": max(_each(s, n) for s in steps.values()) if n > 1 else 0.0,
         }
         for n in counts(most)
     ]
+
+
+def _each(step: Step, machines: int) -> float:
+    """Bytes that each machine fetches, and what it makes."""
+    return step.fetched + (step.shared + step.back) / machines
 
 
 def machines_table(run: Run, most: int) -> Iterator[str]:
     """The figures, a line per number of machines."""
     yield "".join(f"{head:>12}" for head in HEADS).strip()
     for row in figures(run, most):
-        hours = [row[f"hours_{step}"] for step in ("pictures", "embed", "predict")]
+        hours = [row[f"hours_{step}"] for step in ("pictures", "titles", "embed", "predict")]
         cells = [*hours, row["store"] / GB, row["each"] / GB]
         yield f"{row['machines']:<{len(HEADS[0])}}" + "".join(
             f"{number(cell):>12}" for cell in cells

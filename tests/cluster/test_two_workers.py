@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,10 +19,11 @@ from mufin.cluster import embedding as cluster_embedding
 from mufin.cluster import fetching
 from mufin.cluster.engine import Engine, connected
 from mufin.code import ROOT
-from mufin.nn import embedding
+from mufin.nn import embedding, picture_parts, text_parts
 from tests.support.fake_products import picture
 from tests.support.projects import changed
 from tests.support.ray_cluster import TwoWorkers, tells, two_workers
+from tests.support.s3_server import s3_serving
 from tests.support.servers import Server, serving
 from tests.support.stages import FINISHED, in_files, inside, made, run_stages, stage
 
@@ -121,7 +123,9 @@ def predicted(finished: Path) -> str:
     return done.output
 
 
-def test_a_cluster_predicts_the_bytes_of_one_machine(cluster, finished, tmp_path, monkeypatch):
+def test_a_cluster_predicts_the_local_bytes_with_a_store_of_objects(
+    cluster, finished, tmp_path, monkeypatch
+):
     monkeypatch.setenv("MUFIN_DEVICE", "cpu")
     monkeypatch.setenv("MUFIN_WORKERS", "1")
     monkeypatch.chdir(tmp_path)
@@ -135,13 +139,16 @@ def test_a_cluster_predicts_the_bytes_of_one_machine(cluster, finished, tmp_path
     here = predicted(finished)
     local = Path("out.parquet").read_bytes()
     Path("out.parquet").unlink()
-    cluster.use(monkeypatch)
-    there = predicted(finished)
+    with s3_serving() as server:
+        cluster.use(monkeypatch, server.uri("bucket/folder"))
+        there = predicted(finished)
     assert Path("out.parquet").read_bytes() == local
     assert pq.read_table("out.parquet").to_pylist()[40]["labels"]
     said = [line for line in there.splitlines() if not line.startswith("predict: ")]
     assert said == here.splitlines() and "skipped: in/p.jsonl line 42: a picture" in there
-    assert list(cluster.store.glob("models/*.json")) and not list(cluster.store.glob("runs/*/*"))
+    objects = [name.removeprefix("bucket/folder/") for name in server.objects]
+    assert any(fnmatch(name, "models/*.json") for name in objects)
+    assert not any(fnmatch(name, "runs/*/?*") for name in objects)
 
 
 def embedded(finished: Path, home: Path) -> dict[str, bytes]:
@@ -179,10 +186,14 @@ def test_a_cluster_that_loses_a_worker_gives_the_local_bytes(cluster, tmp_path, 
     local = made(home, "local", **ACTIVATIONS)
     cluster.use(monkeypatch)
     files = len(list(cluster.store.glob("files/*")))
+    monkeypatch.setattr(text_parts, "PART", 2**10)  # tokens, of some 2,000
+    for module in (picture_parts, text_parts):
+        monkeypatch.setattr(module, "frozen_inputs", None)  # nothing is encoded in this process
     killed = killing(cluster, "*/part-*.parquet")
     remote = made(home, "remote", **ACTIVATIONS)
     assert len(killed) == 1
     assert contents(local) == contents(remote)
+    assert (remote / "text_inputs.npy").exists()
     assert len(list(remote.glob("image_inputs-*.npy"))) == FILES
     assert not list(cluster.store.glob("runs/*/*"))
     assert len(list(cluster.store.glob("files/*"))) == files + FILES

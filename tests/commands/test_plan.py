@@ -50,6 +50,15 @@ def test_machines_share_work_and_not_what_each_must_fetch():
     assert four["hours_pictures"] >= one["hours_pictures"] / 4
     assert one["store"] == 0 < four["store"] == eight["store"]
     assert four["each"] >= eight["each"] > 0
+    assert one["hours_titles"] == four["hours_titles"] == 0  # all of E_T trains
+
+
+def test_machines_share_the_frozen_part_of_the_text_encoder():
+    words = [*OF_SAMPLE, "0", "--products", "1000000", "--machines", "8", "--json"]
+    words[words.index("sample")] = "small-catalog"
+    one, four, eight = json.loads(CliRunner().invoke(app, words).stdout)["machines"]
+    assert one["hours_titles"] > four["hours_titles"] > eight["hours_titles"] > 0
+    assert one["hours_titles"] / 8 <= eight["hours_titles"]
 
 
 def test_the_sample_fits_and_every_stage_has_a_line():

@@ -48,12 +48,12 @@ from mufin.artifacts.files import write_csv, write_json
 from mufin.artifacts.publication import publish
 from mufin.artifacts.models import write_members
 from mufin.artifacts.tables import write_table
+from mufin.nn.text_parts import FrozenPart, TokenisedTexts, make_text_inputs
 from mufin.nn.weights import weights_of
 from mufin.retrieval.exact import LabelRows
 from mufin.retrieval.hnsw import HnswNeighbours
 from mufin.training.checkpoints import save_checkpoint
 from mufin.training.optimisers import Optimisers, Rates
-from pipeline import precompute
 from tests.support.bags import tiny_mufin
 
 os.environ["MUFIN_DEVICE"] = "cpu"
@@ -78,7 +78,8 @@ class Frozen:
 
 def text(folder):
     tokens, lengths = np.ones((2000, 16), np.int32), np.arange(2000) % 17
-    precompute._text_inputs(Frozen(), tokens, lengths, folder)
+    frozen = FrozenPart(Frozen(), 16, torch.device("cpu"), torch.float32)
+    make_text_inputs(TokenisedTexts(tokens, lengths), folder, frozen)
 
 
 def pictures(folder):

@@ -48,10 +48,10 @@ class TwoWorkers:
         finally:
             self.made.remove_node(node)
 
-    def use(self, patch: pytest.MonkeyPatch) -> None:
-        """Lets stages and commands of this process run on the cluster."""
+    def use(self, patch: pytest.MonkeyPatch, store: str | None = None) -> None:
+        """Lets stages and commands of this process run on the cluster, with a store by its URI."""
         patch.setenv("MUFIN_RAY_ADDRESS", self.address)
-        patch.setenv("MUFIN_RAY_STORE", self.store.as_uri())
+        patch.setenv("MUFIN_RAY_STORE", store or self.store.as_uri())
 
 
 @contextlib.contextmanager
