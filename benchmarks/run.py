@@ -31,7 +31,7 @@ START, END = "<!-- table of `make bench` -->", "<!-- end of the table -->"
 # name of a benchmark: its words on the command line, sized for two cores
 RUNS = {
     "training_step": ["--labels", "16", "--repeats", "3"],
-    "text_lengths": ["--titles", "512", "--layers", "1"],
+    "text_lengths": ["--titles", "512", "--layers", "1", "--pictures", "3"],
     "classifier_update": [],
     "softmax_head": ["--labels", "100000"],
     "search": ["--labels", "10000", "--repeats", "5"],
@@ -68,6 +68,7 @@ def _decoding(side: int) -> Figure:
 PIXELS = ("from pixels", "from pixels", "seconds")
 DENSE = ("dense AdamW", "dense", "ms")
 PADDED = ("padded to the longest", "padded to the longest", "ms_median")
+PADDED_PICTURES = ("padded to the longest", "padded, with pictures", "ms_median")
 NAPKINXC = ("napkinXC, 16 metrics", "napkinXC, 16 of them", "seconds")
 HNSWLIB = ("plain hnswlib", "hnswlib, 7 rows per label", "queries_per_s")
 FAISS = ("FAISS HNSW", "FAISS, 7 rows per label", "queries_per_s")
@@ -84,6 +85,11 @@ FIGURES = [
         "last layer of DistilBERT, titles in groups of similar length",
         *("text_lengths", "in groups", "ms_median", "ms"),
         PADDED,
+    ),
+    Figure(
+        "the same, with up to 3 pictures as tokens of a title",
+        *("text_lengths", "in groups, with pictures", "ms_median", "ms"),
+        PADDED_PICTURES,
     ),
     Figure(f"{UPDATE}, by rows", "classifier_update", "by rows", "ms", "ms", DENSE, 59),
     Figure("the same, by torch's SparseAdam", "classifier_update", SPARSE_ADAM, "ms", "ms", DENSE),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
+from collections.abc import Iterator
 
 from mufin.errors import MufinError, shown
 
@@ -60,6 +62,20 @@ def processes() -> int:
     """MUFIN_PROCESSES, of stages with networks; 1 in a process that torchrun has started."""
     count = whole("MUFIN_PROCESSES", 1, 1, 1024)
     return 1 if "WORLD_SIZE" in os.environ else count
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """A block in which a process of torchrun is no part of a group, for work of its own.
+
+    What the process starts there is alone, too. It keeps its number, and so its GPU.
+    """
+    world = os.environ.pop("WORLD_SIZE", None)
+    try:
+        yield
+    finally:
+        if world is not None:
+            os.environ["WORLD_SIZE"] = world
 
 
 TORCHRUN = "as torchrun does, or unset it"

@@ -1,6 +1,7 @@
 """Trains and scores folds of train, on which `evaluate.mix: cross_validated` chooses the mix.
 
-python -m pipeline.folds
+One process:  python -m pipeline.folds
+Several GPUs: MUFIN_PROCESSES=<n> python -m pipeline.folds
 
 With another `evaluate.mix` it does nothing and publishes empty tables. Else some train datapoints
 are left out, and Modules I to IV and the index run on the rest as in the stages of these names,
@@ -14,6 +15,7 @@ never their relations. `finetune.select: valid` becomes `last` in a fold: its va
 select an epoch by the left-out datapoints would spoil their scores.
 
 Finished folds stay in the scratch folder until all are done, so a killed run goes on with the next.
+Each of several processes trains whole folds by itself, so the bytes are those of one process.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mufin import code, runtime
+from mufin import code, environment, processes, runtime
 from mufin.artifacts.contents import check_made_from, contents_of
 from mufin.artifacts.curated import Curated, read_curated, write_curated
 from mufin.artifacts.files import artifact_json
@@ -50,13 +52,19 @@ STAGES = {  # what runs in a fold, and what it leaves there
 def main(home: runtime.Home = Path(".")) -> None:
     """Train and score the folds of train, if evaluate.mix is cross_validated."""
     params, made_from = load_params(home / "params.yaml"), {}
+    chosen = params.evaluate.mix == "cross_validated"
+    if chosen and (count := environment.processes()) > 1:
+        return processes.launch(count, runtime.workers())  # each of them comes here again
     with runtime.measured("folds", home) as report:
         folds: list[OutOfFold] = []
         work = None
-        if params.evaluate.mix == "cross_validated":
+        if chosen:
             made_from["data/curated"] = contents_of(home / "data/curated").id
             work = _scratch(params, home)
-            folds, report.costs["seconds_per_fold"] = _run(params, home, work)
+            report.costs["seconds_per_fold"] = _run(params, home, work)
+            if environment.rank() > 0:
+                return  # the first process writes
+            folds = _finished(work)
         report.items = sum(map(len, folds))
         write_out_of_fold(folds, home / "data/folds", made_from)
         if work is not None:
@@ -83,15 +91,20 @@ def _of_fold(params: Params) -> Params:
     return replace(params, members=1, finetune=replace(params.finetune, select="last"))
 
 
-def _run(params: Params, home: Path, work: Path) -> tuple[list[OutOfFold], list[float]]:
-    """All folds that have datapoints to score, and the seconds of those that ran now."""
+def _run(params: Params, home: Path, work: Path) -> list[float]:
+    """Trains and scores all folds that are not done; returns the seconds of each.
+
+    Each process takes every n-th fold of n processes, and waits for the others at the end.
+    """
     data = read_curated(home / "data/curated")
     kind = artifact_json(home / "data/curated/split.json")["split"]
     number = draw_folds(data.train.product, params.evaluate.folds, params.curate.seed)
-    out, seconds = [], []
-    for fold in range(int(number.max(initial=-1)) + 1):
-        done = work / f"scores-{fold}"
-        if not done.is_dir():
+    seconds = np.zeros(int(number.max(initial=-1)) + 1)
+    rank, world = environment.rank(), environment.world_size()
+    with environment.apart():
+        for fold in range(rank, len(seconds), world):
+            if (work / f"scores-{fold}").is_dir():
+                continue
             start = time.monotonic()
             part, labels, datapoints = fold_of(data, number == fold, kind)
             if not len(part.train) or not len(datapoints):
@@ -100,11 +113,29 @@ def _run(params: Params, home: Path, work: Path) -> tuple[list[OutOfFold], list[
             print(f"fold {fold + 1}: {len(part.train)} datapoints train, {len(datapoints)} do not")
             _train(params, home, part, kind, work / f"fold-{fold}")
             scores = _scored(params, work / f"fold-{fold}", labels, datapoints, len(data.labels))
-            write_out_of_fold([scores], done)
+            write_out_of_fold([scores], work / f"scores-{fold}")
             shutil.rmtree(work / f"fold-{fold}")
-            seconds.append(round(time.monotonic() - start, 2))
-        out += read_out_of_fold(done)
-    return out, seconds
+            seconds[fold] = time.monotonic() - start
+    if world > 1:
+        seconds = _of_all(seconds)
+    return [round(taken, 2) for taken in seconds.tolist() if taken]
+
+
+def _of_all(seconds: np.ndarray) -> np.ndarray:
+    """The seconds of the folds of all processes, when all of them are done."""
+    from mufin import devices, process_group  # here: see `_scored`
+
+    device = devices.device()
+    process_group.start(device)
+    total = process_group.total(seconds, device)
+    process_group.leave()
+    return total
+
+
+def _finished(work: Path) -> list[OutOfFold]:
+    """The scores of the folds, in their order."""
+    folders = sorted(work.glob("scores-*"), key=lambda path: int(path.name.split("-")[1]))
+    return [scores for folder in folders for scores in read_out_of_fold(folder)]
 
 
 def _train(params: Params, home: Path, part: Curated, kind: str, fold: Path) -> None:

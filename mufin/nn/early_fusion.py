@@ -50,21 +50,32 @@ class EarlyFusion(nn.Module):
         self.untitled = nn.Parameter(torch.randn(width) * 0.02)  # as BERT draws its embeddings
 
     def forward(
-        self, encoder: TokenReader, inputs: Tensor, lengths: Tensor, pictures: Tensor, seen: Tensor
+        self,
+        encoder: TokenReader,
+        inputs: Tensor,
+        lengths: Tensor,
+        pictures: Tensor,
+        seen: Tensor,
+        longest: int | None = None,
     ) -> Tensor:
         """Titles and picture tokens -> (n, width) of E_T.
 
         `inputs` (n, T) tokens or (n, T, H) stored hidden states, and `lengths` (n,): 0 for a
         product without a title. `pictures` (n, m, token width), and `seen` (n, m) bool: which of
-        them exist.
+        them exist. `longest` is the largest of `sizes`, where it is known: E_T then reads no more.
         """
-        states, lengths = self._titled(encoder.token_states(inputs), lengths)
+        states, lengths = self._titled(encoder.token_states(inputs[:, :longest]), lengths)
         pictures, seen = pictures[:, : self.most], seen[:, : self.most]
         product, picture = seen.nonzero(as_tuple=True)
         place = (lengths.unsqueeze(1) + seen.cumsum(1) - 1)[product, picture]
-        states = pad(states, (0, 0, 0, seen.shape[1]))
+        width = longest or states.shape[1] + seen.shape[1]
+        states = pad(states, (0, 0, 0, width - states.shape[1]))
         tokens = pictures[product, picture].to(states.dtype)
         return encoder.read(states.index_put((product, place), tokens), lengths + seen.sum(1))
+
+    def sizes(self, lengths: Tensor, seen: Tensor) -> Tensor:
+        """(n,) int64: the tokens of each product, pictures included, of inputs of `forward`."""
+        return lengths.clamp_min(1) + seen[:, : self.most].sum(1)
 
     def _titled(self, states: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Replaces missing titles by the learnt token."""

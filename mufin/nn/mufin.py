@@ -9,8 +9,8 @@ label l by A_C, and w_l the classifier of label l. The score of l is <w_l, x^{2,
 
 from __future__ import annotations
 
-import dataclasses
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,39 +30,14 @@ from mufin.nn.no_cross_attention import NoCrossAttention
 from mufin.nn.no_self_attention import NoSelfAttention
 from mufin.nn.prototypes import PrototypeClassifiers
 from mufin.nn.recomputed import InPieces
-from mufin.nn.titles import encoded_titles
+from mufin.nn.titles import (
+    PictureReader,
+    encoded_titles,
+    fused_titles,
+    titles_of,
+    without_titles,
+)
 from mufin.nn.two_layers import TwoLayers
-
-
-def _titles_of(batch: DescriptorBatch) -> DescriptorBatch:
-    """The batch with the first text of each product alone."""
-    if batch.text_row is None or batch.text_places < 2:
-        return batch
-    return _with_texts(batch, batch.text_row == 0)
-
-
-def _without_titles(batch: DescriptorBatch) -> DescriptorBatch:
-    """The batch without the first text of each product."""
-    if batch.text_row is None or batch.text_places < 2:
-        return dataclasses.replace(batch, text=None)
-    return _with_texts(batch, batch.text_row > 0)
-
-
-def _with_texts(batch: DescriptorBatch, keep: Tensor) -> DescriptorBatch:
-    """The batch with those of its n texts where `keep` (n,) is true, cut to the longest."""
-    assert batch.text is not None and batch.text_lengths is not None and batch.text_bag is not None
-    assert batch.text_row is not None
-    text, lengths = batch.text[keep], batch.text_lengths[keep]
-    if batch.text.dim() > 2 or not batch.text.is_floating_point():  # else without a token axis
-        text = text[:, : max(int(lengths.max()), 1)] if len(lengths) else text
-    return dataclasses.replace(
-        batch,
-        text=text,
-        text_lengths=lengths,
-        text_bag=batch.text_bag[keep],
-        text_row=batch.text_row[keep],
-        text_groups=(),
-    )
 
 
 def max_pool(x: Tensor, dim: int) -> Tensor:
@@ -239,7 +214,7 @@ class Mufin(nn.Module):
         keeps = self.fusion is not None and self.fusion.pictures_in_bags
         kinds = seen.clone() if keeps else seen[:, : self._pictures_from(batch)].clone()
         kinds[:, 0] = -1
-        parts = [*self._texts(_without_titles(batch)), *self._terms(batch)]
+        parts = [*self._texts(without_titles(batch)), *self._terms(batch)]
         if keeps:
             parts += self._pictures(batch)
         if len(there):
@@ -259,7 +234,7 @@ class Mufin(nn.Module):
         titled, pictured = (modality == TEXT).any(-1), modality == IMAGE
         if batch.fused is not None:
             return self._held_fused(batch.fused, titled, pictured.any(-1))[products]
-        batch = _titles_of(batch)
+        batch = titles_of(batch)
         assert batch.text is not None and batch.text_bag is not None
         assert batch.text_lengths is not None and batch.images is not None
         # The batch holds descriptors without padding; E_T needs one row of tokens per product, and
@@ -275,10 +250,14 @@ class Mufin(nn.Module):
         pictures[batch.image_bag, batch.image_row] = features
         start = self._pictures_from(batch)
         pictures, seen = pictures[products, start:], pictured[products, start:]
+        return self._read(tokens[products], lengths[products], pictures, seen)
+
+    def _read(self, tokens: Tensor, lengths: Tensor, pictures: Tensor, seen: Tensor) -> Tensor:
+        """E_T over titles and pictures of n products, in groups of similar length, (n, width)."""
         encoder = self.encoders["text"]
-        if self.fusion is not None:
-            return self.fusion(encoder, tokens[products], lengths[products], pictures, seen)
-        return encoder(tokens[products], lengths[products], pictures, seen)
+        read = encoder if self.fusion is None else partial(self.fusion, encoder)
+        sizes = cast(PictureReader, self.fusion or encoder).sizes(lengths, seen)
+        return fused_titles(read, tokens, lengths, pictures, seen, sizes)
 
     @staticmethod
     def _held_fused(outputs: Tensor, titled: Tensor, pictured: Tensor) -> Tensor:

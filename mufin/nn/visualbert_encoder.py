@@ -47,13 +47,16 @@ class VisualBertEncoder(Encoder):
         lengths: Tensor,
         pictures: Tensor | None = None,
         seen: Tensor | None = None,
+        longest: int | None = None,
     ) -> Tensor:
         """Titles and picture features -> (n, width).
 
         `tokens` (n, T) int and `lengths` (n,): a product without a title has length 0 and is read
         as an empty title. `pictures` (n, m, picture_width) float, and `seen` (n, m) bool: which of
-        them exist.
+        them exist. `longest` is the largest of `sizes`, where it is known: titles are then cut.
         """
+        if longest is not None and seen is not None:
+            tokens = tokens[:, : longest - seen.shape[1]]
         tokens, lengths = self._titled(tokens, lengths)
         mask = token_mask(tokens, lengths)
         visual: dict[str, Tensor] = {}
@@ -63,6 +66,13 @@ class VisualBertEncoder(Encoder):
         if visual:
             mask = torch.cat([mask, visual["visual_attention_mask"]], 1)
         return masked_mean(out.last_hidden_state, mask)
+
+    def sizes(self, lengths: Tensor, seen: Tensor) -> Tensor:
+        """(n,) int64: the tokens that are computed of each product, of inputs of `forward`.
+
+        The places of pictures come after the padded title, so all m of them are computed.
+        """
+        return lengths.where(lengths > 0, len(self.untitled)) + seen.shape[1]
 
     def _titled(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Replaces missing titles by the tokens of an empty one."""

@@ -98,7 +98,7 @@ def text_cost(s: TextEncoderParams, extra_tokens: int = 0, mean: float = 0) -> E
 
     Titles have `mean` tokens without [CLS] and [SEP], and are padded to those of similar length; 0:
     all have `encoder.text.max_tokens`. `extra_tokens` are the pictures that E_T reads with early
-    fusion; then all titles are padded to the longest.
+    fusion, assumed of each title.
     """
     config, assumed = text_config(s)
     with META:
@@ -108,8 +108,8 @@ def text_cost(s: TextEncoderParams, extra_tokens: int = 0, mean: float = 0) -> E
     kind, first = divided(s.trainable_layers, depth)
     model.train()
     tokens = s.max_tokens + extra_tokens
-    if mean and not extra_tokens and s.kind != "visualbert":
-        tokens = min(tokens, math.ceil(PADDED * (mean + MARKS)))
+    if mean:
+        tokens = min(tokens, math.ceil(PADDED * (mean + MARKS + extra_tokens)))
 
     def run(n: int) -> torch.Tensor:
         return model(input_ids=torch.zeros(n, tokens, dtype=torch.long)).last_hidden_state

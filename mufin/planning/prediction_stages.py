@@ -175,7 +175,8 @@ def _ridge(run: Run, held: list[Held]) -> Phase:
 def folds(run: Run) -> Stage:
     """`pipeline.folds`: with a mix of folds, Modules I to IV and the index on parts of train.
 
-    A fold is a run of one member in a folder of its own, one after the other.
+    A fold is a run of one member in a folder of its own, in one process. Several processes run one
+    each at a time; in the last round some of them may have none.
     """
     e = run.params.evaluate
     if e.mix != "cross_validated":
@@ -192,12 +193,17 @@ def folds(run: Run) -> Stage:
     files = {"data/folds": s.train * min(width, sizes.labels) * (STORED_FOLD + 4.0 * FLOAT)}
     scratch = sum(sum(stage.files.values()) for stage in stages)
     refused = next((stage.refused for stage in stages if stage.refused), "")
-    repeated = [_repeated(phase, e.folds) for phase in phases]
+    processes = run.machine.processes
+    rounds = -(-e.folds // processes)
+    repeated = [_repeated(phase, rounds * processes) for phase in phases]
     return Stage("folds", repeated, files, scratch, refused)
 
 
 def _repeated(phase: Phase, times: int) -> Phase:
-    """The phase with the work of so many folds; its memory is that of one."""
+    """The phase with the work of so many folds, shared; each process has the memory of one."""
     names = ("flop", "moved", "core_seconds", "read", "written", "waited")
-    work = [replace(w, **{name: times * getattr(w, name) for name in names}) for w in phase.work]
-    return replace(phase, work=work, in_processes=False)
+    work = [
+        replace(w, shared=True, **{name: times * getattr(w, name) for name in names})
+        for w in phase.work
+    ]
+    return replace(phase, work=work, in_processes=True)

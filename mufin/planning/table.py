@@ -129,8 +129,8 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     )
     if m.processes > 1:
         yield (
-            f"  MUFIN_PROCESSES: {m.processes} in pretrain, retrieve, finetune, index, evaluate, "
-            "each with a GPU of its own, or on the cores; memory is that of all of them"
+            f"  MUFIN_PROCESSES: {m.processes} in pretrain, retrieve, finetune, index, folds, "
+            "evaluate, each with a GPU of its own, or on the cores; memory is that of all of them"
         )
     disk = gigabytes(m.disk_per_second)
     yield f"  disk: {disk} per second; DVC's cache has a second copy of all files"

@@ -121,39 +121,44 @@ def test_other_mixes_import_no_network():
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-def test_a_killed_run_does_not_train_finished_folds_again(home, tmp_path):
-    """Killed at the start of Module IV of the second fold; the end is that of an unbroken run."""
-    script = tmp_path / "killed.py"
-    script.write_text(
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from pipeline import finetune, folds\n"
-        "main = finetune.main\n"
-        "def die(home):\n"
-        "    if 'fold-1' in str(home) and sys.argv[1] == 'die':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    print('trains', Path(home).name, flush=True)\n"
-        "    main(home)\n"
-        "finetune.main = die\n"
-        "folds.main(Path('.'))\n"
-    )
-    trained = []
+DIES = """
+import os, signal
+from pathlib import Path
+from pipeline import finetune, folds
+main = finetune.main
+def die(home):
+    if "fold-1" in str(home):
+        os.kill(os.getpid(), signal.SIGKILL)
+    main(home)
+finetune.main = die
+folds.main(Path("."))
+"""
+
+
+def test_a_killed_run_trains_the_other_folds_in_two_processes_to_the_same_bytes(home, tmp_path):
+    """Killed at the start of Module IV of the second fold; the first is not trained again."""
+    script, trained = tmp_path / "killed.py", []
+    script.write_text(DIES)
     with inside(started(home, tmp_path), **CHOSEN):
-        for word, code in (("die", -signal.SIGKILL), ("live", 0)):
+        of_two = ["-m", "pipeline.folds", "--home", str(tmp_path)]
+        for command, count, code in ((["-u", script], "1", -signal.SIGKILL), (of_two, "2", 0)):
+            more = {"MUFIN_SCRATCH": os.environ["MUFIN_SCRATCH"], "MUFIN_PROCESSES": count}
             done = subprocess.run(
-                [sys.executable, script, word],
-                env=environment(PYTHONPATH=str(ROOT), MUFIN_SCRATCH=os.environ["MUFIN_SCRATCH"]),
+                [sys.executable, *command],
+                env=environment(PYTHONPATH=str(ROOT), **more),
                 capture_output=True,
                 text=True,
             )
             assert done.returncode == code, done.stderr[-2000:]
-            trained += [line for line in done.stdout.splitlines() if line.startswith("trains")]
-            assert (tmp_path / "data/folds").exists() == (word == "live")
-    assert trained == ["trains fold-0", "trains fold-1", "trains fold-2"]
+            trained += [sorted(line[:6] for line in done.stdout.splitlines() if "train," in line)]
+            assert (tmp_path / "data/folds").exists() == (code == 0)
+    assert trained == [["fold 1", "fold 2"], ["fold 2", "fold 3"]]
     for name in ("scores", "counts"):
         again = (tmp_path / f"data/folds/{name}.parquet").read_bytes()
         assert again == (home / f"data/folds/{name}.parquet").read_bytes()
     assert not any((tmp_path / "scratch/folds").iterdir())
+    costs = read_json(tmp_path / "metrics/runtime/folds.json")
+    assert len(costs["seconds_per_fold"]) == 2 and min(costs["seconds_per_fold"]) > 0
 
 
 def test_other_settings_start_over(home, tmp_path):
