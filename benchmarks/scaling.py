@@ -3,8 +3,9 @@
 python -m benchmarks.scaling --products 1000 --products 10000 --out benchmarks/results/scaling.json
 
 The catalogs are those of the built-in sample's generator, with one epoch per module, so a figure is
-that of one pass over the data, and with shortlists in place of all labels. An exponent is the slope of log seconds over log products, between
-the two largest catalogs; seconds are those of the stage's own work, without the start of a process.
+that of one pass over the data, and with shortlists in place of all labels. An exponent is the slope
+of log seconds over log products, between the two largest catalogs; seconds are those of the stage's
+own work, without the start of a process.
 """
 
 from __future__ import annotations
