@@ -8,12 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mufin import devices, process_group
 from mufin.errors import MufinError
 from mufin.training import losses
-from tests.support.processes import in_processes
 from tests.support.training import machine, pretraining
 
 MACHINE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -102,34 +100,6 @@ def test_processes_that_torchrun_did_not_start_are_one_sentence(bare, monkeypatc
     with pytest.raises(MufinError, match=said):
         process_group.start(torch.device("cpu"))
     assert not torch.distributed.is_initialized()
-
-
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-from safetensors.torch import save_file
-from mufin.nn.weights import weights_of
-from mufin import process_group
-from mufin.training.loop import train
-from tests.support.training import finetuning, machine
-torch.set_num_threads(1)
-process_group.start(torch.device("cpu"))
-where = machine(Path(sys.argv[1]) / "scratch", 1e9)
-job, optimisers = finetuning(where, 0.3, select="last")
-train(job, optimisers, 5, 10, where)
-save_file(weights_of(optimisers.model), Path(sys.argv[1]) / f"{process_group.rank()}.safetensors")
-process_group.barrier()
-process_group.leave()
-"""
-
-
-def test_processes_keep_one_model_also_with_dropout(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    in_processes(2, script, tmp_path)
-    one, other = (load_file(tmp_path / f"{r}.safetensors") for r in (0, 1))
-    for name in one:
-        assert torch.allclose(one[name], other[name], atol=1e-6), name
 
 
 def test_module_one_scores_are_float32_under_bf16(tmp_path, monkeypatch):

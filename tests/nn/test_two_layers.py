@@ -12,7 +12,6 @@ from mufin.nn.mufin import Projection
 from mufin.nn.weights import weights_of
 from mufin.training.loop import train
 from mufin.training.optimisers import Optimisers
-from tests.support.processes import in_processes
 from tests.support.training import (
     RATES,
     WIDTH,
@@ -123,39 +122,3 @@ def test_a_killed_run_resumes_to_the_same_bytes(make, steps, tmp_path):
     train(job, optimisers, 5, 10, machine(tmp_path / "broken"))
     ours, theirs = weights_of(optimisers.model), weights_of(whole.model)
     assert all(torch.equal(ours[n], theirs[n]) for n in theirs)
-
-
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-from safetensors.torch import save_file
-from mufin.nn.weights import weights_of
-from mufin import process_group
-from mufin.training.loop import train
-from tests.nn.test_two_layers import job_of
-from tests.support.training import machine, pretraining
-torch.set_num_threads(1)
-process_group.start(torch.device("cpu"))
-where = machine(Path(sys.argv[1]), 1e9)
-job, optimisers = job_of(pretraining, where)
-train(job, optimisers, 5, 10, where)
-save_file(weights_of(job.model), where.scratch / f"{process_group.rank()}.safetensors")
-process_group.barrier()
-process_group.leave()
-"""
-
-
-def test_two_processes_train_the_weights_of_one(tmp_path):
-    from safetensors.torch import load_file
-
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    made = {}
-    for world in (1, 2):
-        in_processes(world, script, tmp_path / str(world))
-        made[world] = [load_file(p) for p in sorted((tmp_path / str(world)).glob("?.safetensors"))]
-    one, (two, other) = made[1][0], made[2]
-    for name in one:
-        assert torch.equal(two[name], other[name]), name
-        if not name.endswith("key.bias"):  # its gradient is rounding alone
-            assert torch.allclose(one[name], two[name], atol=1e-3), name

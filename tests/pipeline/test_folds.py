@@ -22,6 +22,7 @@ from mufin.params import load_params
 from mufin.ranking.mix import Mix
 from mufin.ranking.mix_choice import MERIT, Fold, parts_alone, pooled
 from pipeline import folds
+from tests.support.processes import in_processes
 from tests.support.projects import ROOT, environment
 from tests.support.stages import FINISHED, inside, run_stages, stage
 
@@ -121,44 +122,50 @@ def test_other_mixes_import_no_network():
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-DIES = """
-import os, signal
+SCRIPT = """
+import os, signal, sys
 from pathlib import Path
 from pipeline import finetune, folds
-main = finetune.main
-def die(home):
-    if "fold-1" in str(home):
+home, alone, main = Path(sys.argv[1]), "WORLD_SIZE" not in os.environ, finetune.main
+def noted(fold):
+    if alone and fold.name == "fold-1":
         os.kill(os.getpid(), signal.SIGKILL)
-    main(home)
-finetune.main = die
-folds.main(Path("."))
+    (home / f"{fold.name} trains").touch(exist_ok=False)
+    main(fold)
+finetune.main = noted
+folds.main(home)
 """
 
 
 def test_a_killed_run_trains_the_other_folds_in_two_processes_to_the_same_bytes(home, tmp_path):
     """Killed at the start of Module IV of the second fold; the first is not trained again."""
-    script, trained = tmp_path / "killed.py", []
-    script.write_text(DIES)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
     with inside(started(home, tmp_path), **CHOSEN):
-        of_two = ["-m", "pipeline.folds", "--home", str(tmp_path)]
-        for command, count, code in ((["-u", script], "1", -signal.SIGKILL), (of_two, "2", 0)):
-            more = {"MUFIN_SCRATCH": os.environ["MUFIN_SCRATCH"], "MUFIN_PROCESSES": count}
-            done = subprocess.run(
-                [sys.executable, *command],
-                env=environment(PYTHONPATH=str(ROOT), **more),
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == code, done.stderr[-2000:]
-            trained += [sorted(line[:6] for line in done.stdout.splitlines() if "train," in line)]
-            assert (tmp_path / "data/folds").exists() == (code == 0)
-    assert trained == [["fold 1", "fold 2"], ["fold 2", "fold 3"]]
+        scratch = os.environ["MUFIN_SCRATCH"]
+        alone = environment(PYTHONPATH=str(ROOT), MUFIN_SCRATCH=scratch)
+        done = subprocess.run([sys.executable, script, tmp_path], env=alone, capture_output=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+        assert not (tmp_path / "data/folds").exists()
+        in_processes(2, script, tmp_path)
+    assert len(list(tmp_path.glob("fold-? trains"))) == 3
     for name in ("scores", "counts"):
         again = (tmp_path / f"data/folds/{name}.parquet").read_bytes()
         assert again == (home / f"data/folds/{name}.parquet").read_bytes()
     assert not any((tmp_path / "scratch/folds").iterdir())
     costs = read_json(tmp_path / "metrics/runtime/folds.json")
-    assert len(costs["seconds_per_fold"]) == 2 and min(costs["seconds_per_fold"]) > 0
+    assert len(costs["seconds_per_fold"]) == 2  # of the folds that both have trained
+
+
+@pytest.mark.parametrize("mix, starts", [("cross_validated", [3]), ("fixed", [])])
+def test_only_a_mix_of_folds_starts_processes(mix, starts, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUFIN_PROCESSES", "3")
+    counts = []
+    monkeypatch.setattr(folds.processes, "launch", lambda count, workers: counts.append(count))
+    with inside(started(home, tmp_path), **CHOSEN | {"evaluate.mix": mix}):
+        folds.main(tmp_path)
+    assert counts == starts
+    assert (tmp_path / "data/folds").exists() == (not starts)
 
 
 def test_other_settings_start_over(home, tmp_path):

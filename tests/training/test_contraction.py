@@ -1,4 +1,4 @@
-"""|mean z|^2: closed forms, the curve, a kill, two processes; the warning."""
+"""|mean z|^2: closed forms, the curve, a kill; the warning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from mufin.training.contraction import COLUMN, ContractionWarning, squared_mean
 from mufin.training.curves import CurveFile
 from mufin.training.loop import train
-from tests.support.processes import in_processes
 from tests.support.training import Killed, finetuning, killed_after, machine, pretraining
 
 
@@ -80,36 +79,6 @@ def test_the_file_of_module_one_has_the_column_and_module_four_not(tmp_path):
         train(job, optimisers, 5, 10, machine(tmp_path / make.__name__, 1e9), file.member())
         with open(file.path, newline="") as lines:
             assert next(csv.reader(lines)) == columns
-
-
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-from mufin import process_group
-from mufin.training.contraction import COLUMN
-from mufin.training.loop import train
-from tests.support.training import machine, pretraining
-torch.set_num_threads(1)
-process_group.start(torch.device("cpu"))
-where = machine(Path(sys.argv[1]), 1e9)
-job, optimisers = pretraining(where, 0.0, loss="soft_triplet")
-curve = train(job, optimisers, 5, 10, where)
-(where.scratch / f"{process_group.rank()}.txt").write_text(" ".join(str(r[COLUMN]) for r in curve))
-process_group.barrier()
-process_group.leave()
-"""
-
-
-def test_processes_report_the_column_of_one(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    out = {}
-    for world in (1, 2):
-        folder = tmp_path / str(world)
-        in_processes(world, script, folder)
-        out[world] = [[*map(float, p.read_text().split())] for p in sorted(folder.glob("*.txt"))]
-    assert len(out[2]) == 2 and out[2][0] == out[2][1]
-    assert out[2][0] == pytest.approx(out[1][0], abs=1e-4)
 
 
 # The warning
