@@ -60,7 +60,7 @@ def _places(urls: Iterator[str]) -> tuple[list[tuple[str, int]], int]:
 
 def store_pictures(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
     """Write the image store and the image log, one row per (reference, bytes, reason); counts."""
-    writer, log = ImageWriter(folder / "images"), ImageLog()
+    writer, log = ImageWriter(folder / "images"), ImageLog(folder)
     failed: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for reference, content, reason in records:
