@@ -12,7 +12,7 @@ from mufin.corpus.fetch import Fetcher
 
 # Seconds in which results gather. The caller waits for the disk once for all of them, meanwhile the
 # threads go on: thrice as many references as there are threads wait for one.
-GATHER = 0.01
+GATHER = 0.002
 Result = tuple[str, bytes, str]  # reference, bytes, reason
 
 
