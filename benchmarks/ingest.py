@@ -58,7 +58,7 @@ def main(
             figures |= _stages(Path(place) / str(size), size, related, repeats, short)
         if urls:
             figures |= _fetched(Path(place) / "urls", urls)
-    width = "0.3" if short else "3"
+    width = "0.3" if short or not sizes else "3"
     tell(f"lines of about {width} kB, {related} related ids each; {urls} URLs", figures, out)
 
 
@@ -218,10 +218,11 @@ def _fetched(home: Path, urls: int) -> dict[str, Row]:
         assert server.stdout
         port = int(server.stdout.readline())
         write_short_dump(home / "dump.json.gz", urls, url=f"http://127.0.0.1:{port}")
+        _say(f"a dump of {urls} lines is written; download begins")
         _settings(home, {"max_images": 1, "private_addresses": True, "per_host": 32})
         killed = _killed(home, count, urls // 2)
         before = asked(count)
-        print(f"killed after {before} requests; continued", file=sys.stderr, flush=True)
+        _say(f"killed after {before} requests; continued")
         second = _run("download", home, loud=True)
         more = asked(count) - before
     finally:
@@ -245,6 +246,10 @@ def _killed(home: Path, count: Path, requests: int) -> Row:
     process.kill()
     ended, seconds = _ended(process), time.perf_counter() - start
     return ended | {"seconds": seconds, "memory_mb": peak}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _peak(process: subprocess.Popen) -> float:

@@ -17,7 +17,7 @@ from mufin.artifacts.publication import publish
 from mufin.artifacts.tables import SCHEMAS
 
 ROWS = 2**20  # of a row group, as pyarrow's own default
-RUN = 2**20  # rows in memory
+RUN = 2**18  # rows that are sorted in memory
 PENDING = 10_000  # rows that wait as Python objects
 AHEAD = 1000  # rows of each run in memory while runs are merged
 # 64-bit offsets: the references of a large catalog are more than 2 GiB of text.
@@ -50,9 +50,9 @@ class ImageLog:
     def write(self, path: Path) -> None:
         """Publish all rows, ascending by reference."""
         self._convert()
-        tables: Iterable[pa.Table]
+        tables: Iterator[pa.Table]
         if not self.runs:
-            tables = [self._sorted()]
+            tables = iter([self._sorted().cast(SCHEMAS["image_log"]).combine_chunks()])
         else:
             self._put_aside()
             tables = _tables(heapq.merge(*map(_rows, self.runs)))  # strings compare as UTF-8 does
@@ -61,15 +61,15 @@ class ImageLog:
             pq.ParquetWriter(scratch, SCHEMAS["image_log"], compression="zstd") as writer,
         ):
             for table in tables:  # of a row group, or the only one
-                some = table.cast(SCHEMAS["image_log"])
-                writer.write_table(some.combine_chunks(), row_group_size=ROWS)
+                writer.write_table(table, row_group_size=ROWS)
+                del table  # before the next one is made
         for run in self.runs:
             run.close()
 
     def _convert(self) -> None:
         """Turn the pending rows into Arrow."""
         if self.pending:
-            self.parts.append(_batch(self.pending))
+            self.parts.append(_batch(self.pending, LARGE))
         self.pending = []
 
     def _sorted(self) -> pa.Table:
@@ -86,9 +86,9 @@ class ImageLog:
         self.runs.append(run)
 
 
-def _batch(rows: Iterable[Row]) -> pa.RecordBatch:
-    columns = [pa.array(column, pa.large_string()) for column in zip(*rows)]
-    return pa.RecordBatch.from_arrays(columns, schema=LARGE)
+def _batch(rows: Iterable[Row], schema: pa.Schema) -> pa.RecordBatch:
+    columns = [pa.array(column, kind) for column, kind in zip(zip(*rows), schema.types)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _rows(run: BinaryIO) -> Iterator[Row]:
@@ -100,11 +100,18 @@ def _rows(run: BinaryIO) -> Iterator[Row]:
 
 def _tables(rows: Iterator[Row]) -> Iterator[pa.Table]:
     """The rows, ROWS of them at a time."""
-    parts: list[pa.RecordBatch] = []
-    while some := list(itertools.islice(rows, min(PENDING, ROWS - sum(map(len, parts))))):
-        parts.append(_batch(some))
-        if sum(map(len, parts)) == ROWS:
-            yield pa.Table.from_batches(parts, LARGE)
-            parts = []
-    if parts:
-        yield pa.Table.from_batches(parts, LARGE)
+    schema = SCHEMAS["image_log"]
+    while parts := list(_batches(itertools.islice(rows, ROWS), schema)):
+        yield _united(parts, schema)
+
+
+def _united(parts: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """One table, and the parts forgotten: both take memory."""
+    table = pa.Table.from_batches(parts, schema)
+    parts.clear()
+    return table.combine_chunks()
+
+
+def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    while some := list(itertools.islice(rows, PENDING)):
+        yield _batch(some, schema)

@@ -107,7 +107,10 @@ def test_any_answer_is_read_as_by_http_client(line, fields, body, pieces):
 
 
 def replies(*answers: bytes) -> Iterator[tuple[str, list[int]]]:
-    """The URL of a server that gives these answers in turn, and its requests per connection."""
+    """The URL of a server, and its requests per connection, which gets these answers in turn.
+
+    An empty answer closes it.
+    """
     counts: list[int] = []
 
     def talk(connection: socket.socket) -> None:
@@ -116,7 +119,9 @@ def replies(*answers: bytes) -> Iterator[tuple[str, list[int]]]:
         with connection:
             while connection.recv(2**16):
                 counts[number] += 1
-                connection.sendall(answers[(sum(counts) - 1) % len(answers)])
+                if not (answer := answers[(counts[number] - 1) % len(answers)]):
+                    return
+                connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -168,6 +173,17 @@ def test_a_connection_that_the_host_closed_is_made_anew():
             exchange(5.0, 50.0, public_only=False)
             with closing(session.get(server.url("/pic/1.jpg"), {}, 5.0)) as answer:
                 assert answer.status == 200 and answer.read1()
+
+
+def test_a_request_that_meets_a_closing_connection_is_sent_once_more():
+    """The host reads the second request of each connection, and closes it without an answer."""
+    for url, counts in replies(WHOLE, b""):
+        session = Session(environment=False, user_agent="a test")
+        for _ in range(4):
+            exchange(5.0, 50.0, public_only=False)
+            with closing(session.get(url, {}, 5.0)) as answer:
+                assert answer.status == 200 and answer.read1() == PICTURE
+        assert counts == [2, 2, 2, 1]
 
 
 def test_few_connections_stay_open(monkeypatch):
