@@ -69,9 +69,11 @@ def store_pictures(records: Iterable[tuple[str, bytes, str]], folder: Path) -> d
             examples.setdefault(reason, shown(cut(reference, 200), 300))
         log.add(reference, "" if reason else writer.add(content), reason)
     writer.close()
+    pictures = len(writer.keys)
+    del writer  # its keys take memory
     log.write(folder / "image_log.parquet")
     return {
-        "pictures": len(writer.keys),
+        "pictures": pictures,
         "references": log.rows,
         "failed": dict(failed.most_common()),
     } | ({"failed_examples": examples} if examples else {})
