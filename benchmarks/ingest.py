@@ -7,21 +7,20 @@ python -m benchmarks.ingest --urls 20000
 The lines are made by a seeded generator: about 3 kB each, as in Amazon's metadata of 2018, or
 `--short`, with the columns alone that are read, for the memory of a whole dump. Memory is the peak
 of a process per stage; that of a whole dump does not follow from small ones. With `--urls`, one
-picture per product is fetched from a server on this machine, and the stage is killed in the middle
-of the first of two runs.
+picture per product is fetched from a server on this machine, in a process of its own, and the stage
+is killed in the middle of the first of two runs. Its figures are those of the whole stage, which
+also reads the dump (of short lines) and stores the pictures; the stage says on stderr how far it
+is.
 """
 
 from __future__ import annotations
 
 import gzip
-import http.server
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -31,12 +30,14 @@ import typer
 import yaml
 from isal import igzip
 
+from benchmarks.picture_server import asked
 from benchmarks.timing import tell
 from mufin.catalogs.json_rows import PLAIN
 
 ROOT = Path(__file__).parents[1]
 WORDS = 3000  # of the invented language
 BLOCK = 10_000  # lines that are made at once
+INVENTED = "https://images.example"
 Row = dict[str, float]
 
 
@@ -57,46 +58,48 @@ def main(
             figures |= _stages(Path(place) / str(size), size, related, repeats, short)
         if urls:
             figures |= _fetched(Path(place) / "urls", urls)
-    width = "0.3" if short else "3"
+    width = "0.3" if short or not sizes else "3"
     tell(f"lines of about {width} kB, {related} related ids each; {urls} URLs", figures, out)
 
 
-def write_dump(path: Path, lines: int, related: int = 5, url: str = "", seed: int = 0) -> int:
+def write_dump(path: Path, lines: int, related: int = 5, seed: int = 0) -> int:
     """Writes `lines` lines in the form of 2018, packed by gzip; their bytes unpacked.
 
-    A third of the related ids are not in the catalog. `url` is that of the pictures, without it
-    there are three references of invented hosts per product.
+    A third of the related ids are not in the catalog. There are three references of an invented
+    host per product.
     """
     rng, size = np.random.default_rng(seed), 0
     words = np.array(["".join(rng.choice(list("abcdefghiklmnoprstuvw"), 6)) for _ in range(WORDS)])
     texts = [" ".join(rng.choice(words, 40)) for _ in range(2000)]
     with gzip.open(path, "wt", compresslevel=6, encoding="utf-8") as file:
         for i in range(lines):
-            line = json.dumps(_invented(i, lines, related, url, texts, rng))
+            line = json.dumps(_invented(i, lines, related, texts, rng))
             size += len(line) + 1
             file.write(line + "\n")
     return size
 
 
-def write_short_dump(path: Path, lines: int, related: int = 5, seed: int = 0) -> int:
+def write_short_dump(
+    path: Path, lines: int, related: int = 5, url: str = INVENTED, seed: int = 0
+) -> int:
     """As `write_dump`, with the columns alone that are read: a ninth of the bytes, made fast.
 
-    What the stages keep in memory does not depend on the other columns.
+    What the stages keep in memory does not depend on the other columns. `url` is that of the
+    pictures, one per product.
     """
     rng, size = np.random.default_rng(seed), 0
     words = np.array(["".join(rng.choice(list("abcdefghiklmnoprstuvw"), 6)) for _ in range(WORDS)])
     texts = [" ".join(rng.choice(words, 10)) for _ in range(2000)]
     with igzip.open(path, "wb", compresslevel=1) as file:
         for start in range(0, lines, BLOCK):
-            block = _short_lines(
-                range(start, min(start + BLOCK, lines)), lines, related, texts, rng
-            )
+            numbers = range(start, min(start + BLOCK, lines))
+            block = _short_lines(numbers, lines, related, url, texts, rng)
             size += file.write(block.encode())
     return size
 
 
 def _short_lines(
-    numbers: range, lines: int, related: int, texts: list[str], rng: np.random.Generator
+    numbers: range, lines: int, related: int, url: str, texts: list[str], rng: np.random.Generator
 ) -> str:
     counts = rng.poisson(related, len(numbers))
     ids = [f'"B{k:09d}"' for k in rng.integers(lines * 3 // 2, size=counts.sum()).tolist()]
@@ -105,18 +108,15 @@ def _short_lines(
     return "".join(
         f'{{"category": ["Home & Kitchen", "{texts[text][:13]}"], "title": "{texts[text]} {i}", '
         f'"also_buy": [{", ".join(ids[start:end])}], "asin": "B{i:09d}", '
-        f'"imageURLHighRes": ["https://images.example/I/{i:010d}._SL500_.jpg"]}}\n'
+        f'"imageURLHighRes": ["{url}/I/{i:010d}._SL500_.jpg"]}}\n'
         for i, text, start, end in zip(numbers, titles.tolist(), starts, ends.tolist())
     )
 
 
-def _invented(
-    i: int, lines: int, related: int, url: str, texts: list[str], rng: np.random.Generator
-) -> dict:
+def _invented(i: int, lines: int, related: int, texts: list[str], rng: np.random.Generator) -> dict:
     picks = [texts[k] for k in rng.integers(len(texts), size=7)]
     near = rng.integers(lines * 3 // 2, size=rng.poisson(related))
-    images = [f"https://images.example/I/{i:09d}{k}._SS40_.jpg" for k in range(3)]
-    large = [f"{url}/{i}.jpg"] if url else [image.replace("SS40", "SL500") for image in images]
+    images = [f"{INVENTED}/I/{i:09d}{k}._SS40_.jpg" for k in range(3)]
     return {
         "category": ["Home & Kitchen", picks[0][:13], picks[1][:20]],
         "tech1": "",
@@ -136,7 +136,7 @@ def _invented(
         "price": f"${i % 97}.99",
         "asin": f"B{i:09d}",
         "imageURL": images,
-        "imageURLHighRes": large,
+        "imageURLHighRes": [image.replace("SS40", "SL500") for image in images],
     }
 
 
@@ -180,70 +180,90 @@ def _settings(home: Path, download: dict) -> None:
     (home / "params.yaml").write_text(yaml.safe_dump(settings))
 
 
-def _started(stage: str, home: Path) -> subprocess.Popen:
+def _started(stage: str, home: Path, loud: bool = False) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MUFIN_SCRATCH": str(home / "scratch")}
     command = [sys.executable, "-m", f"pipeline.{stage}"]
-    return subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.DEVNULL)
+    stderr = None if loud else subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=home, env=environment, stderr=stderr)
 
 
-def _run(stage: str, home: Path) -> Row:
-    """Seconds of a stage without Python's start, and its peak of MB, as it measures them."""
-    process = _started(stage, home)
-    if process.wait():
+def _run(stage: str, home: Path, loud: bool = False) -> Row:
+    """Seconds of a stage without Python's start, its peak of MB, and its processor seconds."""
+    process = _started(stage, home, loud)
+    processor = _ended(process)["processor"]
+    if process.returncode:
         raise SystemExit(f"pipeline.{stage} ended with code {process.returncode}")
     costs = json.loads((home / f"metrics/runtime/{stage}.json").read_text())
-    return {"seconds": costs["seconds"], "memory_mb": costs["peak_memory_mb"]}
+    memory = costs["peak_memory_mb"]
+    return {"seconds": costs["seconds"], "memory_mb": memory, "processor": processor}
+
+
+def _ended(process: subprocess.Popen) -> Row:
+    """Waits for the end of a process; its processor seconds."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return {"processor": used.ru_utime + used.ru_stime}
 
 
 # Pictures
 
 
-class _Pictures(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    asked = 0
-
-    def do_GET(self):
-        type(self).asked += 1
-        body = _picture(int(self.path.strip("/").removesuffix(".jpg")))
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-def _picture(i: int) -> bytes:
-    """The least that download takes for a JPEG, its content that of the number `i`."""
-    return b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + i.to_bytes(8, "big") * 16 + b"\xff\xd9"
-
-
 def _fetched(home: Path, urls: int) -> dict[str, Row]:
-    """Requests/s and memory of a run that is killed near its middle, and of the one after it."""
+    """Requests/s, processor time and memory of a run killed near its middle, and of the next."""
     home.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the killed client
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    write_dump(home / "dump.json.gz", urls, url=f"http://127.0.0.1:{server.server_port}")
-    _settings(home, {"max_images": 1, "private_addresses": True, "per_host": 32})
-    start, first = time.perf_counter(), _started("download", home)
-    while _Pictures.asked < urls // 2 and first.poll() is None:
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    before, seconds = _Pictures.asked, time.perf_counter() - start
-    second = _run("download", home)
-    server.shutdown()
-    more = _Pictures.asked - before
+    count = home / "asked"
+    command = [sys.executable, "-m", "benchmarks.picture_server", str(count)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert server.stdout
+        port = int(server.stdout.readline())
+        write_short_dump(home / "dump.json.gz", urls, url=f"http://127.0.0.1:{port}")
+        _say(f"a dump of {urls} lines is written; download begins")
+        _settings(home, {"max_images": 1, "private_addresses": True, "per_host": 32})
+        killed = _killed(home, count, urls // 2)
+        before = asked(count)
+        _say(f"killed after {before} requests; continued")
+        second = _run("download", home, loud=True)
+        more = asked(count) - before
+    finally:
+        server.terminate()
+        served = _ended(server)
     return {
-        "fetch, killed": {"requests": before, "requests_per_second": before / seconds},
-        "fetch, continued": {
-            "requests": more,
-            "requests_per_second": more / second["seconds"],
-            "asked_twice": before + more - urls,
-            "memory_mb": second["memory_mb"],
-        },
+        "fetch, killed": _per_request(killed, before),
+        "fetch, continued": _per_request(second, more) | {"asked_twice": before + more - urls},
+        "its server": {"processor_ms": 1e3 * served["processor"] / (before + more)},
+    }
+
+
+def _killed(home: Path, count: Path, requests: int) -> Row:
+    """The costs of download until it has made so many requests, when it is killed."""
+    start, process = time.perf_counter(), _started("download", home, loud=True)
+    while asked(count) < requests:
+        if process.poll() is not None:
+            raise SystemExit(f"pipeline.download ended with code {process.returncode}")
+        time.sleep(0.01)
+    peak = _peak(process)
+    process.kill()
+    ended, seconds = _ended(process), time.perf_counter() - start
+    return ended | {"seconds": seconds, "memory_mb": peak}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _peak(process: subprocess.Popen) -> float:
+    """MB; `ru_maxrss` of a child begins at that of its parent."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _per_request(costs: Row, requests: int) -> Row:
+    return {
+        "requests": requests,
+        "requests_per_second": requests / costs["seconds"],
+        "processor_ms": 1e3 * costs["processor"] / requests,
+        "memory_mb": costs["memory_mb"],
     }
 
 

@@ -38,7 +38,7 @@ RUNS = {
     "prediction": [],
     "metrics": ["--repeats", "1"],
     "decoding": [],
-    "ingest": ["--lines", "20000", "--lines", "80000", "--urls", "10000"],
+    "ingest": ["--lines", "20000", "--lines", "80000", "--urls", "50000"],
     "nearest_titles": [],
     "stages": [],
     "scaling": ["--products", "1000", "--products", "4000", "--products", "16000"],

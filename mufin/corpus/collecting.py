@@ -60,7 +60,7 @@ def _places(urls: Iterator[str]) -> tuple[list[tuple[str, int]], int]:
 
 def store_pictures(records: Iterable[tuple[str, bytes, str]], folder: Path) -> dict:
     """Write the image store and the image log, one row per (reference, bytes, reason); counts."""
-    writer, log = ImageWriter(folder / "images"), ImageLog()
+    writer, log = ImageWriter(folder / "images"), ImageLog(folder)
     failed: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for reference, content, reason in records:
@@ -69,9 +69,11 @@ def store_pictures(records: Iterable[tuple[str, bytes, str]], folder: Path) -> d
             examples.setdefault(reason, shown(cut(reference, 200), 300))
         log.add(reference, "" if reason else writer.add(content), reason)
     writer.close()
+    pictures = len(writer.keys)
+    del writer  # its keys take memory
     log.write(folder / "image_log.parquet")
     return {
-        "pictures": len(writer.keys),
+        "pictures": pictures,
         "references": log.rows,
         "failed": dict(failed.most_common()),
     } | ({"failed_examples": examples} if examples else {})

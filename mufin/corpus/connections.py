@@ -7,26 +7,34 @@ before it. Here the sockets themselves keep the bounds, so that no phase is left
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+import weakref
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy, to_native_string
 from urllib3.util.ssl_ import create_urllib3_context
 
 from mufin.corpus.addresses import Info, addresses_of
+from mufin.corpus.keep_alive import Answer, KeepAlive
 from mufin.corpus.reasons import NO_CONNECTION, TIMED_OUT, TOO_LARGE, Refused, Unreachable
 from mufin.errors import MufinError
 
 HEAD = 2**17  # bytes that may come besides the body: status lines, headers, chunk sizes, trailers
+KEPT = 10  # connections per thread, as many as requests has pools
+# A URL that is sent as it is written: what its path and query may have, RFC 3986 without `%`
+PLAIN = re.compile(
+    r"(https?://[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[1-9][0-9]{0,4})?)"
+    r"(/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/-]*(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]+)?)"
+)
 
 # urllib3 warns of broken headers, and shows them; a broken answer is a counted reason here.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -67,36 +75,50 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-@contextlib.contextmanager
-def exchange(timeout: float, total: float, public_only: bool) -> Iterator[Exchange]:
-    """The `Exchange` for all connections that this thread uses inside the block."""
+def exchange(timeout: float, total: float, public_only: bool) -> Exchange:
+    """The `Exchange` for all connections that this thread uses from now on."""
     _thread.exchange = Exchange(timeout, total, public_only)
-    yield _thread.exchange
+    return _thread.exchange
 
 
 class _Bounded:
     """Part of a socket class: each call takes the time that is left, and counts what came."""
 
+    again = b""  # to be received again
+
     def recv(self, *args: Any) -> bytes:
-        self.settimeout(_thread.exchange.left())  # type: ignore[attr-defined]
+        self._bound()
         data = super().recv(*args)  # type: ignore[misc]
         _thread.exchange.count(len(data))
         return data
 
-    def recv_into(self, *args: Any) -> int:
-        self.settimeout(_thread.exchange.left())  # type: ignore[attr-defined]
-        size = super().recv_into(*args)  # type: ignore[misc]
+    def recv_into(self, buffer: Any, *args: Any) -> int:
+        if self.again:
+            size = min(len(buffer), len(self.again))
+            buffer[:size], self.again = self.again[:size], self.again[size:]
+            return size
+        self._bound()
+        size = super().recv_into(buffer, *args)  # type: ignore[misc]
         _thread.exchange.count(size)
         return size
 
     def send(self, *args: Any) -> int:
-        self.settimeout(_thread.exchange.left())  # type: ignore[attr-defined]
+        self._bound()
         return super().send(*args)  # type: ignore[misc]
 
     def sendall(self, *args: Any) -> None:
         # On a plain socket the timeout bounds the whole call; with TLS, it calls `send` above.
-        self.settimeout(_thread.exchange.left())  # type: ignore[attr-defined]
+        self._bound()
         super().sendall(*args)  # type: ignore[misc]
+
+    def unread(self, data: bytes) -> None:
+        """`recv_into` gives these bytes first, which came and were counted before."""
+        self.again = data
+
+    def _bound(self) -> None:
+        left = _thread.exchange.left()
+        if left != self.gettimeout():  # type: ignore[attr-defined]  # a call to the system is saved
+            self.settimeout(left)  # type: ignore[attr-defined]
 
 
 class _Socket(_Bounded, socket.socket):
@@ -140,11 +162,11 @@ def _connected(info: Info, now: Exchange) -> socket.socket:
 
 def reachable(host: str, port: int, timeout: float, public_only: bool) -> bool:
     """Whether a connection to the host can be made within `timeout` seconds; sends nothing."""
-    with exchange(timeout, timeout, public_only):
-        try:
-            connect(host, port).close()
-        except (Refused, Unreachable, TimeoutError, ValueError):
-            return False
+    exchange(timeout, timeout, public_only)
+    try:
+        connect(host, port).close()
+    except (Refused, Unreachable, TimeoutError, ValueError):
+        return False
     return True
 
 
@@ -208,9 +230,63 @@ class Session:
         self.session.headers["User-Agent"] = user_agent
         self.session.trust_env = environment
         self.adapter = _Adapter()
+        # By scheme, host and port, the last used one last; None if a proxy is between.
+        self.kept: dict[str, KeepAlive | None] = {}
+        weakref.finalize(self, _close, self.kept)
 
-    def get(self, url: str, headers: dict[str, str], timeout: float) -> requests.Response:
-        """The answer, its body not read; call it inside `exchange`."""
+    def get(self, url: str, headers: dict[str, str], timeout: float) -> Answer:
+        """The answer, its body not read; call `exchange` before it.
+
+        What the environment says of a host is looked up once while its connection is kept.
+        """
+        if not headers and (found := _plain(url)) and (kept := self._kept(found[1])):
+            return kept.get(found[2])
+        request, settings = self._prepared(url, headers)
+        return self.adapter.send(request, timeout=timeout, **settings).raw
+
+    def _prepared(self, url: str, headers: dict[str, str]) -> tuple[requests.PreparedRequest, dict]:
         request = self.session.prepare_request(requests.Request("GET", url, headers))
-        settings = self.session.merge_environment_settings(request.url or url, {}, True, None, None)
-        return self.adapter.send(request, timeout=timeout, **settings)
+        of = request.url or url
+        return request, self.session.merge_environment_settings(of, {}, True, None, None)
+
+    def _kept(self, root: str) -> KeepAlive | None:
+        """The connection to a host, None if it is behind a proxy."""
+        if root in self.kept:
+            kept = self.kept.pop(root)
+        else:
+            kept = self._direct(root)
+        while len(self.kept) >= KEPT:
+            if oldest := self.kept.pop(next(iter(self.kept))):
+                oldest.close()
+        self.kept[root] = kept
+        return kept
+
+    def _direct(self, root: str) -> KeepAlive | None:
+        request, settings = self._prepared(root, {})
+        if select_proxy(root, settings["proxies"]):
+            return None
+        verify, cert = settings["verify"], settings["cert"]
+        pool = self.adapter.get_connection_with_tls_context(request, verify, {}, cert)
+        self.adapter.cert_verify(pool, root, verify, cert)
+        fields = {k: to_native_string(v, "latin-1") for k, v in request.headers.items()}
+        return KeepAlive(pool._new_conn(), fields)  # type: ignore[arg-type]  # one of POOLS
+
+
+def _plain(url: str) -> re.Match[str] | None:
+    """The scheme with host and port of a URL, and the rest as it is asked for.
+
+    None if the URL names a user or a host that is not one of ASCII letters, digits, dots and
+    hyphens.
+    """
+    found = PLAIN.fullmatch(url)
+    if found is None or "%" in url or "/." in url:
+        request = requests.PreparedRequest()
+        request.prepare_url(url, None)  # percent signs, dots, letters that are not ASCII
+        found = PLAIN.fullmatch((request.url or "").partition("#")[0])
+    return found
+
+
+def _close(kept: dict[str, KeepAlive | None]) -> None:
+    for connection in kept.values():
+        if connection is not None:
+            connection.close()

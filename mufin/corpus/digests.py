@@ -22,10 +22,11 @@ def digest_of(text: str) -> bytes:
 class Digests:
     """A whole number >= 0 per digest, by open addressing with linear probing."""
 
-    def __init__(self, places: int = 2**10):
+    def __init__(self, places: int = 2**10, kind: str = "q"):
+        """`kind` is the type code of the numbers: "b" for up to 127, in 17 bytes per place."""
         self.count, self.mask = 0, places - 1
         self.heads, self.tails = array("Q", bytes(8 * places)), array("Q", bytes(8 * places))
-        self.numbers = array("q", [EMPTY]) * places
+        self.numbers = array(kind, [EMPTY]) * places
 
     def __len__(self) -> int:
         return self.count
@@ -54,7 +55,7 @@ class Digests:
         return place
 
     def _double(self) -> None:
-        larger = Digests(2 * (self.mask + 1))
+        larger = Digests(2 * (self.mask + 1), self.numbers.typecode)
         for head, tail, number in zip(self.heads, self.tails, self.numbers):
             if number != EMPTY:
                 larger._put(head, tail, number)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from mufin.corpus.catalog_folder import CatalogFolder
 from mufin.corpus.connections import Exchange, Session, exchange, reachable
 from mufin.corpus.formats import refusal
 from mufin.corpus.hosts import Network, Place
+from mufin.corpus.keep_alive import Answer, redirects
 from mufin.corpus.reasons import (
     NO_CONNECTION,
     NOT_URL,
@@ -47,6 +49,8 @@ from mufin.progress import progress
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is cut to this
 TOTAL = 10  # a request may take TOTAL * timeout seconds, and each step of it `timeout` seconds
 SLOWEST = 2**20  # bytes of a whole file that must arrive per TOTAL * timeout seconds
+PORTS = {"http": 80, "https": 443}
+PLAIN = re.compile(r"(https?)://([a-z0-9.-]{1,253})(?::([1-9][0-9]{0,4}))?(?=/)")
 NOT_IN_URLS = dict.fromkeys(map(ord, "\t\r\n"))  # browsers take these out
 # Errors of the local disk. They end the run: another try or another URL would meet them again.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
@@ -71,7 +75,7 @@ class Limits:
 
 
 # A function of an HTTP answer: returns (None, content), or (next URL, b"") to continue there.
-Take = Callable[[requests.Response, Exchange], tuple[str | None, bytes]]
+Take = Callable[[Answer, Exchange], tuple[str | None, bytes]]
 
 
 class Fetcher:
@@ -115,7 +119,7 @@ class Fetcher:
         def once() -> bytes:
             have = part.stat().st_size if part.exists() else 0
 
-            def take(answer: requests.Response, now: Exchange) -> tuple[str | None, bytes]:
+            def take(answer: Answer, now: Exchange) -> tuple[str | None, bytes]:
                 return self._append(answer, now, part, have, page)
 
             return self._follow(url, take, _resuming(part, have))
@@ -161,10 +165,7 @@ class Fetcher:
         checks.
         """
         for _ in range(self.limits.max_redirects + 1):
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise Refused("redirect to another scheme")
-            with self.network.request(place_of(url)):
+            with self.network.request(_asked(url)):
                 target, content = self._get(url, take, headers or {})
             if target is None:
                 return content
@@ -174,14 +175,10 @@ class Fetcher:
     def _get(self, url: str, take: Take, headers: dict[str, str]) -> tuple[str | None, bytes]:
         """One request: what `take` makes of its answer; raises Refused or Failed."""
         limits = self.limits
-        bounds = exchange(limits.timeout, TOTAL * limits.timeout, not limits.private_addresses)
+        now = exchange(limits.timeout, TOTAL * limits.timeout, not limits.private_addresses)
         try:
-            with bounds as now, self._answer(now, url, headers) as answer:
-                if answer.is_redirect:
-                    return _location(answer), b""
-                _check_status(answer, partial="Range" in headers)
-                return take(answer, now)
-        except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
+            return self._taken(now, url, take, headers)
+        except (TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
             raise Failed(TIMED_OUT) from None
         except (
             requests.exceptions.InvalidURL,
@@ -200,30 +197,34 @@ class Fetcher:
                 raise
             raise Failed(NO_CONNECTION) from None
 
-    @contextlib.contextmanager
-    def _answer(
-        self, now: Exchange, url: str, headers: dict[str, str]
-    ) -> Iterator[requests.Response]:
-        """The answer to one request, its body not read; the connection is closed if it is not."""
+    def _taken(
+        self, now: Exchange, url: str, take: Take, headers: dict[str, str]
+    ) -> tuple[str | None, bytes]:
+        """What `take` makes of an answer; its connection is closed if its body is not read."""
         try:
-            with self._session().get(url, headers, self.limits.timeout) as answer:
-                yield answer
+            with contextlib.closing(
+                self._session().get(url, headers, self.limits.timeout)
+            ) as answer:
+                if redirects(answer):
+                    return _location(answer), b""
+                _check_status(answer, partial="Range" in headers)
+                return take(answer, now)
         finally:
             if now.received:
                 self.network.answered(place_of(url))
 
-    def _picture(self, answer: requests.Response, now: Exchange) -> tuple[str | None, bytes]:
+    def _picture(self, answer: Answer, now: Exchange) -> tuple[str | None, bytes]:
         return None, self._body(answer, now)
 
-    def _body(self, answer: requests.Response, now: Exchange) -> bytes:
+    def _body(self, answer: Answer, now: Exchange) -> bytes:
         """The body of a picture's answer, decoded; raises Refused beyond the limits."""
-        length = answer.headers.get("Content-Length", "").strip()
+        length = answer.headers.get("content-length", "").strip()
         if length.isdecimal() and (len(length) > 18 or int(length) > self.limits.max_bytes):
             raise Refused(TOO_LARGE)
         now.allow(self.limits.max_bytes)
         parts, size = [], 0
         # `read1` returns what has arrived. `read` would hold the answer twice.
-        while part := answer.raw.read1(2**16, decode_content=True):
+        while part := answer.read1(2**16, decode_content=True):
             size += len(part)
             if size > self.limits.max_bytes:
                 raise Refused(TOO_LARGE)
@@ -232,7 +233,7 @@ class Fetcher:
 
     def _append(
         self,
-        answer: requests.Response,
+        answer: Answer,
         now: Exchange,
         part: Path,
         have: int,
@@ -243,25 +244,25 @@ class Fetcher:
         From the start if the server sends the whole file (status 200), as it does if the file has
         changed since.
         """
-        if "text/html" in answer.headers.get("Content-Type", "").lower():
+        if "text/html" in answer.headers.get("content-type", "").lower():
             if page is None:
                 raise Refused("a web page instead of the file")
             return page(self._body(answer, now).decode(errors="replace")), b""
-        said, status = answer.headers.get("Content-Range", ""), answer.status_code
+        said, status = answer.headers.get("content-range", ""), answer.status
         if status == 416 and said == f"bytes */{have}":  # nothing is missing
             return None, b""
         if status != 200 and not said.startswith(f"bytes {have}-"):
             part.unlink(missing_ok=True)
             raise Failed("not the part that was asked for")
         if status == 200:
-            tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+            tag = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
             _version(part).write_text(tag)
         with open(part, "ab" if status == 206 else "wb") as file:
             for _ in progress(self._megabytes(answer, now, file), f"fetch {part.stem}", "MB"):
                 pass
         return None, b""
 
-    def _megabytes(self, answer: requests.Response, now: Exchange, file: BinaryIO) -> Iterator[int]:
+    def _megabytes(self, answer: Answer, now: Exchange, file: BinaryIO) -> Iterator[int]:
         """Writes the body as it comes, without decoding it, and yields after each megabyte.
 
         Raises TimeoutError if less than SLOWEST bytes arrive in TOTAL * timeout seconds.
@@ -269,7 +270,7 @@ class Fetcher:
         size = told = 0
         now.allow(2 * SLOWEST, TOTAL * self.limits.timeout)
         due = SLOWEST
-        while piece := answer.raw.read1(2**18, decode_content=False):
+        while piece := answer.read1(2**18, decode_content=False):
             file.write(piece)
             size += len(piece)
             if size >= due:
@@ -289,17 +290,31 @@ class Fetcher:
         return self.local.session
 
 
+def _asked(url: str) -> Place:
+    """The host and port that are asked for a URL; Refused if it is not one of http or https."""
+    if PLAIN.match(url) is None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Refused("redirect to another scheme")
+    return place_of(url)
+
+
 def place_of(url: str) -> Place:
     """The host and the port that a URL names; raises ValueError if it is not a URL of a host."""
+    if found := PLAIN.match(url):  # a fifth of the time
+        port = int(found[3]) if found[3] else PORTS[found[1]]
+        if port <= 65535:
+            return found[2], port
     parts = urlsplit(url_of(url))
     if not parts.hostname:
         raise ValueError("no host")
-    return parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80)
+    return parts.hostname, parts.port or PORTS.get(parts.scheme, 80)
 
 
 def is_url(reference: str) -> bool:
     """Whether a reference is an http or https URL; anything else is the path of a file."""
-    return url_of(reference[:100]).lower().startswith(("http://", "https://"))
+    schemes = ("http://", "https://")
+    return reference.startswith(schemes) or url_of(reference[:100]).lower().startswith(schemes)
 
 
 def url_of(reference: str) -> str:
@@ -312,22 +327,22 @@ def url_of(reference: str) -> str:
     return f"https:{url}" if url.startswith("//") else url
 
 
-def _location(answer: requests.Response) -> str:
+def _location(answer: Answer) -> str:
     """Where a redirect leads; like browsers, it is read as UTF-8 if it can be."""
-    location = answer.headers["Location"]
+    location = answer.headers["location"]
     with contextlib.suppress(UnicodeError):
         return location.encode("latin-1").decode()
     return location
 
 
-def _check_status(answer: requests.Response, partial: bool) -> None:
+def _check_status(answer: Answer, partial: bool) -> None:
     """Raises Failed for a temporary HTTP status and Refused for any other but success.
 
     With `partial`, a part of the file (206) and nothing left of it (416) are successes too.
     """
-    status = answer.status_code
+    status = answer.status
     if status in RETRIED:
-        raise Failed(f"HTTP {status}", _retry_after(answer.headers.get("Retry-After")))
+        raise Failed(f"HTTP {status}", _retry_after(answer.headers.get("retry-after")))
     if status not in ((200, 206, 416) if partial else (200,)):
         raise Refused(f"HTTP {status}")
 

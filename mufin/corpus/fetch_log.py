@@ -103,7 +103,7 @@ def _record(file: BinaryIO) -> tuple[Record, str] | None:
     The checksum finds a record whose last part a power loss kept from the disk.
     """
     try:
-        head = json.loads(file.readline())
+        head = json.loads(file.readline().decode())  # bytes would be looked at for their encoding
         url, reason, size = head["url"], head["reason"], head["size"]
     except (ValueError, KeyError, TypeError):  # cut off in the middle, or damaged
         return None

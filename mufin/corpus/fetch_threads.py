@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator
 
 from mufin.corpus.fetch import Fetcher
 
+# Seconds in which results gather. The caller waits for the disk once for all of them, meanwhile the
+# threads go on: thrice as many references as there are threads wait for one.
+GATHER = 0.002
 Result = tuple[str, bytes, str]  # reference, bytes, reason
 
 
@@ -62,6 +66,8 @@ def _completed(answered: queue.SimpleQueue[Result | Exception]) -> list[Result]:
     while not done or not answered.empty():
         result = answered.get()
         if not isinstance(result, Exception):
+            if not done:
+                time.sleep(GATHER)
             done.append(result)
         elif done:
             answered.put(result)  # for the next call: no result may be lost

@@ -19,6 +19,8 @@ LOST = 50  # references in a row without a connection until other hosts are trie
 PROBES = 20  # other hosts that are tried then; if none can be reached, the network is lost
 LOOK = 60.0  # seconds between two such looks
 
+AT_ONCE = contextlib.nullcontext()
+
 Place = tuple[str, int]  # the name of a host and a port
 
 
@@ -114,10 +116,9 @@ class Network:
             raise MufinError(self.lost)
         host, breaker = self._of(place)
         try:
-            with host.slots, breaker.request():
+            with host.slots, breaker.request() if breaker.failures >= FAILURES else AT_ONCE:
                 host.wait()
-                with self._outcome(place, host, breaker):
-                    yield
+                yield from self._noted(place, host, breaker)
         except GivenUp:
             if breaker.unreachable:
                 self._unreachable(place)
@@ -125,6 +126,8 @@ class Network:
 
     def answered(self, place: Place) -> None:
         """A host sent something: there is a network."""
+        if self.last == place and not self.in_a_row and not self.failing:
+            return  # as most times
         with self.lock:
             self.in_a_row, self.last = 0, place
             self.failing.clear()
@@ -142,13 +145,15 @@ class Network:
             breaker.resume = 0.0
 
     def _of(self, place: Place) -> tuple[Host, Breaker]:
-        with self.lock:
-            host = self.hosts.setdefault(place[0], Host(self.per_host))
-            return host, self.breakers.setdefault(place, Breaker())
+        host, breaker = self.hosts.get(place[0]), self.breakers.get(place)
+        if host is None or breaker is None:
+            with self.lock:
+                host = self.hosts.setdefault(place[0], Host(self.per_host))
+                breaker = self.breakers.setdefault(place, Breaker())
+        return host, breaker
 
-    @contextlib.contextmanager
-    def _outcome(self, place: Place, host: Host, breaker: Breaker) -> Iterator[None]:
-        """A block with one request, whose outcome is noted for the next requests."""
+    def _noted(self, place: Place, host: Host, breaker: Breaker) -> Iterator[None]:
+        """Part of `request`: notes the outcome of the block for the next requests."""
         try:
             yield
         except Failed as error:

@@ -35,7 +35,7 @@ class ImageWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.number = 0  # of the next file
-        self.keys = Digests()  # of all pictures added; the numbers say nothing
+        self.keys = Digests(kind="b")  # of all pictures added; the numbers say nothing
         self.pending: list[tuple[str, bytes]] = []  # the row group that is being filled
         self.pending_bytes = self.shard_bytes = 0
         self.writer: pq.ParquetWriter | None = None

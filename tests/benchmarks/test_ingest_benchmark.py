@@ -35,4 +35,6 @@ def test_short_lines_are_of_2018_too(tmp_path, monkeypatch):
 def test_a_killed_fetch_asks_few_urls_twice(tmp_path):
     figures = ingest._fetched(tmp_path / "urls", 300)
     assert 0 <= figures["fetch, continued"]["asked_twice"] < 300
-    assert figures["fetch, continued"]["memory_mb"] > 0
+    for run in ("fetch, killed", "fetch, continued"):
+        assert figures[run]["memory_mb"] > 50 and figures[run]["processor_ms"] > 0
+    assert sum(figures[run]["requests"] for run in figures if "fetch" in run) >= 300

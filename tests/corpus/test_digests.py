@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +15,12 @@ from mufin.corpus.image_log import ImageLog
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2**40)), max_size=60))
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 127) | st.integers(0, 2**40)), max_size=60)
+)
 def test_digests_hold_what_a_dict_holds(pairs):
-    found, wanted = Digests(2), {}
+    large = max((number for _, number in pairs), default=0) > 127
+    found, wanted = Digests(2, "q" if large else "b"), {}
     for key, number in pairs:  # heads that differ in bits above the mask, and equal ones
         digest = PAIR.pack((key // 2) << 60, key)
         found.put(digest, number)
@@ -27,24 +31,31 @@ def test_digests_hold_what_a_dict_holds(pairs):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sets(st.text(max_size=4).filter(lambda t: t.isprintable()), max_size=30))
-def test_an_image_log_has_the_bytes_of_one_sorted_list(tmp_path_factory, references):
+@given(
+    st.sets(st.text(max_size=4).filter(lambda t: t.isprintable()), max_size=30),
+    st.sampled_from([6, 100]),
+)
+def test_an_image_log_has_the_bytes_of_one_sorted_list(tmp_path_factory, references, most):
     folder, rows = tmp_path_factory.mktemp("log"), [(r, r * 2, "") for r in references]
-    log = ImageLog()
-    for row in rows:
-        log.add(*row)
-        if len(log.pending) == 7:
-            log._convert()
-    log.write(folder / "a.parquet")
+    log = ImageLog(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_log, "PENDING", 3)
+        patch.setattr(image_log, "RUN", most)
+        for row in rows:
+            log.add(*row)
+        log.write(folder / "a.parquet")
     columns = zip(*sorted(rows)) if rows else ((), (), ())
     texts = (pa.array(column, pa.string()) for column in columns)
     write_table(dict(zip(("url", "key", "reason"), texts)), "image_log", folder / "b.parquet")
     assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
 
 
-def test_row_groups_of_an_image_log_are_bounded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("run", [3, 2**20])
+def test_row_groups_of_an_image_log_are_bounded(tmp_path, monkeypatch, run):
     monkeypatch.setattr(image_log, "ROWS", 4)
-    log = ImageLog()
+    monkeypatch.setattr(image_log, "PENDING", 2)
+    monkeypatch.setattr(image_log, "RUN", run)
+    log = ImageLog(tmp_path)
     for number in range(10):
         log.add(f"{9 - number}", "", "HTTP 404")
     log.write(tmp_path / "log.parquet")

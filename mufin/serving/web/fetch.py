@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 
 from mufin.corpus.connections import Exchange, Session, exchange
+from mufin.corpus.keep_alive import Answer, redirects
 from mufin.corpus.reasons import (
     NO_CONNECTION,
     NOT_URL,
@@ -64,12 +66,12 @@ class ImageFetcher:
         """The bytes at the end of the redirects; raises Refused or Failed. For any thread."""
         bounds = self.settings
         try:
-            with exchange(bounds.fetch_step, bounds.fetch_seconds, public_only=True) as now:
-                for _ in range(bounds.fetch_redirects + 1):
-                    target, content = self._get(_checked(url), now)
-                    if target is None:
-                        return content
-                    url = urljoin(url, target)
+            now = exchange(bounds.fetch_step, bounds.fetch_seconds, public_only=True)
+            for _ in range(bounds.fetch_redirects + 1):
+                target, content = self._get(_checked(url), now)
+                if target is None:
+                    return content
+                url = urljoin(url, target)
             raise Refused(TOO_MANY_REDIRECTS)
         except (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError):
             raise Failed(TIMED_OUT) from None
@@ -83,21 +85,21 @@ class ImageFetcher:
 
     def _get(self, url: str, now: Exchange) -> tuple[str | None, bytes]:
         """(URL that it leads to, b'') of a redirect, (None, content) of a picture."""
-        with self._session().get(url, {}, self.settings.fetch_step) as answer:
-            if answer.is_redirect:
-                return _location(answer.headers["Location"]), b""
-            if answer.status_code != 200:
-                raise Refused(f"HTTP {answer.status_code}")
+        with closing(self._session().get(url, {}, self.settings.fetch_step)) as answer:
+            if redirects(answer):
+                return _location(answer.headers["location"]), b""
+            if answer.status != 200:
+                raise Refused(f"HTTP {answer.status}")
             return None, self._body(answer, now)
 
-    def _body(self, answer: requests.Response, now: Exchange) -> bytes:
+    def _body(self, answer: Answer, now: Exchange) -> bytes:
         most = self.settings.image_bytes
-        length = answer.headers.get("Content-Length", "").strip()
+        length = answer.headers.get("content-length", "").strip()
         if length.isdecimal() and (len(length) > 18 or int(length) > most):
             raise Refused(TOO_LARGE)
         now.allow(most)
         content = bytearray()
-        while part := answer.raw.read1(2**16, decode_content=True):
+        while part := answer.read1(2**16, decode_content=True):
             content += part
             if len(content) > most:
                 raise Refused(TOO_LARGE)

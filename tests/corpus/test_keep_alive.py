@@ -1,0 +1,197 @@
+"""Kept connections send what requests sends, and read what http.client reads."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import urllib3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mufin.corpus import connections, keep_alive
+from mufin.corpus.connections import Session, exchange
+from mufin.corpus.keep_alive import OddAnswer, PlainAnswer
+from tests.support.hostile_answers import LENGTH, OK, WHOLE, Attack, chunks, serving_attacks
+from tests.support.servers import PICTURE, Server, serving
+
+
+def asked_by(url: str, session: Session) -> bytes:
+    """The request, in place of `HERE` the port of its server."""
+    attack = Attack("", lambda send: bool(send(WHOLE)), set(), "127.0.0.1")
+    with serving_attacks([attack]):
+        port = attack.url.rpartition(":")[2].strip("/")
+        exchange(5.0, 50.0, public_only=False)
+        with closing(session.get(url.replace("HERE", f"127.0.0.1:{port}"), {}, 5.0)) as answer:
+            assert answer.status == 200
+        return attack.asked[0].replace(port.encode(), b"HERE")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://HERE/a/b.jpg", "http://HERE", "http://HERE?x=1", "http://HERE/a?", "http://HERE//a"]
+    + ["http://HERE/51%2BxY%41.jpg", "http://HERE/a/../b/./c.jpg", "http://HERE/a b\u00e9.jpg"]
+    + ["http://HERE/a?b=c d&e=%zz#part", "HTTP://HERE/a.jpg", "http://user:word@HERE/a.jpg"],
+)
+def test_a_request_is_byte_for_byte_that_of_requests(url, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    kept = asked_by(url, Session(environment=True, user_agent="a test"))
+    monkeypatch.setattr(connections, "_plain", lambda url: None)
+    assert kept == asked_by(url, Session(environment=True, user_agent="a test"))
+    assert b"Authorization: Basic " in kept
+
+
+# Answers
+
+FIELDS = ["Content-Type: image/jpeg", "X: y", "x:y", "Connection: close", "connection: Keep-Alive"]
+FIELDS += ["Content-Length: 5", "content-length:  5 ", "Content-Length: 500", "Content-Length: 0"]
+FIELDS += ["Content-Length: -5", "Content-Length: +5", "Content-Length: 5, 5", "Content-Length:"]
+FIELDS += ["Transfer-Encoding: chunked", "Content-Encoding: gzip", "Content-Encoding: identity"]
+FIELDS += [" folded", "no colon", "Location: /a", "Location: /b", "Na me: x", "Set-Cookie: a=\xff"]
+LINES = ["HTTP/1.1 200 OK", "HTTP/1.1 200", "HTTP/1.1 404 No", "HTTP/1.0 200 OK", "HTTP/1.1 204 -"]
+LINES += ["HTTP/1.1 302 Found", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", "ICY 200 OK"]
+BODIES = [b"", b"abcde", b"abcdefgh", b"5\r\nabcde\r\n0\r\n\r\n", gzip.compress(b"abcde")]
+
+
+class OneConnection(urllib3.connection.HTTPConnection):
+    """A connection that gets one answer, whatever is asked."""
+
+    def __init__(self, answer: bytes, pieces: list[int]):
+        super().__init__("shop.example")
+        self.answer, self.pieces, self.made = answer, pieces, 0
+
+    def connect(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.sock, self.made = connections._Socket(fileno=ours.detach()), self.made + 1
+        ends = [0, *self.pieces, len(self.answer)]
+        with theirs:
+            for start, end in itertools.pairwise(sorted(ends)):
+                theirs.sendall(self.answer[start:end])
+
+
+def read_by(answer: bytes, pieces: list[int]) -> tuple:
+    """What a kept connection makes of an answer: (status, location, body), or that it is broken."""
+    exchange(5.0, 50.0, public_only=False)
+    connection = OneConnection(answer, pieces)
+    kept = keep_alive.KeepAlive(connection, {})
+    try:
+        with closing(kept.get("/a.jpg")) as got:
+            parts = iter(lambda: got.read1(2**16, decode_content=True), b"")
+            return got.status, got.headers.get("location"), b"".join(parts)
+    except (urllib3.exceptions.HTTPError, OSError):
+        return ("broken",)
+    finally:
+        kept.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(LINES),
+    st.lists(st.sampled_from(FIELDS), max_size=4),
+    st.sampled_from(BODIES),
+    st.lists(st.integers(0, 40), max_size=2),
+)
+def test_any_answer_is_read_as_by_http_client(line, fields, body, pieces):
+    answer = "".join(f"{text}\r\n" for text in [line, *fields, ""]).encode("latin-1") + body
+    found = read_by(answer, [min(piece, len(answer)) for piece in pieces])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keep_alive, "_plain", lambda head: None)
+        assert found == read_by(answer, [])
+
+
+def replies(*answers: bytes) -> Iterator[tuple[str, list[int]]]:
+    """The URL of a server, and its requests per connection, which gets these answers in turn.
+
+    An empty answer closes it.
+    """
+    counts: list[int] = []
+
+    def talk(connection: socket.socket) -> None:
+        counts.append(0)
+        number = len(counts) - 1
+        with connection:
+            while connection.recv(2**16):
+                counts[number] += 1
+                if not (answer := answers[(counts[number] - 1) % len(answers)]):
+                    return
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection = listener.accept()[0]
+                except OSError:  # closed
+                    return
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/a.jpg", counts
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunks(PICTURE) + b"0\r\n\r\n"
+PACKED = gzip.compress(PICTURE)
+GZIP = OK + b"Content-Encoding: gzip\r\n" + LENGTH % len(PACKED) + PACKED
+CLOSES = OK + b"Connection: close\r\n" + WHOLE[len(OK) :]
+
+
+@pytest.mark.parametrize(
+    "answer, kind, connected",
+    [
+        (WHOLE, PlainAnswer, 1),
+        (CHUNKED, OddAnswer, 1),
+        (GZIP, OddAnswer, 1),
+        (CLOSES, PlainAnswer, 3),
+        (WHOLE + b"HTTP/1.1 200 OK\r\n", PlainAnswer, 3),  # more than was asked for
+    ],
+    ids=["plain", "chunked", "gzip", "closes", "more"],
+)
+def test_a_connection_is_kept_where_its_answer_was_read(answer, kind, connected):
+    for url, counts in replies(answer):
+        session = Session(environment=False, user_agent="a test")
+        for _ in range(3):
+            exchange(5.0, 50.0, public_only=False)
+            with closing(session.get(url, {}, 5.0)) as got:
+                parts = iter(lambda got=got: got.read1(2**16, decode_content=True), b"")
+                assert b"".join(parts) == PICTURE and isinstance(got, kind)
+        assert len(counts) == connected
+
+
+def test_a_connection_that_the_host_closed_is_made_anew():
+    with serving(Server()) as server:  # it closes each connection after its answer
+        session = Session(environment=False, user_agent="a test")
+        for _ in range(5):
+            exchange(5.0, 50.0, public_only=False)
+            with closing(session.get(server.url("/pic/1.jpg"), {}, 5.0)) as answer:
+                assert answer.status == 200 and answer.read1()
+
+
+def test_a_request_that_meets_a_closing_connection_is_sent_once_more():
+    """The host reads the second request of each connection, and closes it without an answer."""
+    for url, counts in replies(WHOLE, b""):
+        session = Session(environment=False, user_agent="a test")
+        for _ in range(4):
+            exchange(5.0, 50.0, public_only=False)
+            with closing(session.get(url, {}, 5.0)) as answer:
+                assert answer.status == 200 and answer.read1() == PICTURE
+        assert counts == [2, 2, 2, 1]
+
+
+def test_few_connections_stay_open(monkeypatch):
+    monkeypatch.setattr(connections, "KEPT", 2)
+    for url, _ in replies(WHOLE):
+        session = Session(environment=False, user_agent="a test")
+        for host in ("127.0.0.1", "localhost", "0.0.0.0", "127.0.0.1"):
+            exchange(5.0, 50.0, public_only=False)
+            with closing(session.get(url.replace("127.0.0.1", host), {}, 5.0)) as answer:
+                assert answer.read1()
+        assert len(session.kept) == 2 and None not in session.kept.values()
