@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from pathlib import Path
 
 import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from urllib3.util import parse_url
 
-from mufin.corpus import fetch, hosts
+from mufin.corpus import connections, fetch, hosts
 from mufin.corpus.fetch import Fetcher
 from mufin.corpus.fetch_threads import fetch_all
 from tests.support.servers import PICTURE, Handler, Server, jpeg, limits, serving
@@ -246,3 +252,26 @@ def test_a_file_url_is_unescaped_inside_the_folder(shop):
 def test_a_source_of_urls_reads_no_files(shop):
     for reference in ("img/a b.jpg", (shop / "img/a b.jpg").as_uri()):
         assert Fetcher(limits(), None).fetch(reference) == (b"", "path where a URL is needed")
+
+
+NETLOC = r"[a-c0-2A.:@%_-]{0,9}"
+
+
+def place(url: str) -> tuple[str, int] | None:
+    try:
+        return fetch.place_of(url)
+    except ValueError:
+        return None
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.from_regex(rf"(http|https|HTTP)://{NETLOC}[/?#]?[a-c:@/\t.%?#]{{0,5}}", fullmatch=True))
+def test_a_request_counts_for_the_host_that_is_asked(url):
+    found = place(url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "PLAIN", re.compile("(?!)"))
+        assert found == place(url)  # as urlsplit finds it
+    with contextlib.suppress(requests.RequestException):
+        if direct := connections._plain(fetch.url_of(url)):
+            asked = parse_url(direct[1])
+            assert (asked.host, asked.port or fetch.PORTS[asked.scheme]) == found
