@@ -38,10 +38,10 @@ RUNS = {
     "prediction": [],
     "metrics": ["--repeats", "1"],
     "decoding": [],
-    "ingest": ["--lines", "20000", "--lines", "80000", "--urls", "50000"],
+    "ingest": ["--lines", "300000", "--urls", "50000"],
     "nearest_titles": [],
     "stages": [],
-    "scaling": ["--products", "1000", "--products", "4000", "--products", "16000"],
+    "scaling": ["--products", "1000", "--products", "10000", "--products", "100000"],
 }
 
 
@@ -72,7 +72,7 @@ PADDED_PICTURES = ("padded to the longest", "padded, with pictures", "ms_median"
 NAPKINXC = ("napkinXC, 16 metrics", "napkinXC, 16 of them", "seconds")
 HNSWLIB = ("plain hnswlib", "hnswlib, 7 rows per label", "queries_per_s")
 FAISS = ("FAISS HNSW", "FAISS, 7 rows per label", "queries_per_s")
-LINES = ("json + gzip", "json + gzip, 80000 lines", "lines_per_second")
+LINES = ("json + gzip", "json + gzip, 300000 lines", "lines_per_second")
 STEP, UPDATE = "step of Module I, ViT-B/32 and DistilBERT", "update of 2,800 of 303,296 classifiers"
 SPARSE_ADAM = "by rows, torch's SparseAdam"
 FLOAT16, INT8 = "from activations, float16", "from activations, int8"
@@ -136,7 +136,7 @@ FIGURES = [
     *map(_decoding, (500, 1500, 3000)),
     Figure(
         "lines of Amazon's metadata, download",
-        *("ingest", "download, 80000 lines", "lines_per_second", "per second"),
+        *("ingest", "download, 300000 lines", "lines_per_second", "per second"),
         LINES,
         3,
         more=True,
