@@ -21,11 +21,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import requests
 import typer
 import yaml
 from isal import igzip
@@ -37,6 +40,7 @@ from mufin.catalogs.json_rows import PLAIN
 ROOT = Path(__file__).parents[1]
 WORDS = 3000  # of the invented language
 BLOCK = 10_000  # lines that are made at once
+PLAIN_URLS = 10_000  # that are fetched by requests alone, at most
 INVENTED = "https://images.example"
 Row = dict[str, float]
 
@@ -225,13 +229,34 @@ def _fetched(home: Path, urls: int) -> dict[str, Row]:
         _say(f"killed after {before} requests; continued")
         second = _run("download", home, loud=True)
         more = asked(count) - before
+        plain = _by_requests(f"http://127.0.0.1:{port}", min(urls, PLAIN_URLS))
     finally:
         server.terminate()
         served = _ended(server)
     return {
+        "requests": plain,
         "fetch, killed": _per_request(killed, before),
         "fetch, continued": _per_request(second, more) | {"asked_twice": before + more - urls},
         "its server": {"processor_ms": 1e3 * served["processor"] / (before + more)},
+    }
+
+
+def _by_requests(root: str, urls: int) -> Row:
+    """The plain way: the package requests, a session per thread; nothing checked or kept."""
+    local, threads = threading.local(), 8
+
+    def get(number: int) -> None:
+        if not hasattr(local, "session"):
+            local.session = requests.Session()
+        local.session.get(f"{root}/{number}.jpg", timeout=20).raise_for_status()
+
+    start, processor = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(get, range(urls)))
+    return {
+        "requests": urls,
+        "requests_per_second": urls / (time.perf_counter() - start),
+        "processor_ms": 1e3 * (time.process_time() - processor) / urls,
     }
 
 

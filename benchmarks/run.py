@@ -144,6 +144,8 @@ FIGURES = [
     Figure(
         "pictures fetched from a server on this machine",
         *("ingest", "fetch, continued", "requests_per_second", "per second"),
+        ("requests, 8 threads", "requests", "requests_per_second"),
+        more=True,
     ),
     Figure("all stages of the sample", "stages", "all", "seconds", "s"),
     Figure("the same, peak memory", "stages", "all", "megabytes", "MB"),

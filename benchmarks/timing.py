@@ -14,10 +14,13 @@ import torch
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call: `repeats` per way, after one call that does not count."""
+    """Seconds of each call: `repeats` per way, after one call that does not count.
+
+    Every second round goes backwards: what comes after a way that fills the caches is slower.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_number in range(repeats + 1):
-        for name, way in ways.items():
+        for name, way in list(ways.items())[:: 1 if round_number % 2 else -1]:
             start = time.perf_counter()
             way()
             if torch.cuda.is_available():

@@ -38,3 +38,4 @@ def test_a_killed_fetch_asks_few_urls_twice(tmp_path):
     for run in ("fetch, killed", "fetch, continued"):
         assert figures[run]["memory_mb"] > 50 and figures[run]["processor_ms"] > 0
     assert sum(figures[run]["requests"] for run in figures if "fetch" in run) >= 300
+    assert figures["requests"]["requests"] == 300 and figures["requests"]["processor_ms"] > 0
