@@ -38,6 +38,7 @@ from mufin.artifacts.out_of_fold import OutOfFold, read_out_of_fold, write_out_o
 from mufin.artifacts.publication import publish, publish_links
 from mufin.artifacts.tables import read_table
 from mufin.corpus.folds import draw_folds, fold_of
+from mufin.errors import MufinError
 from mufin.params import Params, load_params
 
 STAGES = {  # what runs in a fold, and what it leaves there
@@ -94,16 +95,19 @@ def _of_fold(params: Params) -> Params:
 def _run(params: Params, home: Path, work: Path) -> list[float]:
     """Trains and scores all folds that are not done; returns the seconds of each.
 
-    Each process takes every n-th fold of n processes, and waits for the others at the end.
+    Each process takes every n-th fold of n processes, and waits for the others at the end. Raises
+    MufinError if the first process does not see the scores of another one.
     """
     data = read_curated(home / "data/curated")
     kind = artifact_json(home / "data/curated/split.json")["split"]
     number = draw_folds(data.train.product, params.evaluate.folds, params.curate.seed)
-    seconds = np.zeros(int(number.max(initial=-1)) + 1)
+    # Per fold: seconds, and whether a process has its scores
+    seconds, scored = found = np.zeros((2, int(number.max(initial=-1)) + 1))
     rank, world = environment.rank(), environment.world_size()
     with environment.apart():
         for fold in range(rank, len(seconds), world):
             if (work / f"scores-{fold}").is_dir():
+                scored[fold] = 1
                 continue
             start = time.monotonic()
             part, labels, datapoints = fold_of(data, number == fold, kind)
@@ -115,21 +119,33 @@ def _run(params: Params, home: Path, work: Path) -> list[float]:
             scores = _scored(params, work / f"fold-{fold}", labels, datapoints, len(data.labels))
             write_out_of_fold([scores], work / f"scores-{fold}")
             shutil.rmtree(work / f"fold-{fold}")
-            seconds[fold] = time.monotonic() - start
+            seconds[fold], scored[fold] = time.monotonic() - start, 1
     if world > 1:
-        seconds = _of_all(seconds)
+        seconds, scored = _of_all(found)
+        if rank == 0:
+            _check_seen(scored, work)
     return [round(taken, 2) for taken in seconds.tolist() if taken]
 
 
-def _of_all(seconds: np.ndarray) -> np.ndarray:
-    """The seconds of the folds of all processes, when all of them are done."""
+def _of_all(found: np.ndarray) -> np.ndarray:
+    """The sums of what all processes have `found`, when all of them are done."""
     from mufin import devices, process_group  # here: see `_scored`
 
     device = devices.device()
     process_group.start(device)
-    total = process_group.total(seconds, device)
+    total = process_group.total(found, device)
     process_group.leave()
     return total
+
+
+def _check_seen(scored: np.ndarray, work: Path) -> None:
+    """Raises MufinError if scores that a process has are not in the folder of the first one."""
+    for fold in np.flatnonzero(scored):
+        if not (work / f"scores-{fold}").is_dir():
+            raise MufinError(
+                f"another machine has the scores of fold {fold + 1}, which are not in {work}; set "
+                "MUFIN_SCRATCH to a folder that all machines share"
+            )
 
 
 def _finished(work: Path) -> list[OutOfFold]:

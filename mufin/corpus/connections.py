@@ -122,7 +122,9 @@ class _Bounded:
 
 
 class _Socket(_Bounded, socket.socket):
-    pass
+    def pending(self) -> int:
+        """As of a socket with TLS; without it the system holds what was not received."""
+        return 0
 
 
 class _TlsSocket(_Bounded, ssl.SSLSocket):
@@ -232,7 +234,8 @@ class Session:
         self.adapter = _Adapter()
         # By scheme, host and port, the last used one last; None if a proxy is between.
         self.kept: dict[str, KeepAlive | None] = {}
-        weakref.finalize(self, _close, self.kept)
+        # Not at the end of the process, when threads may still use theirs
+        weakref.finalize(self, _close, self.kept).atexit = False
 
     def get(self, url: str, headers: dict[str, str], timeout: float) -> Answer:
         """The answer, its body not read; call `exchange` before it.

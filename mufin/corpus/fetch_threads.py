@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from mufin.corpus.fetch import Fetcher
 
-# Seconds in which results gather. The caller waits for the disk once for all of them, meanwhile the
-# threads go on: thrice as many references as there are threads wait for one.
+# Seconds in which results gather, so that the caller waits for the disk once for many of them. The
+# threads go on meanwhile, as up to three references per thread are queued.
 GATHER = 0.002
 Result = tuple[str, bytes, str]  # reference, bytes, reason
 

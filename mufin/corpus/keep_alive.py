@@ -57,7 +57,10 @@ class BoundedSocket(Protocol):
     def recv(self, size: int) -> bytes: ...
 
     def unread(self, data: bytes) -> None:
-        """These bytes come again, to the next reader."""
+        """`recv_into` gives these bytes first; `recv` does not."""
+
+    def pending(self) -> int:
+        """Bytes that TLS has decrypted and no reader has got, which a poll does not see."""
 
 
 class KeepAlive:
@@ -99,7 +102,7 @@ class KeepAlive:
         its way. So the request is sent once more then, by a new connection (RFC 9112, Sec. 9.3.1).
         """
         # What comes before the request was not asked for: it could pass for the answer.
-        if self.poll is not None and not self.poll.poll(0):
+        if self.poll is not None and not self.poll.poll(0) and not self._socket().pending():
             with contextlib.suppress(ConnectionError):
                 self.connection.sock.sendall(request)
                 if data := self.connection.sock.recv(PART):
@@ -111,8 +114,11 @@ class KeepAlive:
         self.connection.sock.sendall(request)
         return self.connection.sock.recv(PART)
 
+    def _socket(self) -> BoundedSocket:
+        return self.connection.sock  # type: ignore[return-value]  # of `connections`
+
     def _answer(self, data: bytes) -> Answer:
-        sock: BoundedSocket = self.connection.sock  # type: ignore[assignment]  # of `connections`
+        sock = self._socket()
         found = HEAD.match(data)
         headers = _plain(found) if found else None
         if found is None or headers is None:
@@ -195,7 +201,11 @@ class OddAnswer:
 
     def read1(self, amt: int | None = None, decode_content: bool | None = None) -> bytes:
         """See `Answer`."""
-        return self.answer.read1(amt, decode_content)
+        try:
+            return self.answer.read1(amt, decode_content)
+        except BaseException:  # urllib3 closes the answer then, as if its body had been read
+            self.kept.close()
+            raise
 
     def close(self) -> None:
         """See `Answer`."""

@@ -17,7 +17,7 @@ from mufin.artifacts.contents import check_made_from
 from mufin.artifacts.curated import read_curated
 from mufin.artifacts.files import read_json
 from mufin.artifacts.out_of_fold import read_out_of_fold, write_out_of_fold
-from mufin.errors import ArtifactError
+from mufin.errors import ArtifactError, MufinError
 from mufin.params import load_params
 from mufin.ranking.mix import Mix
 from mufin.ranking.mix_choice import MERIT, Fold, parts_alone, pooled
@@ -155,6 +155,20 @@ def test_a_killed_run_trains_the_other_folds_in_two_processes_to_the_same_bytes(
     assert not any((tmp_path / "scratch/folds").iterdir())
     costs = read_json(tmp_path / "metrics/runtime/folds.json")
     assert len(costs["seconds_per_fold"]) == 2  # of the folds that both have trained
+
+
+def test_scores_on_the_disk_of_another_machine_are_one_sentence(home, tmp_path, monkeypatch):
+    """The first of two processes has the folds 1 and 3; the other one says that it has fold 2."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    for fold in (0, 2):
+        (tmp_path / f"scores-{fold}").mkdir()
+    of_other = np.array([[0, 5.0, 0], [0, 1, 0]])
+    monkeypatch.setattr(folds, "_of_all", lambda found: found + of_other)
+    with pytest.raises(MufinError, match="scores of fold 2, which .* MUFIN_SCRATCH to a folder"):
+        folds._run(load_params(home / "params.yaml"), home, tmp_path)
+    (tmp_path / "scores-1").mkdir()
+    assert folds._run(load_params(home / "params.yaml"), home, tmp_path) == [5.0]
 
 
 @pytest.mark.parametrize("mix, starts", [("cross_validated", [3]), ("fixed", [])])

@@ -8,6 +8,7 @@ connect to private addresses for us.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -75,6 +76,8 @@ class ImageFetcher:
             raise Refused(TOO_MANY_REDIRECTS)
         except (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError):
             raise Failed(TIMED_OUT) from None
+        except ssl.SSLError:  # that of a certificate is a ValueError too
+            raise Failed(NO_CONNECTION) from None
         except (
             ValueError,  # also UnicodeError, and InvalidURL of requests
             urllib3.exceptions.LocationParseError,

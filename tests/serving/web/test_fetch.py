@@ -16,6 +16,7 @@ from mufin.serving.web import fetch
 from mufin.serving.web.fetch import ImageFetcher
 from mufin.serving.web.limits import Settings
 from mufin.serving.web.refusals import Refusal
+from tests.support.hostile_answers import WHOLE, Attack, once, serving_attacks
 from tests.support.servers import PICTURE, Server, jpeg, serving
 from tests.support.web import SECONDS, running
 
@@ -138,6 +139,12 @@ def test_what_is_no_url_of_a_host_is_refused(url, expected):
 )
 def test_a_bad_server_gives_one_reason(all_public, server, path, expected):
     assert reason(server.url(path)) == expected
+
+
+def test_a_certificate_that_is_not_trusted_is_no_wrong_url(all_public):
+    attack = Attack("", once(WHOLE), set(), tls=True)
+    with serving_attacks([attack]):
+        assert reason(attack.url) == "connection failed"
 
 
 @pytest.mark.parametrize("path", ["/stalls", "/stalls-in-body", "/drips"])
