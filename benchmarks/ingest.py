@@ -2,7 +2,7 @@
 
 python -m benchmarks.ingest --lines 50000 --lines 100000 --lines 200000
 python -m benchmarks.ingest --lines 15000000 --short --repeats 1
-python -m benchmarks.ingest --urls 20000
+python -m benchmarks.ingest --urls 4000000
 
 The lines are made by a seeded generator: about 3 kB each, as in Amazon's metadata of 2018, or
 `--short`, with the columns alone that are read, for the memory of a whole dump. Memory is the peak
